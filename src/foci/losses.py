@@ -1,0 +1,127 @@
+"""Nats per token without full logits, and their weighted mean.
+
+The head of a language model makes (batch, seq, vocab) numbers of which one per token is needed. Here only the
+positions that count reach it, a few hundred at a time, and each slice is computed again in the backward pass
+instead of being kept.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from foci.focus import Batch
+from foci.models import Head, base_of, head_of
+
+SLICE_ELEMENTS = 2**24
+"""Logits held at a time (64 MiB in float32)."""
+
+
+@contextmanager
+def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
+    """While open, a forward pass of `model` (wrapped or not) stops before the LM head.
+
+    What the head would have read is appended to the list that is yielded, (batch, seq, hidden); the model's
+    logits come back with a last axis of 0. The model's own forward runs, so hooks of DDP and autocast hold.
+    """
+    head = head_of(model).module
+    inputs: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> Tensor:
+        inputs.append(hidden)
+        return hidden[..., :0]
+
+    had = head.__dict__.get("forward")
+    head.forward = keep
+    try:
+        yield inputs
+    finally:
+        del head.forward
+        if had is not None:
+            head.forward = had
+
+
+def positions(attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
+    """Position ids that start at 0 on a row's first real token, whichever side is padded."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hidden"]:
+    """What the LM head reads, for every position. Left padding is honoured by explicit positions."""
+    extra = {}
+    if not bool(batch.attention_mask[:, 0].all()):
+        extra["position_ids"] = positions(batch.attention_mask)
+    with captured_hidden(model) as captured:
+        model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **extra)
+    if len(captured) != 1:
+        raise RuntimeError(
+            f"{type(base_of(model)).__name__}: one forward pass called the LM head {len(captured)} times, expected once; "
+            "foci cannot take a loss from this architecture"
+        )
+    return captured[0]
+
+
+def head_nll(
+    head: Head, hidden: Float[Tensor, "token hidden"], targets: Int[Tensor, " token"]
+) -> Float[Tensor, " token"]:
+    """-log p(target) in nats, at least float32, never more than `SLICE_ELEMENTS` logits at a time.
+
+    Slices are recomputed in the backward pass. Supports double backward. (torch's chunked
+    `linear_cross_entropy` does the same in one call; side by side it was slower on CPUs and returns bfloat16
+    losses for bfloat16 inputs: `benchmarks/loss.py`.)
+    """
+
+    def nll(hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = head.logits(hidden)
+        half = logits.dtype in (torch.bfloat16, torch.float16)
+        return F.cross_entropy(logits.float() if half else logits, targets, reduction="none")
+
+    size = max(1, SLICE_ELEMENTS // vocabulary(head))
+    if len(targets) <= size:
+        return nll(hidden, targets)
+    slices = zip(hidden.split(size), targets.split(size), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([nll(h, t) for h, t in slices])
+    # The trick of `preserve_rng_state=False`: a head draws no random numbers.
+    return torch.cat([checkpoint(nll, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in slices])
+
+
+def vocabulary(head: Head) -> int:
+    """Rows of the head's weight."""
+    return int(head.module.weight.shape[0])
+
+
+def token_nll(
+    model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"] | None = None
+) -> Float[Tensor, "batch seq"]:
+    """Negative log-likelihood of every token given those before it, in nats; that of token t stands at t.
+
+    0 where there is none: a row's first token, padding, labels `IGNORED`, and where `where` is False (those
+    positions never reach the LM head). Differentiable; at least float32 whatever the model computes in.
+    """
+    wanted = batch.predicted() if where is None else batch.predicted() & where
+    hidden = hidden_states(model, batch)
+    picked = hidden[:, :-1][wanted[:, 1:]]
+    targets = batch.labels[:, 1:][wanted[:, 1:]]
+    nll = head_nll(head_of(model), picked, targets)
+    return torch.zeros(wanted.shape, dtype=nll.dtype, device=nll.device).masked_scatter(wanted, nll)
+
+
+def weighted_mean(
+    nll: Float[Tensor, "batch seq"], weights: Float[Tensor, "batch seq"], total: Float[Tensor, ""] | None = None
+) -> Float[Tensor, ""]:
+    """sum(w * nll) / sum(w), nats per unit of weight (arXiv 2407.16920, eq. 1). 0 where no token has weight.
+
+    `total` replaces the denominator: the sum of weights over the whole update and all processes.
+    """
+    if nll.shape != weights.shape:
+        raise ValueError(
+            f"weights must have the shape of the losses, {tuple(nll.shape)}, got {tuple(weights.shape)}; "
+            "a (batch, 1) weight would be broadcast without a word"
+        )
+    total = weights.sum() if total is None else total
+    return (nll * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))

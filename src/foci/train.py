@@ -1,0 +1,296 @@
+"""The trainer: `transformers.Trainer` with a plan. It knows roles, never methods.
+
+What the Trainer does well stays the Trainer's: devices, processes, precision, schedules, logging. Replaced are the
+loss (where a plan weighs tokens or guides heads), the order of rows (where it must survive a resume), the writing of
+checkpoints, and what happens when a number is not finite. With an empty plan the Trainer's own loss is used, bit for
+bit.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainingArguments
+
+from foci import checkpoint
+from foci.attention import Guide, guided, pattern_targets
+from foci.combine import block_scales, check_columns, frozen, head_targets, update_weights
+from foci.dataset import Collator, EpochCallback, MixedDataset, OrderedSampler, RowDataset, as_rows, batch_of, joined
+from foci.focus import Batch, Plan, Row
+from foci.hold import Anchor, HoldCallback
+from foci.losses import token_nll, weighted_mean
+from foci.models import block_of
+
+EXTRAS = ("columns", "row_ids", "weights")
+"""What our batches carry beside the model's own inputs."""
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient became NaN or infinite; the update was not applied."""
+
+
+Base = Trainer if TYPE_CHECKING else object
+"""What the mixin is mixed into."""
+
+
+class FocusMixin(Base):
+    """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
+
+    `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
+    the trainer it is mixed into. `copies` repeats the rows within an epoch, each with its own edits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        plan: Plan | None = None,
+        train_dataset: Any = None,
+        copies: int = 1,
+        **trainer: Any,
+    ):
+        self.plan = Plan() if plan is None else plan
+        self.copies = copies
+        self._staging: Path | None = None
+        self._scales: dict[str, float] = {}
+        self._guides: list[Guide] = []
+        self._update_rows: list[str] = []
+        args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
+        args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
+        if _are_rows(train_dataset, trainer.get("data_collator")):
+            rows = as_rows(train_dataset)
+            check_columns(self.plan, rows)
+            train_dataset = self._dataset(rows, args)
+            trainer.setdefault("data_collator", Collator(_pad_id(model, trainer.get("processing_class"))))
+        elif self.plan.edits or self.plan.mixers:
+            raise TypeError(f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}")
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
+        if self.args.n_gpu > 1:
+            raise ValueError(f"{self.args.n_gpu} GPUs in one process split a batch and its denominator; launch with torchrun")
+        self.add_callback(EpochCallback(self.train_dataset))
+        if self.replaces_loss:
+            self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole update
+
+    @property
+    def replaces_loss(self) -> bool:
+        """Whether the plan needs another loss than the Trainer's own."""
+        return bool(self.plan.weighers or self.plan.guides or self.plan.normalise != "update")
+
+    def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
+        new = RowDataset(rows, self.plan.edits, seed=args.seed, copies=self.copies)
+        if not self.plan.mixers:
+            return new
+        epochs = math.ceil(args.num_train_epochs)
+        if args.max_steps > 0:
+            per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            epochs = math.ceil(args.max_steps * per_update / len(new))
+        args.num_train_epochs = 1  # one pass over all epochs; see MixedDataset
+        return MixedDataset(new, self.plan.mixers, epochs)
+
+    # ---- the loss ----
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of one update and its denominator: the sum of weights over all of them and all processes."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._update_rows = [row for inputs in samples for row in inputs.get("row_ids", ())]
+        if not self.replaces_loss or not samples:
+            return samples, items
+        whole, split = joined([self._with_nll(batch_of(inputs)) for inputs in samples])
+        weights = update_weights(self.plan, whole)
+        for inputs, part in zip(samples, split(weights), strict=True):
+            inputs["weights"] = part
+        self._set_guides(whole)
+        return samples, self._summed(weights.sum(), device)
+
+    def _summed(self, value: Tensor, device: torch.device) -> Tensor:
+        """The sum over all processes."""
+        return self.accelerator.gather(value.to(device)).sum()
+
+    def _with_nll(self, batch: Batch) -> Batch:
+        if not any("nll" in weigher.needs() for weigher in self.plan.weighers):
+            return batch
+        model = self.model_wrapped
+        training = model.training
+        model.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            nll = token_nll(model, _moved(batch, self.args.device))
+        model.train(training)
+        return Batch(
+            batch.input_ids, batch.attention_mask, batch.labels,
+            {**batch.columns, "nll": nll.to(batch.input_ids.device)}, batch.row_ids,
+        )  # fmt: skip
+
+    def _set_guides(self, whole: Batch) -> None:
+        """Strength over the number of guided queries in the update, per pattern."""
+        step = self.state.global_step
+        for method, guide in zip(self.plan.guides, self._guides, strict=True):
+            strength = method.strength(step)
+            for pattern in {p for heads in guide.targets.values() for p in heads.values()}:
+                queries = pattern_targets(pattern, whole.attention_mask.bool())[1].sum()
+                total = self._summed(queries, self.args.device).clamp(min=1)
+                guide.scales = {**guide.scales, pattern: strength * self.args.world_size / float(total)}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The Trainer's own loss, or sum(w * nll) / sum(w over the update) in nats where the plan asks for it."""
+        if "weights" not in inputs:
+            own = {name: value for name, value in inputs.items() if name not in EXTRAS}
+            return super().compute_loss(model, own, return_outputs, num_items_in_batch)
+        batch, weights = batch_of(inputs), inputs["weights"]
+        for guide in self._guides:
+            guide.real = batch.attention_mask.bool()
+        with self.accelerator.autocast():
+            nll = token_nll(model, batch, weights > 0)
+        loss = weighted_mean(nll, weights, num_items_in_batch) * self.args.world_size
+        return (loss, {"nll": nll}) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch, forward and backward. Raises `NonFinite` before anything is updated or logged."""
+        rows = list(inputs.get("row_ids", ()))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        for guide in self._guides:
+            guide.real = None
+        if not torch.isfinite(loss):
+            raise self._non_finite("loss", float(loss), rows)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            raise self._non_finite("gradient norm", float(norm), self._update_rows)
+        return norm
+
+    def _non_finite(self, what: str, value: float, rows: list[str]) -> NonFinite:
+        last = checkpoint.newest(Path(self.args.output_dir))[0]
+        return NonFinite(
+            f"the {what} is {value} at update {self.state.global_step + 1}; rows in the batch: "
+            f"{', '.join(rows) or 'unknown'}; last good checkpoint: {last or 'none'}. The update was not applied. "
+            "Lower the learning rate, look at these rows, or train in float32"
+        )
+
+    # ---- the optimiser ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimiser with one learning rate per block where the plan scales layers."""
+        optimizer = super().create_optimizer(model)
+        if self.plan.scalers and not getattr(optimizer, "foci_scaled", False):
+            names = {p: n for n, p in (model or self.model).named_parameters()}
+            groups: list[dict[str, Any]] = []
+            for group in optimizer.param_groups:
+                for scale in sorted({self._scales[block_of(names[p])] for p in group["params"]}):
+                    params = [p for p in group["params"] if self._scales[block_of(names[p])] == scale]
+                    groups.append({**group, "params": params, "lr": group["lr"] * scale})
+            optimizer.param_groups[:] = groups
+            optimizer.foci_scaled = True
+        return optimizer
+
+    # ---- the run ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Trains under the plan; the model is as it was (but for its weights) when this returns or raises.
+
+        `resume_from_checkpoint`: True takes the newest complete checkpoint of `args.output_dir`; a path must be a
+        complete one (ValueError says which piece is missing).
+        """
+        root = Path(self.args.output_dir)
+        resume = checkpoint.newest(root)[0] if resume_from_checkpoint is True else resume_from_checkpoint or None
+        if resume is not None:
+            resume = str(checkpoint.demand(Path(resume)))
+        self._scales = block_scales(self.plan, self.model)
+        with ExitStack() as stack:
+            stack.enter_context(frozen(self.model, self._scales))
+            self._guides = [Guide(targets) for targets in head_targets(self.plan, self.model, self._scales)]
+            if self._guides and self.args.fp16:
+                raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
+            for guide in self._guides:
+                stack.enter_context(guided(self.model, guide))
+            if self.plan.holders:
+                self.add_callback(callback := HoldCallback(self.plan.holders, Anchor(self.model)))
+                stack.callback(self.remove_callback, callback)
+            return super().train(resume_from_checkpoint=resume, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        group = self.args.train_sampling_strategy == "group_by_length"
+        if isinstance(dataset, MixedDataset):
+            sections = dataset.sections()
+        elif isinstance(dataset, RowDataset) and group:
+            sections = [range(len(dataset))]
+        else:
+            return super()._get_train_sampler(train_dataset)
+        args = self.args
+        return OrderedSampler(sections, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group)
+
+    # ---- checkpoints ----
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        root, step = Path(super()._get_output_dir(trial)), self.state.global_step
+        with checkpoint.staged(root, step, commits=self.args.should_save) as staging:
+            self.accelerator.wait_for_everyone()
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                _lift(staging / f"checkpoint-{step}")
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save and self.args.save_total_limit:
+            checkpoint.keep(root, self.args.save_total_limit)
+
+
+class FocusTrainer(FocusMixin, Trainer):
+    """`transformers.Trainer` under a plan.
+
+    `FocusTrainer(model, args, plan=Plan([...]), train_dataset=rows)`; an empty plan is plain fine-tuning.
+    """
+
+
+def _are_rows(dataset: Any, collator: Any) -> bool:
+    """Rows of ours, or mappings of ids that come with no labels and no collator of their own."""
+    if not isinstance(dataset, Sequence) or not dataset:
+        return False
+    first = dataset[0]
+    plain = isinstance(first, Mapping) and "input_ids" in first and "labels" not in first
+    return isinstance(first, Row) or (plain and collator is None)
+
+
+def _pad_id(model: Any, tokenizer: Any) -> int:
+    for known in (tokenizer, getattr(model, "config", None)):
+        for name in ("pad_token_id", "eos_token_id"):
+            value = getattr(known, name, None)
+            if isinstance(value, int):
+                return value
+    return 0
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    columns = {name: column.to(device) for name, column in batch.columns.items()}
+    return Batch(
+        batch.input_ids.to(device), batch.attention_mask.to(device), batch.labels.to(device), columns, batch.row_ids
+    )
+
+
+def _lift(folder: Path) -> None:
+    """Moves what is in a folder into its parent."""
+    for child in folder.iterdir():
+        child.rename(folder.parent / child.name)
+    folder.rmdir()

@@ -1,0 +1,21 @@
+"""What every test starts from: one seed, one thread, float32 on the CPU unless the environment says otherwise."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def device() -> str:
+    """Where models are put; `FOCI_TEST_DEVICE=cuda` runs the same tests on a GPU."""
+    return os.environ.get("FOCI_TEST_DEVICE", "cpu")
