@@ -245,7 +245,7 @@ def test_a_guided_head_moves_toward_its_pattern(tmp_path):
 
     free, _ = trained(tmp_path / "a", rows, num_train_epochs=10)
     led, _ = trained(tmp_path / "b", rows, [small.LookAt()], num_train_epochs=10)
-    assert attention_to_previous(led) > 0.8 > 0.5 > attention_to_previous(free)
+    assert attention_to_previous(led) > 0.7 > 0.4 > attention_to_previous(free)
     assert led.config._attn_implementation == "sdpa"
 
 
@@ -255,7 +255,7 @@ def test_guiding_with_accumulation_and_checkpointing_is_the_same_update(tmp_path
     a, _ = trained(tmp_path / "a", small.rows(8), [small.LookAt()], per_device_train_batch_size=4, **settings)
     start = model()
     if checkpointing:
-        start.gradient_checkpointing_enable()
+        (getattr(start, "activation_checkpointing_enable", None) or start.gradient_checkpointing_enable)()
     b, _ = trained(
         tmp_path / "b", small.rows(8), [small.LookAt()], start=start, per_device_train_batch_size=1,
         gradient_accumulation_steps=4, **settings,

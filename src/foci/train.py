@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,16 @@ Base = Trainer if TYPE_CHECKING else object
 """What the mixin is mixed into."""
 
 
+@dataclass(frozen=True)
+class Update:
+    """What one update reads: its rows, its tokens (padding left out), its positions, and those with weight."""
+
+    rows: tuple[str, ...] = ()
+    tokens: int = 0
+    positions: int = 0
+    weighted: int = 0
+
+
 class FocusMixin(Base):
     """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
 
@@ -61,7 +72,7 @@ class FocusMixin(Base):
         self._staging: Path | None = None
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
-        self._update_rows: list[str] = []
+        self.update = Update()
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
         if _are_rows(train_dataset, trainer.get("data_collator")):
@@ -101,11 +112,14 @@ class FocusMixin(Base):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one update and its denominator: the sum of weights over all of them and all processes."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._update_rows = [row for inputs in samples for row in inputs.get("row_ids", ())]
-        if not self.replaces_loss or not samples:
+        if not samples or "labels" not in samples[0]:
             return samples, items
         whole, split = joined([self._with_nll(batch_of(inputs)) for inputs in samples])
         weights = update_weights(self.plan, whole)
+        positions = sum(inputs["input_ids"].numel() for inputs in samples)
+        self.update = Update(whole.row_ids, int(whole.attention_mask.sum()), positions, int((weights > 0).sum()))
+        if not self.replaces_loss:
+            return samples, items
         for inputs, part in zip(samples, split(weights), strict=True):
             inputs["weights"] = part
         self._set_guides(whole)
@@ -171,10 +185,10 @@ class FocusMixin(Base):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(float(norm)):
-            raise self._non_finite("gradient norm", float(norm), self._update_rows)
+            raise self._non_finite("gradient norm", float(norm), self.update.rows)
         return norm
 
-    def _non_finite(self, what: str, value: float, rows: list[str]) -> NonFinite:
+    def _non_finite(self, what: str, value: float, rows: Sequence[str]) -> NonFinite:
         last = checkpoint.newest(Path(self.args.output_dir))[0]
         return NonFinite(
             f"the {what} is {value} at update {self.state.global_step + 1}; rows in the batch: "
@@ -200,7 +214,7 @@ class FocusMixin(Base):
 
     # ---- the run ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any) -> Any:
         """Trains under the plan; the model is as it was (but for its weights) when this returns or raises.
 
         `resume_from_checkpoint`: True takes the newest complete checkpoint of `args.output_dir`; a path must be a

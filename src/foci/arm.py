@@ -1,0 +1,236 @@
+"""One arm of a run: the model as it was, trained under one plan, and everything that is measured on the way."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from rich.console import Console
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging
+
+from foci import checkpoint, memory, models
+from foci.config import Run
+from foci.focus import Plan, Row
+from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
+from foci.measure import Questions, described, row_nll
+from foci.methods import build
+from foci.probes import Answer, read_answers, summarise, write_answers
+from foci.stopping import Stop
+from foci.train import FocusTrainer
+from foci.watch import Display, Metrics, Probing, Saving
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all arms of a run share: rows, questions, and the frozen baseline."""
+
+    run: Run
+    rows: Sequence[Row]
+    questions: Questions
+    answers: Sequence[Answer]
+    texts: dict[str, float | None]
+    samples: Sequence[Row]
+    sample_nll: Sequence[Sequence[float | None]]
+    fingerprint: str
+
+
+class Arm:
+    """Trains and measures one arm; resumes where an earlier process stopped."""
+
+    def __init__(self, name: str, start: Start, folder: ArmFolder, console: Console, stop: Stop):
+        self.name, self.start, self.folder, self.console, self.stop = name, start, folder, console, stop
+        self.plan = plan_of(start.run, name)
+
+    def result(self) -> dict[str, Any]:
+        """The arm's part of summary.json, computed or, where the arm was finished before, read."""
+        done = read_json(self.folder.result)
+        if done is not None:
+            self.console.print(f"  {self.name}  finished before, {done['steps']} updates")
+            return done  # type: ignore[no-any-return]
+        loaded = load(self.start)
+        model = learner(self.start.run, loaded.model)
+        resume = self._newest()
+        memory.reset_peak()
+        metrics, peak = self._train(model, loaded.tokenizer, loaded.compute_dtype, resume)
+        last = metrics[-1]
+        self._ask(model, loaded.tokenizer, last["step"])
+        nll = row_nll(model, loaded.tokenizer, self.start.samples)
+        rows, before = self.start.samples, self.start.sample_nll
+        write_json(self.folder.samples, described(rows, self.plan, loaded.tokenizer, before, nll))
+        saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
+        found = {**self._summary(metrics), "peak_memory_mib": peak, "weights_sha256": saved}
+        write_json(self.folder.result, found)
+        return found
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to go on from; says what was passed over. Forgets what came after it."""
+        found, skipped = checkpoint.newest(self.folder.checkpoints)
+        for path, reason in skipped:
+            self.console.print(f"  {self.name}  skipped checkpoint {path.name}: {reason}", markup=False)
+        step = checkpoint.step_of(found) if found else 0
+        if found or self.folder.metrics.exists():
+            self.console.print(f"  {self.name}  resumes after update {step}" if found else f"  {self.name}  starts again")
+        self.folder.rewind(step)
+        write_answers(self.folder.probes(0), self.start.answers)
+        if not read_lines(self.folder.texts):
+            append_line(self.folder.texts, {"step": 0, **self.start.texts})
+        return found
+
+    def _train(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype, resume: Path | None
+    ) -> tuple[list[dict[str, Any]], float | None]:
+        """The metrics of all updates, and the peak memory of training in MiB."""
+        run = self.start.run
+        trainer = FocusTrainer(
+            model,
+            arguments(run, self.folder.checkpoints, dtype),
+            plan=self.plan,
+            train_dataset=self.start.rows,
+            copies=run.train.copies,
+            processing_class=tokenizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        metrics = Metrics(self.folder, trainer, (read_lines(self.folder.metrics) or [{}])[-1])
+        display = Display(self.console, self.name)
+        asking = Probing(run.probes.every, lambda step: self._ask(model, tokenizer, step), metrics.clock)
+        for callback in (metrics, asking, Saving(run.train.checkpoint_every, self.stop), display):
+            trainer.add_callback(callback)
+        try:
+            with self.stop.deferring():
+                trainer.train(resume_from_checkpoint=resume)
+        finally:
+            display.close()
+        return read_lines(self.folder.metrics), memory.peak_mib()
+
+    def _ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
+        answers, texts = self.start.questions.ask(model, tokenizer)
+        if answers:
+            write_answers(self.folder.probes(step), answers, self.start.answers)
+        append_line(self.folder.texts, {"step": step, **texts})
+
+    def _summary(self, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        last, texts = metrics[-1], {line["step"]: line for line in read_lines(self.folder.texts)}
+        path = [{"step": step, **self._point(step), **texts[step]} for step in sorted(texts)]
+        after = self._answers(last["step"])
+        return {
+            "methods": [repr(method) for method in self.plan.methods],
+            **summarise(self.start.answers, after),
+            **{
+                name: {"before": self.start.texts[name], "after": texts[last["step"]][name]}
+                for name in ("bits_per_byte", "corpus_bits_per_byte")
+            },
+            "path": path,
+            "steps": last["step"],
+            "tokens": last["tokens"],
+            "seconds": last["seconds"],
+            "padding": sum(line["padding"] for line in metrics) / len(metrics),
+            "empty_updates": sum(line["weighted_tokens"] == 0 for line in metrics),
+        }
+
+    def _answers(self, step: int) -> list[Answer]:
+        return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
+
+    def _point(self, step: int) -> dict[str, Any]:
+        found: dict[str, Any] = summarise(self.start.answers, self._answers(step))
+        return {name: found[name] and found[name]["after"] for name in ("learned", "retained")}
+
+
+def plan_of(run: Run, arm: str) -> Plan:
+    """The plan of one arm."""
+    return Plan([build(spec) for spec in run.arms[arm]], normalise=run.train.normalise)
+
+
+def load(start: Start) -> models.Loaded:
+    """The untouched model; ValueError where it is not the one the run began with."""
+    loaded = models.load(
+        start.run.model.name, dtype=start.run.model.dtype, trust_remote_code=start.run.model.trust_remote_code
+    )
+    if loaded.fingerprint != start.fingerprint:
+        raise ValueError(
+            f"model {start.run.model.name} is not the one this run began with (fingerprint {loaded.fingerprint}, "
+            f"began with {start.fingerprint}); put the old one back, or start again with --overwrite"
+        )
+    return loaded
+
+
+def learner(run: Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+    """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free."""
+    set_seed(run.seed)
+    if run.adapter is None:
+        return model
+    adapter = run.adapter
+    return models.add_adapter(model, models.Adapter(adapter.type, adapter.r, adapter.alpha, adapter.dropout))
+
+
+def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
+    """The run file in the Trainer's words."""
+    train = run.train
+    schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
+    return TrainingArguments(
+        output_dir=str(output),
+        seed=run.seed,
+        num_train_epochs=train.epochs or 1,
+        max_steps=train.steps or -1,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulation,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
+        save_strategy="no",
+        save_total_limit=train.keep_checkpoints,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
+    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights."""
+    trained = folder.model
+    logging.disable_progress_bar()
+    if isinstance(model, PeftModel):
+        trained = folder.adapter
+        for settings in model.peft_config.values():
+            settings.base_model_name_or_path = base
+        with _replacing(folder.adapter) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
+            model.save_pretrained(part, save_embedding_layers=False)
+        model = model.merge_and_unload()
+    with _replacing(folder.model) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    hashes = {path.name: checkpoint.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
+    return next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes)
+
+
+class _replacing:  # noqa: N801
+    """A folder written beside its place and renamed into it."""
+
+    def __init__(self, path: Path):
+        self.path, self.part = path, path.with_name(f".{path.name}.part")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir(parents=True)
+        return self.part
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.part.rename(self.path)
+        else:
+            shutil.rmtree(self.part, ignore_errors=True)

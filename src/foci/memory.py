@@ -1,0 +1,26 @@
+"""The most memory a part of a run took."""
+
+from pathlib import Path
+
+import torch
+
+
+def reset_peak() -> None:
+    """Starts a new measurement (CUDA: of the device; else, on Linux, of this process)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+
+
+def peak_mib() -> float | None:
+    """Peak since `reset_peak` in MiB: allocated on CUDA, resident on Linux, None where it cannot be read."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) / 2**10 if lines else None

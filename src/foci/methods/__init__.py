@@ -1,0 +1,162 @@
+"""The methods foci knows. This folder is the registry: one file, one method, named like the file.
+
+A method is the one public frozen dataclass of its module that derives from a role of `foci.focus`; its
+fields are its settings. New ideas live in `experimental/` under the same rules. To add a method, add a file.
+"""
+
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from foci.focus import ROLES, Method
+from foci.words import hint, shown
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `foci methods` tells of a method.
+
+    `roles` are names of role classes and `decides` their first docstring lines, in the same order.
+    `settings` hold each setting's default as code, or "required". `summary` is the first docstring line.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    decides: tuple[str, ...]
+    summary: str
+    settings: Mapping[str, str]
+    experimental: bool
+
+
+def available() -> dict[str, type[Method]]:
+    """Every method's class by name, in alphabetical order. Imports all modules of the folder."""
+    return {name: _class_of(importlib.import_module(path)) for name, path in sorted(_modules().items())}
+
+
+def build(spec: str | Mapping[str, Mapping[str, Any] | None]) -> Method:
+    """The method of a run file's entry: its name, or {name: {setting: value}}.
+
+    >>> build({"oracle": {"floor": 0.1}})
+    Oracle(floor=0.1)
+
+    Raises a ValueError where the name, a setting or its value is wrong, or a setting is missing.
+    """
+    name, settings = _name_and_settings(spec)
+    modules = _modules()
+    if name not in modules:
+        cure = hint(name, modules)
+        known = "" if cure.startswith("known") else f" known: {', '.join(sorted(modules))}"
+        raise ValueError(f"unknown method {name!r}; {cure}{known}; `foci methods` describes them")
+    kind = _class_of(importlib.import_module(modules[name]))
+    known_settings = _settings(kind)
+    listed = ", ".join(f"{key} = {default}" for key, default in known_settings.items()) or "none"
+    for key in settings:
+        if key not in known_settings:
+            raise ValueError(
+                f"method {name!r} has no setting {key!r}; {hint(key, known_settings)} its settings: {listed}"
+            )
+    if missing := [k for k, default in known_settings.items() if default == "required" and k not in settings]:
+        raise ValueError(f"method {name!r} needs {', '.join(missing)}; write {{{name}: {{{missing[0]}: ...}}}}")
+    hints = get_type_hints(kind)
+    return kind(**{key: _checked(name, key, value, hints[key]) for key, value in settings.items()})
+
+
+def describe() -> list[Description]:
+    """A description of every method, in alphabetical order."""
+    modules = _modules()
+    return [
+        Description(
+            name=name,
+            roles=tuple(role.__name__ for role in ROLES if issubclass(kind, role)),
+            decides=tuple(_first_line(role) for role in ROLES if issubclass(kind, role)),
+            summary=_first_line(kind),
+            settings=_settings(kind),
+            experimental=modules[name].startswith(f"{__name__}.experimental."),
+        )
+        for name, kind in available().items()
+    ]
+
+
+def _modules() -> dict[str, str]:
+    """Dotted module path by method name; nothing is imported."""
+    shelves = {
+        __name__: list(__path__),
+        f"{__name__}.experimental": [str(Path(p) / "experimental") for p in __path__],
+    }
+    found: dict[str, str] = {}
+    for package, folders in shelves.items():
+        for module in pkgutil.iter_modules(folders):
+            if module.ispkg or module.name.startswith("_"):
+                continue
+            if module.name in found:
+                raise TypeError(
+                    f"two methods are named {module.name!r}: {found[module.name]} and "
+                    f"{package}.{module.name}; rename one"
+                )
+            found[module.name] = f"{package}.{module.name}"
+    return found
+
+
+def _class_of(module: ModuleType) -> type[Method]:
+    """The module's one public frozen dataclass that plays a role."""
+    kinds = [
+        kind
+        for name, kind in vars(module).items()
+        if inspect.isclass(kind)
+        and kind.__module__ == module.__name__
+        and issubclass(kind, ROLES)
+        and not name.startswith("_")
+    ]
+    if len(kinds) != 1:
+        raise TypeError(
+            f"{module.__name__} should define one public class that plays a role, "
+            f"got {[kind.__name__ for kind in kinds]}; keep one method per file, and prefix helpers with _"
+        )
+    (kind,) = kinds
+    if not is_dataclass(kind) or not kind.__dataclass_params__.frozen:
+        raise TypeError(f"{module.__name__}.{kind.__name__} should be a frozen dataclass; add @dataclass(frozen=True)")
+    return kind
+
+
+def _name_and_settings(spec: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if len(spec) != 1:
+        raise ValueError(f"a method is its name or {{name: {{setting: value}}}}, got {shown(dict(spec))}")
+    ((name, settings),) = spec.items()
+    return name, settings or {}
+
+
+def _settings(kind: type[Method]) -> dict[str, str]:
+    """Each setting's default as code, or "required"."""
+    return {field.name: _default(field) for field in fields(kind) if field.init}  # type: ignore[arg-type]
+
+
+def _default(field: "Field[Any]") -> str:
+    if field.default_factory is not MISSING:
+        return repr(field.default_factory())
+    return "required" if field.default is MISSING else repr(field.default)
+
+
+def _checked(method: str, key: str, value: object, hint_type: Any) -> Any:
+    """The value as the setting's type; lists become tuples where asked for, nothing else changes."""
+    try:
+        return TypeAdapter(hint_type).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError:
+        expected = hint_type.__name__ if isinstance(hint_type, type) else str(hint_type).replace("typing.", "")
+        raise ValueError(
+            f"method {method!r}: setting {key!r} expected {expected}, got {shown(value)} "
+            f"({type(value).__name__}); write {{{method}: {{{key}: VALUE}}}} with a value of that type"
+        ) from None
+
+
+def _first_line(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").partition("\n")[0]

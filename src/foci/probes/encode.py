@@ -1,0 +1,90 @@
+"""Probes as token rows: which tokens are the answer, and what a question's tokens are."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from foci.focus import Row
+from foci.probes.probe import Probe
+
+
+def encode(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """One row per probe, in order, with a column `answer` that is 1 on the answer's tokens.
+
+    These are the tokens whose characters overlap the answer's in something that is not white space. A row
+    ends at its last answer token: nothing after it can change a causal model's answer. The tokenizer adds
+    what it always adds (a first token, say). Raises `ValueError` where no token stands before the answer.
+    """
+    rows = []
+    for probe, (ids, offsets) in zip(probes, tokens([p.text for p in probes], tokenizer), strict=True):
+        marks = _marks(probe, offsets)
+        if not any(marks):
+            raise ValueError(
+                f"probe {probe.id!r}: the tokenizer gives no token for the answer {probe.answer!r}; "
+                "choose an answer that its vocabulary can spell"
+            )
+        if marks[0]:
+            raise ValueError(
+                f"probe {probe.id!r}: the answer {probe.answer!r} begins at the first token of {probe.text[:60]!r}, "
+                "and a first token is never predicted; put words before the answer"
+            )
+        length = len(marks) - marks[::-1].index(True)
+        rows.append(
+            Row(
+                row_id=probe.id,
+                input_ids=ids[:length],
+                text=probe.text,
+                offsets=offsets[:length],
+                columns={"answer": tuple(map(float, marks[:length]))},
+            )
+        )
+    return rows
+
+
+def encode_prompts(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """The prompts alone, to be continued; spaces and tabs at their end are dropped.
+
+    (A space there would be a token of its own, which models have hardly seen before a word.) What the
+    tokenizer adds at the end of a text, such as an end-of-text token, is dropped too.
+    """
+    texts = [probe.prompt.rstrip(" \t") for probe in probes]
+    rows = []
+    for probe, text, (ids, offsets) in zip(probes, texts, tokens(texts, tokenizer), strict=True):
+        length = len(ids)
+        while length and offsets[length - 1] == (0, 0) and text:
+            length -= 1
+        if not length:
+            raise ValueError(f"probe {probe.id!r}: a question needs a prompt, got {probe.prompt!r}; write one")
+        rows.append(Row(row_id=probe.id, input_ids=ids[:length], text=text, offsets=offsets[:length]))
+    return rows
+
+
+def tokens(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
+) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
+    """Ids and character offsets [start, end) of every text; `special` adds what the tokenizer adds."""
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no character offsets, which probes need; "
+            "load the model's fast tokenizer (tokenizer.json)"
+        )
+    if not texts:
+        return []
+    made = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    return [
+        (tuple(ids), tuple((int(start), int(end)) for start, end in offsets))
+        for ids, offsets in zip(made["input_ids"], made["offset_mapping"], strict=True)
+    ]
+
+
+def _marks(probe: Probe, offsets: Sequence[tuple[int, int]]) -> list[bool]:
+    """For every token: does it overlap the answer in something that is not white space?"""
+    text, (first, last) = probe.text, probe.span
+    return [bool(text[max(start, first) : min(end, last)].strip()) for start, end in offsets]

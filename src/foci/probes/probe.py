@@ -1,0 +1,203 @@
+"""What is asked of a model, and the file it is read from (JSONL, one probe a line)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from foci.words import suggest
+
+Role = Literal["learn", "retain"]
+"""`learn`: the corpus teaches it. `retain`: the model should know it still."""
+
+Kind = Literal["cloze", "qa", "span"]
+"""`cloze`: the answer continues the prompt. `qa`: a question, answered by generation too. `span`: part of a text."""
+
+KEYS: Mapping[str, type] = {
+    "id": str, "role": str, "kind": str, "group": str, "prompt": str, "answer": str, "suffix": str,
+    "aliases": list, "text": str, "answer_start": int,
+}  # fmt: skip
+"""Keys a line may have, and the type of their values."""
+
+_CLOSING = ",.;:!?)]}%"
+_JSON_NAMES = {str: "a string", list: "a list of strings", int: "an integer"}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question with a known answer.
+
+    `group` holds probes that share a set of answers (a relation, a field); controls compare within it.
+    `suffix` is what follows the answer. `aliases` count as right in `qa` too. `verbatim`: prompt, answer and
+    suffix were cut from one text, so nothing is put between them. Answer and
+    aliases must hold a character that is not white space.
+    """
+
+    id: str
+    role: Role
+    kind: Kind
+    prompt: str
+    answer: str
+    suffix: str = ""
+    group: str = ""
+    aliases: tuple[str, ...] = ()
+    verbatim: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("role", self.role, get_args(Role))
+        one_of("kind", self.kind, get_args(Kind))
+        for answer in (self.answer, *self.aliases):
+            if not answer.strip():
+                raise ValueError(f"probe {self.id!r}: answer and aliases must hold text, got {answer!r}; give one")
+
+    @property
+    def text(self) -> str:
+        """The whole text: prompt, a space where one is due, answer, suffix.
+
+        >>> Probe("1", "learn", "cloze", "Bern is in", "Switzerland", ".").text
+        'Bern is in Switzerland.'
+        """
+        start, _ = self.span
+        return self.prompt + " " * (start - len(self.prompt)) + self.answer + self.suffix
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Characters [start, end) of the answer in `text`.
+
+        No space is put after a prompt that is empty or ends in white space, nor before an answer that begins
+        with white space or closing punctuation (`,.;:!?)]}%`), nor in a verbatim or a span probe.
+        """
+        joined = (
+            self.verbatim
+            or self.kind == "span"
+            or not self.prompt
+            or self.prompt[-1].isspace()
+            or self.answer[0].isspace()
+            or self.answer[0] in _CLOSING
+        )
+        start = len(self.prompt) + (not joined)
+        return start, start + len(self.answer)
+
+
+def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises `ValueError` with the nearest right name where `value` is not in `known`."""
+    if value not in known:
+        nearest = suggest(str(value), known)
+        cure = f"did you mean {nearest!r}?" if nearest else "use one of these"
+        raise ValueError(f"unknown {what} {value!r}, expected one of {', '.join(known)}; {cure}")
+
+
+def read_probes(path: str | Path, role: Role | None = None) -> list[Probe]:
+    """Reads a JSONL file of probes, UTF-8 with or without a byte-order mark; blank lines are skipped.
+
+    `role` is the role of lines that have none; a line of the other role is refused, so that a mixed file is
+    never counted on one side. A line without `id` is called "<file stem>:<line>". Every problem is a
+    `ValueError` that begins with file:line and says what was expected, what was got, and the cure.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no probe file {path}; give the path of a JSONL file with one probe a line")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: probes must be UTF-8, got {error}; convert the file") from None
+    probes: list[Probe] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            probe = parse_probe(line, role, default_id=f"{path.stem}:{number}")
+            _check_new(probe.id, seen)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+        seen[probe.id] = number
+        probes.append(probe)
+    if not probes:
+        raise ValueError(f"{path}: expected at least one probe, got an empty file; write one JSON object a line")
+    return probes
+
+
+def _check_new(name: str, seen: Mapping[str, int]) -> None:
+    if name in seen:
+        raise ValueError(f"id {name!r} stands in line {seen[name]} too; give every probe its own id")
+
+
+def parse_probe(line: str, role: Role | None = None, default_id: str = "") -> Probe:
+    """One probe from one line of JSON; see `read_probes`. Raises `ValueError` without the place."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"broken JSON ({error}), got {line[:60]!r}; write one object a line") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, got {line[:60]!r}; write one object a line")  # noqa: TRY004 - the file's fault
+    record = {key: value for key, value in record.items() if value is not None}
+    _check_types(record)
+    for key in ("kind", "answer"):
+        if key not in record:
+            raise ValueError(f"no key {key!r}, got only {', '.join(record) or 'none'}; add it")
+    one_of("kind", record["kind"], get_args(Kind))
+    prompt, suffix = _around(record)
+    return Probe(
+        id=record.get("id", default_id),
+        role=_role(record.get("role"), role),
+        kind=record["kind"],
+        prompt=prompt,
+        answer=record["answer"],
+        suffix=suffix,
+        group=record.get("group", ""),
+        aliases=tuple(record.get("aliases", ())),
+        verbatim="text" in record,
+    )
+
+
+def _check_types(record: Mapping[str, object]) -> None:
+    for key, value in record.items():
+        one_of("key", key, tuple(KEYS))
+        right = isinstance(value, KEYS[key]) and not isinstance(value, bool)
+        if isinstance(value, list):
+            right = right and all(isinstance(item, str) for item in value)
+        if not right:
+            raise ValueError(f"{key!r} must be {_JSON_NAMES[KEYS[key]]}, got {value!r}")
+
+
+def _role(stated: str | None, given: Role | None) -> Role:
+    if stated is not None:
+        one_of("role", stated, get_args(Role))
+    if stated is None and given is None:
+        raise ValueError("no role, expected learn or retain; add the key 'role' or name the role of the file")
+    if stated is not None and given is not None and stated != given:
+        raise ValueError(
+            f"role {stated!r} in a file that is read as {given!r} probes; split the file by role or drop the key"
+        )
+    return stated or given  # type: ignore[return-value]
+
+
+def _around(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Prompt and suffix of a record, cut from its text where it has one."""
+    answer = record["answer"]
+    if "text" not in record:
+        if "prompt" not in record:
+            raise ValueError("neither 'prompt' nor 'text'; give the words before the answer, or the whole text")
+        if "answer_start" in record:
+            raise ValueError("'answer_start' goes with 'text', got 'prompt'; drop it or give 'text'")
+        return record["prompt"], record.get("suffix", "")
+    if both := {"prompt", "suffix"} & record.keys():
+        raise ValueError(f"'text' and {', '.join(sorted(both))!r} exclude each other; drop one of them")
+    text = record["text"]
+    if not answer.strip():
+        raise ValueError(f"the answer must hold text, got {answer!r}; give one")
+    if answer not in text:
+        raise ValueError(f"the answer {answer!r} is not in the text {text[:80]!r}; correct one of them")
+    start = record.get("answer_start")
+    if start is None:
+        start = text.index(answer)
+        if (second := text.find(answer, start + 1)) >= 0:
+            raise ValueError(
+                f"the answer {answer!r} stands at characters {start} and {second} of the text; give 'answer_start'"
+            )
+    if start < 0 or text[start : start + len(answer)] != answer:
+        got = text[max(start, 0) : max(start, 0) + len(answer)]
+        raise ValueError(f"answer_start {start} points at {got!r}, expected {answer!r}; correct the offset")
+    return text[:start], text[start + len(answer) :]

@@ -1,0 +1,125 @@
+"""Question answering: greedy generation, and exact match and F1 as SQuAD defines them (arXiv 1606.05250)."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from foci.focus import Batch, Row
+from foci.losses import captured_hidden, positions
+from foci.models import base_of, head_of
+from foci.probes.encode import tokens
+from foci.probes.forward import buckets, check_fits, device_of, pad_id, padded
+from foci.probes.probe import Probe
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalise(text: str) -> str:
+    """Lower case, without punctuation, articles and superfluous white space (SQuAD's evaluation, v1.1).
+
+    >>> normalise("The  U.S. dollar, a currency!")
+    'us dollar currency'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(predicted: str, answers: Sequence[str]) -> float:
+    """1.0 where the prediction equals one of the answers after `normalise`, else 0.0."""
+    return float(normalise(predicted) in {normalise(answer) for answer in answers})
+
+
+def f1(predicted: str, answers: Sequence[str]) -> float:
+    """The best F1 of words in common over the answers, 0 to 1.
+
+    Where one side has no word left after `normalise`: 1.0 if both have none, else 0.0.
+
+    >>> f1("in the city of Bern", ["Bern"])  # precision 1/4, recall 1
+    0.4
+    """
+    return max(_f1(normalise(predicted).split(), normalise(answer).split()) for answer in answers)
+
+
+def _f1(predicted: list[str], truth: list[str]) -> float:
+    if not predicted or not truth:
+        return float(predicted == truth)
+    common = sum((Counter(predicted) & Counter(truth)).values())
+    return 2 * common / (len(predicted) + len(truth))
+
+
+def token_limits(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens to generate for each probe: its longest answer or alias, and two more.
+
+    A function of the probe alone, so that its answer does not depend on what else is asked.
+    """
+    answers = [[" " + answer.strip() for answer in (p.answer, *p.aliases)] for p in probes]
+    counts = iter([len(ids) for ids, _ in tokens(list(chain(*answers)), tokenizer, special=False)])
+    return [max(next(counts) for _ in group) + 2 for group in answers]
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Row],
+    limits: Sequence[int],
+    batch_size: int = 32,
+) -> list[str]:
+    """Greedy continuations of `prompts`, in order: the first line with text, without white space around it.
+
+    A row stops at an end-of-text token, at a newline after some text, or after its `limits` tokens. The
+    model's own generation settings play no part, and no random number is drawn. Run it under `answering`.
+    """
+    check_fits(model, prompts, limits)
+    texts: dict[int, str] = {}
+    for indices in buckets([len(row) for row in prompts], batch_size):
+        batch = padded([prompts[i] for i in indices], pad_id(tokenizer), "left", device_of(model))
+        made = _greedy(model, tokenizer, batch, [limits[i] for i in indices])
+        texts.update(zip(indices, made, strict=True))
+    return [texts[index] for index in range(len(prompts))]
+
+
+def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: Batch, limits: Sequence[int]) -> list[str]:
+    """Continues a left-padded batch token by token, with a cache of keys and values."""
+    stop, head = end_tokens(model, tokenizer), head_of(model)
+    ids, mask, cache = batch.input_ids, batch.attention_mask, None
+    where = positions(mask)
+    is_padded = not bool(mask.all())
+    said: list[list[int]] = [[] for _ in limits]
+    running = set(range(len(limits)))
+    while running:
+        extra = {"position_ids": where} if is_padded else {}
+        with captured_hidden(model) as captured:
+            out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+        cache = out.past_key_values
+        ids = head.logits(captured[0][:, -1]).float().argmax(-1, keepdim=True)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        where = where[:, -1:] + 1
+        for row, token in enumerate(ids[:, 0].tolist()):
+            if row not in running:
+                continue
+            if token not in stop:
+                said[row].append(token)
+            ended = token in stop or len(said[row]) == limits[row]
+            if ended or "\n" in tokenizer.decode(said[row], skip_special_tokens=True).lstrip():
+                running.discard(row)
+    return [_first_line(tokenizer.decode(line, skip_special_tokens=True)) for line in said]
+
+
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end a text, by the tokenizer, the model's configuration and its generation settings."""
+    found: set[int] = set()
+    base = base_of(model)
+    for settings in (tokenizer, base.config.get_text_config(), getattr(base, "generation_config", None)):
+        token = getattr(settings, "eos_token_id", None)
+        found.update(token if isinstance(token, list | tuple) else [] if token is None else [token])
+    return frozenset(found)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0].strip()

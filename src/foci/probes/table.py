@@ -1,0 +1,122 @@
+"""Answers on disk (parquet, one row per probe), and before against after in one dictionary."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foci.probes.asking import Answer
+from foci.probes.controls import balanced, balanced_majority, majority
+
+_TYPES = {
+    "correct": pa.bool_(), "counted": pa.bool_(), "accuracy": pa.float64(), "exact_match": pa.float64(),
+    "f1": pa.float64(), "nll": pa.float64(),
+}  # fmt: skip
+
+Change = dict[str, float]
+"""{"before": .., "after": ..}"""
+
+
+def counted_by(baseline: Sequence[Answer], answers: Sequence[Answer]) -> list[Answer]:
+    """`answers` with `counted` as the frozen baseline says: learn always, retain where it was correct.
+
+    Both must hold the same probes, in any order.
+    """
+    known = {(a.role, a.probe_id): a for a in baseline}
+    asked = [(a.role, a.probe_id) for a in answers]
+    if len(known) != len(baseline) or len(set(asked)) != len(asked):
+        raise ValueError("a probe stands twice in one table; give every probe of a role its own id")
+    if odd := sorted(set(asked) ^ known.keys()):
+        raise ValueError(
+            f"baseline and answers must be of the same probes, got {len(baseline)} and {len(answers)}; "
+            f"only one side has {' '.join(odd[0])}; ask both the same probes"
+        )
+    return [replace(a, counted=a.role == "learn" or known[a.role, a.probe_id].correct) for a in answers]
+
+
+def write_answers(path: str | Path, answers: Sequence[Answer], baseline: Sequence[Answer] | None = None) -> None:
+    """Writes a probe table (parquet), all or nothing. `baseline=None`: the answers are the baseline."""
+    path = Path(path)
+    rows = counted_by(answers if baseline is None else baseline, answers)
+    schema = pa.schema([(f.name, _TYPES.get(f.name, pa.string())) for f in fields(Answer)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(path.name + ".part")
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), staged)
+    staged.replace(path)
+
+
+def read_answers(path: str | Path) -> list[Answer]:
+    """Reads what `write_answers` wrote."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no probe table {path}; `foci probe` or a run writes one")
+    table = pq.read_table(path)
+    expected = [f.name for f in fields(Answer)]
+    if sorted(table.column_names) != sorted(expected):
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(expected)}, got {', '.join(table.column_names)}; "
+            "it is no probe table of this version"
+        )
+    return [Answer(**row) for row in table.to_pylist()]
+
+
+def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, object]:
+    """What was learned and retained: the share of answer tokens right, before and after.
+
+    `before` is the frozen baseline and decides which retain probes count. Keys: learned, retained (None where
+    there is no such probe), learned_by_kind, retained_probes (counted), retain_asked, learn_probes, controls
+    (of the learn probes' accuracy; None without any; `untouched_model` is the baseline's).
+    """
+    matched = {(a.role, a.probe_id): a for a in counted_by(before, after)}
+    pairs = [(b, matched[b.role, b.probe_id]) for b in counted_by(before, before)]
+    learn = [pair for pair in pairs if pair[0].role == "learn"]
+    retain = [pair for pair in pairs if pair[0].role == "retain"]
+    kept = [pair for pair in retain if pair[0].counted]
+    return {
+        "learned": _change(learn, _accuracy),
+        "retained": _change(kept, _accuracy),
+        "learned_by_kind": {
+            kind: _by_kind([p for p in learn if p[0].kind == kind]) for kind in sorted({b.kind for b, _ in learn})
+        },
+        "retained_probes": len(kept),
+        "retain_asked": len(retain),
+        "learn_probes": len(learn),
+        "controls": _controls(learn),
+    }
+
+
+def _accuracy(answer: Answer) -> float:
+    return answer.accuracy
+
+
+def _change(pairs: Sequence[tuple[Answer, Answer]], score: Callable[[Answer], float]) -> Change | None:
+    """The means of a score before and after; None of nothing."""
+    if not pairs:
+        return None
+    count = len(pairs)
+    return {"before": sum(score(b) for b, _ in pairs) / count, "after": sum(score(a) for _, a in pairs) / count}
+
+
+def _by_kind(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Change | None]:
+    made = {"accuracy": _change(pairs, _accuracy), "nll": _change(pairs, lambda answer: answer.nll)}
+    if pairs[0][0].kind == "qa":
+        made["exact_match"] = _change(pairs, lambda answer: answer.exact_match or 0.0)
+        made["f1"] = _change(pairs, lambda answer: answer.f1 or 0.0)
+    return made
+
+
+def _controls(learn: Sequence[tuple[Answer, Answer]]) -> dict[str, object] | None:
+    if not learn:
+        return None
+    probes = [b for b, _ in learn]
+    return {
+        "majority": majority(probes),
+        "balanced": {
+            "before": balanced(probes, [b.accuracy for b, _ in learn]),
+            "after": balanced(probes, [a.accuracy for _, a in learn]),
+        },
+        "balanced_majority": balanced_majority(probes),
+        "untouched_model": sum(b.accuracy for b in probes) / len(probes),
+    }

@@ -1,0 +1,74 @@
+"""From probe answers to the numbers of a summary, for runs that ended before they wrote one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foci.report.words import number
+
+Answer = Mapping[str, Any]
+"""One row of a probes parquet: probe_id, role, correct, accuracy, nll, counted, ..."""
+
+
+def mean(values: Sequence[Any]) -> float | None:
+    """The mean of the numbers among `values`; None when there are none."""
+    known = [n for value in values if (n := number(value)) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def score(answers: Sequence[Answer], role: str) -> float | None:
+    """Mean accuracy (share of answer tokens, 0..1) over the counted probes of a role; higher = better."""
+    return mean([a.get("accuracy") for a in answers if a.get("role") == role and a.get("counted", True)])
+
+
+def path(probings: Mapping[int, Sequence[Answer]], texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One point per step that was probed: step, learned, retained, bits_per_byte, corpus_bits_per_byte."""
+    by_step = {int(text["step"]): text for text in texts if number(text.get("step")) is not None}
+    return [
+        {
+            "step": step,
+            "learned": score(probings.get(step, ()), "learn"),
+            "retained": score(probings.get(step, ()), "retain"),
+            "bits_per_byte": by_step.get(step, {}).get("bits_per_byte"),
+            "corpus_bits_per_byte": by_step.get(step, {}).get("corpus_bits_per_byte"),
+        }
+        for step in sorted({*probings, *by_step})
+    ]
+
+
+def reconstruct(
+    points: Sequence[Mapping[str, Any]],
+    probings: Mapping[int, Sequence[Answer]],
+    metrics: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """An arm of `summary.json` from the other files of its folder, as far as they go."""
+    last: Mapping[str, Any] = metrics[-1] if metrics else {}
+    arm: dict[str, Any] = {
+        name: {
+            "before": points[0].get(name) if points and points[0]["step"] == 0 else None,
+            "after": points[-1].get(name) if points and points[-1]["step"] > 0 else None,
+        }
+        for name in ("learned", "retained", "bits_per_byte", "corpus_bits_per_byte")
+    }
+    asked = probings[min(probings)] if probings else ()
+    return arm | {
+        "learn_probes": sum(a.get("role") == "learn" for a in asked),
+        "retain_asked": sum(a.get("role") == "retain" for a in asked),
+        "retained_probes": sum(a.get("role") == "retain" and bool(a.get("counted")) for a in asked),
+        "steps": last.get("step"),
+        "tokens": last.get("tokens"),
+        "seconds": last.get("seconds"),
+        "padding": mean([m.get("padding") for m in metrics]),
+    }
+
+
+def verdict(before: Answer | None, after: Answer | None) -> str:
+    """What happened to one probe: "newly right", "forgotten", "still right", "still wrong" or "not asked again"."""
+    if before is None or after is None:
+        return "not asked again" if after is None else "not asked before"
+    was, now = bool(before.get("correct")), bool(after.get("correct"))
+    return {
+        (False, True): "newly right",
+        (True, False): "forgotten",
+        (True, True): "still right",
+        (False, False): "still wrong",
+    }[was, now]

@@ -1,0 +1,186 @@
+"""What the template shows: runs and arms as plain dictionaries, figures, probe rows, coloured tokens."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from foci.report import plots
+from foci.report.measure import verdict
+from foci.report.read import Arm, Run
+from foci.report.words import number, sentence
+
+UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+LOSS_NOTE = (
+    "Weighted nats per token, as trained: arms that weigh tokens differently average over different tokens, "
+    "so compare the shape, not the height, between arms."
+)
+
+
+def script_json(value: Any) -> Markup:
+    """`value` as JSON that is safe inside a script element: no character of it can end or open a tag."""
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(UNSAFE))  # noqa: S704 - escaped in the line itself
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Names of the runs, all different: a name that occurs twice is followed by its folder, then a number."""
+    names = [run.name for run in runs]
+    names = [n if names.count(n) == 1 else f"{n} ({r.folder.resolve().name})" for n, r in zip(names, runs, strict=True)]
+    return [n if names.count(n) == 1 else f"{n} #{names[: i + 1].count(n)}" for i, n in enumerate(names)]
+
+
+def named_arms(runs: Sequence[Run]) -> list[tuple[str, Arm]]:
+    """Every arm with its name in the report: `arm`, or `run/arm` where there are several runs."""
+    if len(runs) == 1:
+        return [(arm.name, arm) for arm in runs[0].arms]
+    return [(f"{label}/{arm.name}", arm) for label, run in zip(labels(runs), runs, strict=True) for arm in run.arms]
+
+
+def context(runs: Sequence[Run]) -> dict[str, Any]:
+    """Everything the template asks for."""
+    arms = named_arms(runs)
+    rows, top = samples(arms)
+    return {
+        "title": ", ".join(labels(runs)),
+        "runs": [_run(label, run) for label, run in zip(labels(runs), runs, strict=True)],
+        "arms": [
+            {
+                "index": index,
+                "name": name,
+                "methods": arm.methods,
+                "numbers": arm.numbers,
+                "sentence": sentence(arm.numbers),
+                "points": arm.points,
+            }
+            for index, (name, arm) in enumerate(arms)
+        ],
+        "kinds": [row for index, (name, arm) in enumerate(arms) for row in _kinds(index, name, arm)],
+        "figures": figures(arms),
+        "probes": script_json(probe_table(arms)),
+        "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
+        "samples": rows,
+        "nll_top": top,
+    }
+
+
+def _run(label: str, run: Run) -> dict[str, Any]:
+    return run.facts | {"name": label, "notices": run.notices, "yaml": run.run_yaml}
+
+
+def _kinds(index: int, name: str, arm: Arm) -> list[dict[str, Any]]:
+    kinds = arm.numbers.get("learned_by_kind") or {}
+    return [{"index": index, "name": name, "kind": kind, "scores": scores} for kind, scores in kinds.items()]
+
+
+def figures(arms: Sequence[tuple[str, Arm]]) -> list[dict[str, Any]]:
+    """The figures that have at least one point: `title`, `note` and `svg`."""
+    paths = [(name, arm.points) for name, arm in arms]
+    found: list[dict[str, Any]] = [
+        {
+            "title": "Learned against retained",
+            "note": "One path per arm from the untouched model; points are labelled by step. Up and right is better.",
+            "svg": plots.learned_against_retained(paths),
+        }
+    ]
+    wanted: tuple[tuple[str, plots.Unit, str, str], ...] = (
+        ("learned", "percent", "Learned over steps", "% of the answer tokens of learn probes. Higher is better."),
+        ("retained", "percent", "Retained over steps", "% of what the untouched model knew. Higher is better."),
+        ("bits_per_byte", "bits", "General text over steps", "Bits per byte of general text. Lower is better."),
+        ("corpus_bits_per_byte", "bits", "The corpus over steps", "Bits per byte of the corpus. Lower is better."),
+    )
+    for key, unit, title, note in wanted:
+        lines = [plots.line(name, i, points, key) for i, (name, points) in enumerate(paths)]
+        found.append({"title": title, "note": note, "svg": plots.over_steps(lines, unit, title, key)})
+    found.append(_loss(arms))
+    return [figure for figure in found if figure["svg"] is not None]
+
+
+def _loss(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
+    thinned = [plots.thin(plots.line(name, i, arm.metrics, "loss")) for i, (name, arm) in enumerate(arms)]
+    size = max((n for _, n in thinned), default=1)
+    note = LOSS_NOTE + (f" Each point is the mean of {size} updates." if size > 1 else "")
+    title = "Training loss over steps"
+    svg = plots.over_steps([curve for curve, _ in thinned], "nats", title, "loss", marked=False)
+    return {"title": title, "note": note, "svg": svg}
+
+
+def probe_table(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
+    """Probe rows for the page's script. Strings are stored once: a row holds their numbers in `texts`.
+
+    A row: arm, role, kind, group, prompt, answer, said before, said after, verdict, id (numbers in `texts`),
+    then NLL before, NLL after (nats per answer token), and 1 if the probe counts towards its score.
+    """
+    texts: dict[str, int] = {}
+
+    def intern(value: Any) -> int:
+        return texts.setdefault("" if value is None else str(value), len(texts))
+
+    rows = []
+    for name, arm in arms:
+        before = {a.get("probe_id"): a for a in arm.before}
+        after = {a.get("probe_id"): a for a in arm.after}
+        for key in dict.fromkeys([*before, *after]):
+            was, now = before.get(key), after.get(key)
+            one = was or now or {}
+            words = [name, *(one.get(k) for k in ("role", "kind", "group", "prompt", "answer"))]
+            words += [(was or {}).get("predicted"), (now or {}).get("predicted"), verdict(was, now), key]
+            numbers = [_short(a.get("nll") if a else None) for a in (was, now)]
+            rows.append([*map(intern, words), *numbers, int(bool(one.get("counted", True)))])
+    steps = {name: arm.last_step for name, arm in arms}
+    return {"texts": list(texts), "rows": rows, "steps": steps}
+
+
+def _short(value: Any) -> float | None:
+    known = number(value)
+    return None if known is None else round(known, 3)
+
+
+def samples(arms: Sequence[tuple[str, Arm]]) -> tuple[list[dict[str, Any]], int]:
+    """Sample rows, each with its arms' tokens, and the NLL in nats at which the colour is fullest."""
+    rows: dict[str, dict[str, Any]] = {}
+    for index, (name, arm) in enumerate(arms):
+        for sample in arm.samples:
+            row_id = str(sample.get("row_id", ""))
+            row = rows.setdefault(row_id, {"row_id": row_id, "source": sample.get("source", ""), "arms": []})
+            row["arms"].append(_sample(index, name, sample))
+    known = sorted(
+        nll
+        for row in rows.values()
+        for arm in row["arms"]
+        for token in arm["tokens"]
+        for nll in (token["before"], token["after"])
+        if nll is not None
+    )
+    top = max(1, math.ceil(known[int(0.95 * (len(known) - 1))])) if known else 1
+    return list(rows.values()), top
+
+
+def _sample(index: int, name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = sample["tokens"]
+    columns = {"weight": "weights", "before": "nll_before", "after": "nll_after"}
+    values = {short: _column(sample.get(long), len(tokens)) for short, long in columns.items()}
+    return {
+        "index": index,
+        "name": name,
+        "tokens": [
+            {"text": str(token).replace("\n", "⏎\n")} | {short: values[short][t] for short in columns}
+            for t, token in enumerate(tokens)
+        ],
+    }
+
+
+def _column(values: Any, length: int) -> list[float | None]:
+    known = [_short(v) for v in values] if isinstance(values, list) else []
+    return (known + [None] * length)[:length]

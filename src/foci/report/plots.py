@@ -1,0 +1,233 @@
+"""The figures of the report: matplotlib draws them as SVG, the page's style sheet colours them.
+
+Inline SVG opens at once, prints sharp and follows light and dark: matplotlib draws with placeholder colours
+that become CSS variables here. No text of the run enters an SVG except escaped by the XML writer.
+"""
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+
+from foci.report.words import decimal, number, percent
+
+ARM_COLOURS = 6
+"""Colours the style sheet defines (`--arm-0` ...); more arms repeat them with another marker and dash."""
+
+PAPER, INK, FAINT, RULE = "#fe0001", "#fe0002", "#fe0003", "#fe0004"
+MARKERS = "osD^vPX*"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+MOST_POINTS = 200
+
+Unit = Literal["percent", "bits", "nats"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm's line: its name, its number among the arms (colour, marker, dash) and its points."""
+
+    name: str
+    index: int
+    steps: Sequence[float]
+    values: Sequence[float]
+
+
+def line(name: str, index: int, points: Sequence[Mapping[str, Any]], key: str) -> Line:
+    """The line of `key` over `step`, without the points that have no number."""
+    known = [(float(p["step"]), v) for p in points if (v := number(p.get(key))) is not None]
+    return Line(name, index, [s for s, _ in known], [v for _, v in known])
+
+
+def thin(curve: Line, most: int = MOST_POINTS) -> tuple[Line, int]:
+    """At most `most` points, each the mean of n neighbours; and n."""
+    size = -(-len(curve.values) // most)
+    if size <= 1:
+        return curve, 1
+    bins = range(0, len(curve.values), size)
+    means = [sum(part) / len(part) for i in bins if (part := curve.values[i : i + size])]
+    steps = [sum(part) / len(part) for i in bins if (part := curve.steps[i : i + size])]
+    return Line(curve.name, curve.index, steps, means), size
+
+
+def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: bool = True) -> Markup | None:
+    """An SVG of values over steps, one line per arm; None where no arm has two points."""
+    lines = [curve for curve in lines if curve.values]
+    if all(len(curve.values) < 2 for curve in lines):
+        return None
+    tips: dict[str, str] = {}
+    figure, axes = _figure()
+    for k, curve in enumerate(lines):
+        above = _above(k, len(lines)) if marked else 0.0
+        axes.plot(curve.steps, curve.values, **_stroke(curve.index, above))
+        for n, (step, value) in enumerate(zip(curve.steps, curve.values, strict=True)):
+            if marked:
+                tip = f"{curve.name} · step {step:.0f} · {_said(value, unit)}"
+                tips[_point(axes, step, value, curve.index, above, f"p{curve.index}-{n}")] = tip
+    _scale(axes.yaxis, unit, [v for curve in lines for v in curve.values])
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.margins(x=0.04)
+    return _svg(figure, title, key, tips)
+
+
+def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Markup | None:
+    """Each arm as a path from the untouched model, its points labelled by step; None where no arm has two."""
+    figure, axes = _figure(left=0.14)
+    tips: dict[str, str] = {}
+    labels: list[tuple[float, float, str]] = []
+    paths: list[list[tuple[float, float]]] = []
+    for index, (name, points) in enumerate(arms):
+        known = [
+            (x, y, int(p["step"]))
+            for p in points
+            if (x := number(p.get("learned"))) is not None and (y := number(p.get("retained"))) is not None
+        ]
+        above = _above(index, len(arms))
+        axes.plot([x for x, _, _ in known], [y for _, y, _ in known], **_stroke(index, above))
+        for x, y, step in known:
+            gid = _point(axes, x, y, index, above, f"p{index}-{step}")
+            said = f"learned {percent(x)} %, retained {percent(y)} %"
+            tips[gid] = f"{name} · step {step} · {said}"
+        paths.append([(x, y) for x, y, _ in known])
+        labels += [(x, y, str(step)) for x, y, step in [*known[:1], *known[:0:-1]]]
+    if all(len(known) < 2 for known in paths):
+        return None
+    _scale(axes.xaxis, "percent", [x for x, _, _ in labels])
+    _scale(axes.yaxis, "percent", [y for _, y, _ in labels])
+    axes.set_xlabel("learned, % of answer tokens")
+    axes.set_ylabel("retained, % of what it knew")
+    axes.margins(0.08)
+    _label(figure, axes, labels, paths)
+    return _svg(figure, "Learned against retained, one path per arm, points labelled by step", "path", tips)
+
+
+def _figure(left: float = 0.105) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.8, 3.5), facecolor="none")
+    axes = figure.add_axes((left, 0.135, 0.985 - left, 0.84), facecolor="none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(colors=FAINT, labelsize=9.5, length=0, pad=5)
+    axes.grid(color=RULE, linewidth=0.6, alpha=1)
+    axes.set_axisbelow(True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(FAINT)
+        axis.label.set_fontsize(9.5)
+    return figure, axes
+
+
+def _colour(index: int) -> str:
+    return f"#fe01{index % ARM_COLOURS:02x}"
+
+
+def _above(index: int, lines: int) -> float:
+    """Share (0..1) of the lines drawn after this one: it is drawn wider, to show where they coincide."""
+    return (lines - 1 - index) / max(lines - 1, 3)
+
+
+def _stroke(index: int, above: float) -> dict[str, Any]:
+    dash = DASHES[index // ARM_COLOURS % len(DASHES)]
+    width = 1.5 + 2.4 * above
+    return {"color": _colour(index), "linewidth": width, "linestyle": dash, "solid_joinstyle": "round"}
+
+
+def _point(axes: Axes, x: float, y: float, index: int, above: float, gid: str) -> str:
+    marker, size = MARKERS[index % len(MARKERS)], 6.5 + 6 * above
+    look: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 1.0, "markersize": size}
+    axes.plot([x], [y], marker=marker, color=_colour(index), linestyle="none", gid=gid, zorder=3, **look)
+    return gid
+
+
+def _said(value: float, unit: Unit) -> str:
+    return f"{percent(value)} %" if unit == "percent" else f"{decimal(value)} {unit}"
+
+
+def _scale(axis: Any, unit: Unit, values: Sequence[float]) -> None:
+    """Ticks in the unit; a flat line gets room above and below instead of a scale that magnifies noise."""
+    least = {"percent": 0.1, "bits": 0.02, "nats": 0.1}[unit]
+    low, high = min(values), max(values)
+    room = max(0.08 * (high - low), (least - (high - low)) / 2)
+    axis.axes.set(**{f"{axis.axis_name}lim": (low - room, high + room)})
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if unit == "percent":
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}" if -0.001 < v < 1.001 else ""))
+    else:
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+
+
+Spot = tuple[float, float]
+
+
+def _label(
+    figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]], paths: Sequence[Sequence[Spot]]
+) -> None:
+    """Writes each step beside its point where it touches no line and no other label, or not at all."""
+    figure.draw_without_rendering()
+
+    def place(x: float, y: float) -> Spot:
+        across, up = axes.transData.transform((x, y)) * 72 / figure.dpi
+        return float(across), float(up)
+
+    lines = [[place(x, y) for x, y in path] for path in paths]
+    placed: list[Spot] = []
+    for x, y, text in dict.fromkeys(labels):
+        here = place(x, y)
+        for dx, dy in ((0, 11), (0, -11), (12, 0), (-12, 0), (11, 9), (-11, 9), (11, -9), (-11, -9)):
+            spot = (here[0] + dx, here[1] + dy)
+            free = all(abs(spot[0] - a) > 15 or abs(spot[1] - b) > 10 for a, b in placed)
+            if free and all(_gap(spot, a, b) > 7 for path in lines for a, b in pairwise(path)):
+                look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": INK, "fontsize": 8.5}
+                axes.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", **look)
+                placed.append(spot)
+                break
+
+
+def _gap(spot: Spot, a: Spot, b: Spot) -> float:
+    """Distance of a spot from the line between a and b."""
+    along = (b[0] - a[0], b[1] - a[1])
+    length = along[0] ** 2 + along[1] ** 2
+    dot = (spot[0] - a[0]) * along[0] + (spot[1] - a[1]) * along[1]
+    share = min(1.0, max(0.0, dot / length)) if length else 0.0
+    return math.hypot(spot[0] - a[0] - share * along[0], spot[1] - a[1] - share * along[1])
+
+
+def _svg(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Markup:
+    """The figure as inline SVG: own ids (`key`), colours as CSS variables, `data-tip` on the points."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - written by matplotlib in the line above
+    for parent in root.iter():
+        for child in [c for c in parent if str(c.tag).endswith(("}metadata", "}style"))]:
+            parent.remove(child)
+    for node in root.iter():
+        node.tag = str(node.tag).rpartition("}")[2]
+        node.attrib = {n.rpartition("}")[2]: _themed(v, key) for n, v in node.attrib.items()}
+        if "href" in node.attrib:
+            node.set("href", f"#{key}-{node.attrib['href'][1:]}")
+        if "id" in node.attrib:
+            node.set("id", f"{key}-{node.attrib['id']}")
+        if (tip := tips.get(node.get("id", "").removeprefix(f"{key}-"))) is not None:
+            node.set("data-tip", tip)
+            node.set("class", "point")
+    for name in ("width", "height"):
+        root.attrib.pop(name)
+    root.set("role", "img")
+    root.set("aria-label", title)
+    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - written by matplotlib and ElementTree
+
+
+def _themed(value: str, key: str) -> str:
+    names = {PAPER: "--paper", INK: "--ink", FAINT: "--faint", RULE: "--rule"}
+    names |= {_colour(i): f"--arm-{i}" for i in range(ARM_COLOURS)}
+    value = re.sub(r"#fe0[01]0[0-9a-f]", lambda m: f"var({names[m[0]]})", value)
+    return re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", value)

@@ -1,0 +1,214 @@
+"""A run's folder, read from its files alone. Pieces that are missing or torn become notices, not errors."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from foci.report.measure import Answer, path, reconstruct
+from foci.report.words import number
+
+MARKS = ("run.yaml", "summary.json")
+"""Files that make a folder a run: at least one of them is there."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: `numbers` has the shape of `summary.json`'s arms, whether or not that file was written."""
+
+    name: str
+    methods: list[str]
+    numbers: dict[str, Any]
+    points: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    before: list[Answer]
+    after: list[Answer]
+    last_step: int
+    samples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder. `notices` say in words what is missing from it."""
+
+    folder: Path
+    name: str
+    facts: dict[str, Any]
+    arms: list[Arm]
+    run_yaml: str
+    notices: list[str] = field(default_factory=list)
+
+
+def read_run(folder: Path) -> Run:
+    """Reads the folder of a run, finished or not.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder is not a run.
+
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected the output folder of a `foci learn` run")
+    if not any((folder / mark).is_file() for mark in MARKS):
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise ValueError(
+            f"{folder} is not a run: expected {' or '.join(MARKS)} in it, found {found}; "
+            "give the output folder of a `foci learn` run"
+        )
+    notices: list[str] = []
+    summary = _mapping(_read(folder / "summary.json", _json, notices))
+    run_yaml = _read(folder / "run.yaml", _text, notices) or ""
+    config = _mapping(_read(folder / "run.yaml", _yaml, notices)) if run_yaml else {}
+    if not summary:
+        notices.append("The run has not finished (no summary.json): the numbers are those reached so far.")
+    if not run_yaml:
+        notices.append("The run file (run.yaml) is missing.")
+    facts = _facts(summary, config)
+    facts["corpus"] = facts["corpus"] or _mapping(_read(folder / "corpus.json", _json, notices))
+    name = str(summary.get("name") or config.get("name") or folder.resolve().name)
+    arms = _arms(folder, summary, config, notices)
+    return Run(folder, name, facts, arms, run_yaml, notices)
+
+
+def _facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    model = config.get("model")
+    seed = summary.get("seed", config.get("seed"))
+    return {
+        "model": summary.get("model") or (model.get("name") if isinstance(model, Mapping) else model),
+        "seed": seed,
+        "started": summary.get("started"),
+        "foci": summary.get("foci"),
+        "corpus": _mapping(summary.get("corpus")),
+        "machine": _mapping(summary.get("machine")),
+        "versions": _mapping(summary.get("versions")),
+    }
+
+
+def _arms(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], notices: list[str]) -> list[Arm]:
+    numbers, methods = _mapping(summary.get("arms")), _mapping(config.get("arms"))
+    folders = sorted(p.name for p in (folder / "arms").glob("*") if p.is_dir())
+    names = list(dict.fromkeys([*numbers, *methods])) or list(folders) or ["plain"]
+    arms = []
+    for name in names:
+        where = folder if len(names) == 1 and name not in folders else folder / "arms" / name
+        told = _mapping(numbers.get(name))
+        asked = told["methods"] if "methods" in told else methods.get(name)
+        arms.append(_arm(name, where, told, asked, notices))
+    return arms
+
+
+def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: list[str]) -> Arm:
+    own: list[str] = []
+    metrics = _read(folder / "metrics.jsonl", _jsonl, own) or []
+    texts = _read(folder / "probes" / "text.jsonl", _jsonl, own) or []
+    probings: dict[int, list[Answer]] = {}
+    for file in sorted((folder / "probes").glob("step-*.parquet")):
+        answers = _read(file, _parquet, own)
+        if answers is not None and (step := file.stem.removeprefix("step-")).isdigit():
+            probings[int(step)] = answers
+    samples = _read(folder / "samples.json", _json, own)
+    points = _told_path(told, path(probings, texts))
+    first, last = (min(probings), max(probings)) if probings else (0, 0)
+    own += _missing(metrics, probings, samples)
+    notices.extend(f"Arm {name}: {notice}" for notice in own)
+    return Arm(
+        name=name,
+        methods=[_method(m) for m in methods] if isinstance(methods, list) else [],
+        numbers=reconstruct(points, probings, metrics) | told,
+        points=points,
+        metrics=metrics,
+        before=probings.get(0, []),
+        after=probings[last] if last > first else [],
+        last_step=last,
+        samples=[s for s in samples or [] if isinstance(s, dict) and s.get("tokens")],
+    )
+
+
+def _told_path(told: Mapping[str, Any], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The path of the summary where there is one, with what else the files know of each step."""
+    path_told = told.get("path")
+    if not isinstance(path_told, list) or not path_told:
+        return measured
+    known = {point["step"]: point for point in measured}
+    points = [p for p in path_told if isinstance(p, dict) and number(p.get("step")) is not None]
+    return [known.get(p["step"], {}) | p for p in sorted(points, key=lambda p: p["step"])]
+
+
+def _missing(metrics: list[Any], probings: Mapping[int, Any], samples: Any) -> list[str]:
+    notices = []
+    if not metrics:
+        notices.append("no training metrics (metrics.jsonl).")
+    if not probings:
+        notices.append("no probes were answered (no probes/step-*.parquet).")
+    elif 0 not in probings:
+        notices.append("the untouched model's answers are missing (no probes/step-000000.parquet).")
+    elif len(probings) == 1:
+        notices.append("probes were answered only before the first step; there is no after.")
+    if not samples:
+        notices.append("no sample rows with token weights (samples.json).")
+    return notices
+
+
+def _method(method: Any) -> str:
+    """A method as the summary (its repr) or the run file (its name, or {name: settings}) gives it."""
+    if isinstance(method, Mapping):
+        return ", ".join(f"{n}({_settings(s)})" for n, s in method.items())
+    return str(method)
+
+
+def _settings(settings: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in settings.items()) if isinstance(settings, Mapping) else ""
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _read(file: Path, reader: Callable[[Path, list[str]], Any], notices: list[str]) -> Any:
+    """What `reader` makes of a file; None, with a notice, for one that is torn; None for one that is absent."""
+    if not file.is_file():
+        return None
+    try:
+        return reader(file, notices)
+    except (ValueError, yaml.YAMLError, pa.ArrowException, OSError) as error:
+        notices.append(f"{file.name} cannot be read and is left out ({str(error).splitlines()[0][:120]}).")
+        return None
+
+
+def _text(file: Path, _: list[str]) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def _json(file: Path, _: list[str]) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _yaml(file: Path, _: list[str]) -> Any:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def _parquet(file: Path, _: list[str]) -> list[Answer]:
+    answers: list[Answer] = pq.ParquetFile(file).read().to_pylist()
+    return answers
+
+
+def _jsonl(file: Path, notices: list[str]) -> list[dict[str, Any]]:
+    """The objects of a file with one per line; a torn line (a run killed while writing) is told and skipped."""
+    rows, torn = [], 0
+    for line in file.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            torn += 1
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    if torn:
+        notices.append(f"{file.name} has {torn} torn line{'s' if torn > 1 else ''}, left out.")
+    return rows

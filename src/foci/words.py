@@ -1,0 +1,45 @@
+"""Words that errors share: the nearest right name, and a value short enough to show."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def suggest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that looks most like `name` (case, `-` and `_` do not count), or None when none is near.
+
+    >>> suggest("Learning-Rate", ["learning_rate", "epochs"])
+    'learning_rate'
+    """
+    by_plain = {_plain(choice): choice for choice in choices}
+    near = get_close_matches(_plain(name), by_plain, n=1, cutoff=0.6)
+    return by_plain[near[0]] if near else None
+
+
+def hint(name: str, choices: Iterable[str]) -> str:
+    """The cure for a wrong name: the nearest right one, or all of them when none is near.
+
+    >>> hint("orakle", ["oracle", "rho"])
+    "did you mean 'oracle'?"
+    >>> hint("x", ["oracle", "rho"])
+    'known: oracle, rho'
+    """
+    known = list(choices)
+    nearest = suggest(name, known)
+    return f"did you mean {nearest!r}?" if nearest else f"known: {', '.join(known) or 'none'}"
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """What an error says it got: the value as written, its middle left out beyond `limit` characters.
+
+    >>> shown("sixteen"), shown(None), shown(True)
+    ("'sixteen'", 'nothing (null)', 'true')
+    """
+    if value is None:
+        return "nothing (null)"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -1,0 +1,175 @@
+"""The report as a reader sees it, in headless Chromium (Debian's; nothing is downloaded)."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_run import write_run
+from foci.report import write_report
+
+EVIL = "</script><script>window.evil=1</script><img src=x onerror='window.evil=1'>"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = (
+    "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-gpu",
+)  # fmt: skip
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two reports: `fair.html`, and `evil.html` with markup wherever a run has text."""
+    folder = tmp_path_factory.mktemp("browser")
+    write_report([write_run(folder / "fair")], folder / "fair.html")
+    evil = write_run(folder / "evil", name=EVIL, arms=("plain", f"oracle{EVIL}"), probes=40, evil=EVIL)
+    write_report([evil], folder / "evil.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that keeps every console message, page error and request it made."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(5000)
+    page.seen = []
+    page.on("console", lambda message: page.seen.append(message.text))
+    page.on("pageerror", lambda error: page.seen.append(str(error)))
+    page.on("request", lambda request: page.seen.append(request.url) if "report" not in request.url else None)
+    yield page
+    page.close()
+
+
+def open_report(page: Any, file: Path) -> None:
+    page.goto(file.as_uri())
+    page.seen = [seen for seen in page.seen if seen != file.as_uri()]
+
+
+def shown(page: Any, column: int) -> list[str]:
+    return [text.strip() for text in page.locator(f"#probe-table tbody td:nth-child({column})").all_inner_texts()]
+
+
+def test_opens_without_errors_requests_or_foreign_scripts(page: Any, folder: Path) -> None:
+    for name in ("fair", "evil"):
+        open_report(page, folder / f"{name}.html")
+        assert page.seen == [], name
+        assert page.evaluate("window.evil") is None
+        assert page.locator("img").count() == 0
+    assert page.locator("h1").inner_text() == EVIL
+    page.locator("#filters [name=text]").fill("onerror")
+    assert EVIL in page.locator("#probe-table tbody tr").first.inner_text()
+    assert EVIL in page.locator(".tokens").first.inner_text()
+    assert page.evaluate("window.evil") is None
+
+
+def test_policy_stops_a_script_that_slipped_in(page: Any, folder: Path) -> None:
+    html = (folder / "fair.html").read_text(encoding="utf-8")
+    (folder / "slipped.html").write_text(html.replace("</main>", "<script>window.evil=1</script></main>"))
+    open_report(page, folder / "slipped.html")
+    assert page.evaluate("window.evil") is None
+    assert page.locator("#probe-table tbody tr").count() == 25
+
+
+def test_tables_have_their_rows(page: Any, folder: Path) -> None:
+    open_report(page, folder / "fair.html")
+    wanted = {"before-after": 2, "controls": 2, "cost": 2, "kinds": 4, "path": 10, "probe-table": 25}
+    assert {table: page.locator(f"#{table} tbody tr").count() for table in wanted} == wanted
+    assert page.locator("#probe-status").inner_text() == "240 answers to probes"
+    page.get_by_role("button", name="Next").click()
+    assert page.locator("#page-label").inner_text() == "page 2 of 10"
+    page.locator("#page-size").select_option("500")
+    assert page.locator("#probe-table tbody tr").count() == 240
+
+
+def test_filters_combine_and_reset(page: Any, folder: Path) -> None:
+    open_report(page, folder / "fair.html")
+    page.locator("#page-size").select_option("500")
+    page.locator("#filters [name=arm]").select_option("oracle")
+    page.locator("#filters [name=verdict]").select_option("newly right")
+    rows = page.locator("#probe-table tbody tr").count()
+    assert 0 < rows < 120
+    assert set(shown(page, 1)) == {"oracle"}
+    assert set(shown(page, 2)) == {"+ newly right"}
+    assert page.locator("#probe-status").inner_text() == f"{rows} of 240 answers to probes"
+    page.locator("#filters [name=text]").fill("EMPLOYER corvane")
+    assert set(shown(page, 7)) == {"Corvane Ltd"}
+    page.locator("#filters [name=text]").fill("no such words")
+    assert page.locator("#probe-table tbody tr").count() == 0
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("document.querySelectorAll('#probe-table tbody tr').length === 240")
+    page.locator("#filters [name=role]").select_option("retain")
+    page.locator("#filters [name=counted]").check()
+    assert page.locator("#probe-table tbody tr").count() == 2 * 54
+
+
+def test_columns_sort_both_ways(page: Any, folder: Path) -> None:
+    open_report(page, folder / "fair.html")
+    page.locator("#page-size").select_option("500")
+    header = page.get_by_role("columnheader", name="NLL after")
+    for direction in ("ascending", "descending"):
+        header.get_by_role("button").click()
+        values = [float(text) for text in shown(page, 11)]
+        assert values == sorted(values, reverse=direction == "descending")
+        assert header.get_attribute("aria-sort") == direction
+    page.get_by_role("columnheader", name="Answer").get_by_role("button").click()
+    assert shown(page, 7) == sorted(shown(page, 7), key=str.lower)
+    assert header.get_attribute("aria-sort") is None
+
+
+def test_token_colours_switch_and_points_explain_themselves(page: Any, folder: Path) -> None:
+    open_report(page, folder / "fair.html")
+    token = page.locator(".tokens").nth(1).locator("span").nth(2)
+    read = "node => getComputedStyle(node).backgroundColor"
+    weightless = token.evaluate(read)
+    page.locator("#show [value=before]").check()
+    assert token.evaluate(read) != weightless
+    assert "nats or more" in page.locator(".ramp .high").evaluate("n => getComputedStyle(n, '::before').content")
+    token.hover()
+    assert "weight 0.00 · NLL" in page.locator("#tip").inner_text()
+    page.locator("svg .point").last.hover(force=True)
+    assert "oracle · step 80" in page.locator("#tip").inner_text()
+
+
+@pytest.mark.parametrize("width", [400, 900, 1400])
+@pytest.mark.parametrize("name", ["fair", "evil"])
+def test_the_page_itself_never_scrolls_sideways(page: Any, folder: Path, width: int, name: str) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    open_report(page, folder / f"{name}.html")
+    page.evaluate("for (const node of document.querySelectorAll('details')) node.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_prints_within_the_paper_and_in_light(browser: Any, folder: Path) -> None:
+    page = browser.new_page(viewport={"width": 720, "height": 1000}, color_scheme="dark")
+    page.goto((folder / "fair.html").as_uri())
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(253, 252, 250)"
+    assert not page.locator("#filters").is_visible()
+    page.close()
+
+
+def test_six_thousand_answers_stay_usable(page: Any, folder: Path) -> None:
+    write_report([write_run(folder / "large", probes=3000)], folder / "large.html")
+    open_report(page, folder / "large.html")
+    page.locator("#page-size").select_option("100")
+    took = page.evaluate(
+        """() => { const box = document.querySelector('#filters [name=text]'), start = performance.now();
+        box.value = 'employer'; box.dispatchEvent(new Event('input', { bubbles: true }));
+        return performance.now() - start; }"""
+    )
+    assert page.locator("#probe-table tbody tr").count() == 100
+    assert took < 1000
