@@ -105,7 +105,10 @@ def test_role_of_the_file_fills_in(tmp_path):
         ({"prompt": None, "text": "Bern is here"}, "the answer 'Switzerland' is not in the text 'Bern is here'; cor"),
         ({"prompt": None, "text": "x Bern, Bern", "answer": "Bern"}, "at characters 2 and 8 of the text; give 'ans"),
         ({"prompt": None, "text": "It is Bern", "answer": "Bern", "answer_start": 5}, "5 points at ' Ber', expected"),
-        ({"prompt": None, "text": "It is Bern", "answer": "Bern", "answer_start": -4}, "-4 points at 'It i', expec"),
+        (
+            {"prompt": None, "text": "It is Bern yes", "answer": "Bern", "answer_start": -8},
+            "-8 points at 'It i', expec",
+        ),
         ({"prompt": None, "text": "It is Bern", "answer": "Bern", "answer_start": True}, "must be an integer, got T"),
     ],
 )

@@ -136,6 +136,27 @@ def test_mixed_rows_are_read_and_epochs_may_differ_in_length(tmp_path):
     assert trainer.state.global_step == 12
 
 
+def test_rehearsed_rows_are_read_plainly(tmp_path):
+    """A weigher that weighs new rows 0 leaves the loss of the old ones: their plain mean."""
+    new = [small.Row(r.row_id, r.input_ids, columns={"w": (0.0,) * (len(r) - 1) + (1e-9,)}) for r in small.rows(2)]
+    old = [small.Row(r.row_id, r.input_ids) for r in small.rows(2, seed=9)]
+    start = model()
+    b = small.Batch.of(old, tiny.PAD)
+    mean = float(token_nll(start, b).detach().sum() / b.predicted().sum())
+    methods = [small.Column(), small.Old(old, (2,))]
+    _, losses = trained(tmp_path, new, methods, start=start, num_train_epochs=1)
+    assert losses[0] == pytest.approx(mean, abs=1e-5)
+
+
+def test_an_update_of_rehearsed_rows_alone(tmp_path):
+    old = [small.Row(r.row_id, r.input_ids) for r in small.rows(6, seed=9)]
+    _, losses = trained(
+        tmp_path, small.rows(2), [small.Column(), small.Old(old, (6,))], num_train_epochs=1, per_device_train_batch_size=1
+    )
+    assert len(losses) == 8
+    assert min(losses) > 0
+
+
 def test_pull_by_hand(tmp_path):
     """SGD, lr .1, strength 2: after the gradient step, theta loses .2 of its distance from the start."""
     start = model()
@@ -192,7 +213,7 @@ def test_a_pull_past_the_start_is_refused(tmp_path):
         ([small.LookAt(layer=9)], "guides no head in any of 2 layers"),
         ([small.LookAt(layer=1), small.Scaled({"layers.1": 0.0})], r"guides heads in layers \[1\], which are frozen"),
         ([small.LookAt(pattern="next")], "cannot look at the next token; ask for 'previous-2'"),
-        ([small.Pulled(1.0, "layers.9")], r"pull names blocks \['layers.9'\]"),
+        ([small.Pulled(1.0, "layers.9")], r"pull names \['layers.9'\]"),
         ([small.Old([], (0, 0))], "mixed in no old rows"),
     ],
 )  # fmt: skip

@@ -4,7 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from foci import checkpoint, memory, models
 from foci.config import Run
-from foci.focus import Plan, Row
+from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
 from foci.measure import Questions, described, row_nll
 from foci.methods import build
@@ -56,15 +56,18 @@ class Arm:
             self.console.print(f"  {self.name}  finished before, {done['steps']} updates")
             return done  # type: ignore[no-any-return]
         loaded = load(self.start)
+        context = Context(loaded.model, loaded.tokenizer, self.start.rows, self.folder.scores, self.start.run.seed)
+        self.plan, rows = prepare(self.plan, context)
         model = learner(self.start.run, loaded.model)
         resume = self._newest()
         memory.reset_peak()
-        metrics, peak = self._train(model, loaded.tokenizer, loaded.compute_dtype, resume)
+        metrics, peak = self._train(model, rows, loaded, resume)
         last = metrics[-1]
         self._ask(model, loaded.tokenizer, last["step"])
         nll = row_nll(model, loaded.tokenizer, self.start.samples)
-        rows, before = self.start.samples, self.start.sample_nll
-        write_json(self.folder.samples, described(rows, self.plan, loaded.tokenizer, before, nll))
+        ids = {row.row_id: row for row in rows}
+        shown = [ids.get(row.row_id, row) for row in self.start.samples]
+        write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, self.start.sample_nll, nll))
         saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
         found = {**self._summary(metrics), "peak_memory_mib": peak, "weights_sha256": saved}
         write_json(self.folder.result, found)
@@ -85,15 +88,15 @@ class Arm:
         return found
 
     def _train(
-        self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype, resume: Path | None
+        self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
     ) -> tuple[list[dict[str, Any]], float | None]:
         """The metrics of all updates, and the peak memory of training in MiB."""
-        run = self.start.run
+        run, tokenizer = self.start.run, loaded.tokenizer
         trainer = FocusTrainer(
             model,
-            arguments(run, self.folder.checkpoints, dtype),
+            arguments(run, self.folder.checkpoints, loaded.compute_dtype),
             plan=self.plan,
-            train_dataset=self.start.rows,
+            train_dataset=rows,
             copies=run.train.copies,
             processing_class=tokenizer,
         )
@@ -144,8 +147,20 @@ class Arm:
 
 
 def plan_of(run: Run, arm: str) -> Plan:
-    """The plan of one arm."""
+    """The plan of one arm, before its offline halves have run."""
     return Plan([build(spec) for spec in run.arms[arm]], normalise=run.train.normalise)
+
+
+def prepare(plan: Plan, context: Context) -> tuple[Plan, Sequence[Row]]:
+    """Runs the offline halves, one after another: the plan of the online halves, and the rows they will read."""
+    online, rows = [], context.rows
+    for number, method in enumerate(plan.methods):
+        if isinstance(method, Prepares):
+            folder = context.folder / f"{number}-{type(method).__name__.lower()}"
+            folder.mkdir(parents=True, exist_ok=True)
+            method, rows = method.prepare(replace(context, rows=rows, folder=folder))  # noqa: PLW2901
+        online.append(method)
+    return Plan(online, normalise=plan.normalise), rows
 
 
 def load(start: Start) -> models.Loaded:

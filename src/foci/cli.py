@@ -141,13 +141,14 @@ def biographies(
     texts: Annotated[int, typer.Option(help="Texts per person.")] = 4,
     templates: Annotated[int, typer.Option(help="Wordings per field that the corpus uses.")] = 6,
     order: Annotated[str, typer.Option(help="Order of the fields in a text: fixed or shuffled.")] = "fixed",
+    names: Annotated[str, typer.Option(help="The full name opens the text (once) or every sentence (always).")] = "once",
     distance: Annotated[int, typer.Option(help="Filler words between a name and what follows it.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides who the people are.")] = 0,
 ) -> None:
     """Make biographies of people who do not exist, with probes in wordings that the texts do not use."""
     from foci.data.biographies import Biographies, write
 
-    settings = Biographies(people=people, texts=texts, templates=templates, order=order, distance=distance, seed=seed)  # type: ignore[arg-type]
+    settings = Biographies(people, texts, templates, order, names, distance, seed)  # type: ignore[arg-type]
     folder = write(settings, out)
     Console().print(f"{people * texts} texts and {people * 10} probes in {folder}", highlight=False, soft_wrap=True)
 

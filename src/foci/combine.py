@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foci.focus import Batch, Pattern, Plan, Row
+from foci.focus import REHEARSED, ROLES, Batch, Pattern, Plan, Prepares, Row
 from foci.models import block_of, blocks, layer_count
 
 ON_THE_FLY = frozenset({"nll"})
@@ -17,10 +18,12 @@ ON_THE_FLY = frozenset({"nll"})
 def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
     """Weights of every token of one update: the product of all weighers, 0 where a token has no NLL.
 
+    Rehearsed rows have weight 1.
     With `plan.normalise == "row"` the weights of a row sum to 1. Raises ValueError for a wrong shape (a (batch, 1)
     weight would be broadcast), and for negative, infinite or NaN weights.
     """
     weights = batch.predicted().float()
+    old = batch.columns[REHEARSED] > 0 if REHEARSED in batch.columns else torch.zeros_like(weights, dtype=torch.bool)
     for weigher in plan.weighers:
         factor = weigher.weigh(batch)
         if factor.shape != batch.input_ids.shape:
@@ -28,7 +31,7 @@ def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
         if not bool(torch.isfinite(factor).all() & (factor >= 0).all()):
             worst = factor[~torch.isfinite(factor) | (factor < 0)][0].item()
             raise ValueError(f"{weigher!r} gave a weight of {worst}; weights are finite and at least 0")
-        weights = weights * factor
+        weights = weights * torch.where(old, torch.ones_like(factor), factor)
     if plan.normalise == "row":
         sums = weights.sum(1, keepdim=True)
         weights = weights / torch.where(sums > 0, sums, torch.ones_like(sums))
@@ -52,6 +55,19 @@ def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
                     f"{weigher!r}: column {name!r} is {values} on all tokens of all {len(rows)} rows, so it weighs nothing; "
                     "check where the column comes from"
                 )
+
+
+def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
+    """The rows, with 0 in every column that a weigher reads and a row lacks (a document without answers has none)."""
+    names = frozenset[str]().union(*(weigher.needs() for weigher in plan.weighers)) - ON_THE_FLY
+    return [replace(row, columns={**{name: (0.0,) * len(row) for name in names}, **row.columns}) for row in rows]
+
+
+def check_prepared(plan: Plan) -> None:
+    """Refuses a method of which only the offline half is there: it would do nothing."""
+    for method in plan.methods:
+        if isinstance(method, Prepares) and not isinstance(method, ROLES):
+            raise TypeError(f"{method!r} plays no role before its offline half has run; train with what its prepare(...) returns")
 
 
 def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:

@@ -7,7 +7,7 @@ of workers, after a resume, and on two processes.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from foci.focus import Batch, EditsTokens, MixesRows, Row
+from foci.combine import with_columns
+from foci.focus import REHEARSED, Batch, EditsTokens, Plan, Row
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -89,10 +90,14 @@ class MixedDataset(Dataset):
     epochs of equal length could not resume inside one. Hence one pass over `sections`, one per epoch.
     """
 
-    def __init__(self, new: RowDataset, mixers: Sequence[MixesRows], epochs: int):
-        self.new = new
+    def __init__(self, new: RowDataset, plan: Plan, epochs: int):
+        self.new, mixers = new, plan.mixers
         self.old = [
-            [row for n, mixer in enumerate(mixers) for row in mixer.mix(epoch, generator(new.seed, "mix", epoch, n))]
+            [
+                replace(row, columns={**row.columns, REHEARSED: (1.0,) * len(row)})
+                for n, mixer in enumerate(mixers)
+                for row in with_columns(plan, mixer.mix(epoch, generator(new.seed, "mix", epoch, n)))
+            ]
             for epoch in range(epochs)
         ]
         if not any(self.old):

@@ -18,15 +18,20 @@ token has no NLL. Losses are in nats. Blocks are named by `foci.models.block_of`
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.random import Generator
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORED = -100
 """The label of a token that is not predicted (Transformers' convention)."""
+
+REHEARSED = "rehearsed"
+"""Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
 
 Pattern = Literal["same", "previous", "previous-2", "next", "first"]
 """A head's target: the key every query should look at (arXiv 2010.02399, section 3)."""
@@ -176,16 +181,43 @@ class HoldsWeights(ABC):
     """Decides what pulls the weights back to where they started."""
 
     @abstractmethod
-    def pull(self, step: int) -> Mapping[str, int | float]:
-        """Strength by block (`"*"` = every block): theta moves by -lr * strength * (theta - start)."""
+    def pull(self, step: int) -> Mapping[str, int | float | Tensor]:
+        """Strength: theta moves by -lr * strength * (theta - start).
+
+        By block (`"*"` = every block), a number; or by parameter name, a tensor of the parameter's shape (of an adapted
+        weight, the name it has in the model without adapter).
+        """
 
     def pace(self, step: int) -> int | float:
         """Multiplier of the optimiser's own learning rate at this update (RecAdam's lambda); product."""
         return 1.0
 
 
+@dataclass(frozen=True)
+class Context:
+    """What the offline half of a method may look at, once, before the first update.
+
+    `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's
+    own, kept with the run: what is stored there is found again after a resume.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: Sequence[Row]
+    folder: Path
+    seed: int = 0
+
+
+class Prepares(ABC):
+    """The offline half of a method. Not a role of its own: the online half it returns plays the roles."""
+
+    @abstractmethod
+    def prepare(self, context: Context) -> "tuple[Method, Sequence[Row]]":
+        """The online half (often the method itself) and the rows to train on, with the columns it will read."""
+
+
 ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)
-Method = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | HoldsWeights
+Method = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | HoldsWeights | Prepares
 
 
 @dataclass(frozen=True)
@@ -202,7 +234,7 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
         for method in self.methods:
-            if not isinstance(method, ROLES):
+            if not isinstance(method, (*ROLES, Prepares)):
                 raise TypeError(
                     f"a plan takes objects that play a role ({', '.join(r.__name__ for r in ROLES)}), "
                     f"got {method!r}; derive it from the role whose method it implements"

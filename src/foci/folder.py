@@ -24,6 +24,7 @@ class ArmFolder:
         self.model = path / "model"
         self.adapter = path / "adapter"
         self.result = path / "arm.json"
+        self.scores = path / "scores"
 
     def probes(self, step: int) -> Path:
         """The probe table of one step; step 0 is the frozen baseline."""

@@ -23,38 +23,74 @@ class Anchor:
     def __init__(self, model: nn.Module):
         self.model = model
         self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in model.named_parameters() if name in self.start}
         self.pairs = dict(_adapter_pairs(model, self.start))
+        self.paired = {name for pair in self.pairs for name in pair}
 
     @torch.no_grad()
-    def pull(self, strengths: Mapping[str, float], rates: Mapping[str, float]) -> None:
-        """One step back. `strengths` by block, `"*"` for all; `rates` is the learning rate by parameter name.
+    def pull(self, strengths: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
+        """One step back. `strengths` as `HoldsWeights.pull` gives them; `rates` is the learning rate by parameter name.
 
-        Raises ValueError for a block that the model does not have and for a step that would overshoot.
+        Raises ValueError for a name that the model does not have and for a number that would overshoot; a tensor is
+        limited to 1 / lr, which is the start itself.
         """
-        if unknown := set(strengths) - set(blocks(self.model)) - {"*"}:
-            raise ValueError(f"pull names blocks {sorted(unknown)} that the model does not have; it has {blocks(self.model)}")
-        parameters = dict(self.model.named_parameters())
-        paired = {name for pair in self.pairs for name in pair}
+        numbers, tensors = self._sorted(strengths)
         for name, start in self.start.items():
-            strength = strengths.get("*", 0.0) + strengths.get(block_of(name), 0.0)
-            step = rates.get(name, 0.0) * strength
-            if step > 1:
-                raise ValueError(
-                    f"learning rate {rates[name]:.3g} times strength {strength:.3g} is {step:.3g} for {name}: a pull over 1 "
-                    "jumps past the start; lower the strength or the learning rate"
-                )
-            if step and name not in paired:
-                parameters[name].sub_(parameters[name] - start, alpha=step)
+            if name in self.paired:
+                continue
+            step = self._step(name, numbers, tensors, rates)
+            if isinstance(step, Tensor) or step:
+                self.parameters[name].sub_((self.parameters[name] - start) * step)
         for (a, b), scaling in self.pairs.items():
-            strength = strengths.get("*", 0.0) + strengths.get(block_of(a), 0.0)
-            down = self._product_gradient(parameters[a], parameters[b], a, b)
-            for name, gradient in zip((a, b), down, strict=True):
-                parameters[name].sub_(gradient, alpha=rates.get(name, 0.0) * strength * scaling**2)
+            step = self._step(a, numbers, tensors, rates)
+            if isinstance(step, Tensor) or step:
+                down = self._gradients(a, b, scaling, step)
+                for name, gradient in zip((a, b), down, strict=True):
+                    self.parameters[name].sub_(gradient)
 
-    def _product_gradient(self, a: Tensor, b: Tensor, name_a: str, name_b: str) -> tuple[Tensor, Tensor]:
-        """Gradients of half ||B A - B0 A0||^2 by A and by B, without the product itself."""
+    def _sorted(self, strengths: Mapping[str, float | Tensor]) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Numbers by block, tensors by the trainable parameter (for an adapter: its A) that they hold."""
+        known = {"*", *blocks(self.model)}
+        held = {_bare(name): name for name in self.start if name not in self.paired}
+        held |= {_bare(a.split(".lora_A.")[0] + ".weight"): a for a, _ in self.pairs}
+        numbers = {name: s for name, s in strengths.items() if not isinstance(s, Tensor)}
+        tensors = {name: s for name, s in strengths.items() if isinstance(s, Tensor)}
+        if unknown := sorted((set(numbers) - known) | (set(tensors) - set(held))):
+            raise ValueError(
+                f"pull names {unknown[:5]}, which the model does not train; it has blocks {sorted(known)} and "
+                f"{len(held)} held parameters such as {next(iter(held), 'none')}"
+            )
+        return numbers, {held[name]: s for name, s in tensors.items()}
+
+    def _step(
+        self, name: str, numbers: Mapping[str, float], tensors: Mapping[str, Tensor], rates: Mapping[str, float]
+    ) -> float | Tensor:
+        """Learning rate times strength, as a number or per element."""
+        rate = rates.get(name, 0.0)
+        strength = numbers.get("*", 0.0) + numbers.get(block_of(name), 0.0)
+        if rate * strength > 1:
+            raise ValueError(
+                f"learning rate {rate:.3g} times strength {strength:.3g} is {rate * strength:.3g} for {name}: a pull over "
+                "1 jumps past the start; lower the strength or the learning rate"
+            )
+        if name not in tensors:
+            return rate * strength
+        return (rate * (strength + tensors[name])).clamp(max=1.0)
+
+    def _gradients(self, name_a: str, name_b: str, scaling: float, step: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients by A and by B of half sum(step * (s B A - s B0 A0)^2); for a number without the product itself."""
+        a, b = self.parameters[name_a], self.parameters[name_b]
         a0, b0 = self.start[name_a], self.start[name_b]
-        return b.T @ b @ a - b.T @ b0 @ a0, b @ (a @ a.T) - b0 @ (a0 @ a.T)
+        if isinstance(step, Tensor):
+            pulled = step * scaling**2 * (b @ a - b0 @ a0)
+            return b.T @ pulled, pulled @ a.T
+        factor = step * scaling**2
+        return factor * (b.T @ b @ a - b.T @ b0 @ a0), factor * (b @ (a @ a.T) - b0 @ (a0 @ a.T))
+
+
+def _bare(name: str) -> str:
+    """A parameter's name in the model without adapter."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def _adapter_pairs(model: nn.Module, start: Mapping[str, Tensor]) -> list[tuple[tuple[str, str], float]]:
@@ -95,8 +131,8 @@ class HoldCallback(TrainerCallback):
             group["lr"] = rate
         names = {p: n for n, p in self.anchor.model.named_parameters()}
         rates = {names[p]: group["lr"] for group in groups for p in group["params"]}
-        strengths: dict[str, float] = {}
+        strengths: dict[str, float | Tensor] = {}
         for holder in self.holders:
-            for block, strength in holder.pull(state.global_step).items():
-                strengths[block] = strengths.get(block, 0.0) + strength
+            for name, strength in holder.pull(state.global_step).items():
+                strengths[name] = strengths.get(name, 0.0) + strength
         self.anchor.pull(strengths, rates)

@@ -17,7 +17,7 @@ from foci.arm import Arm, Start, plan_of
 from foci.combine import block_scales, check_columns, head_targets
 from foci.config import Run
 from foci.corpus import Corpus, CorpusError, read_corpus, read_rows, write_quarantine, write_rows
-from foci.focus import Row
+from foci.focus import Plan, Prepares, Row
 from foci.folder import RunFolder, opened, read_json, read_lines, write_json, write_lines
 from foci.measure import Questions, chosen, row_nll, samples
 from foci.probes import Probe, read_answers, read_probes, write_answers
@@ -101,7 +101,7 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
         raise
     for name in run.arms:
         plan = plan_of(run, name)
-        check_columns(plan, corpus.rows)
+        check_columns(Plan([m for m in plan.methods if not isinstance(m, Prepares)]), corpus.rows)
         head_targets(plan, loaded.model, block_scales(plan, loaded.model))
     return Material(loaded, corpus.rows, corpus, _questions(run, corpus.rows, _probes(run), _page(run)))
 

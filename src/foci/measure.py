@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from foci.combine import update_weights
+from foci.combine import update_weights, with_columns
 from foci.dataset import generator
 from foci.focus import Batch, Plan, Row
 from foci.losses import token_nll
@@ -87,7 +87,7 @@ def described(
     before: Sequence[Sequence[float | None]], after: Sequence[Sequence[float | None]],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """samples.json: tokens, weights (largest = 1) and NLL before and after, of each sample row."""
-    batch = padded(rows, pad_id(tokenizer), "right", torch.device("cpu"))
+    batch = padded(with_columns(plan, rows), pad_id(tokenizer), "right", torch.device("cpu"))
     nll = torch.zeros(batch.input_ids.shape)
     for n, line in enumerate(before):
         nll[n, : len(line)] = torch.tensor([value or 0.0 for value in line])

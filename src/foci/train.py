@@ -21,7 +21,15 @@ from transformers import Trainer, TrainingArguments
 
 from foci import checkpoint
 from foci.attention import Guide, guided, pattern_targets
-from foci.combine import block_scales, check_columns, frozen, head_targets, update_weights
+from foci.combine import (
+    block_scales,
+    check_columns,
+    check_prepared,
+    frozen,
+    head_targets,
+    update_weights,
+    with_columns,
+)
 from foci.dataset import Collator, EpochCallback, MixedDataset, OrderedSampler, RowDataset, as_rows, batch_of, joined
 from foci.focus import Batch, Plan, Row
 from foci.hold import Anchor, HoldCallback
@@ -68,6 +76,7 @@ class FocusMixin(Base):
         **trainer: Any,
     ):
         self.plan = Plan() if plan is None else plan
+        check_prepared(self.plan)
         self.copies = copies
         self._staging: Path | None = None
         self._scales: dict[str, float] = {}
@@ -78,6 +87,7 @@ class FocusMixin(Base):
         if _are_rows(train_dataset, trainer.get("data_collator")):
             rows = as_rows(train_dataset)
             check_columns(self.plan, rows)
+            rows = with_columns(self.plan, rows)
             train_dataset = self._dataset(rows, args)
             trainer.setdefault("data_collator", Collator(_pad_id(model, trainer.get("processing_class"))))
         elif self.plan.edits or self.plan.mixers:
@@ -103,7 +113,7 @@ class FocusMixin(Base):
             per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             epochs = math.ceil(args.max_steps * per_update / len(new))
         args.num_train_epochs = 1  # one pass over all epochs; see MixedDataset
-        return MixedDataset(new, self.plan.mixers, epochs)
+        return MixedDataset(new, self.plan, epochs)
 
     # ---- the loss ----
 

@@ -1,0 +1,1 @@
+"""Speed and memory of foci, each beside its rival in one run: `python -m benchmarks [NAME...]`."""

@@ -1,0 +1,54 @@
+"""What a plan without methods costs: time per update of FocusTrainer beside transformers.Trainer, the same rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from benchmarks.side_by_side import Result
+from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps, tiny
+from foci import FocusTrainer, Plan
+from foci.dataset import Collator
+from foci.focus import Row
+
+GOAL = 1.03
+
+
+def run(quick: bool = False) -> list[Result]:
+    """SmolLM2 (the goal), and a tiny model on which the trainer's own work shows."""
+    return [
+        compare(smollm2(16, 64), turns=4 if quick else 16, goal=GOAL),
+        compare(tiny(16, 64), turns=10 if quick else 40, per_turn=10),
+    ]
+
+
+def compare(setting: Setting, turns: int, per_turn: int = 1, goal: float | None = None) -> Result:
+    """Raises AssertionError unless both trainers log the same losses, bit for bit."""
+    warmup = 2
+    rows = setting.rows((turns + warmup) * per_turn)
+    makers = {"foci": ours(rows), "rival": theirs(rows)}
+    seconds, losses = timed_steps(setting, makers, per_turn=per_turn, warmup=warmup)
+    assert losses["foci"] == losses["rival"], "an empty plan must log the Trainer's own losses"
+    return Result.of(
+        f"neutral plan, time per update: {setting.name}", "s", seconds["foci"], seconds["rival"],
+        rival="transformers.Trainer, same rows", goal=goal, note=f"the same losses, bit for bit, in {len(rows) // setting.batch} updates",
+    )  # fmt: skip
+
+
+def ours(rows: Sequence[Row]) -> MakeTrainer:
+    def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
+        return FocusTrainer(model, arguments, plan=Plan([]), train_dataset=rows)
+
+    return make
+
+
+def theirs(rows: Sequence[Row]) -> MakeTrainer:
+    def collate(batch: list[Row]) -> dict[str, Any]:
+        made = Collator(0)(batch)
+        return {name: made[name] for name in ("input_ids", "attention_mask", "labels")}
+
+    def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
+        return Trainer(model, arguments, train_dataset=list(rows), data_collator=collate)
+
+    return make

@@ -1,0 +1,112 @@
+"""What the benchmarks of training share: models, rows, arguments, and trainers that take turns."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from benchmarks.side_by_side import Tick, alternated
+from foci import models
+from foci.focus import Row
+
+MakeTrainer = Callable[[nn.Module, TrainingArguments], Trainer]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, and the rows of one update (`batch` rows of `length` tokens)."""
+
+    name: str
+    model: nn.Module
+    vocabulary: int
+    dtype: torch.dtype
+    batch: int
+    length: int
+
+    def rows(self, updates: int, share: float = 1.0) -> list[Row]:
+        """Random rows; the column `w` is 1 on a random `share` of the tokens and 0 elsewhere."""
+        generator = torch.Generator().manual_seed(0)
+        made = []
+        for n in range(updates * self.batch):
+            ids = torch.randint(2, self.vocabulary, (self.length,), generator=generator).tolist()
+            weights = (torch.rand(self.length, generator=generator) < share).float().tolist()
+            made.append(Row(f"row-{n}", tuple(ids), columns={"w": tuple(weights)}))
+        return made
+
+    def arguments(self, folder: str) -> TrainingArguments:
+        """As `foci learn` has them, but rows are read in their order."""
+        return TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=self.batch,
+            learning_rate=1e-3,
+            bf16=self.dtype == torch.bfloat16,
+            train_sampling_strategy="sequential",
+            save_strategy="no",
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
+        )
+
+
+def smollm2(batch: int, length: int) -> Setting:
+    """The embedded model with LoRA, computed as `foci learn` does."""
+    loaded = models.load("smollm2-135m")
+    torch.manual_seed(0)
+    model = models.add_adapter(loaded.model, models.Adapter())
+    name = f"SmolLM2-135M, LoRA, {str(loaded.compute_dtype).removeprefix('torch.')}, {batch} x {length}"
+    return Setting(name, model, models.head_of(model).module.weight.shape[0], loaded.compute_dtype, batch, length)
+
+
+def tiny(batch: int, length: int) -> Setting:
+    """A model so small that the trainer itself is what takes time."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+    return Setting(f"tiny Llama, float32, {batch} x {length}", LlamaForCausalLM(config), 512, torch.float32, batch, length)
+
+
+def timed_steps(
+    setting: Setting, makers: Mapping[str, MakeTrainer], *, per_turn: int = 1, warmup: int = 2
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds per update of several trainers of the same model, in turns, and the losses that each logged.
+
+    Each trainer has its own copy of the model. A turn is `per_turn` updates; the first `warmup` turns do not count.
+    """
+    losses: dict[str, list[float]] = {name: [] for name in makers}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def side(name: str, make: MakeTrainer) -> Callable[[Tick], None]:
+            def run(tick: Tick) -> None:
+                trainer = make(copy.deepcopy(setting.model), setting.arguments(folder))
+                trainer.remove_callback(PrinterCallback)
+                trainer.add_callback(_Turn(tick, per_turn, losses[name]))
+                trainer.train()
+
+            return run
+
+        seconds = alternated({name: side(name, make) for name, make in makers.items()}, warmup)
+    return {name: [s / per_turn for s in turns] for name, turns in seconds.items()}, losses
+
+
+class _Turn(TrainerCallback):
+    """Ends a turn after every `per_turn` updates, and keeps the losses."""
+
+    def __init__(self, tick: Tick, per_turn: int, losses: list[float]):
+        self.tick, self.per_turn, self.losses = tick, per_turn, losses
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+            if state.global_step % self.per_turn == 0:
+                self.tick()

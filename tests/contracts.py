@@ -1,0 +1,158 @@
+"""The laws of the roles, as functions. A new method is held to every law of its roles by test_contracts.py."""
+
+import copy
+import pickle
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+from training import assert_same, model, trained, weights
+
+from foci.combine import update_weights
+from foci.dataset import edited, generator
+from foci.focus import (
+    ROLES,
+    Batch,
+    EditsTokens,
+    GuidesHeads,
+    HoldsWeights,
+    MixesRows,
+    Plan,
+    Row,
+    ScalesLayers,
+    WeighsTokens,
+)
+from foci.models import blocks, layer_count
+
+
+def assert_is_a_value(method: Any) -> None:
+    """A frozen dataclass: equal when its fields are, with a repr that says them all, safe to send to a worker."""
+    assert is_dataclass(method)
+    assert method.__dataclass_params__.frozen
+    assert all(f"{f.name}=" in repr(method) for f in fields(method) if f.repr)
+    assert pickle.loads(pickle.dumps(method)) == method
+    assert copy.deepcopy(method) == method
+
+
+def assert_edit_laws(method: EditsTokens, rows: Sequence[Row]) -> None:
+    """Keeps the id and the alignment, invents nothing, and depends on its generator alone."""
+    for row in rows:
+        marked = Row(
+            row.row_id, row.input_ids, columns={**row.columns, "at": tuple(range(len(row)))}
+        )
+        after = method.edit(marked, generator(1, row.row_id))
+        assert after.row_id == row.row_id
+        at = [int(n) for n in after.columns["at"]]
+        assert after.input_ids == tuple(row.input_ids[n] for n in at)
+        for name, column in row.columns.items():
+            assert after.columns[name] == tuple(column[n] for n in at)
+        assert after == method.edit(marked, generator(1, row.row_id))
+        assert edited(marked, [method], (0, 1, 2)) == edited(marked, [method], (0, 1, 2))
+
+
+def assert_weight_laws(method: WeighsTokens, batch: Batch) -> None:
+    """One finite weight >= 0 per token, of its own shape; rows do not see each other's padding; not all equal."""
+    weights = method.weigh(batch)
+    assert weights.shape == batch.input_ids.shape
+    assert torch.isfinite(weights).all()
+    assert (weights >= 0).all()
+    real = weights[batch.predicted()]
+    assert (real != real[0]).any(), "all weights are equal: the method does nothing"
+    first = update_weights(Plan([method]), batch)
+    torch.testing.assert_close(first, update_weights(Plan([method]), batch), atol=0, rtol=0)
+
+
+def assert_weights_multiply(one: WeighsTokens, other: WeighsTokens, batch: Batch) -> None:
+    """Several combine by product, in any order."""
+    both = update_weights(Plan([one, other]), batch)
+    torch.testing.assert_close(both, update_weights(Plan([other, one]), batch), atol=1e-7, rtol=1e-6)
+    expected = one.weigh(batch) * other.weigh(batch) * batch.predicted()
+    torch.testing.assert_close(both, expected.float(), atol=1e-7, rtol=1e-6)
+
+
+def assert_guide_laws(method: GuidesHeads, net: torch.nn.Module) -> None:
+    """Guides existing heads of existing layers with patterns a causal model can meet, at a strength >= 0."""
+    heads = net.config.num_attention_heads
+    targets = {layer: method.targets(layer) for layer in range(layer_count(net))}
+    assert any(targets.values())
+    for named in targets.values():
+        assert all(0 <= head < heads for head in named)
+        assert set(named.values()) <= {"same", "previous", "previous-2", "first"}
+    assert method.strength(0) >= 0
+
+
+def assert_scale_laws(method: ScalesLayers, net: torch.nn.Module) -> None:
+    """A finite number >= 0 for every block, and not 1 for all."""
+    scales = [method.scale(block) for block in blocks(net)]
+    assert all(0 <= scale < float("inf") for scale in scales)
+    assert any(scale != 1 for scale in scales)
+
+
+def assert_mix_laws(method: MixesRows, epochs: int = 3) -> None:
+    """The same rows for the same generator; other draws in another epoch are allowed; every row can be read."""
+    for epoch in range(epochs):
+        rows = list(method.mix(epoch, generator(0, epoch)))
+        assert rows == list(method.mix(epoch, generator(0, epoch)))
+        assert all(len(row) >= 2 for row in rows)
+
+
+def assert_hold_laws(method: HoldsWeights, net: torch.nn.Module, steps: Sequence[int] = (0, 1, 100)) -> None:
+    """Strengths >= 0 for what the model has, and a pace between 0 and 1."""
+    names = {"*", *blocks(net), *(name for name, _ in net.named_parameters())}
+    for step in steps:
+        pull = method.pull(step)
+        assert set(pull) <= names
+        assert all(bool((torch.as_tensor(value) >= 0).all()) for value in pull.values())
+        assert 0 <= method.pace(step) <= 1
+
+
+def assert_order_does_not_matter(methods: Sequence[Any], folder: Path, rows: Sequence[Row]) -> None:
+    """Permuting a plan changes nothing but the order of edits."""
+    edits = [m for m in methods if isinstance(m, EditsTokens)]
+    rest = [m for m in methods if not isinstance(m, EditsTokens)]
+    one, losses = trained(folder / "one", rows, [*edits, *rest])
+    other, same = trained(folder / "other", rows, [*reversed(rest), *edits])
+    assert losses == same
+    assert_same(one, other, 1e-7)
+
+
+def assert_model_is_left_as_it_was(method: Any, folder: Path, rows: Sequence[Row], net: torch.nn.Module | None = None) -> None:
+    """After training, all but the weights is as before: modules, hooks, forwards, gradients asked for, attention."""
+    net = model() if net is None else net
+    before = _shape_of(net)
+    trained(folder, rows, [method], start=net, num_train_epochs=1)
+    assert _shape_of(net) == before
+
+
+def assert_it_changes_something(method: Any, folder: Path, rows: Sequence[Row]) -> None:
+    """A method never silently does nothing."""
+    free, _ = trained(folder / "free", rows)
+    led, _ = trained(folder / "led", rows, [method])
+    a, b = weights(free), weights(led)
+    assert any(not torch.equal(a[name], b[name]) for name in a), f"{method!r} changed no weight"
+
+
+def _shape_of(net: torch.nn.Module) -> Any:
+    return {
+        "attention": net.config._attn_implementation,
+        "asks": {name: p.requires_grad for name, p in net.named_parameters()},
+        "modules": {name: type(module).__name__ for name, module in net.named_modules()},
+        "hooks": {
+            name: (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
+            for name, m in net.named_modules()
+        },
+        "patched": {name for name, m in net.named_modules() if "forward" in m.__dict__},
+    }
+
+
+def roles_of(method: Any) -> list[type]:
+    """The roles a method plays."""
+    return [role for role in ROLES if isinstance(method, role)]
+
+
+def tiny_model() -> torch.nn.Module:
+    """The model that laws are tried on."""
+    return tiny.build("llama")
