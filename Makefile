@@ -2,6 +2,7 @@
 # make test    sets everything up and passes every test
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
+# make readme  the generated parts of README.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test bench lint setup clean
+.PHONY: demo test bench lint readme setup clean
 
 setup: $(VENV)/.done
 
@@ -26,7 +27,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/foci data biographies --out out/biographies
+	$(BIN)/foci data biographies --people 8 --texts 6 --names always --asides 5 --out out/biographies
 	$(BIN)/foci learn runs/quickstart.yaml --overwrite
 
 test: setup
@@ -39,6 +40,9 @@ lint: setup
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
+
+readme: setup
+	$(BIN)/python tools/readme.py
 
 clean:
 	rm -rf $(VENV) out

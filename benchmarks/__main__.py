@@ -9,14 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from foci.learn import machine, versions
+
 NAMES = ("step", "sparse", "loss", "padding", "probing")
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, each beside its rival.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Speed and memory, each beside its rival."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all if none is given")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, not for publishing; results.json stays as it is")
+    parser.add_argument(
+        "--quick", action="store_true", help="few repetitions, not for publishing; results.json stays as it is"
+    )
     chosen = parser.parse_args()
     names = chosen.names or NAMES
     if unknown := sorted(set(names) - set(NAMES)):
@@ -34,8 +40,6 @@ def main() -> None:
 
 def measured(name: str, quick: bool) -> dict[str, Any]:
     """One benchmark's results with the date, the machine and how busy it was."""
-    from foci.learn import machine, versions
-
     load, begun = os.getloadavg()[0], time.perf_counter()
     results = importlib.import_module(f"benchmarks.{name}").run(quick)
     return {

@@ -79,7 +79,7 @@ def alternated(sides: Mapping[str, Callable[[Tick], None]], warmup: int = 1) -> 
     """Runs functions that call `tick` after each piece of work, one piece of A, one of B, and so on.
 
     Returns the seconds of every piece, without the first `warmup` of each (the first holds the setting up). Only one
-    side runs at any time: each has a thread, and a baton goes round. An error on one side ends the others and is raised.
+    side runs at any time: each has a thread, and a baton goes round. An error on one side ends all and is raised.
     """
     baton = _Baton(list(sides))
     made: dict[str, list[float]] = {name: [] for name in sides}

@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.side_by_side import Tick, alternated
 from foci import models
 from foci.focus import Row
+from foci.losses import vocabulary
 
 MakeTrainer = Callable[[nn.Module, TrainingArguments], Trainer]
 
@@ -63,7 +64,7 @@ def smollm2(batch: int, length: int) -> Setting:
     torch.manual_seed(0)
     model = models.add_adapter(loaded.model, models.Adapter())
     name = f"SmolLM2-135M, LoRA, {str(loaded.compute_dtype).removeprefix('torch.')}, {batch} x {length}"
-    return Setting(name, model, models.head_of(model).module.weight.shape[0], loaded.compute_dtype, batch, length)
+    return Setting(name, model, vocabulary(models.head_of(model)), loaded.compute_dtype, batch, length)
 
 
 def tiny(batch: int, length: int) -> Setting:
@@ -73,7 +74,9 @@ def tiny(batch: int, length: int) -> Setting:
         vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=1024, pad_token_id=0, eos_token_id=1, bos_token_id=None,
     )  # fmt: skip
-    return Setting(f"tiny Llama, float32, {batch} x {length}", LlamaForCausalLM(config), 512, torch.float32, batch, length)
+    return Setting(
+        f"tiny Llama, float32, {batch} x {length}", LlamaForCausalLM(config), 512, torch.float32, batch, length
+    )
 
 
 def timed_steps(

@@ -11,7 +11,7 @@ import torch
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     torch.manual_seed(0)
 
 

@@ -7,10 +7,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
-from training import assert_same, model, trained, weights
 
+import tiny
 from foci.combine import update_weights
 from foci.dataset import edited, generator
 from foci.focus import (
@@ -26,6 +25,7 @@ from foci.focus import (
     WeighsTokens,
 )
 from foci.models import blocks, layer_count
+from training import assert_same, model, trained, weights
 
 
 def assert_is_a_value(method: Any) -> None:
@@ -40,9 +40,7 @@ def assert_is_a_value(method: Any) -> None:
 def assert_edit_laws(method: EditsTokens, rows: Sequence[Row]) -> None:
     """Keeps the id and the alignment, invents nothing, and depends on its generator alone."""
     for row in rows:
-        marked = Row(
-            row.row_id, row.input_ids, columns={**row.columns, "at": tuple(range(len(row)))}
-        )
+        marked = Row(row.row_id, row.input_ids, columns={**row.columns, "at": tuple(range(len(row)))})
         after = method.edit(marked, generator(1, row.row_id))
         assert after.row_id == row.row_id
         at = [int(n) for n in after.columns["at"]]
@@ -119,7 +117,9 @@ def assert_order_does_not_matter(methods: Sequence[Any], folder: Path, rows: Seq
     assert_same(one, other, 1e-7)
 
 
-def assert_model_is_left_as_it_was(method: Any, folder: Path, rows: Sequence[Row], net: torch.nn.Module | None = None) -> None:
+def assert_model_is_left_as_it_was(
+    method: Any, folder: Path, rows: Sequence[Row], net: torch.nn.Module | None = None
+) -> None:
     """After training, all but the weights is as before: modules, hooks, forwards, gradients asked for, attention."""
     net = model() if net is None else net
     before = _shape_of(net)

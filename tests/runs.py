@@ -18,15 +18,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 import yaml
 
+import tiny
 from foci import cli
 from foci.probes import Probe, answer
 
@@ -76,7 +77,13 @@ def documents(*, spans: bool = True) -> list[dict[str, Any]]:
 def questions() -> list[dict[str, Any]]:
     """A cloze per person, and two questions."""
     clozes = [
-        {"kind": "cloze", "group": "town", "prompt": text[: text.index(town)].rstrip(), "answer": town, "suffix": " and"}
+        {
+            "kind": "cloze",
+            "group": "town",
+            "prompt": text[: text.index(town)].rstrip(),
+            "answer": town,
+            "suffix": " and",
+        }
         for text, town, _ in FACTS[:6]
     ]
     qa = [
@@ -142,8 +149,9 @@ def run_file(folder: Path, things: Things, **changes: Any) -> Path:
 
 def told(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:
     """Standard output of a command that succeeds."""
-    with _argv(arguments):
+    with _argv(arguments), pytest.raises(SystemExit) as stop:
         cli.main()
+    assert stop.value.code == 0
     return capsys.readouterr().out
 
 
@@ -212,6 +220,9 @@ Moment = tuple[str, int, int]
 def _server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["foci.learn", "foci.report.terminal", "foci.estimate", "runs"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        forkserver.ensure_running()
     return context
 
 
@@ -220,6 +231,7 @@ def start(arguments: Sequence[object], folder: Path, *, moment: Moment | None = 
     number = len(list(folder.glob("*.err")))
     out, err = folder / f"{number}.out", folder / f"{number}.err"
     texts = [str(argument) for argument in arguments]
+    err.touch()
     process = _server().Process(target=_command, args=(texts, out, err, moment, slow))
     process.start()
     return Child(process, out, err)

@@ -3,12 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import tiny
 import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from foci.focus import Batch, EditsTokens, GuidesHeads, HoldsWeights, MixesRows, Pattern, Row, ScalesLayers, WeighsTokens
+import tiny
+from foci.focus import (
+    Batch,
+    EditsTokens,
+    GuidesHeads,
+    HoldsWeights,
+    MixesRows,
+    Pattern,
+    Row,
+    ScalesLayers,
+    WeighsTokens,
+)
 
 
 def rows(count: int = 12, *, seed: int = 0, shortest: int = 4, longest: int = 14) -> list[Row]:

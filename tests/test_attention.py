@@ -1,10 +1,10 @@
 """Pattern losses against the S x S form, and a model that is as it was afterwards."""
 
 import pytest
-import small
-import tiny
 import torch
 
+import small
+import tiny
 from foci import attention
 from foci.attention import Guide, guided, pattern_loss, pattern_targets
 
@@ -86,8 +86,9 @@ def test_a_guided_model_gives_the_same_outputs_and_is_as_it_was(name):
 
 def test_a_head_that_is_not_there_is_refused():
     model, b = tiny.build("llama"), small.batch(2)
-    with pytest.raises(ValueError, match="has heads 0 to 3, guidance names head 9"), guided(
-        model, Guide({0: {9: "same"}})
-    ) as guide:
+    with (
+        pytest.raises(ValueError, match="has heads 0 to 3, guidance names head 9"),
+        guided(model, Guide({0: {9: "same"}})) as guide,
+    ):
         guide.real, guide.scales = b.attention_mask.bool(), {"same": 1.0}
         model(input_ids=b.input_ids, attention_mask=b.attention_mask)

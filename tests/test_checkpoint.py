@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import small
 import torch
 from transformers import TrainerCallback
-from training import arguments, assert_same, model, trained
 
+import small
 from foci import FocusTrainer, Plan, checkpoint
 from foci.train import NonFinite
+from training import arguments, assert_same, model, trained
 
 
 def make(root: Path, step: int) -> Path:
@@ -66,13 +66,17 @@ def test_keep_deletes_the_oldest(tmp_path):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")],
-)  # fmt: skip
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: No space left on device (os error 28)"),
+    ],
+)
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, error):
     make(tmp_path, 1)
-    with pytest.raises(checkpoint.DiskFull, match=r"step-2 did not fit.*intact: .*step-1.*Free some space"), checkpoint.staged(
-        tmp_path, 2
-    ) as staging:
+    with (
+        pytest.raises(checkpoint.DiskFull, match=r"step-2 did not fit.*intact: .*step-1.*Free some space"),
+        checkpoint.staged(tmp_path, 2) as staging,
+    ):
         (staging / "a.bin").write_bytes(b"half")
         raise error
     assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
@@ -146,7 +150,7 @@ def stop(staging, step, count=[0]):
         os.kill(os.getpid(), signal.SIGKILL)   # in the middle of writing, before the manifest
     return seal(staging, step)
 seal, checkpoint.seal = checkpoint.seal, stop
-training.trained({folder!r}, small.rows(), training_methods := [small.Dropped()], start=training.model(), **{settings!r})
+training.trained({folder!r}, small.rows(), [small.Dropped()], start=training.model(), **{settings!r})
 """
 
 
@@ -154,7 +158,9 @@ training.trained({folder!r}, small.rows(), training_methods := [small.Dropped()]
 def test_kill_in_the_middle_of_a_checkpoint(tmp_path, at):
     folder = str(tmp_path / "run")
     code = KILLED.format(path=[str(Path(__file__).parent)], at=at, folder=folder, settings=EVERY)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, env=os.environ, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, env=os.environ, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     found, _ = checkpoint.newest(Path(folder))
     assert (found and found.name) == (None if at == 1 else f"step-{at - 1}")
@@ -176,5 +182,7 @@ def test_a_failed_run_names_its_last_checkpoint(tmp_path):
         model(), arguments(tmp_path, **EVERY), plan=Plan([small.Column()]), train_dataset=small.rows(),
         callbacks=[Poison()],
     )  # fmt: skip
-    with pytest.raises(NonFinite, match=r"loss is nan at update 4; rows in the batch: 0-.*last good checkpoint: .*step-3"):
+    with pytest.raises(
+        NonFinite, match=r"loss is nan at update 4; rows in the batch: 0-.*last good checkpoint: .*step-3"
+    ):
         trainer.train()

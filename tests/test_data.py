@@ -172,7 +172,7 @@ def test_the_same_settings_give_the_same_bytes_everywhere(tmp_path):
     assert contents == [(second / name).read_bytes() for name in names]
     assert (
         hashlib.sha256(b"".join(contents)).hexdigest()
-        == "93b0629f896d15ed4417818cff6daa067c7053d6bc6e8d95b8b1f1fac1ca5a79"
+        == "bc82cf966b794bd48389e691af6d9168c605c441a2b82f2c21d3570e24b7e665"
     )
 
 
@@ -235,3 +235,23 @@ def test_general_text_is_a_page_of_plain_prose():
     assert text.isascii()
     assert text.endswith(".\n")
     assert not {f for f in ("biograph", "licence", "license", "foci") if f in text.lower()}
+
+
+def test_asides_are_sentences_that_no_probe_asks_for():
+    """The same people and values; `asides` more sentences per text, each with words of every pool; spans exact."""
+    plain, probes = generate(Biographies(people=4, texts=3))
+    longer, same = generate(Biographies(people=4, texts=3, asides=7))
+    assert probes == same
+    seen = set()
+    for short, text in zip(plain, longer, strict=True):
+        values = [text["text"][a:b] for a, b in text["answer_spans"]]
+        assert values == [short["text"][a:b] for a, b in short["answer_spans"]]
+        extra = text["text"].count(".") - short["text"].count(".")
+        assert extra == 7
+        seen.add(text["text"])
+    assert len(seen) == 12
+
+
+def test_too_many_asides_are_refused():
+    with pytest.raises(ValueError, match="asides must be 0 to 40, got 41"):
+        Biographies(asides=41)

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-import tiny
 import torch
 from jaxtyping import TypeCheckError
 from torch.nn import functional as F
 
+import tiny
 from foci import losses
 from foci.focus import IGNORED, Batch, Row
 from foci.models import head_of

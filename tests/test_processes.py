@@ -7,18 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import small
 import torch
-from training import model, trained, weights
 
+import small
 from foci import checkpoint
+from training import model, trained, weights
 
 
 def test_two_processes_are_a_larger_batch(tmp_path):
     script = Path(__file__).with_name("two_processes.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(tmp_path)],
+        [*launch, str(script), str(tmp_path)],
         capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

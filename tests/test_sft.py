@@ -3,14 +3,14 @@
 import warnings
 
 import pytest
+import torch
+
 import small
 import tiny
-import torch
-from training import Recorder
-
 from foci import FocusMixin, Plan
 from foci.focus import Batch
 from foci.losses import token_nll
+from training import Recorder
 
 trl = pytest.importorskip("trl", reason="needs TRL (pip install trl)")
 datasets = pytest.importorskip("datasets", reason="needs datasets (comes with TRL)")

@@ -3,15 +3,15 @@
 import math
 
 import pytest
+import torch
+
 import small
 import tiny
-import torch
-from training import arguments, assert_same, model, trained, trained_plainly, weights
-
 from foci import FocusTrainer, Plan
 from foci.focus import WeighsTokens
 from foci.losses import token_nll
 from foci.train import NonFinite
+from training import arguments, assert_same, model, trained, trained_plainly, weights
 
 
 class Ones(WeighsTokens):
@@ -77,7 +77,9 @@ def test_accumulation_is_a_larger_batch(tmp_path, methods, normalise):
 
 
 def test_scale_of_weights_does_not_matter(tmp_path):
-    doubled = [small.Row(r.row_id, r.input_ids, columns={"w": tuple(8 * v for v in r.columns["w"])}) for r in small.rows()]
+    doubled = [
+        small.Row(r.row_id, r.input_ids, columns={"w": tuple(8 * v for v in r.columns["w"])}) for r in small.rows()
+    ]
     a, _ = trained(tmp_path / "a", small.rows(), [small.Column()])
     b, _ = trained(tmp_path / "b", doubled, [small.Column()])
     assert_same(a, b, 1e-7)
@@ -151,7 +153,11 @@ def test_rehearsed_rows_are_read_plainly(tmp_path):
 def test_an_update_of_rehearsed_rows_alone(tmp_path):
     old = [small.Row(r.row_id, r.input_ids) for r in small.rows(6, seed=9)]
     _, losses = trained(
-        tmp_path, small.rows(2), [small.Column(), small.Old(old, (6,))], num_train_epochs=1, per_device_train_batch_size=1
+        tmp_path,
+        small.rows(2),
+        [small.Column(), small.Old(old, (6,))],
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
     )
     assert len(losses) == 8
     assert min(losses) > 0
@@ -209,7 +215,7 @@ def test_a_pull_past_the_start_is_refused(tmp_path):
     [
         ([small.Column("absent")], "reads the column 'absent', which no row has"),
         ([small.Scaled({"layers.7": 0.5})], r"names blocks \['layers.7'\] that match no parameter"),
-        ([small.Scaled(dict.fromkeys(["embeddings", "layers.0", "layers.1", "norm", "head"], 0.0))], "freeze every block"),
+        ([small.Scaled(dict.fromkeys(["embeddings", "layers.0", "layers.1", "norm", "head"], 0.0))], "every block"),
         ([small.LookAt(layer=9)], "guides no head in any of 2 layers"),
         ([small.LookAt(layer=1), small.Scaled({"layers.1": 0.0})], r"guides heads in layers \[1\], which are frozen"),
         ([small.LookAt(pattern="next")], "cannot look at the next token; ask for 'previous-2'"),
@@ -245,6 +251,22 @@ def test_weights_of_another_shape_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match=r"weights of shape \(4, 1\)"):
         trained(tmp_path, small.rows(), [PerRow()])
+
+
+def test_a_loss_that_would_be_ignored_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0.1.*would do nothing"):
+        trained(tmp_path, small.rows(), [small.Column()], label_smoothing_factor=0.1)
+
+
+def test_evaluation_reads_rows(tmp_path):
+    """eval_dataset of rows: the Trainer's own loss, whatever the plan."""
+    start = model()
+    b = small.batch(4)
+    trainer = FocusTrainer(
+        start, arguments(tmp_path), plan=Plan([small.Column()]), train_dataset=small.rows(), eval_dataset=small.rows(4)
+    )
+    mean = token_nll(start, b).detach().sum() / b.predicted().sum()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(mean), abs=1e-5)
 
 
 def test_not_a_method():
@@ -292,7 +314,9 @@ def test_a_number_that_is_not_finite_stops_the_run(tmp_path, methods):
     start = model()
     start.lm_head.weight.data[5] = math.inf
     before = weights(start)
-    with pytest.raises(NonFinite, match=r"loss is (nan|inf) at update 1; rows in the batch: 0-.*last good checkpoint: none"):
+    with pytest.raises(
+        NonFinite, match=r"loss is (nan|inf) at update 1; rows in the batch: 0-.*last good checkpoint: none"
+    ):
         trained(tmp_path, small.rows(), methods, start=start)
     torch.testing.assert_close(start.model.norm.weight, before["model.norm.weight"], atol=0, rtol=0)
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+import tiny
 from foci import FocusTrainer, Plan
 from foci.dataset import Collator
 from foci.focus import Row

@@ -8,8 +8,9 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import small  # noqa: E402
 import torch  # noqa: E402
+
+import small  # noqa: E402
 from training import model, trained  # noqa: E402
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def tree() -> str:
     lines = []
     for path in sorted((ROOT / "src/foci").rglob("*.py"), key=lambda p: (len(p.relative_to(ROOT).parts) > 3, str(p))):
         name = str(path.relative_to(ROOT / "src/foci"))
-        if name == "__init__.py" or "methods/" in name and path.name != "__init__.py":
+        if name == "__init__.py" or ("methods/" in name and path.name != "__init__.py"):
             continue
         lines.append(f"{name.replace('/__init__.py', '/'):<28} {summary(path)}")
     return "```\nsrc/foci/\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n```"

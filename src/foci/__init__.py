@@ -7,7 +7,8 @@
 >>> from foci.methods.oracle import Oracle
 >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
 ...                                      num_attention_heads=2))
->>> rows = [Row("a", (1, 5, 6, 7), columns={"answer": (0, 0, 0, 1)}), Row("b", (1, 5, 8), columns={"answer": (0, 0, 1)})]
+>>> rows = [Row("a", (1, 5, 6, 7), columns={"answer": (0, 0, 0, 1)}),
+...         Row("b", (1, 5, 8), columns={"answer": (0, 0, 1)})]
 >>> batch = Batch.of(rows, pad_id=0)
 >>> before = token_nll(model, batch)  # nats; that of token t stands at t
 >>> arguments = TrainingArguments("/tmp/foci-doctest", num_train_epochs=20, learning_rate=0.05, save_strategy="no",

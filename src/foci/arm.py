@@ -20,7 +20,7 @@ from foci import checkpoint, memory, models
 from foci.config import Run
 from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
-from foci.measure import Questions, described, row_nll
+from foci.measure import Questions, described, row_nll, scored
 from foci.methods import build
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.stopping import Stop
@@ -53,7 +53,9 @@ class Arm:
         """The arm's part of summary.json, computed or, where the arm was finished before, read."""
         done = read_json(self.folder.result)
         if done is not None:
-            self.console.print(f"  {self.name}  finished before, {done['steps']} updates")
+            self.console.print(
+                f"  {self.name}  finished before, {done['steps']} updates", highlight=False, markup=False
+            )
             return done  # type: ignore[no-any-return]
         loaded = load(self.start)
         context = Context(loaded.model, loaded.tokenizer, self.start.rows, self.folder.scores, self.start.run.seed)
@@ -77,10 +79,13 @@ class Arm:
         """The checkpoint to go on from; says what was passed over. Forgets what came after it."""
         found, skipped = checkpoint.newest(self.folder.checkpoints)
         for path, reason in skipped:
-            self.console.print(f"  {self.name}  skipped checkpoint {path.name}: {reason}", markup=False)
+            self.console.print(
+                f"  {self.name}  skipped checkpoint {path.name}: {reason}", highlight=False, markup=False
+            )
         step = checkpoint.step_of(found) if found else 0
         if found or self.folder.metrics.exists():
-            self.console.print(f"  {self.name}  resumes after update {step}" if found else f"  {self.name}  starts again")
+            words = f"resumes after update {step}" if found else "starts again"
+            self.console.print(f"  {self.name}  {words}", highlight=False, markup=False)
         self.folder.rewind(step)
         write_answers(self.folder.probes(0), self.start.answers)
         if not read_lines(self.folder.texts):
@@ -125,7 +130,7 @@ class Arm:
         after = self._answers(last["step"])
         return {
             "methods": [repr(method) for method in self.plan.methods],
-            **summarise(self.start.answers, after),
+            **summarise(scored(self.start.answers), scored(after)),
             **{
                 name: {"before": self.start.texts[name], "after": texts[last["step"]][name]}
                 for name in ("bits_per_byte", "corpus_bits_per_byte")
@@ -142,7 +147,7 @@ class Arm:
         return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
 
     def _point(self, step: int) -> dict[str, Any]:
-        found: dict[str, Any] = summarise(self.start.answers, self._answers(step))
+        found: dict[str, Any] = summarise(scored(self.start.answers), scored(self._answers(step)))
         return {name: found[name] and found[name]["after"] for name in ("learned", "retained")}
 
 
@@ -226,7 +231,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder
             model.save_pretrained(part, save_embedding_layers=False)
         model = model.merge_and_unload()
     with _replacing(folder.model) as part:
-        model.save_pretrained(part)
+        model.save_pretrained(part)  # type: ignore[operator]
         tokenizer.save_pretrained(part)
     hashes = {path.name: checkpoint.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
     return next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes)

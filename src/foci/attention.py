@@ -53,7 +53,7 @@ def pattern_loss(
     scaling: float | None = None,
     softcap: float | None = None,
 ) -> Float[Tensor, ""]:
-    """sum over heads and queries that have a target of ||A_i - P_i||^2 (arXiv 2010.02399, eq. 2, by rows).
+    """Sum over heads and queries that have a target of ||A_i - P_i||^2 (arXiv 2010.02399, eq. 2, by rows).
 
     `visible` is what attention itself uses, True or 0 where a query may look, None for causal attention. Query and
     key have as many heads and stand after rotary positions. Differentiable; memory is linear in the keys.
@@ -113,7 +113,9 @@ class Guide:
     scales: Mapping[Pattern, float] = field(default_factory=dict)
     values: dict[tuple[int, str], Float[Tensor, ""]] = field(default_factory=dict)
 
-    def loss(self, layer: int, query: Tensor, key: Tensor, visible: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+    def loss(
+        self, layer: int, query: Tensor, key: Tensor, visible: Tensor | None, options: Mapping[str, Any]
+    ) -> Tensor:
         """The scaled sum over the layer's patterns."""
         heads = self.targets[layer]
         if max(heads) >= query.shape[1]:
@@ -132,7 +134,8 @@ class Guide:
 
 class _Attach(torch.autograd.Function):
     """Gives the auxiliary loss a gradient of 1 whenever the tensor it hangs on gets one: counted once per backward
-    pass, under gradient checkpointing too."""
+    pass, under gradient checkpointing too.
+    """
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, loss: Tensor) -> Tensor:
@@ -154,7 +157,9 @@ def guided(model: nn.Module, guide: Guide) -> Iterator[Guide]:
     before = inner.config._attn_implementation
     attend = _attention_of(inner, before)
     if any("next" in heads.values() for heads in guide.targets.values()):
-        raise ValueError("a causal model cannot look at the next token; ask for 'previous-2' (or 'previous') instead of 'next'")
+        raise ValueError(
+            "a causal model cannot look at the next token; ask for 'previous-2' (or 'previous') instead of 'next'"
+        )
     AttentionInterface.register(NAME, _watching(attend, guide))
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS[before])
     inner.set_attn_implementation(NAME)
@@ -178,9 +183,11 @@ def _attention_of(model: nn.Module, name: str) -> Callable[..., Any]:
 
 
 def _watching(attend: Callable[..., Any], guide: Guide) -> Callable[..., Any]:
-    def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+    ) -> Any:
         output, weights = attend(module, query, key, value, attention_mask, **kwargs)
-        layer = module.layer_idx
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
         if guide.real is None or layer not in guide.targets or not torch.is_grad_enabled():
             return output, weights
         options = {"scaling": kwargs.get("scaling"), "softcap": kwargs.get("softcap")}

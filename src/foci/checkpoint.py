@@ -38,7 +38,7 @@ def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
             seal(staging, step)
             if final.exists():
                 shutil.rmtree(final)
-            os.rename(staging, final)
+            staging.rename(final)
             _sync(root)
     except BaseException as error:
         free = shutil.disk_usage(root).free
@@ -48,8 +48,8 @@ def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
             last = newest(root)[0]
             raise DiskFull(
                 errno.ENOSPC,
-                f"the disk is full: checkpoint {final} did not fit ({written / 2**20:.0f} MiB written, {free / 2**20:.0f} "
-                f"MiB left); the last checkpoint is intact: {last or 'none yet'}. Free some space and resume",
+                f"the disk is full: checkpoint {final} did not fit ({written / 2**20:.0f} MiB written, "
+                f"{free / 2**20:.0f} MiB left); the last checkpoint is intact: {last or 'none yet'}. Free some space and resume",
             ) from error
         raise
 
@@ -120,13 +120,20 @@ def step_of(folder: Path) -> int:
     return int(match[1])
 
 
+def lift(folder: Path) -> None:
+    """Moves what is in a folder into its parent."""
+    for child in folder.iterdir():
+        child.rename(folder.parent / child.name)
+    folder.rmdir()
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a small file all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     _sync(part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def sha256(path: Path) -> str:
@@ -149,11 +156,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+_FULL = ("no space left", "os error 28", "unexpected pos", "iostream error")
+"""What Python, safetensors and torch.save say of a full disk."""
+
+
 def _is_full(error: BaseException, free: int) -> bool:
     words = str(error).lower()
-    told = "no space left" in words or "os error 28" in words or getattr(error, "errno", None) in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-    )
-    return told or (free < 2**20 and ("write" in words or "writing" in words))
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return told or any(said in words for said in _FULL) or (free < 2**20 and "writ" in words)

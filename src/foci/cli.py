@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from foci.config import Run, load_run
+from foci.data.commands import data_app
+from foci.stopping import Interrupted
 
 app = typer.Typer(
     help="Teach a language model new knowledge from a small corpus, and measure what it learned and forgot.",
@@ -18,12 +22,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make or convert data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Target = Annotated[
     str | None,
-    typer.Argument(help="A run file (.yaml), a run's folder, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."),
+    typer.Argument(
+        help="A run file (.yaml), a run's folder, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."
+    ),
 ]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes to the run file, such as train.epochs=2.")]
 Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; may be given several times.")]
@@ -47,10 +52,14 @@ def learn(
 
     console = Console()
     run = _run(target, changes or [], corpus, model, out)
-    summary = learning.learn(run, resume=resume, overwrite=overwrite, console=console)
+    try:
+        summary = learning.learn(run, resume=resume, overwrite=overwrite, console=console)
+    except Interrupted as stop:
+        command = f"foci learn {shlex.quote(str(run.output))} --resume"
+        raise Interrupted(stop.signum, f"{stop}; go on with: {command}") from None
     console.print()
     print_table(summary, console)
-    console.print(f"\nreport: {run.output / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\nreport: {run.output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -70,7 +79,7 @@ def check(
     memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
     for name, value in {
         "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
-        "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} times in all".replace(" times", ""),
+        "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
         "updates": f"{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
         "peak memory": f"about {memory}",
         "time": f"about {_minutes(cost.seconds)}, {_minutes(cost.train_seconds)} of training per arm",
@@ -99,15 +108,43 @@ def probe(
     for role, kind in sorted({(a.role, a.kind) for a in answers}):
         some = [a for a in answers if (a.role, a.kind) == (role, kind)]
         extra = [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind == "qa" else ["", ""]
-        shares = [_mean([a.accuracy for a in some]), _mean([float(a.correct) for a in some]), _mean([a.nll for a in some])]
+        shares = [
+            _mean([a.accuracy for a in some]),
+            _mean([float(a.correct) for a in some]),
+            _mean([a.nll for a in some]),
+        ]
         table.add_row(role, kind, str(len(some)), *shares, *extra)
     console = Console()
     console.print(table, highlight=False)
     if controls := summarise(answers, answers)["controls"]:
-        console.print(f"controls of the learn probes: {json.dumps(controls)}", highlight=False)
+        console.print(f"controls of the learn probes: {json.dumps(controls)}", highlight=False, markup=False)
     if out is not None:
         write_answers(out, answers)
-        console.print(f"answers: {out}", highlight=False)
+        console.print(f"answers: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def bench(
+    suite: Annotated[Path, typer.Argument(help="A suite file (.yaml): a run file with seeds.")],
+    changes: Changes = None,
+    workers: Annotated[int, typer.Option(help="Cells that run side by side, each with its share of the threads.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or files.")] = False,
+) -> None:
+    """Train all arms with all seeds and compare them in one table; finished cells are never run again."""
+    from foci import bench as benching
+    from foci.bench.terminal import print_suite
+
+    console = Console()
+    read = benching.load_suite(suite, changes or [])
+    try:
+        found = benching.bench(read, workers=workers, overwrite=overwrite, console=console)
+    except Interrupted as stop:
+        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+    console.print()
+    print_suite(found, console)
+    console.print(
+        f"table: {read.output / 'table.md'}\nreport: {read.output / 'report.html'}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -129,28 +166,9 @@ def methods() -> None:
     console = Console()
     for method in describe():
         shelf = " (experimental)" if method.experimental else ""
-        console.print(f"[bold]{method.name}[/]{shelf}  {method.decides}\n  {method.summary}", highlight=False)
+        console.print(Text.assemble((method.name, "bold"), f"{shelf}  {' '.join(method.decides)}\n  {method.summary}"))
         for setting, default in method.settings.items():
             console.print(f"  {setting} = {default}", highlight=False, markup=False)
-
-
-@data_app.command()
-def biographies(
-    out: Annotated[Path, typer.Option(help="Folder to write corpus.jsonl and learn.jsonl to.")] = Path("out/biographies"),
-    people: Annotated[int, typer.Option(help="Number of people.")] = 24,
-    texts: Annotated[int, typer.Option(help="Texts per person.")] = 4,
-    templates: Annotated[int, typer.Option(help="Wordings per field that the corpus uses.")] = 6,
-    order: Annotated[str, typer.Option(help="Order of the fields in a text: fixed or shuffled.")] = "fixed",
-    names: Annotated[str, typer.Option(help="The full name opens the text (once) or every sentence (always).")] = "once",
-    distance: Annotated[int, typer.Option(help="Filler words between a name and what follows it.")] = 0,
-    seed: Annotated[int, typer.Option(help="Decides who the people are.")] = 0,
-) -> None:
-    """Make biographies of people who do not exist, with probes in wordings that the texts do not use."""
-    from foci.data.biographies import Biographies, write
-
-    settings = Biographies(people, texts, templates, order, names, distance, seed)  # type: ignore[arg-type]
-    folder = write(settings, out)
-    Console().print(f"{people * texts} texts and {people * 10} probes in {folder}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -158,42 +176,41 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:  # noqa: BLE001
+        app()  # tells what is wrong with flags, and exits, by itself
+    except Interrupted as stop:
+        print(f"foci: {stop}", file=sys.stderr)
+        sys.exit(stop.code)
+    except (ValueError, OSError, ArithmeticError, TypeError) as error:
+        if os.environ.get("FOCI_TRACEBACK"):
+            raise
         sys.exit(_told(error))
 
 
 def _told(error: Exception) -> int:
     """Prints an error and returns the exit status: 2 for input that cannot work, 1 for a run that could not go on."""
-    import click
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
-    code = getattr(error, "code", None) if type(error).__name__ == "Interrupted" else None
-    if os.environ.get("FOCI_TRACEBACK") or not isinstance(error, ValueError | OSError | ArithmeticError | TypeError) and code is None:
-        raise error
-    words = f"{error.strerror}" if isinstance(error, OSError) and type(error).__name__ == "DiskFull" else str(error)
-    print(f"foci: {words}" if code is None else f"foci: {words}; go on with --resume", file=sys.stderr)
-    if isinstance(code, int):
-        return code
+    words = error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error)
+    print(f"foci: {words}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError) else 1
 
 
 def _run(target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None) -> Run:
     """The run that flags and arguments describe."""
     if target is not None and "=" in target and not Path(target).exists():
-        target, changes = None, [target, *changes]
+        changes, target = [target, *changes], None
     if target is not None and _is_run(Path(target)):
         flags = {"model.name": model, "output": out}
-        return load_run(target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)])
-    texts = [*([target] if target else []), *(corpus or [])]
+        run = load_run(target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)])
+        if Path(target).is_dir() and out is None and run.output.resolve() != Path(target).resolve():
+            raise ValueError(
+                f"{target} holds a run whose output is {run.output}, which from here is another folder; go to the "
+                "directory the run was begun in (and move it back), or begin it anew with --out FOLDER"
+            )
+        return run
+    texts = [text for text in (target, *(corpus or [])) if text]
     if not texts:
-        raise ValueError("what should be learned? Give a run file, a run's folder, or text: foci learn my_texts/")
+        raise ValueError(
+            "what should be learned? Got no text; give a run file, a run's folder, or: foci learn my_texts/"
+        )
     return Run.of_flags(texts, model, out, changes)
 
 

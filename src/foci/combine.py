@@ -27,7 +27,9 @@ def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
     for weigher in plan.weighers:
         factor = weigher.weigh(batch)
         if factor.shape != batch.input_ids.shape:
-            raise ValueError(f"{weigher!r} gave weights of shape {tuple(factor.shape)}, expected {tuple(batch.input_ids.shape)}")
+            raise ValueError(
+                f"{weigher!r} gave weights of shape {tuple(factor.shape)}, expected {tuple(batch.input_ids.shape)}"
+            )
         if not bool(torch.isfinite(factor).all() & (factor >= 0).all()):
             worst = factor[~torch.isfinite(factor) | (factor < 0)][0].item()
             raise ValueError(f"{weigher!r} gave a weight of {worst}; weights are finite and at least 0")
@@ -47,13 +49,17 @@ def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
                 known = sorted(set().union(*(row.columns for row in rows)))
                 raise ValueError(
                     f"{weigher!r} reads the column {name!r}, which no row has (columns here: {known or 'none'}); "
-                    + ("give the documents answer_spans" if name == "answer" else f"score the corpus first, or drop {name!r}")
+                    + (
+                        "give the documents answer_spans"
+                        if name == "answer"
+                        else f"score the corpus first, or drop {name!r}"
+                    )
                 )
             values = {v for row in rows for v in row.columns.get(name, (0.0,) * len(row))[1:]}
             if len(values) < 2:
                 raise ValueError(
-                    f"{weigher!r}: column {name!r} is {values} on all tokens of all {len(rows)} rows, so it weighs nothing; "
-                    "check where the column comes from"
+                    f"{weigher!r}: column {name!r} is {values} on all tokens of all {len(rows)} rows, so it weighs "
+                    "nothing; check where the column comes from"
                 )
 
 
@@ -67,7 +73,9 @@ def check_prepared(plan: Plan) -> None:
     """Refuses a method of which only the offline half is there: it would do nothing."""
     for method in plan.methods:
         if isinstance(method, Prepares) and not isinstance(method, ROLES):
-            raise TypeError(f"{method!r} plays no role before its offline half has run; train with what its prepare(...) returns")
+            raise TypeError(
+                f"{method!r} plays no role before its offline half has run; train with what its prepare(...) returns"
+            )
 
 
 def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
@@ -78,7 +86,9 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
     names = blocks(model)
     for scaler in plan.scalers:
         if unknown := scaler.blocks() - set(names):
-            raise ValueError(f"{scaler!r} names blocks {sorted(unknown)} that match no parameter; the model has {names}")
+            raise ValueError(
+                f"{scaler!r} names blocks {sorted(unknown)} that match no parameter; the model has {names}"
+            )
     scales = dict.fromkeys(names, 1.0)
     for scaler in plan.scalers:
         for name in names:

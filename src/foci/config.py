@@ -7,7 +7,7 @@ Every key has a default but `corpus.path`. `fields()` lists all keys with their 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PlainValidator,
     ValidationError,
     field_serializer,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -80,6 +81,10 @@ class ProbesConfig(_Section):
     text: PathText | None = Field(
         default="general", description="text file for bits per byte; general = the page in foci; null = none"
     )
+    held_out: PathText | None = Field(
+        default=None,
+        description="probe file of both roles, asked with the others but left out of learned and retained; null = none",
+    )
     corpus_text: bool = Field(default=True, description="also measure bits per byte on a sample of the corpus")
     every: Count | None = Field(
         default=None,
@@ -89,12 +94,35 @@ class ProbesConfig(_Section):
 
 
 class AdapterConfig(_Section):
-    """LoRA on all linear layers but embedding and head; `adapter: null` trains all weights instead."""
+    """An adapter on all linear layers but embedding and head; `adapter: null` trains all weights instead."""
 
-    type: Literal["lora"] = Field(default="lora", description="kind of adapter")
-    r: Count = Field(default=16, description="rank of the adapter")
-    alpha: float = Field(default=32.0, gt=0, description="LoRA's alpha; the adapter's output is scaled by alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training")
+    type: Literal["lora", "rslora", "dora", "osf"] = Field(
+        default="lora",
+        description="lora; rslora (scaled by alpha / sqrt(r)); dora (learns norms too); osf (smaller half of the SVD)",
+    )
+    r: Count = Field(default=16, description="rank of the adapter (not of osf)")
+    alpha: float = Field(
+        default=32.0, gt=0, description="LoRA's alpha; the adapter's output is scaled by alpha / r (not osf's)"
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training (not of osf)"
+    )
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _no_corda(cls, value: Any) -> Any:
+        if value == "corda":
+            raise ValueError(
+                "corda needs a pass over text before training and moves base weights into the adapter, so that the "
+                "saved adapter does not fit the untouched model; use lora, rslora, dora or osf"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _osf_has_no_rank(self) -> "AdapterConfig":
+        if self.type == "osf" and (self.r, self.alpha, self.dropout) != (16, 32.0, 0.0):
+            raise ValueError("osf has no r, alpha or dropout (half of the singular directions train); leave them out")
+        return self
 
 
 class TrainConfig(_Section):
@@ -150,7 +178,7 @@ class Run(_Section):
     model: ModelConfig = Field(default_factory=ModelConfig, description="the model that learns")
     corpus: CorpusConfig = Field(description="the text to learn, at least {path: FILE_OR_FOLDER}")
     probes: ProbesConfig = Field(default_factory=ProbesConfig, description="what is asked before, during and after")
-    adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="LoRA; null = train all weights")
+    adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="what trains; null = all weights")
     train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
     arms: dict[ArmName, Methods] = Field(
         default={"plain": ()},
@@ -194,11 +222,19 @@ class Run(_Section):
         if output is not None:
             raw["output"] = str(output)
         places: dict[strict_yaml.Place, str] = {(key,): f"--{key}" for key in raw}
-        return _validated(raw, overrides, places, "command line")
+        return _validated(raw, overrides, places, "command line", Run)
+
+
+RunType = TypeVar("RunType", bound=Run)
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
-    """The run of a YAML file (or of a run's folder, from its run.yaml), after overrides.
+    """The run of a YAML file (or of a run's folder, from its run.yaml), after overrides; see `load`."""
+    return load(path, overrides, Run)
+
+
+def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> RunType:
+    """A run, or a kind of run with more keys, from a YAML file (or a run's folder), after overrides.
 
     An override is `key=value` with a dotted key and a YAML value: `"train.epochs=2"`, `"arms.plain=[]"`.
 
@@ -216,7 +252,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
             f"{path}: a run file is a mapping of keys to values, got {shown(raw)}; "
             "the shortest one is: corpus: {path: my_texts}"
         )
-    return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path))
+    return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), kind)
 
 
 def dump_run(run: Run) -> str:
@@ -224,27 +260,33 @@ def dump_run(run: Run) -> str:
     return strict_yaml.dump(run.model_dump(mode="json"))
 
 
-def fields() -> dict[str, FieldInfo]:
+def fields(kind: type[Run] = Run) -> dict[str, FieldInfo]:
     """Every key of a run file by its dotted name, in order: `.description`, `.default`, `.annotation`.
 
     >>> fields()["train.accumulation"].description
     'forward passes per update'
     """
     found: dict[str, FieldInfo] = {}
-    for name, info in Run.model_fields.items():
+    for name, info in kind.model_fields.items():
         found[name] = info
-        for kind in (info.annotation, *get_args(info.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found |= {f"{name}.{key}": inner for key, inner in kind.model_fields.items()}
+        for section in (info.annotation, *get_args(info.annotation)):
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                found |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
     return found
 
 
-def _validated(raw: dict[str, Any], overrides: Sequence[str], places: dict[strict_yaml.Place, str], source: str) -> Run:
+def _validated(
+    raw: dict[str, Any],
+    overrides: Sequence[str],
+    places: dict[strict_yaml.Place, str],
+    source: str,
+    kind: type[RunType],
+) -> RunType:
     """The run of plain data; `places` says where each value was written, `source` where the rest belongs."""
-    known = fields()
+    known = fields(kind)
     for text in overrides:
         raw, places = override(raw, places, text, known)
     try:
-        return Run.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         raise ValueError(explain(error.errors(), known, places, source)) from None

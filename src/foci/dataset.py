@@ -50,7 +50,9 @@ def _row_of(item: Any, number: int) -> Row:
 class RowDataset(Dataset):
     """Rows times copies, edited afresh in every epoch. Call `set_epoch` before an epoch is read."""
 
-    def __init__(self, rows: Sequence[Row], edits: Sequence[EditsTokens] = (), *, seed: int = 0, copies: int = 1):
+    def __init__(
+        self, rows: Sequence[Row], edits: Sequence[EditsTokens] = (), *, seed: int = 0, copies: int = 1
+    ) -> None:
         if not rows:
             raise ValueError("there are no rows to train on; expected at least one")
         if copies < 1:
@@ -75,7 +77,7 @@ class RowDataset(Dataset):
 class EpochCallback(TrainerCallback):
     """Tells a `RowDataset` its epoch, before the epoch's workers start."""
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -90,7 +92,7 @@ class MixedDataset(Dataset):
     epochs of equal length could not resume inside one. Hence one pass over `sections`, one per epoch.
     """
 
-    def __init__(self, new: RowDataset, plan: Plan, epochs: int):
+    def __init__(self, new: RowDataset, plan: Plan, epochs: int) -> None:
         self.new, mixers = new, plan.mixers
         self.old = [
             [
@@ -135,7 +137,7 @@ def edited(row: Row, edits: Sequence[EditsTokens], key: tuple[int, int, int]) ->
             raise ValueError(f"{edit!r} changed row_id {row.row_id} to {after.row_id}; an edited row keeps its id")
         if len(after) < 2:
             raise ValueError(
-                f"{edit!r} left {len(after)} of {len(row)} tokens of row {row.row_id}; a row needs at least 2 to learn from"
+                f"{edit!r} left {len(after)} of {len(row)} tokens of row {row.row_id}; a row needs at least 2"
             )
         row = after
     return row
@@ -149,7 +151,9 @@ class OrderedSampler(Sampler[int]):
     makes a resumed run read another order).
     """
 
-    def __init__(self, sections: Sequence[range], lengths: Sequence[int], batch: int, *, seed: int, group: bool):
+    def __init__(
+        self, sections: Sequence[range], lengths: Sequence[int], batch: int, *, seed: int, group: bool
+    ) -> None:
         self.sections, self.lengths, self.batch, self.seed, self.group = sections, lengths, batch, seed, group
         self.epoch = 0
 
@@ -197,6 +201,25 @@ class Collator:
         }
 
 
+def are_rows(dataset: Any, collator: Any) -> bool:
+    """Rows of ours, or mappings of ids that come with no labels and no collator of their own."""
+    if not isinstance(dataset, Sequence) or not dataset:
+        return False
+    first = dataset[0]
+    plain = isinstance(first, Mapping) and "input_ids" in first and "labels" not in first
+    return isinstance(first, Row) or (plain and collator is None)
+
+
+def pad_id(model: Any, tokenizer: Any) -> int:
+    """A token to pad with; which one does not matter, no real token sees it."""
+    for known in (tokenizer, getattr(model, "config", None)):
+        for name in ("pad_token_id", "eos_token_id"):
+            value = getattr(known, name, None)
+            if isinstance(value, int):
+                return value
+    return 0
+
+
 def batch_of(inputs: Mapping[str, Any]) -> Batch:
     """The `Batch` in a trainer's inputs, whoever collated them."""
     ids = inputs["input_ids"]
@@ -207,6 +230,21 @@ def batch_of(inputs: Mapping[str, Any]) -> Batch:
         columns=inputs.get("columns", {}),
         row_ids=tuple(inputs.get("row_ids", ())),
     )
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update reads: its rows, its tokens (padding left out), its positions, and those with weight."""
+
+    rows: tuple[str, ...] = ()
+    tokens: int = 0
+    positions: int = 0
+    weighted: int = 0
+
+    @classmethod
+    def of(cls, whole: Batch, weights: Tensor, positions: int) -> "Update":
+        """Counts an update; `positions` are those of its micro-batches as they were padded."""
+        return cls(whole.row_ids, int(whole.attention_mask.sum()), positions, int((weights > 0).sum()))
 
 
 def joined(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], list[Tensor]]]:

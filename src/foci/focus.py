@@ -116,6 +116,16 @@ class Batch:
             row_ids=tuple(row.row_id for row in rows),
         )
 
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            labels=self.labels.to(device),
+            columns={name: column.to(device) for name, column in self.columns.items()},
+        )
+
     def predicted(self) -> Bool[Tensor, "batch seq"]:
         """True where token t has an NLL: it is labelled and a real token stands before it."""
         real = self.attention_mask.bool()

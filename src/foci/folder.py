@@ -1,15 +1,27 @@
 """A run's folder: where each file lies, and whose it is."""
 
+import errno
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foci.checkpoint import step_of, write_text
+from foci.checkpoint import DiskFull, step_of, write_text
 from foci.config import Run, dump_run
+
+LOCK = ".lock"
+"""Held by the process that works in the folder."""
+FULL = ("no space left", "unexpected pos", "iostream error")
+"""What Rust's and PyTorch's writers say when a disk is full (the latter two: `torch.save`)."""
+BEGUN = (LOCK, ".run.yaml.part")
+"""What a run may leave that ended before its run.yaml was written."""
+
+
+MADE_FIRST = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline")
+"""What is written before start.json, which makes it count."""
 
 
 class ArmFolder:
@@ -38,6 +50,11 @@ class ArmFolder:
         for table in self.path.glob("probes/step-*.parquet"):
             if step_of(table.with_suffix("")) > step:
                 table.unlink()
+        for folder in self.checkpoints.glob("step-*"):
+            if step_of(folder) > step:  # not whole, or it would have been the one to go on from
+                shutil.rmtree(folder)
+        for folder in self.checkpoints.glob(".staging-*"):
+            shutil.rmtree(folder)
         return metrics
 
 
@@ -72,32 +89,66 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     path, text = run.output, dump_run(run)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"output {path} is a file, expected a folder or nothing; name another one")
-    config = path / "run.yaml"
-    if path.exists() and any(path.iterdir()):
-        if not config.is_file():
-            raise FileExistsError(f"output {path} holds files but no run.yaml, so it is not a run's; name another folder")
+    config, known = path / "run.yaml", any((path / name).is_file() for name in (LOCK, "start.json"))
+    if path.exists() and not config.is_file() and any(child.name not in BEGUN for child in path.iterdir()):
+        raise FileExistsError(f"output {path} holds files but no run.yaml, so it is not a run's; name another folder")
+    if config.is_file() and not known:  # somebody's own file, or a copy of a run
         if overwrite:
-            _clear(path)
-        elif config.read_text(encoding="utf-8") != text:
-            raise FileExistsError(
-                f"output {path} belongs to another run (its run.yaml differs: {_first_difference(config, text)}); name "
-                "another output, or replace that run with --overwrite"
-            )
-        elif not resume:
-            raise FileExistsError(f"output {path} already holds this run; continue it with --resume, or start again with --overwrite")
+            raise FileExistsError(f"output {path} has a run.yaml but no start.json, so it is not a run's; name another")
+        _check_same(config, text, resume)
     path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as lock:
+    with (path / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FileExistsError(f"another process is working in {path}; wait for it, or name another output") from None
-        write_text(config, text)
-        yield RunFolder(path, len(run.arms))
+            raise FileExistsError(
+                f"another process is working in {path}; wait for it, or name another output"
+            ) from None
+        if config.is_file() and overwrite and known:
+            _clear(path)
+        elif config.is_file() and known and not (path / "start.json").is_file():
+            _clear(path, MADE_FIRST)  # input was refused, or a kill came before the baseline: there is nothing to lose
+        elif config.is_file():
+            _check_same(config, text, resume)
+        with _told_when_full(path):
+            write_text(config, text)
+            yield RunFolder(path, len(run.arms))
 
 
-def _clear(path: Path) -> None:
-    """Deletes a run's files."""
-    for child in path.iterdir():
+def _check_same(config: Path, text: str, resume: bool) -> None:
+    """Refuses a folder that holds another run, or this run when nobody said to go on."""
+    if config.read_text(encoding="utf-8") != text:
+        raise FileExistsError(
+            f"output {config.parent} belongs to another run (its run.yaml differs: {_first_difference(config, text)}); "
+            "name another output, or replace that run with --overwrite"
+        )
+    if not resume:
+        raise FileExistsError(
+            f"output {config.parent} already holds this run; continue it with --resume, or start again with --overwrite"
+        )
+
+
+@contextmanager
+def _told_when_full(path: Path) -> Iterator[None]:
+    """Turns the many errors of a full disk into one that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        told = any(words in str(error).lower() for words in FULL)
+        if not (told or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)) or isinstance(error, DiskFull):
+            raise
+        free = shutil.disk_usage(path).free / 2**20
+        raise DiskFull(
+            errno.ENOSPC,
+            f"the disk is full: {getattr(error, 'filename', None) or path} could not be written ({free:.1f} MiB left); "
+            "what was finished before is intact. Free some space and go on with --resume",
+        ) from error
+
+
+def _clear(path: Path, only: Sequence[str] = ()) -> None:
+    """Deletes a run's files, results first: what a kill leaves in between can still be resumed or overwritten."""
+    found = [child for child in path.iterdir() if child.name != LOCK and (not only or child.name in only)]
+    for child in sorted(found, key=lambda c: (c.name == "run.yaml", c.name in MADE_FIRST, c.name == "start.json")):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

@@ -70,8 +70,8 @@ class Anchor:
         strength = numbers.get("*", 0.0) + numbers.get(block_of(name), 0.0)
         if rate * strength > 1:
             raise ValueError(
-                f"learning rate {rate:.3g} times strength {strength:.3g} is {rate * strength:.3g} for {name}: a pull over "
-                "1 jumps past the start; lower the strength or the learning rate"
+                f"learning rate {rate:.3g} times strength {strength:.3g} is {rate * strength:.3g} for {name}: "
+                "a pull over 1 jumps past the start; lower the strength or the learning rate"
             )
         if name not in tensors:
             return rate * strength
@@ -103,7 +103,8 @@ def _adapter_pairs(model: nn.Module, start: Mapping[str, Tensor]) -> list[tuple[
         adapter = adapter.removesuffix(".weight")
         other = f"{module}.lora_B.{adapter}.weight"
         if other in start:
-            pairs.append(((name, other), float(model.get_submodule(module).scaling[adapter])))
+            scaling: Any = model.get_submodule(module).scaling
+            pairs.append(((name, other), float(scaling[adapter])))
     return pairs
 
 

@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from foci.config import Run
 from foci.corpus import Corpus, CorpusError, read_corpus, read_rows, write_quarantine, write_rows
 from foci.focus import Plan, Prepares, Row
 from foci.folder import RunFolder, opened, read_json, read_lines, write_json, write_lines
-from foci.measure import Questions, chosen, row_nll, samples
+from foci.measure import HELD_OUT, Questions, chosen, row_nll, samples
 from foci.probes import Probe, read_answers, read_probes, write_answers
 from foci.report import write_report
 from foci.stopping import stoppable
@@ -27,9 +27,7 @@ from foci.stopping import stoppable
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pyarrow")
 
 
-def learn(
-    run: Run, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
-) -> dict[str, Any]:
+def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
     """Runs all arms and writes the run's folder; returns the summary (also in summary.json).
 
     Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after
@@ -64,7 +62,9 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
         _make(run, folder, console)
         known = read_json(folder.start)
     rows = read_rows(folder.rows)
-    questions = _questions(run, rows, [Probe(**_probe(line)) for line in read_lines(folder.questions)], _read(folder.text))
+    questions = _questions(
+        run, rows, [Probe(**_probe(line)) for line in read_lines(folder.questions)], _read(folder.text)
+    )
     answers = folder.baseline / "probes.parquet"
     start = Start(
         run=run,
@@ -112,7 +112,10 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
     counts = made.corpus.counts()
     console.print(
         f"{run.model.name} reads {counts['documents']} documents ({counts['rows']} rows, {counts['tokens']:,} tokens)"
-        + "".join(f", {counts[k]} {w}" for k, w in _TOLD.items() if counts[k])
+        + "".join(f", {counts[k]} {w}" for k, w in _TOLD.items() if counts[k]),
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     write_rows(made.rows, folder.rows)
     write_quarantine(made.corpus.bad, folder.quarantine)
@@ -121,7 +124,7 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
     if made.questions.probes:
-        console.print(f"baseline: {len(made.questions.probes)} probes to the untouched model")
+        console.print(f"baseline: {len(made.questions.probes)} probes to the untouched model", highlight=False)
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
@@ -129,7 +132,11 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
     write_json(folder.start, {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll})
 
 
-_TOLD = {"duplicates": "duplicates left out", "quarantined": "bad lines in quarantine.jsonl", "skipped": "files of unknown kind"}
+_TOLD = {
+    "duplicates": "duplicates left out",
+    "quarantined": "bad lines in quarantine.jsonl",
+    "skipped": "files of unknown kind",
+}
 
 
 def _probes(run: Run) -> list[Probe]:
@@ -141,6 +148,8 @@ def _probes(run: Run) -> list[Probe]:
         found += read_probes(data.general_facts_path(), "retain")
     elif run.probes.retain is not None:
         found += read_probes(run.probes.retain, "retain")
+    if run.probes.held_out is not None:
+        found += [replace(probe, id=HELD_OUT + probe.id) for probe in read_probes(run.probes.held_out)]
     return found
 
 
@@ -188,7 +197,12 @@ def _head(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What the run was computed on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"system": platform.platform(), "python": platform.python_version(), "device": device, "threads": torch.get_num_threads()}
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -206,4 +220,5 @@ def reporting(folder: RunFolder, console: Console) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        console.print(f"the report could not be written ({error}); try again with: foci report {folder.path}", markup=False)
+        words = f"the report could not be written ({error}); try again with: foci report {folder.path}"
+        console.print(words, markup=False, soft_wrap=True)

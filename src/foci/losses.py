@@ -7,6 +7,7 @@ instead of being kept.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,8 +60,8 @@ def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hi
         model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **extra)
     if len(captured) != 1:
         raise RuntimeError(
-            f"{type(base_of(model)).__name__}: one forward pass called the LM head {len(captured)} times, expected once; "
-            "foci cannot take a loss from this architecture"
+            f"{type(base_of(model)).__name__}: one forward pass called the LM head {len(captured)} times, expected "
+            "once; foci cannot take a loss from this architecture"
         )
     return captured[0]
 
@@ -81,6 +82,7 @@ def head_nll(
         return F.cross_entropy(logits.float() if half else logits, targets, reduction="none")
 
     size = max(1, SLICE_ELEMENTS // vocabulary(head))
+    head = _cast(head, hidden.device.type)
     if len(targets) <= size:
         return nll(hidden, targets)
     slices = zip(hidden.split(size), targets.split(size), strict=True)
@@ -90,9 +92,28 @@ def head_nll(
     return torch.cat([checkpoint(nll, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in slices])
 
 
+def _cast(head: Head, device: str) -> Head:
+    """The head in autocast's precision, once: autocast itself casts the weight again for every slice."""
+    if type(head.module) is not nn.Linear or not torch.is_autocast_enabled(device):
+        return head
+    return replace(head, module=_Linear(head.module, torch.get_autocast_dtype(device)))
+
+
+class _Linear(nn.Module):
+    """A linear layer's weights in another precision, differentiable."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.cast = [linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype)]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.cast[0], self.cast[1])
+
+
 def vocabulary(head: Head) -> int:
     """Rows of the head's weight."""
-    return int(head.module.weight.shape[0])
+    weight: Tensor = head.module.weight  # type: ignore[assignment]
+    return weight.shape[0]
 
 
 def token_nll(

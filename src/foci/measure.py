@@ -18,6 +18,8 @@ from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 
 CORPUS_TOKENS = 8192
 """Tokens of the corpus, at most, on which bits per byte are measured."""
+HELD_OUT = "held_out/"
+"""How the id of a held-out probe begins. It is asked with the others, but has no part in learned and retained."""
 SAMPLES = 12
 """Rows whose tokens the report shows."""
 
@@ -38,6 +40,11 @@ class Questions:
             "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
             "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
         }
+
+
+def scored(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers that make up learned and retained: all but the held-out ones."""
+    return [answer for answer in answers if not answer.probe_id.startswith(HELD_OUT)]
 
 
 def chosen(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple[Row, ...]:

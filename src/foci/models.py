@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, PeftType, get_peft_model
+from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, PeftType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.pytorch_utils import Conv1D
 
@@ -76,9 +76,26 @@ class Loaded:
     compute_dtype: torch.dtype
 
 
+ADAPTERS = ("lora", "rslora", "dora", "osf")
+"""Adapter types that foci sets up; the names of PEFT's documentation."""
+NO_CORDA = (
+    "CorDA is not set up by foci: it needs a pass over text before training and moves part of each base weight into "
+    "the adapter, so that the saved adapter does not fit the untouched base; use lora, rslora, dora or osf, or wrap "
+    "the model yourself (peft.tuners.lora.corda.preprocess_corda) and give it to FocusTrainer"
+)
+"""Why the one adapter that is asked for by name is refused."""
+
+
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA settings: rank, alpha (the update is scaled by alpha / r) and dropout on the adapter's input."""
+    """What is trained in place of the weights: `lora`, `rslora`, `dora` or `osf`, all as PEFT has them.
+
+    `r` is the rank of each update and `dropout` acts on the adapter's input. The update is scaled by alpha / r;
+    `rslora` scales by alpha / sqrt(r) (arXiv 2312.03732), `dora` also learns the norm of each row of the weight
+    (2402.09353).
+    `osf` (2504.07097) has no such settings: the larger half of each weight's singular directions is frozen, the
+    smaller half trains.
+    """
 
     type: str = "lora"
     r: int = 16
@@ -86,11 +103,19 @@ class Adapter:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.type != "lora":
+        if self.type == "corda":
+            raise ValueError(NO_CORDA)
+        if self.type not in ADAPTERS:
             offered = ", ".join(sorted(kind.value.lower() for kind in PeftType))
             raise ValueError(
-                f"adapter type {self.type!r} is not one foci sets up (lora). The installed PEFT offers "
-                f"{offered}: for another of them, wrap the model with peft.get_peft_model and give it to FocusTrainer"
+                f"adapter type {self.type!r} is not one foci sets up ({', '.join(ADAPTERS)}). The installed PEFT "
+                f"offers {offered}: for another of them, wrap the model with peft.get_peft_model and give it to "
+                "FocusTrainer"
+            )
+        if self.type == "osf" and (self.r, self.alpha, self.dropout) != (16, 32, 0):
+            raise ValueError(
+                f"an osf adapter has no r, alpha or dropout (half of the singular directions train), got r {self.r}, "
+                f"alpha {self.alpha}, dropout {self.dropout}; leave them out"
             )
         if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"an adapter needs r >= 1, alpha > 0 and 0 <= dropout < 1, got {self}")
@@ -210,25 +235,38 @@ def _peft_quiet() -> Iterator[None]:
 
 
 def add_adapter(model: PreTrainedModel | PeftModel, settings: Adapter) -> PeftModel:
-    """Wraps a model by LoRA on all linear layers but embedding and head. Only the adapter trains (float32).
+    """Wraps a model by an adapter on all linear layers but embedding and head. Only the adapter trains (float32).
 
-    The first factor is drawn from torch's global generator: seed it before. The second is 0, so that the
-    model answers as before until it is trained.
+    LoRA's first factor is drawn from torch's global generator: seed it before. The second is 0, so that the
+    model answers as before until it is trained (an `osf` model to rounding). Raises ValueError where there is an
+    adapter already, or no layer that the adapter could adapt.
     """
     if isinstance(model, PeftModel):
         raise ValueError(  # noqa: TRY004
             f"the model already has an adapter ({', '.join(model.peft_config)}); merge_and_unload it first"
         )
-    config = LoraConfig(
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores W transposed
+    if settings.type == "osf" and transposed:
+        raise ValueError(
+            f"{type(model).__name__} has Conv1D layers, and PEFT's OSF adapts nn.Linear alone; use lora, rslora or dora"
+        )
+    with _peft_quiet():
+        return get_peft_model(model, _peft_config(settings, transposed), autocast_adapter_dtype=True)
+
+
+def _peft_config(settings: Adapter, transposed: bool) -> PeftConfig:
+    if settings.type == "osf":
+        return OSFConfig(target_modules="all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_rslora=settings.type == "rslora",
+        use_dora=settings.type == "dora",
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2 stores W transposed
+        fan_in_fan_out=transposed,
     )
-    with _peft_quiet():
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 _NOT_THE_MODEL = re.compile(r"^(_.*|transformers_version|architectures|(torch_)?dtype|use_cache)$")

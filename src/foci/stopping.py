@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """A signal ended the run in good order; what there was to save is saved."""
+class Interrupted(BaseException):
+    """A signal ended the run in good order; what there was to save is saved.
+
+    No `Exception`, so that no library on the way takes it for a failure of its own and goes on.
+    """
 
     def __init__(self, signum: int, words: str = ""):
         super().__init__(words or f"stopped by {signal.Signals(signum).name}")
@@ -20,6 +23,10 @@ class Interrupted(Exception):
     def code(self) -> int:
         """The exit status a shell expects: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
+
+
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""What a progress bar leaves undone when the process ends at once."""
 
 
 class Stop:
@@ -32,11 +39,15 @@ class Stop:
     def ask(self, signum: int, _frame: FrameType | None = None) -> None:
         """The signal handler."""
         if self.signum is not None:
+            if sys.stdout.isatty():
+                os.write(1, SHOW_CURSOR)
             os._exit(128 + signum)
         self.signum = signum
         if not self.deferred:
             raise Interrupted(signum)
-        print("\nstopping: a checkpoint is written after this update; again to quit at once", file=sys.stderr, flush=True)
+        print(
+            "\nstopping: a checkpoint is written after this update; again to quit at once", file=sys.stderr, flush=True
+        )
 
     @contextmanager
     def deferring(self) -> Iterator[None]:

@@ -8,9 +8,9 @@ bit.
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,19 @@ from foci.combine import (
     update_weights,
     with_columns,
 )
-from foci.dataset import Collator, EpochCallback, MixedDataset, OrderedSampler, RowDataset, as_rows, batch_of, joined
+from foci.dataset import (
+    Collator,
+    EpochCallback,
+    MixedDataset,
+    OrderedSampler,
+    RowDataset,
+    Update,
+    are_rows,
+    as_rows,
+    batch_of,
+    joined,
+    pad_id,
+)
 from foci.focus import Batch, Plan, Row
 from foci.hold import Anchor, HoldCallback
 from foci.losses import token_nll, weighted_mean
@@ -44,21 +56,13 @@ class NonFinite(ArithmeticError):
     """A loss or gradient became NaN or infinite; the update was not applied."""
 
 
-Base = Trainer if TYPE_CHECKING else object
-"""What the mixin is mixed into."""
+if TYPE_CHECKING:
+    Base = Trainer
+else:
+    Base = object  # whatever trainer it is mixed into
 
 
-@dataclass(frozen=True)
-class Update:
-    """What one update reads: its rows, its tokens (padding left out), its positions, and those with weight."""
-
-    rows: tuple[str, ...] = ()
-    tokens: int = 0
-    positions: int = 0
-    weighted: int = 0
-
-
-class FocusMixin(Base):
+class FocusMixin(Base):  # type: ignore[valid-type, misc]
     """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
 
     `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
@@ -74,7 +78,7 @@ class FocusMixin(Base):
         train_dataset: Any = None,
         copies: int = 1,
         **trainer: Any,
-    ):
+    ) -> None:
         self.plan = Plan() if plan is None else plan
         check_prepared(self.plan)
         self.copies = copies
@@ -84,17 +88,18 @@ class FocusMixin(Base):
         self.update = Update()
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
-        if _are_rows(train_dataset, trainer.get("data_collator")):
+        if are_rows(train_dataset, trainer.get("data_collator")):
             rows = as_rows(train_dataset)
             check_columns(self.plan, rows)
             rows = with_columns(self.plan, rows)
             train_dataset = self._dataset(rows, args)
-            trainer.setdefault("data_collator", Collator(_pad_id(model, trainer.get("processing_class"))))
+            trainer.setdefault("data_collator", Collator(pad_id(model, trainer.get("processing_class"))))
         elif self.plan.edits or self.plan.mixers:
-            raise TypeError(f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}")
+            raise TypeError(
+                f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
+            )
         super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
-        if self.args.n_gpu > 1:
-            raise ValueError(f"{self.args.n_gpu} GPUs in one process split a batch and its denominator; launch with torchrun")
+        self._refuse_what_would_be_ignored()
         self.add_callback(EpochCallback(self.train_dataset))
         if self.replaces_loss:
             self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole update
@@ -103,6 +108,15 @@ class FocusMixin(Base):
     def replaces_loss(self) -> bool:
         """Whether the plan needs another loss than the Trainer's own."""
         return bool(self.plan.weighers or self.plan.guides or self.plan.normalise != "update")
+
+    def _refuse_what_would_be_ignored(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(f"{self.args.n_gpu} GPUs in one process would split an update; launch with torchrun")
+        if self.replaces_loss and (self.args.label_smoothing_factor or self.compute_loss_func is not None):
+            raise ValueError(
+                f"this plan brings its own loss, so label_smoothing_factor={self.args.label_smoothing_factor} and "
+                f"compute_loss_func={self.compute_loss_func} would do nothing; leave them out"
+            )
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.edits, seed=args.seed, copies=self.copies)
@@ -120,14 +134,13 @@ class FocusMixin(Base):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one update and its denominator: the sum of weights over all of them and all processes."""
+        """The micro-batches of one update, and the sum of weights over all of them and all processes."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not samples or "labels" not in samples[0]:
             return samples, items
         whole, split = joined([self._with_nll(batch_of(inputs)) for inputs in samples])
         weights = update_weights(self.plan, whole)
-        positions = sum(inputs["input_ids"].numel() for inputs in samples)
-        self.update = Update(whole.row_ids, int(whole.attention_mask.sum()), positions, int((weights > 0).sum()))
+        self.update = Update.of(whole, weights, sum(inputs["input_ids"].numel() for inputs in samples))
         if not self.replaces_loss:
             return samples, items
         for inputs, part in zip(samples, split(weights), strict=True):
@@ -137,7 +150,8 @@ class FocusMixin(Base):
 
     def _summed(self, value: Tensor, device: torch.device) -> Tensor:
         """The sum over all processes."""
-        return self.accelerator.gather(value.to(device)).sum()
+        total: Tensor = self.accelerator.gather(value.to(device)).sum()
+        return total
 
     def _with_nll(self, batch: Batch) -> Batch:
         if not any("nll" in weigher.needs() for weigher in self.plan.weighers):
@@ -146,12 +160,9 @@ class FocusMixin(Base):
         training = model.training
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            nll = token_nll(model, _moved(batch, self.args.device))
+            nll = token_nll(model, batch.to(self.args.device))
         model.train(training)
-        return Batch(
-            batch.input_ids, batch.attention_mask, batch.labels,
-            {**batch.columns, "nll": nll.to(batch.input_ids.device)}, batch.row_ids,
-        )  # fmt: skip
+        return replace(batch, columns={**batch.columns, "nll": nll.to(batch.input_ids.device)})
 
     def _set_guides(self, whole: Batch) -> None:
         """Strength over the number of guided queries in the update, per pattern."""
@@ -179,7 +190,7 @@ class FocusMixin(Base):
             guide.real = batch.attention_mask.bool()
         with self.accelerator.autocast():
             nll = token_nll(model, batch, weights > 0)
-        loss = weighted_mean(nll, weights, num_items_in_batch) * self.args.world_size
+        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch)) * self.args.world_size
         return (loss, {"nll": nll}) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -275,7 +286,7 @@ class FocusMixin(Base):
                 self._staging = None
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                _lift(staging / f"checkpoint-{step}")
+                checkpoint.lift(staging / f"checkpoint-{step}")
         self.accelerator.wait_for_everyone()
         if self.args.should_save and self.args.save_total_limit:
             checkpoint.keep(root, self.args.save_total_limit)
@@ -286,35 +297,3 @@ class FocusTrainer(FocusMixin, Trainer):
 
     `FocusTrainer(model, args, plan=Plan([...]), train_dataset=rows)`; an empty plan is plain fine-tuning.
     """
-
-
-def _are_rows(dataset: Any, collator: Any) -> bool:
-    """Rows of ours, or mappings of ids that come with no labels and no collator of their own."""
-    if not isinstance(dataset, Sequence) or not dataset:
-        return False
-    first = dataset[0]
-    plain = isinstance(first, Mapping) and "input_ids" in first and "labels" not in first
-    return isinstance(first, Row) or (plain and collator is None)
-
-
-def _pad_id(model: Any, tokenizer: Any) -> int:
-    for known in (tokenizer, getattr(model, "config", None)):
-        for name in ("pad_token_id", "eos_token_id"):
-            value = getattr(known, name, None)
-            if isinstance(value, int):
-                return value
-    return 0
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    columns = {name: column.to(device) for name, column in batch.columns.items()}
-    return Batch(
-        batch.input_ids.to(device), batch.attention_mask.to(device), batch.labels.to(device), columns, batch.row_ids
-    )
-
-
-def _lift(folder: Path) -> None:
-    """Moves what is in a folder into its parent."""
-    for child in folder.iterdir():
-        child.rename(folder.parent / child.name)
-    folder.rmdir()

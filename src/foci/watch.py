@@ -130,7 +130,8 @@ class Display(TrainerCallback):
             self.progress.update(self.task, completed=state.global_step, said=said)
         elif state.global_step % max(1, math.ceil(state.max_steps / 10)) == 0 or state.global_step == state.max_steps:
             step = f"{state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
-            self.console.print(f"  {self.arm}  update {step}  {said}  {self.clock.read():.0f} s", highlight=False)
+            words = f"  {self.arm}  update {step}  {said}  {self.clock.read():.0f} s"
+            self.console.print(words, highlight=False, markup=False)
 
     def close(self) -> None:
         """Leaves the terminal as it should be."""

@@ -1,7 +1,7 @@
 """Data that comes with foci and data that foci makes.
 
 `general_facts.jsonl` (short general facts to retain), `general_text.md` (a page of general prose) and
-`biography_pools.json` (names and values of fictional people) were written for this project and stand under
+`biography_pools.json` and `biography_asides.json` (what fictional people are made of) were written for this project and stand under
 its licence, Apache-2.0. Nothing in them is copied from another data set.
 """
 
@@ -27,3 +27,8 @@ def general_text() -> str:
 def biography_pools_path() -> Path:
     """The JSON object of lists that `foci.data.biographies` draws names, values and filler from."""
     return Path(str(files("foci.data").joinpath("biography_pools.json")))
+
+
+def biography_asides_path() -> Path:
+    """Words that asides of generated biographies are made of: when, did, what, thing, where."""
+    return Path(str(files("foci.data").joinpath("biography_asides.json")))

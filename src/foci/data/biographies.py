@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from foci.data import biography_pools_path
+from foci.data import biography_asides_path, biography_pools_path
 
 FIELDS = ("date", "city", "university", "major", "company")
 """The five fields in their fixed order; a probe's group is its field."""
@@ -21,6 +21,7 @@ FIELDS = ("date", "city", "university", "major", "company")
 MAX_PEOPLE = 1000
 MAX_TEXTS = 1000
 MAX_DISTANCE = 120
+MAX_ASIDES = 40
 TEMPLATES = 6
 
 MONTHS = (
@@ -130,12 +131,15 @@ class Biographies:
     """The full name opens the text and pronouns follow ("once"), or it opens every sentence ("always")."""
     distance: int = 0
     """Filler words after each full name, 0 to 120: how much further the values are from the name."""
+    asides: int = 0
+    """Sentences per text that no probe asks for, 0 to 40: most of a real page is not an answer."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         limits = {"people": MAX_PEOPLE, "texts": MAX_TEXTS, "templates": TEMPLATES, "distance": MAX_DISTANCE}
+        limits["asides"] = MAX_ASIDES
         for name, high in limits.items():
-            low = 0 if name == "distance" else 1
+            low = 0 if name in ("distance", "asides") else 1
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"biographies: {name} must be {low} to {high}, got {getattr(self, name)!r}")
         for name, choices in {"order": ("fixed", "shuffled"), "names": ("once", "always")}.items():
@@ -215,7 +219,8 @@ def write(settings: Biographies, folder: Path) -> Path:
 
 def _documents(person: Person, id: str, settings: Biographies) -> list[Document]:
     """The texts of one person. Words, order and filler each have their own random numbers."""
-    words, orders, filler = (_random(f"{settings.seed}/{id}/{use}") for use in ("words", "order", "filler"))
+    uses = ("words", "order", "filler", "asides")
+    words, orders, filler, aside = (_random(f"{settings.seed}/{id}/{use}") for use in uses)
     choices = {field: _endless(SENTENCES[field][: settings.templates], words) for field in FIELDS}
     documents = []
     for number in range(settings.texts):
@@ -229,6 +234,8 @@ def _documents(person: Person, id: str, settings: Biographies) -> list[Document]
             text += (" " if text else "") + before
             spans.append([len(text), len(text) + len(person.values[field])])
             text += person.values[field] + after
+            share = (position + 1) * settings.asides // len(fields) - position * settings.asides // len(fields)
+            text += "".join(f" {_aside(person.pronoun, aside)}" for _ in range(share))
         documents.append(Document(id=f"{id}/text-{number}", text=text, answer_spans=spans))
     return documents
 
@@ -260,6 +267,14 @@ def _filler(distance: int, rng: random.Random) -> str:
             break
     last = phrases.pop()
     return f", who {', '.join(phrases)} and {last}," if phrases else f", who {last},"
+
+
+def _aside(pronoun: str, rng: random.Random) -> str:
+    """A sentence of many possible ones (about 70 million) that says nothing a probe asks for."""
+    pools: dict[str, list[str]] = json.loads(biography_asides_path().read_text(encoding="utf-8"))
+    when, did, what, thing, where = (pool[int(rng.random() * len(pool))] for pool in pools.values())
+    article = "an" if what[0] in "aeiou" else "a"
+    return f"{when} {pronoun} {did} {article} {what} {thing} {where}."
 
 
 def _random(name: str) -> random.Random:

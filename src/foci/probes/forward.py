@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -41,13 +40,7 @@ def device_of(model: nn.Module) -> torch.device:
 def padded(rows: Sequence[Row], pad_id: int, side: str, device: torch.device) -> Batch:
     """The rows as one batch on `device`."""
     batch = Batch.of(rows, pad_id=pad_id, side=side)  # type: ignore[arg-type]
-    return replace(
-        batch,
-        input_ids=batch.input_ids.to(device),
-        attention_mask=batch.attention_mask.to(device),
-        labels=batch.labels.to(device),
-        columns={name: column.to(device) for name, column in batch.columns.items()},
-    )
+    return batch.to(device)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,0 +1,85 @@
+"""Probing SmolLM2 on 200 general facts: in batches, the head only at answers, beside one by one with all logits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.side_by_side import Result, in_turns
+from foci import data, models
+from foci.probes import Probe, answer, read_probes
+from foci.probes.encode import encode
+
+GOAL = 0.5
+PROBES = 200
+TOLERANCE = 1e-3
+"""Nats per token between two orders of float32 sums."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model's first choices spell, the share of them that are right, and mean nats per answer token."""
+
+    predicted: str
+    accuracy: float
+    nll: float
+
+
+def run(quick: bool = False) -> list[Result]:
+    """Raises AssertionError unless both ways give the same answers."""
+    loaded = models.load("smollm2-135m")
+    probes = spread(read_probes(data.general_facts_path(), "retain"), 40 if quick else PROBES)
+    said: dict[str, list[Said]] = {}
+
+    def ours() -> None:
+        made = answer(loaded.model, loaded.tokenizer, probes)
+        said["foci"] = [Said(a.predicted, a.accuracy, a.nll) for a in made]
+
+    def theirs() -> None:
+        said["rival"] = one_by_one(loaded, probes)
+
+    seconds = in_turns({"foci": ours, "rival": theirs}, repeats=2, warmup=0 if quick else 1)
+    worst = assert_same(said["foci"], said["rival"])
+    note = f"the same first choices; NLL within {worst:.0e} nats"
+    what = f"probing, {len(probes)} general facts, SmolLM2-135M, float32"
+    return [
+        Result.of(what, "s", seconds["foci"], seconds["rival"], rival="one by one, all logits", goal=GOAL, note=note)
+    ]
+
+
+def spread(probes: Sequence[Probe], count: int) -> list[Probe]:
+    """`count` probes from all over the file."""
+    return [probes[n * len(probes) // count] for n in range(count)]
+
+
+def one_by_one(loaded: models.Loaded, probes: Sequence[Probe]) -> list[Said]:
+    """Each probe in a forward pass of its own, as an evaluation loop in plain Transformers has it."""
+    found = []
+    model = loaded.model.eval()
+    for row in encode(probes, loaded.tokenizer):
+        ids = torch.tensor([row.input_ids], device=model.device)
+        with torch.inference_mode():
+            logits = model(input_ids=ids).logits[0, :-1].float()
+        where = torch.tensor(row.columns["answer"], device=model.device)[1:] > 0
+        truth, at = ids[0, 1:][where], logits[where]
+        chosen = at.argmax(-1)
+        found.append(
+            Said(
+                loaded.tokenizer.decode(chosen).strip(),
+                float((chosen == truth).float().mean()),
+                float(F.cross_entropy(at, truth)),
+            )
+        )
+    return found
+
+
+def assert_same(ours: Sequence[Said], theirs: Sequence[Said]) -> float:
+    """The largest difference of an NLL, where everything else is the same."""
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.predicted == b.predicted, f"first choices differ: {a} and {b}"
+        assert abs(a.accuracy - b.accuracy) < 1e-6, f"accuracies differ: {a} and {b}"
+        worst = max(worst, abs(a.nll - b.nll))
+    assert worst <= TOLERANCE, f"NLL differ by {worst} nats, expected at most {TOLERANCE}"
+    return worst

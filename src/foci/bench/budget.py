@@ -1,0 +1,70 @@
+"""How many updates each arm makes, so that arms are matched by what the suite says."""
+
+import math
+from collections.abc import Sequence
+from itertools import count
+from typing import NamedTuple
+
+from foci.config import TrainConfig
+from foci.dataset import MixedDataset, RowDataset
+from foci.focus import Plan, Row
+
+
+class Epoch(NamedTuple):
+    """One pass over new rows and that epoch's old rows: its updates (a fraction where they run on) and its tokens."""
+
+    updates: int | float
+    tokens: int
+
+
+def planned_updates(rows: int, train: TrainConfig) -> int:
+    """Updates that plain fine-tuning makes on so many rows."""
+    if train.steps is not None:
+        return train.steps
+    batches = math.ceil(rows * train.copies / train.batch_size)
+    return math.ceil(batches / train.accumulation) * (train.epochs or 1)
+
+
+def tokens_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, updates: int) -> float:
+    """Tokens read in so many updates, padding left out. Within an epoch every update is taken to read alike."""
+    tokens, left = 0.0, float(updates)
+    for epoch in _until(plan, rows, train, seed, updates=updates):
+        part = min(1.0, left / epoch.updates)
+        tokens, left = tokens + part * epoch.tokens, left - part * epoch.updates
+    return tokens
+
+
+def updates_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, tokens: int | float) -> int:
+    """Updates that read as near to so many tokens as whole updates come; at least one."""
+    updates, left = 0.0, tokens
+    for epoch in _until(plan, rows, train, seed, tokens=tokens):
+        part = min(1.0, left / epoch.tokens)
+        updates, left = updates + part * epoch.updates, left - part * epoch.tokens
+    return max(1, round(updates))
+
+
+def _until(
+    plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, *, updates: int | float = 0, tokens: int | float = 0
+) -> list[Epoch]:
+    """The first epochs that hold so many updates and tokens."""
+    for total in (2**n for n in count(2)):
+        found = epochs(plan, rows, train, seed, total)
+        if sum(e.updates for e in found) >= updates and sum(e.tokens for e in found) >= tokens:
+            return found
+    raise AssertionError
+
+
+def epochs(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, total: int) -> list[Epoch]:
+    """The first epochs of an arm as the trainer will read them. `plan` is the plan of online halves."""
+    new = RowDataset(rows, plan.edits, seed=seed, copies=train.copies)
+    per_update = train.batch_size * train.accumulation
+    old = MixedDataset(new, plan, total).old if plan.mixers else [[]] * total
+    found = []
+    for number in range(total):
+        new.set_epoch(number)
+        lengths = [len(new[i]) for i in range(len(new))] if plan.edits else new.lengths()
+        read = len(new) + len(old[number])
+        whole = math.ceil(math.ceil(read / train.batch_size) / train.accumulation)
+        updates = read / per_update if plan.mixers else whole
+        found.append(Epoch(updates, sum(lengths) + sum(len(row) for row in old[number])))
+    return found

@@ -1,0 +1,194 @@
+"""One cell of a suite: one arm trained with one seed, in a folder of its own. Finished cells are never run again."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from foci import models
+from foci.arm import Start, plan_of, prepare
+from foci.bench.budget import planned_updates, tokens_of, updates_of
+from foci.bench.config import Suite, cell_run, start_run
+from foci.bench.folder import SuiteFolder
+from foci.bench.pilot import seconds_per_update
+from foci.combine import check_columns, with_columns
+from foci.config import Run, dump_run
+from foci.focus import Context, Plan, Prepares, Row
+from foci.folder import RunFolder, opened, read_json, write_json
+from foci.learn import learn, prepared
+from foci.report import write_report
+
+SHARED = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline", "start.json")
+"""What a cell takes from the start of its seed instead of computing it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is needed to run one cell, in this process or another one. `scores` are offline halves made before."""
+
+    arm: str
+    seed: int
+    run: Run
+    start: Path
+    scores: Path | None = None
+    keep_models: bool = False
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.arm}, seed {self.seed}"
+
+
+def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bool = False) -> dict[int, Start]:
+    """Rows, questions and the frozen baseline of every seed: made, or read where they were made before.
+
+    `overwrite` makes them again where they were made with other settings. Raises ValueError where an arm needs what
+    the rows have not, before anything is trained.
+    """
+    found: dict[int, Start] = {}
+    for seed in suite.seeds:
+        run = start_run(suite, seed, folder.start(seed))
+        config = RunFolder(run.output, 1).config
+        stale = overwrite and config.is_file() and config.read_text(encoding="utf-8") != dump_run(run)
+        with opened(run, resume=True, overwrite=stale) as shared:
+            found[seed], _ = prepared(run, shared, console)
+    if len(prints := {start.fingerprint for start in found.values()}) > 1:
+        raise ValueError(f"model {suite.model.name} changed between two seeds (fingerprints {prints}); use --overwrite")
+    rows = next(iter(found.values())).rows
+    for arm in suite.arms:
+        plan = plan_of(suite, arm)
+        check_columns(Plan([m for m in plan.methods if not isinstance(m, Prepares)]), rows)
+    return found
+
+
+def cell(suite: Suite, folder: SuiteFolder, arm: str, start: Start) -> Cell:
+    """The cell of an arm and of a start's seed, with as many updates as `match` gives it."""
+    seed, output = start.run.seed, folder.cell(arm, start.run.seed)
+    updates, scores = planned_updates(len(start.rows), suite.train), None
+    if suite.match == "tokens":
+        updates, scores = _matched_by_tokens(suite, folder, arm, start, updates)
+    elif suite.match == "seconds":
+        updates = _matched_by_seconds(suite, folder, arm, start, updates)
+    run = cell_run(suite, arm, seed, updates, output)
+    return Cell(arm, seed, run, folder.start(seed), scores, suite.keep_models)
+
+
+def finished(cell: Cell) -> bool:
+    """Whether a cell's summary is written. FileExistsError where the folder holds another run."""
+    config = RunFolder(cell.run.output, 1).config
+    if not config.is_file():
+        return False
+    if config.read_text(encoding="utf-8") != dump_run(cell.run):
+        raise FileExistsError(
+            f"cell {cell.name} in {cell.run.output} was run with other settings than the suite has now; name another "
+            "output, or run such cells again with --overwrite"
+        )
+    summary = read_json(RunFolder(cell.run.output, 1).summary)
+    return summary is not None and list(summary["arms"]) == [cell.arm]
+
+
+def forget(cell: Cell) -> bool:
+    """Deletes a cell that was run with other settings; whether there was one."""
+    try:
+        finished(cell)
+    except FileExistsError:
+        old = cell.run.output.with_name(f".{cell.run.output.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        cell.run.output.rename(old)  # at once: what a kill leaves of a deletion is no run
+        shutil.rmtree(old)
+        return True
+    return False
+
+
+def run_cell(cell: Cell, console: Console) -> None:
+    """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.learn` raises."""
+    _stage(cell)
+    _redo_last_updates(cell)
+    learn(cell.run, resume=True, console=console)
+    tidy(cell)
+
+
+def tidy(cell: Cell) -> None:
+    """Deletes what a finished cell needs no more, and writes its report where a kill came before it."""
+    folder = RunFolder(cell.run.output, 1)
+    if not cell.keep_models:
+        arm = folder.arm(cell.arm)
+        for path in (arm.model, arm.checkpoints):
+            shutil.rmtree(path, ignore_errors=True)
+    if not folder.report.exists():
+        write_report([folder.path], folder.report)
+
+
+def _redo_last_updates(cell: Cell) -> None:
+    """Deletes the checkpoint of the last update of a torn cell.
+
+    Transformers' Trainer makes one update more when it resumes from the checkpoint of its last one (5.23, with
+    `max_steps` inside an epoch); from the checkpoint before, it ends where it should.
+    """
+    arm = RunFolder(cell.run.output, 1).arm(cell.arm)
+    if not arm.result.exists():
+        shutil.rmtree(arm.checkpoints / f"step-{cell.run.train.steps}", ignore_errors=True)
+
+
+def _stage(cell: Cell) -> None:
+    """Makes the cell's folder with all that its seed shares, in one rename."""
+    final = cell.run.output
+    if RunFolder(final, 1).config.is_file():
+        return
+    part = final.with_name(f".{final.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name in SHARED:
+        source = cell.start / name
+        if source.is_dir():
+            shutil.copytree(source, part / name)
+        elif source.exists():
+            shutil.copy2(source, part / name)
+    if cell.scores is not None and cell.scores.is_dir():
+        shutil.copytree(cell.scores, RunFolder(part, 1).arm(cell.arm).scores)
+    (part / "run.yaml").write_text(dump_run(cell.run), encoding="utf-8")
+    part.rename(final)
+
+
+def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> tuple[int, Path]:
+    """The updates in which an arm reads as many tokens as plain fine-tuning in `updates`, and its offline halves."""
+    seed, place = start.run.seed, folder.matched(arm, start.run.seed)
+    scores = place / "scores"
+    run = cell_run(suite, arm, seed, 1, folder.cell(arm, seed))
+    known = read_json(place / "updates.json")
+    if known is None or known["run"] != dump_run(run):
+        if known is not None:
+            shutil.rmtree(place)
+        scores.mkdir(parents=True, exist_ok=True)
+        plan, rows = _prepared_plan(run, start, scores)
+        budget = tokens_of(Plan(), start.rows, suite.train, seed, updates)
+        count = updates_of(plan, rows, run.train, seed, budget)
+        known = {"run": dump_run(run), "updates": count, "tokens": budget}
+        write_json(place / "updates.json", known)
+    return known["updates"], scores
+
+
+def _prepared_plan(run: Run, start: Start, scores: Path) -> tuple[Plan, Sequence[Row]]:
+    """The plan of online halves and its rows; the model is loaded only where a method has an offline half."""
+    (arm,) = run.arms
+    plan, rows = plan_of(run, arm), start.rows
+    if any(isinstance(method, Prepares) for method in plan.methods):
+        loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+        plan, rows = prepare(plan, Context(loaded.model, loaded.tokenizer, rows, scores, run.seed))
+    return plan, with_columns(plan, rows)
+
+
+def _matched_by_seconds(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> int:
+    """The updates that an arm makes in the time in which plain fine-tuning makes `updates`."""
+    base = suite.baseline
+    if base is None:
+        raise ValueError("match: seconds compares with an arm without methods, got none; add `plain: []` to arms")
+    seed = suite.seeds[0]  # one pilot per arm, so that all seeds of an arm make the same number of updates
+
+    def pace(name: str) -> float:
+        place = folder.matched(name, seed)
+        return seconds_per_update(cell_run(suite, name, seed, updates, place), start.rows, place)
+
+    return updates if arm == base else max(1, round(updates * pace(base) / pace(arm)))

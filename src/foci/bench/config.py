@@ -1,0 +1,122 @@
+"""The suite file: a run file, and how its arms are compared.
+
+    seeds: [0, 1, 2]                     # every arm is trained once with each
+    match: steps                         # what all arms have in common: steps, tokens or seconds
+    overrides: {replay: {learning_rate: 3e-4}}   # settings of `train` that an arm has for itself
+    probes: {held_out: FILE, every: 8, ...}      # the reported point is chosen on these, among the probed steps
+
+All other keys are those of a run file, but for `seed`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from foci.config import ArmName, Run, TrainConfig, fields, load
+from foci.run_file import unknown_key
+from foci.words import hint, shown
+
+PLAIN = "plain"
+"""The arm that others are compared with, where there is one of this name."""
+
+Match = Literal["steps", "tokens", "seconds"]
+MATCHED = {
+    "steps": "the same number of updates (an arm that rehearses reads old rows in place of new ones)",
+    "tokens": "the same number of tokens read, to the nearest update (old rows count like new ones)",
+    "seconds": "the same seconds of training, as short pilots of each arm predicted them",
+}
+"""What every arm has in common, in words."""
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Suite(Run):
+    """A run whose arms are trained once per seed and compared."""
+
+    seed: int = Field(default=0, exclude=True, description="not used: a suite has seeds")
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = Field(
+        default=(0, 1, 2), description="seeds; every arm is trained once with each"
+    )
+    match: Match = Field(default="steps", description="what all arms have in common: steps, tokens or seconds")
+    overrides: dict[ArmName, dict[str, Any]] = Field(
+        default={}, description="settings of train that an arm has for itself, by arm"
+    )
+    keep_models: bool = Field(default=False, description="keep every cell's model and checkpoints when it is finished")
+
+    @field_validator("seed")
+    @classmethod
+    def _no_seed(cls, seed: int) -> int:
+        raise ValueError(f"a suite has several; write seeds: [{seed}]")
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise ValueError(f"every seed stands once, got {twice[0]} twice; leave one out")
+        return seeds
+
+    @field_validator("overrides")
+    @classmethod
+    def _known(cls, overrides: dict[str, dict[str, Any]], info: Any) -> dict[str, dict[str, Any]]:
+        if "arms" in info.data and "train" in info.data:
+            for arm, changes in overrides.items():
+                if arm not in info.data["arms"]:
+                    raise ValueError(f"there is no arm {arm!r}; {hint(arm, info.data['arms'])}")
+                changed(info.data["train"], changes)
+        return overrides
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm that others are compared with: `plain`, else the first without methods, if there is one."""
+        without = [arm for arm, methods in self.arms.items() if not methods]
+        return PLAIN if PLAIN in self.arms else next(iter(without), None)
+
+
+def load_suite(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Suite:
+    """The suite of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.load_run`."""
+    return load(path, overrides, Suite)
+
+
+def changed(train: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """`train` with an arm's own settings. Its length is not among them: that is what `match` decides."""
+    known = {name: info for name, info in fields().items() if name.startswith("train.")}
+    for key in changes:
+        if key in ("epochs", "steps"):
+            raise ValueError(f"an arm cannot set {key!r} for itself: all arms are matched by `match`; set train.{key}")
+        if f"train.{key}" not in known:
+            raise ValueError(unknown_key(f"train.{key}", known))
+    try:
+        return TrainConfig(**{**train.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"train.{key}: {first['msg']}, got {shown(first['input'])}") from None
+
+
+def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> Run:
+    """The run of one cell: one arm, one seed, so many updates."""
+    own = changed(suite.train, suite.overrides.get(arm, {})).model_dump()
+    train = TrainConfig(**{**own, "epochs": None, "steps": updates})
+    return Run(
+        name=f"{arm} seed {seed}",
+        output=output,
+        seed=seed,
+        model=suite.model,
+        corpus=suite.corpus,
+        probes=suite.probes,
+        adapter=suite.adapter,
+        train=train,
+        arms={arm: suite.arms[arm]},
+    )
+
+
+def start_run(suite: Suite, seed: int, output: Path) -> Run:
+    """The run whose rows, questions and baseline all cells of a seed share; it is never trained."""
+    probes = suite.probes.model_copy(update={"every": None})
+    return Run(name=f"seed {seed}", output=output, seed=seed, model=suite.model, corpus=suite.corpus, probes=probes)

@@ -1,0 +1,102 @@
+"""A suite's folder: where each file lies, and whose it is.
+
+    suite.yaml  files.json          the resolved suite; SHA-256 of the files it reads
+    start/seed-0/                   rows, questions and the frozen baseline that all cells of a seed share
+    matched/<arm>/seed-0/           what was computed to match an arm, where it is not matched by steps
+    cells/<arm>/seed-0/             one run of `foci learn`
+    table.md  table.json  report.html  *.svg  *.png
+
+Everything but the cells is small; a cell keeps its model only where the suite says so.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foci import strict_yaml
+from foci.bench.config import Suite
+from foci.checkpoint import sha256, write_text
+from foci.folder import read_json, write_json
+
+
+class SuiteFolder:
+    """Where a suite keeps its files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "suite.yaml"
+        self.files = path / "files.json"
+        self.table = path / "table.json"
+        self.markdown = path / "table.md"
+        self.report = path / "report.html"
+
+    def start(self, seed: int) -> Path:
+        """What the cells of a seed share."""
+        return self.path / "start" / f"seed-{seed}"
+
+    def cell(self, arm: str, seed: int) -> Path:
+        """One run."""
+        return self.path / "cells" / arm / f"seed-{seed}"
+
+    def matched(self, arm: str, seed: int) -> Path:
+        """What was computed to match an arm."""
+        return self.path / "matched" / arm / f"seed-{seed}"
+
+
+@contextmanager
+def opened_suite(suite: Suite) -> Iterator[SuiteFolder]:
+    """The suite's folder, new or its own again, locked against a second process.
+
+    Raises FileExistsError where it holds something else.
+    """
+    folder = SuiteFolder(suite.output)
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"output {path} is a file, expected a folder or nothing; name another one")
+    known = (".lock", ".suite.yaml.part", "suite.yaml")
+    if path.exists() and not folder.config.is_file() and any(child.name not in known for child in path.iterdir()):
+        raise FileExistsError(f"output {path} holds files but no suite.yaml, so it is no suite's; name another folder")
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another process works in {path}; wait for it, or name another output") from None
+        write_text(folder.config, strict_yaml.dump(suite.model_dump(mode="json")))
+        yield folder
+
+
+def changed_files(suite: Suite, folder: SuiteFolder) -> list[str]:
+    """Files that are not what they were when the suite began; what was not read before is noted as it is now."""
+    known: dict[str, str] = read_json(folder.files) or {}
+    now = {str(path): sha256(path) for path in _read_by(suite)}
+    changed = [name for name, digest in now.items() if known.get(name, digest) != digest]
+    write_json(folder.files, {**now, **known})
+    return changed
+
+
+def forget_files(folder: SuiteFolder) -> None:
+    """Takes the files as they are now for what the suite began with."""
+    folder.files.unlink(missing_ok=True)
+
+
+def _read_by(suite: Suite) -> list[Path]:
+    """Files of the corpus and the probes, and files that a method's setting names."""
+    probes = suite.probes
+    named = [*suite.corpus.path, probes.learn, probes.retain, probes.text, probes.held_out]
+    named += [value for methods in suite.arms.values() for method in methods for value in _texts(method)]
+    found: list[Path] = []
+    for name in named:
+        path = Path(name or "").expanduser()
+        if name and path.is_dir() and name in suite.corpus.path:
+            found += sorted(file for file in path.rglob("*") if file.is_file())
+        elif name and path.is_file():
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _texts(method: Any) -> list[str]:
+    settings = next(iter(method.values())) if isinstance(method, dict) else {}
+    return [value for value in settings.values() if isinstance(value, str) and len(value) < 1000]

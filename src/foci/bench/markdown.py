@@ -1,0 +1,159 @@
+"""The table of a suite in Markdown: what was learned and kept, differences from plain, costs, controls."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foci.report.words import NONE, count, decimal, number, percent
+
+Table = Mapping[str, Any]
+"""What `foci.bench.table.table` returns."""
+Cells = list[list[str]]
+
+SHARES = ("learned", "retained", "total", "balanced")
+"""Metrics that are shares of answer tokens; `total` is the sum of two."""
+NATS = ("learned_nll", "retained_nll")
+HEADS = {
+    "learned": "learned, %",
+    "retained": "retained, %",
+    "total": "learned + retained, %",
+    "balanced": "balanced, %",
+    "learned_nll": "NLL learned, nats",
+    "retained_nll": "NLL retained, nats",
+    "bits_per_byte": "bits per byte, text",
+    "corpus_bits_per_byte": "bits per byte, corpus",
+}
+CHOSEN_ON = {
+    "held_out": "learned + retained on held-out probes",
+    "held_out_learn": "learned on held-out probes (no held-out probe to retain counts)",
+    "held_out_retain": "retained on held-out probes (there are none to learn)",
+    "end": "nothing: without held-out probes the reported point is the end",
+}
+
+
+def markdown(table: Table, about: str = "") -> str:
+    """The whole of table.md; `about` is a last line on where and when it was measured."""
+    parts = [f"# {table['name']}", words(table)]
+    for title, heads, rows in sections(table):
+        parts += [f"## {title}", grid(heads, rows)]
+    parts += [f"Failed: {name}: {reason}" for name, reason in table["failures"].items()]
+    return "\n\n".join([*parts, *([about] if about else [])]) + "\n"
+
+
+def words(table: Table) -> str:
+    """What the numbers are, in sentences."""
+    asked, n = table["questions"], len(table["seeds"])
+    seeds = ", ".join(str(seed) for seed in table["seeds"])
+    spread = (
+        f"Mean over {n} seeds ({seeds}) with {percent(table['confidence'], 0)} % interval (Student t), per comparison."
+        if n > 1
+        else f"One seed ({seeds}): no intervals."
+    )
+    base = table["baseline"]
+    paired = f"Differences are from {base}, paired by seed." if base else "No arm is without methods: no differences."
+    return (
+        f"{table['model']}. All arms have in common: {table['matched']}. {spread} {paired} "
+        f"The chosen point is the probed step that is best by {CHOSEN_ON[table['chosen_on']]}. "
+        f"{asked['learn']} probes to learn; {asked['retain']} of {asked['retain_asked']} probes to retain count, those "
+        f"that the untouched model answers; held out: {asked['held_out_learn']} and {asked['held_out_retain']}. "
+        "learned, retained: share of the answer tokens that the model predicts; balanced: learned with every answer "
+        "counting alike; bits per byte and NLL: lower is better."
+    )
+
+
+def sections(table: Table) -> list[tuple[str, list[str], Cells]]:
+    """(title, heads, rows) of every table."""
+    at = {"chosen": "At the chosen point", "end": "At the end"}
+    if table["chosen_on"] == "end":
+        del at["chosen"]
+    found = []
+    for place, title in at.items():
+        found.append((title, *_scores(table, place)))
+        if table["baseline"] and len(table["arms"]) > 1:
+            found.append((f"{title}: difference from {table['baseline']}", *_differences(table, place)))
+    return [*found, ("Cost", *_costs(table)), *([("Methods", *_methods(table))])]
+
+
+def grid(heads: Sequence[str], rows: Cells) -> str:
+    """A Markdown table; the first column is text."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _scores(table: Table, place: str) -> tuple[list[str], Cells]:
+    names = _asked(table, place)
+    heads = ["arm", *(HEADS[name] for name in names)]
+    rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
+    controls = table["controls"] or {}
+    always = {"learned": controls.get("majority"), "balanced": controls.get("balanced_majority")}
+    for label, known in {"*untouched model*": table["untouched"], "*always the majority answer*": always}.items():
+        rows.append([label, *(value(name, {"mean": known.get(name)}) for name in names)])
+    if place == "end" or "end" not in table["chosen_on"]:
+        heads.append("top over epochs (selected on the test): learned, % @ step; retained, %")
+        tops = [_top(told["top"]) for told in table["arms"].values()]
+        rows = [[*row, *tops[n : n + 1]] if n < len(tops) else [*row, ""] for n, row in enumerate(rows)]
+    return heads, rows
+
+
+def _differences(table: Table, place: str) -> tuple[list[str], Cells]:
+    names = _asked(table, place)
+    rows = [
+        [arm, *(value(name, told[place][name]["difference"] or {}, signed=True) for name in names)]
+        for arm, told in table["arms"].items()
+        if arm != table["baseline"]
+    ]
+    return ["arm", *(HEADS[name] for name in names)], rows
+
+
+def _costs(table: Table) -> tuple[list[str], Cells]:
+    heads = [
+        "arm", "updates to the chosen point", "tokens", "seconds", "updates at the end", "tokens", "seconds",
+        "peak memory, MiB",
+    ]  # fmt: skip
+    rows = []
+    for arm, told in table["arms"].items():
+        costs = [told[place][name].get("mean") for place in ("chosen", "end") for name in ("step", "tokens", "seconds")]
+        rows.append([arm, *(_cost(cost) for cost in costs), _cost(told["peak_memory_mib"].get("mean"))])
+    return heads, rows
+
+
+def _methods(table: Table) -> tuple[list[str], Cells]:
+    rows = []
+    for arm, told in table["arms"].items():
+        own = ", ".join(f"{key} = {setting}" for key, setting in told["train"].items())
+        methods = ", ".join(told["methods"]) or "none (plain fine-tuning)"
+        rows.append([arm, f"`{methods}`", own or NONE, ", ".join(str(seed) for seed in told["seeds"])])
+    return ["arm", "methods", "own settings of train", "seeds"], rows
+
+
+def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:
+    """A mean with its interval, in the metric's unit: "61.2 [55.0, 67.4]"."""
+    known = number(mean.get("mean"))
+    if known is None:
+        return NONE
+    low, high = number(mean.get("low")), number(mean.get("high"))
+    text = _number(name, known, signed)
+    if low is None or high is None:
+        return text
+    return f"{text} [{_number(name, low, signed)}, {_number(name, high, signed)}]"
+
+
+def _number(name: str, known: float, signed: bool) -> str:
+    shown = f"{100 * known:{'+' if signed else ''}.1f}" if name in SHARES else f"{known:{'+' if signed else ''}.3f}"
+    return shown.replace("-", "\N{MINUS SIGN}")
+
+
+def _top(told: Mapping[str, Any]) -> str:
+    if not told.get("learned"):
+        return NONE
+    step = _cost(told["step"].get("mean"))
+    return f"{value('learned', told['learned'])} @ {step}; {value('retained', told['retained'])}"
+
+
+def _asked(table: Table, place: str) -> list[str]:
+    """The metrics that some arm has."""
+    return [name for name in HEADS if any("mean" in told[place][name] for told in table["arms"].values())]
+
+
+def _cost(cost: Any) -> str:
+    known = number(cost)
+    return NONE if known is None else decimal(known, 1) if known < 100 and known % 1 else count(known)

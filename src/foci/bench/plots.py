@@ -1,0 +1,119 @@
+"""Two figures of a suite, by matplotlib: learned against retained with the Pareto front, and learned over updates."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0b6fb3", "#c2500c", "#007f5c", "#a5478b", "#866900", "#57626d", "#b3243c", "#3d3d9e")
+MARKERS = "osD^vPX*"
+FORMATS = ("svg", "png")
+INK, FAINT, RULE = "#1c1b19", "#625e57", "#e0dcd3"
+
+Table = Mapping[str, Any]
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Numbers of the points that no other point beats in one direction without losing in the other, by rising x.
+
+    Higher is better in both. Of equal points the first is kept.
+
+    >>> pareto([(0.1, 0.9), (0.5, 0.5), (0.4, 0.4), (0.5, 0.3)])
+    [0, 1]
+    """
+    front: list[int] = []
+    for number in sorted(range(len(points)), key=lambda n: (-points[n][0], -points[n][1], n)):
+        if not front or points[number][1] > points[front[-1]][1]:
+            front.append(number)
+    return front[::-1]
+
+
+def draw(table: Table, folder: Path) -> list[Path]:
+    """Writes both figures as SVG and PNG; what was not asked is not drawn. Returns the SVG files."""
+    figures = {"learned_against_retained": against(table), "learned_over_updates": over_updates(table)}
+    written = []
+    for name, figure in figures.items():
+        for kind in FORMATS:
+            path = folder / f"{name}.{kind}"
+            path.unlink(missing_ok=True)
+            if figure is not None:
+                metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+                with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False}):
+                    figure.savefig(path, format=kind, metadata=metadata, dpi=160)
+        written += [folder / f"{name}.svg"] if figure is not None else []
+    return written
+
+
+def against(table: Table) -> Figure | None:
+    """Each arm's mean path from the untouched model; at its chosen point the intervals; their front."""
+    figure, axes = _figure("learned, % of answer tokens", "retained, % of what it knew")
+    spots: list[tuple[float, float]] = []
+    for number, (arm, told) in enumerate(table["arms"].items()):
+        look = _look(number)
+        line = [(p["learned"].get("mean"), p["retained"].get("mean")) for p in told["path"]]
+        line = [(x, y) for x, y in line if x is not None and y is not None]
+        x, y = told["chosen"]["learned"], told["chosen"]["retained"]
+        if not line or "mean" not in x or "mean" not in y:
+            continue
+        axes.plot([100 * a for a, _ in line], [100 * b for _, b in line], **look, markersize=3.5, alpha=0.75)
+        spot = (100 * x["mean"], 100 * y["mean"])
+        bars = {**look, "linestyle": "none", "markersize": 8, "capsize": 2, "elinewidth": 1}
+        axes.errorbar(*spot, xerr=_bar(x), yerr=_bar(y), **bars, label=arm)
+        spots.append(spot)
+    if not spots:
+        return None
+    untouched = tuple(100 * table["untouched"][name] for name in ("learned", "retained"))
+    axes.plot(*untouched, marker="x", color=INK, linestyle="none", label="untouched model")
+    front = [(x, y) for x, y in ([untouched, *spots][n] for n in pareto([untouched, *spots]))]
+    dashed: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": "--", "zorder": 1}
+    axes.plot([x for x, _ in front], [y for _, y in front], **dashed, label="Pareto front")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def over_updates(table: Table) -> Figure | None:
+    """Mean `learned` over updates, with its interval as a band."""
+    figure, axes = _figure("updates", "learned, % of answer tokens")
+    drawn = False
+    for number, (arm, told) in enumerate(table["arms"].items()):
+        known = [(p["step"], p["learned"]) for p in told["path"] if "mean" in p["learned"]]
+        if not known:
+            continue
+        drawn = True
+        steps = [step for step, _ in known]
+        axes.plot(steps, [100 * mean["mean"] for _, mean in known], **_look(number), markersize=3.5, label=arm)
+        if all(mean["low"] is not None for _, mean in known):
+            low, high = ([100 * mean[end] for _, mean in known] for end in ("low", "high"))
+            axes.fill_between(steps, low, high, color=COLOURS[number % len(COLOURS)], alpha=0.12, linewidth=0)
+    if not drawn:
+        return None
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(colors=FAINT, labelsize=9, length=0)
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(x, color=FAINT)
+    axes.set_ylabel(y, color=FAINT)
+    return figure, axes
+
+
+def _look(number: int) -> dict[str, Any]:
+    dash = ("-", (0, (5, 2)), (0, (1.5, 1.5)))[number // len(COLOURS) % 3]
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "linestyle": dash}
+
+
+def _bar(mean: Mapping[str, Any]) -> list[list[float]] | None:
+    """How far an interval reaches to both sides, in per cent."""
+    if mean["low"] is None:
+        return None
+    return [[100 * (mean["mean"] - mean["low"])], [100 * (mean["high"] - mean["mean"])]]

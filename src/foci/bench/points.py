@@ -1,0 +1,84 @@
+"""What a finished cell measured: one point per probed step, and the points that tables report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from foci.folder import ArmFolder, read_lines
+from foci.measure import HELD_OUT, scored
+from foci.probes import Answer, balanced, read_answers
+
+Point = dict[str, Any]
+"""step, tokens, seconds, and by name what was measured there (None where nothing was asked)."""
+
+METRICS = (
+    "learned", "retained", "total", "learned_nll", "retained_nll", "bits_per_byte", "corpus_bits_per_byte", "balanced",
+)  # fmt: skip
+"""`total` = learned + retained. NLL in nats per answer token; `balanced` = learned with all answers alike."""
+COSTS = ("step", "tokens", "seconds")
+
+
+def points(folder: ArmFolder) -> list[Point]:
+    """All probed steps of an arm, in order; step 0 is the untouched model."""
+    costs = {line["step"]: line for line in read_lines(folder.metrics)}
+    found = []
+    for line in sorted(read_lines(folder.texts), key=lambda line: int(line["step"])):
+        step = line["step"]
+        table = folder.probes(step)
+        spent = costs.get(step, {"tokens": 0, "seconds": 0.0})
+        found.append(
+            {
+                "step": step,
+                "tokens": spent["tokens"],
+                "seconds": spent["seconds"],
+                **measured(read_answers(table) if table.exists() else []),
+                "bits_per_byte": line["bits_per_byte"],
+                "corpus_bits_per_byte": line["corpus_bits_per_byte"],
+            }
+        )
+    return found
+
+
+def measured(answers: Sequence[Answer]) -> Point:
+    """The scores of one table of answers, of the reported probes and of the held-out ones."""
+    open_, held = scored(answers), [a for a in answers if a.probe_id.startswith(HELD_OUT)]
+    learn, retain = _of(open_, "learn"), _of(open_, "retain")
+    found = {
+        "learned": _mean([a.accuracy for a in learn]),
+        "retained": _mean([a.accuracy for a in retain]),
+        "learned_nll": _mean([a.nll for a in learn]),
+        "retained_nll": _mean([a.nll for a in retain]),
+        "balanced": balanced(learn, [a.accuracy for a in learn]) if learn else None,
+        "held_out_learned": _mean([a.accuracy for a in _of(held, "learn")]),
+        "held_out_retained": _mean([a.accuracy for a in _of(held, "retain")]),
+    }
+    return {**found, "total": _sum(found["learned"], found["retained"])}
+
+
+def chosen(path: Sequence[Point]) -> Point:
+    """The trained point with the highest learned + retained on held-out probes, the first of equals; else the end.
+
+    Where one role has no held-out probe (or the untouched model knew none to retain), the other decides alone.
+    """
+    trained = [point for point in path if point["step"] > 0]
+    known = [p for p in trained if p["held_out_learned"] is not None or p["held_out_retained"] is not None]
+    if not known:
+        return trained[-1]
+    return max(known, key=lambda p: ((p["held_out_learned"] or 0.0) + (p["held_out_retained"] or 0.0), -p["step"]))
+
+
+def top(path: Sequence[Point]) -> Point | None:
+    """The trained point with the highest `learned`, the first of equals: the published protocol, chosen on the test."""
+    known = [point for point in path if point["step"] > 0 and point["learned"] is not None]
+    return max(known, key=lambda p: (p["learned"], -p["step"])) if known else None
+
+
+def _of(answers: Sequence[Answer], role: str) -> list[Answer]:
+    return [a for a in answers if a.role == role and a.counted]
+
+
+def _mean(values: Sequence[int | float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b

@@ -1,0 +1,130 @@
+"""The table of a suite as data: per arm over seeds means, intervals and paired differences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from foci.arm import Start, plan_of
+from foci.bench.cells import Cell
+from foci.bench.config import MATCHED, Suite
+from foci.bench.points import COSTS, METRICS, Point, chosen, points, top
+from foci.bench.statistics import CONFIDENCE, Mean, difference, interval
+from foci.folder import RunFolder, read_json
+from foci.measure import HELD_OUT, scored
+from foci.probes import Answer, summarise
+
+PLACES = ("chosen", "end")
+"""The points of every cell that are compared: the one chosen on held-out probes, and the last."""
+TOP = ("learned", "retained", "total", "step")
+"""What is told of the top over epochs."""
+
+Measured = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""By arm and seed: {"path", "chosen", "end", "top", "peak_memory_mib"}."""
+
+
+def measure(cells: Sequence[Cell]) -> dict[str, dict[int, dict[str, Any]]]:
+    """What the finished cells measured."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for cell in cells:
+        folder = RunFolder(cell.run.output, 1).arm(cell.arm)
+        path = points(folder)
+        found.setdefault(cell.arm, {})[cell.seed] = {
+            "path": path,
+            "chosen": chosen(path),
+            "end": path[-1],
+            "top": top(path),
+            "peak_memory_mib": read_json(folder.result)["peak_memory_mib"],
+        }
+    return found
+
+
+def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failures: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that tables, plots and pages say. `failures`: reasons by the name of a cell."""
+    first = starts[suite.seeds[0]]
+    base = measured.get(suite.baseline or "", {})
+    return {
+        "name": suite.name,
+        "model": suite.model.name,
+        "seeds": list(suite.seeds),
+        "confidence": CONFIDENCE,
+        "match": suite.match,
+        "matched": MATCHED[suite.match],
+        "baseline": suite.baseline,
+        "chosen_on": chosen_on(first.answers),
+        "probed_every": suite.probes.every,
+        "questions": questions(first.answers),
+        "controls": summarise(scored(first.answers), scored(first.answers))["controls"],
+        "untouched": _untouched(measured),
+        "arms": {
+            arm: {
+                "methods": [repr(method) for method in plan_of(suite, arm).methods],
+                "train": dict(suite.overrides.get(arm, {})),
+                **_arm(by_seed, {} if arm == suite.baseline else base, suite.seeds),
+            }
+            for arm in suite.arms
+            if (by_seed := measured.get(arm))
+        },
+        "failures": dict(failures),
+    }
+
+
+def chosen_on(answers: Sequence[Answer]) -> str:
+    """What the chosen point was chosen on: `held_out`, `held_out_learn`, `held_out_retain` or `end`."""
+    held = [a for a in answers if a.probe_id.startswith(HELD_OUT) and a.counted]
+    roles = sorted({a.role for a in held})
+    return {0: "end", 2: "held_out"}.get(len(roles)) or f"held_out_{roles[0]}"
+
+
+def questions(answers: Sequence[Answer]) -> dict[str, int]:
+    """How many probes there are of each kind; `retain` are those that the untouched model answers."""
+    found = {"learn": 0, "retain": 0, "retain_asked": 0, "held_out_learn": 0, "held_out_retain": 0}
+    for answer in answers:
+        prefix = HELD_OUT.replace("/", "_") if answer.probe_id.startswith(HELD_OUT) else ""
+        found[f"{prefix}{answer.role}"] += answer.counted
+        found["retain_asked"] += answer.role == "retain" and not prefix
+    return found
+
+
+def _untouched(measured: Measured) -> dict[str, float | None]:
+    """The untouched model's scores. Over seeds only the sample of the corpus differs: its mean."""
+    by_seed = {seed: cell["path"][0] for cells in measured.values() for seed, cell in cells.items()}
+    found = {name: interval([point[name] for _, point in sorted(by_seed.items())]) for name in METRICS}
+    return {name: mean.mean if mean else None for name, mean in found.items()}
+
+
+def _arm(
+    by_seed: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """An arm's part of the table."""
+    there = [seed for seed in seeds if seed in by_seed]
+
+    def values(cells: Mapping[int, Mapping[str, Any]], place: str, name: str) -> list[int | float | None]:
+        return [(cells[seed][place] or {}).get(name) if seed in cells else None for seed in there]
+
+    found: dict[str, Any] = {"seeds": there}
+    for place in PLACES:
+        found[place] = {
+            name: _told(interval(values(by_seed, place, name)))
+            | {"difference": _told(difference(values(by_seed, place, name), values(base, place, name))) or None}
+            | {"values": values(by_seed, place, name)}
+            for name in (*METRICS, *COSTS)
+        }
+    found["top"] = {name: _told(interval(values(by_seed, "top", name))) for name in TOP}
+    found["peak_memory_mib"] = _told(interval([by_seed[seed]["peak_memory_mib"] for seed in there]))
+    found["path"] = _path([by_seed[seed]["path"] for seed in there])
+    return found
+
+
+def _told(mean: Mean | None) -> dict[str, Any]:
+    return {} if mean is None else asdict(mean)
+
+
+def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
+    """Means and intervals over seeds at every step that all seeds probed."""
+    steps = [{point["step"]: point for point in path} for path in paths]
+    common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
+    names = ("learned", "retained", "total", "bits_per_byte")
+    return [
+        {"step": step, **{name: _told(interval([by_step[step][name] for by_step in steps])) for name in names}}
+        for step in common
+    ]

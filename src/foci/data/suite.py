@@ -1,0 +1,239 @@
+"""What a suite's folder holds, whatever it was made from.
+
+    corpus.jsonl     the text to learn; `answer_spans` are characters [start, end) of what the probes ask
+    learn.jsonl      probes of what the corpus teaches
+    retain.jsonl     probes of what the model should know still
+    held_out.jsonl   probes of both roles that are in neither file: the point that is reported is chosen on them
+    units.jsonl      documents that no probe and no corpus line came from, to fit a method on (lama-ckl only)
+    suite.json       settings, checksums of what was read, what was used, what was left out and why
+
+A file that would be empty is not written (suite.json says why); the same settings give the same bytes.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import foci
+from foci.data.sources import Used
+from foci.probes.controls import balanced_majority, majority
+from foci.probes.probe import Probe
+
+CORPUS, LEARN, RETAIN, HELD_OUT, UNITS = (
+    f"{name}.jsonl" for name in ("corpus", "learn", "retain", "held_out", "units")
+)
+RECORD = "suite.json"
+
+Span = tuple[int, int]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text of the corpus and the characters [start, end) of what it teaches, ascending and disjoint."""
+
+    id: str
+    text: str
+    spans: tuple[Span, ...] = ()
+
+    def __post_init__(self) -> None:
+        end = 0
+        for span in self.spans:
+            if not end <= span[0] < span[1] <= len(self.text):
+                raise ValueError(
+                    f"document {self.id!r}: spans must be ascending, disjoint and within 0 to {len(self.text)}, "
+                    f"got {self.spans}"
+                )
+            end = span[1]
+
+
+class LeftOut:
+    """Counts what a converter did not use, and why."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, what: str, why: str, count: int = 1) -> None:
+        """`what` (such as "variant facts") was left out `count` times because of `why`; 0 leaves no trace."""
+        if count:
+            self._counts[what, why] += count
+
+    def records(self) -> list[dict[str, Any]]:
+        """What suite.json says: {"what", "why", "count"}, in the order of the first time."""
+        return [{"what": what, "why": why, "count": count} for (what, why), count in self._counts.items()]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a converter made. `settings` and `measured` go into suite.json as they are; `notes` are for people."""
+
+    name: str
+    settings: Mapping[str, Any]
+    sources: tuple[Used, ...]
+    documents: tuple[Document, ...] = ()
+    learn: tuple[Probe, ...] = ()
+    retain: tuple[Probe, ...] = ()
+    held_out: tuple[Probe, ...] = ()
+    units: tuple[Mapping[str, Any], ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+    notes: tuple[str, ...] = ()
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.learn:
+            raise ValueError(f"{self.name}: expected probes to learn, got none ({self._why()})")
+        for name, probes in {LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out}.items():
+            twice = [id for id, count in Counter(probe.id for probe in probes).items() if count > 1]
+            if twice:
+                raise ValueError(f"{self.name}: {name} would hold the id {twice[0]!r} twice; give every fact its own")
+
+    def _why(self) -> str:
+        reasons = [f"{r['count']} {r['what']} left out: {r['why']}" for r in self.left_out.records()]
+        return "; ".join(reasons) or "nothing was read"
+
+    def record(self) -> dict[str, Any]:
+        """What suite.json holds, but for the checksums of the written files."""
+        used = {CORPUS: self.documents, LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out}
+        notes = [*self.notes, *(_untested(source) for source in self.sources if not source.tested)]
+        return {
+            "suite": self.name,
+            "foci": foci.__version__,
+            "settings": dict(self.settings),
+            "sources": [asdict(source) for source in self.sources],
+            "used": {name: len(lines) for name, lines in {**used, UNITS: self.units}.items() if lines},
+            "left_out": self.left_out.records(),
+            "notes": notes,
+            "controls": {"majority": majority(self.learn), "balanced_majority": balanced_majority(self.learn)},
+            "measured": dict(self.measured),
+        }
+
+    def write(self, folder: Path) -> Path:
+        """Writes the suite's files into `folder` (made if missing) and takes an older suite's away; returns it.
+
+        Raises FileExistsError where such files are there that no suite.json speaks of.
+        """
+        contents = {name: text.encode("utf-8") for name, text in self._contents().items()}
+        sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in contents.items()}
+        contents[RECORD] = (json.dumps({**self.record(), "files": sums}, indent=2, ensure_ascii=False) + "\n").encode()
+        names = (CORPUS, LEARN, RETAIN, HELD_OUT, UNITS)
+        there = [name for name in names if (folder / name).exists()]
+        if there and not (folder / RECORD).is_file():
+            raise FileExistsError(
+                f"{folder} holds {there[0]} but no {RECORD}, so no suite wrote it; name another --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, raw in contents.items():
+            (folder / f"{name}.part").write_bytes(raw)
+        for name in contents:
+            (folder / f"{name}.part").replace(folder / name)
+        for name in set(there) - contents.keys():
+            (folder / name).unlink()
+        return folder
+
+    def _contents(self) -> dict[str, str]:
+        lines: dict[str, Iterable[Mapping[str, Any]]] = {
+            CORPUS: map(_document_line, self.documents),
+            LEARN: map(probe_line, self.learn),
+            RETAIN: map(probe_line, self.retain),
+            HELD_OUT: map(probe_line, self.held_out),
+            UNITS: self.units,
+        }
+        texts = {n: "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in some) for n, some in lines.items()}
+        return {name: text for name, text in texts.items() if text}
+
+
+def probe_line(probe: Probe) -> dict[str, Any]:
+    """A probe as a line of a probe file; what is empty is left out. `read_probes` gives the same probe back."""
+    line: dict[str, Any] = {"id": probe.id, "role": probe.role, "kind": probe.kind, "group": probe.group}
+    if probe.verbatim:
+        line |= {"text": probe.text, "answer": probe.answer, "answer_start": probe.span[0]}
+    else:
+        line |= {"prompt": probe.prompt, "answer": probe.answer, "suffix": probe.suffix}
+    line["aliases"] = list(probe.aliases)
+    return {key: value for key, value in line.items() if value or key == "prompt" or value == 0}
+
+
+def merged(documents: Iterable[Document]) -> tuple[Document, ...]:
+    """Documents of the same text become one (the first one's id) with the spans of all, overlapping ones joined."""
+    found: dict[str, Document] = {}
+    for document in documents:
+        first = found.get(document.text)
+        spans = (*first.spans, *document.spans) if first else document.spans
+        found[document.text] = Document(first.id if first else document.id, document.text, joined(spans))
+    return tuple(found.values())
+
+
+def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Ascending, disjoint spans that cover the same characters.
+
+    >>> joined([(5, 9), (0, 2), (7, 12)])
+    ((0, 2), (5, 12))
+    """
+    made: list[Span] = []
+    for start, end in sorted(spans):
+        if made and start < made[-1][1]:
+            made[-1] = (made[-1][0], max(end, made[-1][1]))
+        else:
+            made.append((start, end))
+    return tuple(made)
+
+
+def drawn(items: Sequence[Item], seed: int, id: Callable[[Item], str]) -> list[Item]:
+    """The items in an order that `seed` and each one's own id decide (SHA-256 of "seed/id", ascending).
+
+    Whether an item comes before another never depends on what else is there, nor on the order of a file.
+    """
+    return sorted(items, key=lambda item: hashlib.sha256(f"{seed}/{id(item)}".encode()).digest())
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """Settings of a suite whose probes are not chosen by a model's answers."""
+
+    @property
+    def held_out(self) -> int: ...
+
+    @property
+    def limit(self) -> int | None: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def check_splits(name: str, settings: Splits) -> None:
+    """Raises ValueError for a number of probes that cannot be."""
+    if settings.held_out < 0 or (settings.limit is not None and settings.limit < 1):
+        raise ValueError(
+            f"{name}: held_out must be at least 0 and limit at least 1, "
+            f"got {settings.held_out} and {settings.limit}; leave limit out for all probes"
+        )
+
+
+def parted(
+    probes: Sequence[Probe], settings: Splits, left_out: LeftOut, fact: Callable[[Probe], str] = lambda probe: probe.id
+) -> tuple[list[Probe], list[Probe]]:
+    """(reported, held out): about `held_out` probes drawn by seed, then at most `limit` of the others, in their order.
+
+    Probes of the same `fact` are on the same side. At most half of the probes are held out.
+    """
+    order = drawn(probes, settings.seed, fact)
+    count = min(settings.held_out, len(order) // 2)
+    while 0 < count < len(order) and fact(order[count]) == fact(order[count - 1]):
+        count -= 1
+    held, kept = order[:count], order[count:][: settings.limit]
+    if rest := len(order) - len(held) - len(kept):
+        left_out.add(f"{probes[0].role} probes", f"not drawn: limit is {settings.limit}", rest)
+    chosen = {probe.id for probe in held}, {probe.id for probe in kept}
+    return [p for p in probes if p.id in chosen[1]], [p for p in probes if p.id in chosen[0]]
+
+
+def _document_line(document: Document) -> dict[str, Any]:
+    return {"id": document.id, "text": document.text, "answer_spans": [list(span) for span in document.spans]}
+
+
+def _untested(source: Used) -> str:
+    return f"{source.file}: SHA-256 {source.sha256} is not that of a file this converter was tested on"

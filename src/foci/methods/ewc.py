@@ -1,0 +1,118 @@
+"""A pull to the start that is stronger where a weight mattered for old text: EWC (arXiv 1612.00796).
+
+The penalty (strength / 2) sum_i F_i (theta_i - theta0_i)^2 with the diagonal of the empirical Fisher information:
+F_i = mean over rows of (d log p(row) / d theta_i)^2, labels being the text's own tokens (not the model's draws).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from foci.corpus import read_corpus
+from foci.data import general_text_path
+from foci.focus import Context, HoldsWeights, Prepares, Row
+from foci.keeping import kept, rows_key
+from foci.losses import token_nll
+from foci.models import evaluating, fingerprint
+from foci.probes.forward import device_of, pad_id, padded
+
+
+def diagonal_fisher(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Mean over examples of the squared gradient of each example's NLL (nats), by the parameters' names.
+
+    `losses` gives one scalar per example; each is differentiated before the next is asked for.
+    """
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    count = 0
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for sums, gradient in zip(total.values(), gradients, strict=True):
+            if gradient is not None:
+                sums.addcmul_(gradient, gradient)
+        count += 1
+    if not count:
+        raise ValueError("the Fisher information needs at least one example, got none")
+    return {name: sums / count for name, sums in total.items()}
+
+
+def of_mean_one(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, divided by its mean over all elements. Raises ValueError where it is 0 or not finite."""
+    mean = float(sum(f.double().sum() for f in fisher.values())) / sum(f.numel() for f in fisher.values())
+    if not 0 < mean < float("inf"):
+        raise ValueError(f"the mean Fisher information is {mean}, expected finite and above 0; look at the retain text")
+    return {name: f / mean for name, f in fisher.items()}
+
+
+def held_parameters(model: PreTrainedModel, weights: Literal["all", "linear"]) -> dict[str, nn.Parameter]:
+    """All parameters, or the weights of linear layers but the head, which are those that adapters adapt."""
+    named = dict(model.named_parameters())
+    if weights == "all":
+        return named
+    head = model.get_output_embeddings()
+    linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    return {name: p for name, p in named.items() if name.removesuffix(".weight") in linear}
+
+
+@dataclass(frozen=True)
+class Ewc(HoldsWeights, Prepares):
+    """Pulls each weight back by learning rate * `strength` * its Fisher information (mean 1) of its distance.
+
+    `path` names the retain text (files as in `corpus.path`), None the general page of foci. `weights` "linear" is for
+    runs with an adapter: only what it adapts is held; "all" is for training all weights.
+    """
+
+    strength: float = 100.0
+    path: str | tuple[str, ...] | None = None
+    weights: Literal["all", "linear"] = "all"
+    pulls: Mapping[str, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength < float("inf"):
+            raise ValueError(f"ewc's strength is a finite number above 0, got {self.strength!r}; 100 is the default")
+        if self.weights not in ("all", "linear"):
+            raise ValueError(f"ewc's weights are 'all' or 'linear' (with an adapter), got {self.weights!r}")
+
+    def prepare(self, context: Context) -> tuple["Ewc", Sequence[Row]]:
+        """Computes the Fisher information of the untouched model, or reads what was kept. New rows stay as they are.
+
+        Raises ValueError where what was kept is of another model or text.
+        """
+        paths: str | tuple[str, ...] = str(general_text_path()) if self.path is None else self.path
+        longest = max(len(row) for row in context.rows)
+        old = read_corpus(paths, context.tokenizer, max_length=longest).rows
+        device = str(device_of(context.model))
+        fisher = kept(
+            context.folder / "fisher.safetensors",
+            {"model": fingerprint(context.model), "text": rows_key(old), "weights": self.weights},
+            lambda: self._fisher(context, old),
+            save_file,
+            lambda path: load_file(path, device=device),
+        )
+        online = copy(self)
+        object.__setattr__(online, "pulls", {name: self.strength * f for name, f in fisher.items()})
+        return online, context.rows
+
+    def pull(self, step: int) -> Mapping[str, Tensor]:
+        """Strength * Fisher information by parameter, at every update. Raises ValueError before `prepare` has run."""
+        if self.pulls is None:
+            raise ValueError(f"{self!r} has no Fisher information yet; train with what its prepare(context) returns")
+        return self.pulls
+
+    def _fisher(self, context: Context, old: Sequence[Row]) -> dict[str, Tensor]:
+        with evaluating(context.model), torch.autocast(device_of(context.model).type, enabled=False):
+            losses = _row_losses(context, old)
+            return of_mean_one(diagonal_fisher(held_parameters(context.model, self.weights), losses))
+
+
+def _row_losses(context: Context, rows: Sequence[Row]) -> Iterator[Tensor]:
+    """-log p(row) of each row in nats: the sum over its predicted tokens."""
+    device = device_of(context.model)
+    for row in rows:
+        yield token_nll(context.model, padded([row], pad_id(context.tokenizer), "right", device)).sum()

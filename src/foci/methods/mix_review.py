@@ -1,0 +1,55 @@
+"""Old text beside the new, less of it in every epoch: mix-review (arXiv 1910.07117).
+
+Replay whose ratio decays: much rehearsal at first, when the weights move most, and hardly any in the end.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+
+from numpy.random import Generator
+
+from foci.focus import Context, MixesRows, Prepares, Row
+from foci.rehearsal import Pool, pool_of
+
+
+def decayed(ratio: int | float, decay: int | float, epoch: int) -> float:
+    """Old rows per new row in an epoch, counted from 0: ratio * decay ** epoch.
+
+    >>> [round(decayed(4.0, 0.7, epoch), 3) for epoch in range(4)]
+    [4.0, 2.8, 1.96, 1.372]
+    """
+    return ratio * decay**epoch
+
+
+@dataclass(frozen=True)
+class MixReview(MixesRows, Prepares):
+    """Mixes ratio * decay^epoch old rows per new row into an epoch, from `path` or from the model's own samples.
+
+    `path` names text files or folders as `corpus.path` does; None draws `samples` texts from the untouched model.
+    """
+
+    ratio: float = 4.0
+    decay: float = 0.7
+    path: str | tuple[str, ...] | None = None
+    samples: int = 256
+    pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < float("inf") or not 0 < self.decay <= 1 or self.samples < 1:
+            raise ValueError(
+                f"mix_review expected ratio > 0, 0 < decay <= 1 and samples >= 1, got ratio {self.ratio}, "
+                f"decay {self.decay}, samples {self.samples}; the paper's are 4 and 0.7"
+            )
+
+    def prepare(self, context: Context) -> tuple["MixReview", Sequence[Row]]:
+        """Reads or draws the old rows; the new rows stay as they are."""
+        online = copy(self)
+        object.__setattr__(online, "pool", pool_of(context, self.path, self.samples))
+        return online, context.rows
+
+    def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
+        """The old rows of one epoch, counted from 0. Raises ValueError before `prepare` has run."""
+        if self.pool is None:
+            raise ValueError(f"{self!r} has no old rows yet; train with what its prepare(context) returns")
+        return self.pool.drawn(decayed(self.ratio, self.decay, epoch), rng)
