@@ -118,6 +118,18 @@ def test_resuming_from_any_step_ends_in_the_same_bits(tmp_path, mixed, grouped):
         assert_same(whole, again)
 
 
+@pytest.mark.parametrize("updates", [4, 6])
+def test_resuming_from_the_last_update_makes_no_further_one(tmp_path, updates):
+    """The Trainer by itself makes one more when max_steps ends inside an epoch (here of 3 updates)."""
+    settings = EVERY | {"max_steps": updates, "lr_scheduler_type": "constant"}
+    whole, losses = trained(tmp_path / "whole", small.rows(), start=model(), **settings)
+    assert len(losses) == updates
+    last = tmp_path / "whole" / f"step-{updates}"
+    again, rest = trained(tmp_path / "again", small.rows(), start=model(), resume=last, **settings)
+    assert rest == []
+    assert_same(whole, again)
+
+
 def test_true_resumes_from_the_newest_complete_checkpoint(tmp_path):
     whole, losses = trained(tmp_path, small.rows(), start=model(), **EVERY)
     last = max(checkpoint.step_of(p) for p in tmp_path.iterdir())

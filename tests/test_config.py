@@ -17,7 +17,7 @@ output: out/quickstart
 seed: 0
 model: {name: smollm2-135m, dtype: auto, trust_remote_code: false}
 corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text}
-probes: {learn: p.jsonl, retain: general, text: null, corpus_text: true, every: 10, batch_size: 32}
+probes: {learn: p.jsonl, retain: general, text: null, held_out: null, corpus_text: true, every: 10, batch_size: 32}
 adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0}
 train: {epochs: 4, steps: null, batch_size: 16, accumulation: 1, learning_rate: 1e-3, schedule: linear,
         warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0, checkpoint_every: 40, keep_checkpoints: 2,

@@ -140,7 +140,9 @@ class TrainConfig(_Section):
     warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the updates in which the rate rises from 0")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay (AdamW)")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to this L2 norm; 0 = never")
-    checkpoint_every: Count | None = Field(default=None, description="updates between checkpoints; null = a tenth of all")
+    checkpoint_every: Count | None = Field(
+        default=None, description="updates between checkpoints; null = a tenth of all"
+    )
     keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
     group_by_length: bool = Field(default=True, description="batches of rows of like length: less padding")
     copies: Count = Field(default=1, description="times each row is read per epoch; edits differ between copies")

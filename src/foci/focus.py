@@ -190,6 +190,9 @@ class MixesRows(ABC):
 class HoldsWeights(ABC):
     """Decides what pulls the weights back to where they started."""
 
+    def check(self, steps: int) -> None:  # noqa: B027
+        """Raises ValueError where this method cannot work in a run of so many updates."""
+
     @abstractmethod
     def pull(self, step: int) -> Mapping[str, int | float | Tensor]:
         """Strength: theta moves by -lr * strength * (theta - start).

@@ -55,12 +55,13 @@ class Anchor:
         held |= {_bare(a.split(".lora_A.")[0] + ".weight"): a for a, _ in self.pairs}
         numbers = {name: s for name, s in strengths.items() if not isinstance(s, Tensor)}
         tensors = {name: s for name, s in strengths.items() if isinstance(s, Tensor)}
-        if unknown := sorted((set(numbers) - known) | (set(tensors) - set(held))):
+        exist = {_bare(name) for name, _ in self.model.named_parameters()}
+        if unknown := sorted((set(numbers) - known) | (set(tensors) - exist)):
             raise ValueError(
-                f"pull names {unknown[:5]}, which the model does not train; it has blocks {sorted(known)} and "
-                f"{len(held)} held parameters such as {next(iter(held), 'none')}"
+                f"pull names {unknown[:5]}, which the model does not have; it has blocks {sorted(known)} and "
+                f"{len(exist)} parameters such as {next(iter(exist), 'none')}"
             )
-        return numbers, {held[name]: s for name, s in tensors.items()}
+        return numbers, {held[name]: s for name, s in tensors.items() if name in held}  # what is frozen stays anyway
 
     def _step(
         self, name: str, numbers: Mapping[str, float], tensors: Mapping[str, Tensor], rates: Mapping[str, float]
@@ -77,14 +78,26 @@ class Anchor:
             return rate * strength
         return (rate * (strength + tensors[name])).clamp(max=1.0)
 
+    def transposed(self, name_a: str) -> bool:
+        """Whether the adapted weight is stored as (in, out), as GPT-2's Conv1D does."""
+        return bool(getattr(self.model.get_submodule(name_a.split(".lora_A.", maxsplit=1)[0]), "fan_in_fan_out", False))
+
     def _gradients(self, name_a: str, name_b: str, scaling: float, step: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients by A and by B of half sum(step * (s B A - s B0 A0)^2); for a number without the product itself."""
+        """Steps of A and of B down half sum(step * (s B A - s B0 A0)^2); for a number without the product itself.
+
+        The curvature in A and B is s^2 (|A A^T| + |B^T B|): where step times curvature is over 1 the step is divided
+        by it, so that none jumps past the start.
+        """
         a, b = self.parameters[name_a], self.parameters[name_b]
         a0, b0 = self.start[name_a], self.start[name_b]
+        curvature = scaling**2 * (torch.linalg.matrix_norm(a @ a.T, 2) + torch.linalg.matrix_norm(b.T @ b, 2))
+        largest = step.max() if isinstance(step, Tensor) else step
+        factor = scaling**2 / (largest * curvature).clamp(min=1.0)
         if isinstance(step, Tensor):
-            pulled = step * scaling**2 * (b @ a - b0 @ a0)
+            weighed = step.T if self.transposed(name_a) else step
+            pulled = factor * weighed * (b @ a - b0 @ a0)
             return b.T @ pulled, pulled @ a.T
-        factor = step * scaling**2
+        factor = step * factor
         return factor * (b.T @ b @ a - b.T @ b0 @ a0), factor * (b @ (a @ a.T) - b0 @ (a0 @ a.T))
 
 
@@ -114,6 +127,10 @@ class HoldCallback(TrainerCallback):
     def __init__(self, holders: Sequence[HoldsWeights], anchor: Anchor):
         self.holders, self.anchor = holders, anchor
         self.rates: list[float] = []
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for holder in self.holders:
+            holder.check(state.max_steps)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

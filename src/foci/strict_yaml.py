@@ -38,7 +38,7 @@ class _Dumper(yaml.SafeDumper):
         for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *"+-.0123456789"}
     }
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
+    def ignore_aliases(self, data: object) -> bool:
         """True: a value that occurs twice is written twice."""
         return True
 

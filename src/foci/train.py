@@ -129,8 +129,6 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         args.num_train_epochs = 1  # one pass over all epochs; see MixedDataset
         return MixedDataset(new, self.plan, epochs)
 
-    # ---- the loss ----
-
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
@@ -217,8 +215,6 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             "Lower the learning rate, look at these rows, or train in float32"
         )
 
-    # ---- the optimiser ----
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser with one learning rate per block where the plan scales layers."""
         optimizer = super().create_optimizer(model)
@@ -232,8 +228,6 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             optimizer.param_groups[:] = groups
             optimizer.foci_scaled = True
         return optimizer
-
-    # ---- the run ----
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any) -> Any:
         """Trains under the plan; the model is as it was (but for its weights) when this returns or raises.
@@ -258,6 +252,12 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 stack.callback(self.remove_callback, callback)
             return super().train(resume_from_checkpoint=resume, **kwargs)
 
+    def _run_epoch(self, **epoch: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed from the last update, in the middle of an epoch
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**epoch)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         group = self.args.train_sampling_strategy == "group_by_length"
@@ -269,8 +269,6 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             return super()._get_train_sampler(train_dataset)
         args = self.args
         return OrderedSampler(sections, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group)
-
-    # ---- checkpoints ----
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging else super()._get_output_dir(trial)

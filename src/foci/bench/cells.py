@@ -105,7 +105,6 @@ def forget(cell: Cell) -> bool:
 def run_cell(cell: Cell, console: Console) -> None:
     """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.learn` raises."""
     _stage(cell)
-    _redo_last_updates(cell)
     learn(cell.run, resume=True, console=console)
     tidy(cell)
 
@@ -119,17 +118,6 @@ def tidy(cell: Cell) -> None:
             shutil.rmtree(path, ignore_errors=True)
     if not folder.report.exists():
         write_report([folder.path], folder.report)
-
-
-def _redo_last_updates(cell: Cell) -> None:
-    """Deletes the checkpoint of the last update of a torn cell.
-
-    Transformers' Trainer makes one update more when it resumes from the checkpoint of its last one (5.23, with
-    `max_steps` inside an epoch); from the checkpoint before, it ends where it should.
-    """
-    arm = RunFolder(cell.run.output, 1).arm(cell.arm)
-    if not arm.result.exists():
-        shutil.rmtree(arm.checkpoints / f"step-{cell.run.train.steps}", ignore_errors=True)
 
 
 def _stage(cell: Cell) -> None:

@@ -17,7 +17,8 @@ def mean(values: Sequence[Any]) -> float | None:
 
 def score(answers: Sequence[Answer], role: str) -> float | None:
     """Mean accuracy (share of answer tokens, 0..1) over the counted probes of a role; higher = better."""
-    return mean([a.get("accuracy") for a in answers if a.get("role") == role and a.get("counted", True)])
+    own = [a for a in answers if not str(a.get("probe_id", "")).startswith("held_out/")]
+    return mean([a.get("accuracy") for a in own if a.get("role") == role and a.get("counted", True)])
 
 
 def path(probings: Mapping[int, Sequence[Answer]], texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
