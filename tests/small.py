@@ -98,6 +98,17 @@ class LookAt(GuidesHeads):
 
 
 @dataclass(frozen=True)
+class LookTwoWays(GuidesHeads):
+    """Guides two heads of every layer to two patterns."""
+
+    def targets(self, layer: int) -> Mapping[int, Pattern]:
+        return {0: "previous", 2: "first"}
+
+    def strength(self, step: int) -> float:
+        return 0.5 if step < 2 else 0.2
+
+
+@dataclass(frozen=True)
 class Scaled(ScalesLayers):
     """Scales the blocks that are named."""
 

@@ -78,20 +78,20 @@ def test_a_signal_ends_it_in_good_order(whole, tmp_path):
 
 
 def test_side_by_side_gives_the_same_table_and_failures_say_why(stuff, tmp_path):
-    arms = {"plain": [], "oracle": ["oracle"], "ewc": ["ewc"]}  # with an adapter, ewc cannot hold all weights
+    arms = {"plain": [], "oracle": ["oracle"], "late": ["rec_adam"]}  # its t0 is beyond the end of the run
     one, two = (
         suites.suite(tmp_path, *stuff, output=str(tmp_path / name), arms=some, seeds=[0])
         for name, some in (("one", dict(list(arms.items())[:2])), ("two", arms))
     )
     table, console = bench(one, console=Console(file=io.StringIO())), Console(file=io.StringIO(), width=200)
-    with pytest.raises(ValueError, match=r"1 of 3 cells failed .ewc, seed 0: "):
+    with pytest.raises(ValueError, match=r"1 of 3 cells failed .late, seed 0: "):
         bench(two, workers=2, console=console)
     found = suites.json.loads((tmp_path / "two" / "table.json").read_text())
     assert suites.lasting(found["arms"]) == suites.lasting(table["arms"])
     said = console.file.getvalue()
     assert "oracle, seed 0: finished" in said
     assert "(3 of 3)" in said
-    assert "Traceback" in (tmp_path / "two" / "cells" / "ewc" / "seed-0.log").read_text()
+    assert "Traceback" in (tmp_path / "two" / "cells" / "late" / "seed-0.log").read_text()
 
 
 def test_processes_end_with_the_one_that_began_them(stuff, tmp_path):

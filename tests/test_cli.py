@@ -76,7 +76,7 @@ def test_learn_a_folder_of_texts(tmp_path, things, monkeypatch, capsys):
          "--model", things.model, "--out", "elsewhere"], capsys,
     )  # fmt: skip
     assert "reads 2 documents (2 rows, " in said
-    assert "1 files of unknown kind" in said
+    assert "1 file of unknown kind" in said
     assert (tmp_path / "elsewhere" / "model").is_dir()
 
 
@@ -206,7 +206,7 @@ def test_corpora_that_cannot_be_learned(tmp_path, short, capsys):
     assert "corpus.max_bad is 1.0%" in words
     assert (tmp_path / "out" / "quarantine.jsonl").read_text().count("\n") == 1
     said = runs.told(["learn", short, f"corpus.path={bad}", "corpus.max_bad=0.5"], capsys)
-    assert "1 bad lines in quarantine.jsonl" in said
+    assert "1 bad line in quarantine.jsonl" in said
 
 
 def test_probes_that_cannot_be_asked(tmp_path, short, capsys):

@@ -75,6 +75,16 @@ def test_where_keeps_positions_from_the_head(monkeypatch):
     torch.testing.assert_close(nll, losses.token_nll(model, b) * where)
 
 
+def test_hooks_of_the_head_see_only_what_counts():
+    model, b = tiny.build("llama"), batch()
+    where = torch.zeros_like(b.input_ids, dtype=torch.bool)
+    where[2, 5] = where[0, 2] = True
+    seen = []
+    model.lm_head.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    losses.token_nll(model, b, where)
+    assert seen == [(2, 32)]
+
+
 def test_slices_change_nothing(monkeypatch):
     """In float64, with 97 x 8 logits at a time: value and gradient of every parameter, soft-capping included.
 

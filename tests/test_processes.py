@@ -24,7 +24,7 @@ def test_two_processes_are_a_larger_batch(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     one, losses = trained(
-        tmp_path / "one", small.rows(12), [small.Column(), small.Dropped(), small.LookAt()], start=model(),
+        tmp_path / "one", small.rows(12), [small.Column(), small.Dropped(), small.LookTwoWays()], start=model(),
         per_device_train_batch_size=4, train_sampling_strategy="sequential", optim="sgd", learning_rate=0.1,
     )  # fmt: skip
     assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, abs=2e-6)

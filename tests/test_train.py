@@ -8,6 +8,7 @@ import torch
 import small
 import tiny
 from foci import FocusTrainer, Plan
+from foci.dataset import Collator
 from foci.focus import WeighsTokens
 from foci.losses import token_nll
 from foci.train import NonFinite
@@ -88,7 +89,7 @@ def test_scale_of_weights_does_not_matter(tmp_path):
 def test_edits_are_the_same_whatever_the_workers(tmp_path):
     a, la = trained(tmp_path / "a", small.rows(), [small.Dropped()], dataloader_num_workers=0)
     b, lb = trained(tmp_path / "b", small.rows(), [small.Dropped()], dataloader_num_workers=2)
-    plain, lp = trained(tmp_path / "c", small.rows())
+    _, lp = trained(tmp_path / "c", small.rows())
     assert la == lb
     assert la != lp
     assert_same(a, b)
@@ -256,6 +257,35 @@ def test_weights_of_another_shape_are_refused(tmp_path):
 def test_a_loss_that_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"label_smoothing_factor=0.1.*would do nothing"):
         trained(tmp_path, small.rows(), [small.Column()], label_smoothing_factor=0.1)
+
+
+@pytest.mark.parametrize(
+    ("methods", "changes", "words"),
+    [
+        ([small.Dropped()], {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}, "repeat the edits"),
+        ([], {"save_only_model": True}, "save_only_model=True"),
+    ],
+)
+def test_settings_that_would_break_a_law_are_refused(tmp_path, methods, changes, words):
+    with pytest.raises(ValueError, match=words):
+        trained(tmp_path, small.rows(), methods, **changes)
+
+
+def test_packed_batches_are_refused(tmp_path):
+    """Their positions restart inside a row; our loss would let tokens look across documents."""
+
+    def packed(rows):
+        made = Collator(tiny.PAD)(rows)
+        return made | {"position_ids": torch.arange(made["input_ids"].shape[1]).expand(made["input_ids"].shape)}
+
+    def train(methods):
+        FocusTrainer(
+            model(), arguments(tmp_path), plan=Plan(methods), train_dataset=small.rows(), data_collator=packed
+        ).train()
+
+    train([])
+    with pytest.raises(ValueError, match=r"this one also has \['position_ids'\].*packing"):
+        train([small.Column()])
 
 
 def test_evaluation_reads_rows(tmp_path):

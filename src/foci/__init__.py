@@ -2,6 +2,7 @@
 
 `foci learn` does it all from the command line; the same from Python, with weights on the tokens that matter:
 
+>>> import tempfile
 >>> from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 >>> from foci import FocusTrainer, Plan, Row, token_nll, Batch
 >>> from foci.methods.oracle import Oracle
@@ -11,7 +12,7 @@
 ...         Row("b", (1, 5, 8), columns={"answer": (0, 0, 1)})]
 >>> batch = Batch.of(rows, pad_id=0)
 >>> before = token_nll(model, batch)  # nats; that of token t stands at t
->>> arguments = TrainingArguments("/tmp/foci-doctest", num_train_epochs=20, learning_rate=0.05, save_strategy="no",
+>>> arguments = TrainingArguments(tempfile.mkdtemp(), num_train_epochs=20, learning_rate=0.05, save_strategy="no",
 ...                               report_to="none", disable_tqdm=True, use_cpu=True)
 >>> trainer = FocusTrainer(model, arguments, plan=Plan([Oracle()]), train_dataset=rows)
 >>> result = trainer.train()  # doctest: +ELLIPSIS

@@ -45,7 +45,7 @@ class Start:
 class Arm:
     """Trains and measures one arm; resumes where an earlier process stopped."""
 
-    def __init__(self, name: str, start: Start, folder: ArmFolder, console: Console, stop: Stop):
+    def __init__(self, name: str, start: Start, folder: ArmFolder, console: Console, stop: Stop) -> None:
         self.name, self.start, self.folder, self.console, self.stop = name, start, folder, console, stop
         self.plan = plan_of(start.run, name)
 
@@ -194,7 +194,7 @@ def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
     """The run file in the Trainer's words."""
     train = run.train
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
-    return TrainingArguments(
+    settings = TrainingArguments(
         output_dir=str(output),
         seed=run.seed,
         num_train_epochs=train.epochs or 1,
@@ -216,6 +216,9 @@ def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
     )
+    if settings.n_gpu > 1:
+        settings._n_gpu = 1  # a run uses one device
+    return settings
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
@@ -240,7 +243,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder
 class _replacing:  # noqa: N801
     """A folder written beside its place and renamed into it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path, self.part = path, path.with_name(f".{path.name}.part")
 
     def __enter__(self) -> Path:

@@ -113,6 +113,15 @@ class Guide:
     scales: Mapping[Pattern, float] = field(default_factory=dict)
     values: dict[tuple[int, str], Float[Tensor, ""]] = field(default_factory=dict)
 
+    def check_seen(self) -> None:
+        """Refuses a model in which a guided layer never called the attention that was watched."""
+        wanted = {(layer, pattern) for layer, heads in self.targets.items() for pattern in heads.values()}
+        if unseen := sorted(wanted - set(self.values)):
+            raise ValueError(
+                f"no attention was seen in guided layers {sorted({layer for layer, _ in unseen})}: they have none, "
+                "or do not call Transformers' attention interface; guide other layers"
+            )
+
     def loss(
         self, layer: int, query: Tensor, key: Tensor, visible: Tensor | None, options: Mapping[str, Any]
     ) -> Tensor:
@@ -171,7 +180,7 @@ def guided(model: nn.Module, guide: Guide) -> Iterator[Guide]:
 
 def _attention_of(model: nn.Module, name: str) -> Callable[..., Any]:
     """The attention function that the model runs under `name`; ValueError where it cannot be watched."""
-    if name in ALL_ATTENTION_FUNCTIONS.valid_keys():
+    if name in ("sdpa", NAME):
         return ALL_ATTENTION_FUNCTIONS[name]  # type: ignore[no-any-return]
     eager = getattr(sys.modules[type(model).__module__], "eager_attention_forward", None)
     if name != "eager" or eager is None:

@@ -49,7 +49,8 @@ def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
             raise DiskFull(
                 errno.ENOSPC,
                 f"the disk is full: checkpoint {final} did not fit ({written / 2**20:.0f} MiB written, "
-                f"{free / 2**20:.0f} MiB left); the last checkpoint is intact: {last or 'none yet'}. Free some space and resume",
+                f"{free / 2**20:.0f} MiB left); the last checkpoint is intact: {last or 'none yet'}. "
+                "Free some space and resume",
             ) from error
         raise
 

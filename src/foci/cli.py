@@ -14,7 +14,7 @@ from rich.text import Text
 
 from foci.config import Run, load_run
 from foci.data.commands import data_app
-from foci.stopping import Interrupted
+from foci.stopping import Interrupted, stoppable
 
 app = typer.Typer(
     help="Teach a language model new knowledge from a small corpus, and measure what it learned and forgot.",
@@ -176,11 +176,12 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app()  # tells what is wrong with flags, and exits, by itself
+        with stoppable():
+            app()  # tells what is wrong with flags, and exits, by itself
     except Interrupted as stop:
         print(f"foci: {stop}", file=sys.stderr)
         sys.exit(stop.code)
-    except (ValueError, OSError, ArithmeticError, TypeError) as error:
+    except (ValueError, OSError, ArithmeticError, TypeError, ImportError) as error:
         if os.environ.get("FOCI_TRACEBACK"):
             raise
         sys.exit(_told(error))
@@ -190,7 +191,7 @@ def _told(error: Exception) -> int:
     """Prints an error and returns the exit status: 2 for input that cannot work, 1 for a run that could not go on."""
     words = error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error)
     print(f"foci: {words}", file=sys.stderr)
-    return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError) else 1
+    return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError) else 1
 
 
 def _run(target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None) -> Run:
@@ -198,7 +199,7 @@ def _run(target: str | None, changes: list[str], corpus: list[str] | None, model
     if target is not None and "=" in target and not Path(target).exists():
         changes, target = [target, *changes], None
     if target is not None and _is_run(Path(target)):
-        flags = {"model.name": model, "output": out}
+        flags = {"model.name": model, "output": out, "corpus.path": corpus}
         run = load_run(target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)])
         if Path(target).is_dir() and out is None and run.output.resolve() != Path(target).resolve():
             raise ValueError(

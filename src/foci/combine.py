@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -76,6 +77,30 @@ def check_prepared(plan: Plan) -> None:
             raise TypeError(
                 f"{method!r} plays no role before its offline half has run; train with what its prepare(...) returns"
             )
+
+
+def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
+    """Refuses what a trainer would ignore, or what would break the plan's laws without a word."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process would split an update; set CUDA_VISIBLE_DEVICES to one of them, or "
+            "launch your own script with torchrun"
+        )
+    if plan.replaces_loss and (args.label_smoothing_factor or compute_loss_func is not None):
+        raise ValueError(
+            f"this plan brings its own loss, so label_smoothing_factor={args.label_smoothing_factor} and "
+            f"compute_loss_func={compute_loss_func} would do nothing; leave them out"
+        )
+    if plan.edits and args.dataloader_persistent_workers:
+        raise ValueError(
+            f"dataloader_persistent_workers={args.dataloader_persistent_workers} would repeat the edits of the first "
+            "epoch in every other; leave it out"
+        )
+    if args.save_only_model or args.load_best_model_at_end:
+        raise ValueError(
+            f"save_only_model={args.save_only_model} and load_best_model_at_end={args.load_best_model_at_end}: "
+            "checkpoints here are complete, for a resume in the same bits; leave both out and choose a step afterwards"
+        )
 
 
 def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:

@@ -38,6 +38,8 @@ def _row_of(item: Any, number: int) -> Row:
             f"row {number} of the training data must be a foci Row or a mapping with 'input_ids', got {item!r:.80}"
         )
     ids = tuple(int(i) for i in item["input_ids"])
+    if 0 in list(item.get("attention_mask", ())):
+        raise ValueError(f"row {number} of the training data holds padding (attention_mask has 0); give rows unpadded")
     skip = ("input_ids", "labels", "attention_mask")
     columns = {
         name: tuple(float(v) for v in values)
@@ -79,10 +81,12 @@ class EpochCallback(TrainerCallback):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self.sampler: OrderedSampler | None = None
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if isinstance(self.dataset, RowDataset):
-            self.dataset.set_epoch(int(state.epoch or 0))
+        for told in (self.dataset, self.sampler):
+            if isinstance(told, RowDataset | OrderedSampler):
+                told.set_epoch(int(state.epoch or 0))
 
 
 class MixedDataset(Dataset):
@@ -218,6 +222,26 @@ def pad_id(model: Any, tokenizer: Any) -> int:
             if isinstance(value, int):
                 return value
     return 0
+
+
+OURS = frozenset({"input_ids", "attention_mask", "labels", "columns", "row_ids", "weights"})
+"""What a micro-batch may hold for our own loss."""
+
+
+def are_ours(samples: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether micro-batches hold nothing but what `batch_of` reads."""
+    return all({"input_ids", "labels"} <= set(inputs) <= OURS for inputs in samples)
+
+
+def check_inputs(samples: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses micro-batches that our own loss would misread, such as packed rows with positions of their own."""
+    for inputs in samples:
+        foreign, missing = sorted(set(inputs) - OURS), sorted({"input_ids", "labels"} - set(inputs))
+        if foreign or missing:
+            raise ValueError(
+                f"a plan that weighs tokens or guides heads reads batches of {sorted(OURS)}; this one also has "
+                f"{foreign} and lacks {missing}. Turn packing and padding_free off, and give labels"
+            )
 
 
 def batch_of(inputs: Mapping[str, Any]) -> Batch:

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def converted(path: Path, label: str | None = None) -> Path:
     folder = cache_folder() / f"{label or path.stem}-{digest}-r{RECIPE}"
     if folder.is_dir():
         return folder
+    print(f"converting {path.name} to safetensors, once, in {folder} (half a minute)", file=sys.stderr, flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -256,6 +256,11 @@ class Plan:
             raise ValueError(f"normalise is 'update' or 'row', got {self.normalise!r}")
 
     @property
+    def replaces_loss(self) -> bool:
+        """Whether the plan needs another loss than a trainer's own mean over tokens."""
+        return bool(self.weighers or self.guides or self.normalise != "update")
+
+    @property
     def edits(self) -> list[EditsTokens]:
         return [m for m in self.methods if isinstance(m, EditsTokens)]
 

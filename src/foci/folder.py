@@ -27,7 +27,7 @@ MADE_FIRST = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl",
 class ArmFolder:
     """Where one arm keeps its files."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
@@ -61,7 +61,7 @@ class ArmFolder:
 class RunFolder:
     """Where a run keeps its files. A run with one arm keeps the arm's files beside its own."""
 
-    def __init__(self, path: Path, arms: int):
+    def __init__(self, path: Path, arms: int) -> None:
         self.path, self.single = path, arms == 1
         self.config = path / "run.yaml"
         self.rows = path / "rows.parquet"

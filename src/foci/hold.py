@@ -20,7 +20,7 @@ from foci.models import block_of, blocks
 class Anchor:
     """The trainable weights as they were, and the step back toward them."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.parameters = {name: p for name, p in model.named_parameters() if name in self.start}
@@ -124,7 +124,7 @@ def _adapter_pairs(model: nn.Module, start: Mapping[str, Tensor]) -> list[tuple[
 class HoldCallback(TrainerCallback):
     """Paces the optimiser's step and pulls after it, both by the number of updates done so far."""
 
-    def __init__(self, holders: Sequence[HoldsWeights], anchor: Anchor):
+    def __init__(self, holders: Sequence[HoldsWeights], anchor: Anchor) -> None:
         self.holders, self.anchor = holders, anchor
         self.rates: list[float] = []
 

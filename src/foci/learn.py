@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from foci import data, models
+from foci import __version__, data, models
 from foci.arm import Arm, Start, plan_of
 from foci.combine import block_scales, check_columns, head_targets
 from foci.config import Run
@@ -84,8 +84,8 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
     loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
     if run.corpus.max_length > loaded.max_length:
         raise ValueError(
-            f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} tokens; "
-            "lower corpus.max_length"
+            f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} "
+            "tokens; lower corpus.max_length"
         )
     try:
         corpus = read_corpus(
@@ -111,8 +111,9 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
     made = material(run, folder)
     counts = made.corpus.counts()
     console.print(
-        f"{run.model.name} reads {counts['documents']} documents ({counts['rows']} rows, {counts['tokens']:,} tokens)"
-        + "".join(f", {counts[k]} {w}" for k, w in _TOLD.items() if counts[k]),
+        f"{run.model.name} reads {_counted(counts['documents'], 'document')} ({_counted(counts['rows'], 'row')}, "
+        f"{counts['tokens']:,} tokens)"
+        + "".join(f", {_counted(counts[k], *words)}" for k, words in _TOLD.items() if counts[k]),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -133,10 +134,14 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
 
 
 _TOLD = {
-    "duplicates": "duplicates left out",
-    "quarantined": "bad lines in quarantine.jsonl",
-    "skipped": "files of unknown kind",
+    "duplicates": ("duplicate", "left out"),
+    "quarantined": ("bad line", "in quarantine.jsonl"),
+    "skipped": ("file", "of unknown kind left out"),
 }
+
+
+def _counted(count: int, noun: str, rest: str = "") -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)} {rest}".strip()
 
 
 def _probes(run: Run) -> list[Probe]:
@@ -179,8 +184,6 @@ def _questions(run: Run, rows: Sequence[Row], probes: Sequence[Probe], page: str
 
 def _head(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
     """What summary.json says beside the arms."""
-    from foci import __version__
-
     return {
         "foci": __version__,
         "name": run.name,

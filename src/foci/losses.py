@@ -29,21 +29,30 @@ def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
     What the head would have read is appended to the list that is yielded, (batch, seq, hidden); the model's
     logits come back with a last axis of 0. The model's own forward runs, so hooks of DDP and autocast hold.
     """
-    head = head_of(model).module
-    inputs: list[Tensor] = []
-
-    def keep(hidden: Tensor) -> Tensor:
-        inputs.append(hidden)
-        return hidden[..., :0]
-
-    had = head.__dict__.get("forward")
-    head.forward = keep
+    base, head = base_of(model), head_of(model).module
+    stand_in = _Keeper(head)
+    names = [name for name, module in base.named_modules(remove_duplicate=False) if module is head]
+    places = [(base.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+    for parent, leaf in places:
+        setattr(parent, leaf, stand_in)
     try:
-        yield inputs
+        yield stand_in.inputs
     finally:
-        del head.forward
-        if had is not None:
-            head.forward = had
+        for parent, leaf in places:
+            setattr(parent, leaf, head)
+
+
+class _Keeper(nn.Module):
+    """Stands where the LM head stood: keeps what the head would have read, gives logits of no token."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.inputs: list[Tensor] = []
+        object.__setattr__(self, "weight", getattr(head, "weight", None))  # some models look at its dtype
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.inputs.append(hidden)
+        return hidden[..., :0]
 
 
 def positions(attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:

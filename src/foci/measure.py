@@ -89,6 +89,12 @@ def row_nll(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence
     return [[None, *line[1 : len(row)]] for line, row in zip(nll, rows, strict=True)]
 
 
+def _words(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of every token; a special token's name where it stands for none."""
+    pairs = zip(row.input_ids, row.offsets, strict=True)
+    return [row.text[a:b] if b > a else str(tokenizer.convert_ids_to_tokens(i)) for i, (a, b) in pairs]
+
+
 def described(
     rows: Sequence[Row], plan: Plan, tokenizer: PreTrainedTokenizerBase,
     before: Sequence[Sequence[float | None]], after: Sequence[Sequence[float | None]],
@@ -105,7 +111,7 @@ def described(
         {
             "row_id": row.row_id,
             "source": row.source,
-            "tokens": [row.text[a:b] if b > a else tokenizer.convert_ids_to_tokens(i) for i, (a, b) in zip(row.input_ids, row.offsets, strict=True)],
+            "tokens": _words(row, tokenizer),
             "weights": [round(value, 6) for value in weights[n, : len(row)].tolist()],
             "nll_before": list(before[n]),
             "nll_after": list(after[n]),

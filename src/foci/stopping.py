@@ -15,7 +15,7 @@ class Interrupted(BaseException):
     No `Exception`, so that no library on the way takes it for a failure of its own and goes on.
     """
 
-    def __init__(self, signum: int, words: str = ""):
+    def __init__(self, signum: int, words: str = "") -> None:
         super().__init__(words or f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
 

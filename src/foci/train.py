@@ -23,6 +23,7 @@ from foci import checkpoint
 from foci.attention import Guide, guided, pattern_targets
 from foci.combine import (
     block_scales,
+    check_arguments,
     check_columns,
     check_prepared,
     frozen,
@@ -37,16 +38,18 @@ from foci.dataset import (
     OrderedSampler,
     RowDataset,
     Update,
+    are_ours,
     are_rows,
     as_rows,
     batch_of,
+    check_inputs,
     joined,
     pad_id,
 )
 from foci.focus import Batch, Plan, Row
 from foci.hold import Anchor, HoldCallback
 from foci.losses import token_nll, weighted_mean
-from foci.models import block_of
+from foci.models import block_of, evaluating
 
 EXTRAS = ("columns", "row_ids", "weights")
 """What our batches carry beside the model's own inputs."""
@@ -85,6 +88,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         self._staging: Path | None = None
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
+        self._anchor: Anchor | None = None
         self.update = Update()
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
@@ -99,24 +103,16 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
             )
         super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
-        self._refuse_what_would_be_ignored()
-        self.add_callback(EpochCallback(self.train_dataset))
+        check_arguments(self.plan, self.args, self.compute_loss_func)
+        self._epochs = EpochCallback(self.train_dataset)
+        self.add_callback(self._epochs)
         if self.replaces_loss:
             self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole update
 
     @property
     def replaces_loss(self) -> bool:
         """Whether the plan needs another loss than the Trainer's own."""
-        return bool(self.plan.weighers or self.plan.guides or self.plan.normalise != "update")
-
-    def _refuse_what_would_be_ignored(self) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(f"{self.args.n_gpu} GPUs in one process would split an update; launch with torchrun")
-        if self.replaces_loss and (self.args.label_smoothing_factor or self.compute_loss_func is not None):
-            raise ValueError(
-                f"this plan brings its own loss, so label_smoothing_factor={self.args.label_smoothing_factor} and "
-                f"compute_loss_func={self.compute_loss_func} would do nothing; leave them out"
-            )
+        return self.plan.replaces_loss
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.edits, seed=args.seed, copies=self.copies)
@@ -134,8 +130,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one update, and the sum of weights over all of them and all processes."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if not samples or "labels" not in samples[0]:
+        if not samples or not (self.replaces_loss or are_ours(samples)):
             return samples, items
+        check_inputs(samples)
         whole, split = joined([self._with_nll(batch_of(inputs)) for inputs in samples])
         weights = update_weights(self.plan, whole)
         self.update = Update.of(whole, weights, sum(inputs["input_ids"].numel() for inputs in samples))
@@ -155,11 +152,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not any("nll" in weigher.needs() for weigher in self.plan.weighers):
             return batch
         model = self.model_wrapped
-        training = model.training
-        model.eval()
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), evaluating(model), self.accelerator.autocast():
             nll = token_nll(model, batch.to(self.args.device))
-        model.train(training)
         return replace(batch, columns={**batch.columns, "nll": nll.to(batch.input_ids.device)})
 
     def _set_guides(self, whole: Batch) -> None:
@@ -167,7 +161,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         step = self.state.global_step
         for method, guide in zip(self.plan.guides, self._guides, strict=True):
             strength = method.strength(step)
-            for pattern in {p for heads in guide.targets.values() for p in heads.values()}:
+            for pattern in sorted({p for heads in guide.targets.values() for p in heads.values()}):
                 queries = pattern_targets(pattern, whole.attention_mask.bool())[1].sum()
                 total = self._summed(queries, self.args.device).clamp(min=1)
                 guide.scales = {**guide.scales, pattern: strength * self.args.world_size / float(total)}
@@ -197,13 +191,15 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         loss = super().training_step(model, inputs, num_items_in_batch)
         for guide in self._guides:
             guide.real = None
+            guide.check_seen()
         if not torch.isfinite(loss):
             raise self._non_finite("loss", float(loss), rows)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
-        if not math.isfinite(float(norm)):
+        scaled = getattr(self.accelerator, "scaler", None) is not None  # fp16: the scaler skips such an update itself
+        if norm is not None and not scaled and not math.isfinite(float(norm)):
             raise self._non_finite("gradient norm", float(norm), self.update.rows)
         return norm
 
@@ -248,7 +244,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
             if self.plan.holders:
-                self.add_callback(callback := HoldCallback(self.plan.holders, Anchor(self.model)))
+                self._anchor = self._anchor or Anchor(self.model)  # the start is that of the first call
+                self.add_callback(callback := HoldCallback(self.plan.holders, self._anchor))
                 stack.callback(self.remove_callback, callback)
             return super().train(resume_from_checkpoint=resume, **kwargs)
 
@@ -268,7 +265,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         else:
             return super()._get_train_sampler(train_dataset)
         args = self.args
-        return OrderedSampler(sections, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group)
+        self._epochs.sampler = OrderedSampler(
+            sections, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group
+        )
+        return self._epochs.sampler
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging else super()._get_output_dir(trial)

@@ -16,7 +16,7 @@ from foci.stopping import Stop
 class Clock:
     """Seconds of training; what happens while it is paused does not count."""
 
-    def __init__(self, seconds: float = 0.0):
+    def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.mark = seconds, time.perf_counter()
 
     def read(self) -> float:
@@ -34,7 +34,7 @@ class Clock:
 class Metrics(TrainerCallback):
     """One line of metrics.jsonl per update."""
 
-    def __init__(self, folder: ArmFolder, trainer: Any, last: dict[str, Any]):
+    def __init__(self, folder: ArmFolder, trainer: Any, last: dict[str, Any]) -> None:
         self.folder, self.trainer = folder, trainer
         self.tokens: int = last.get("tokens", 0)
         self.clock = Clock(last.get("seconds", 0.0))
@@ -74,7 +74,7 @@ class Metrics(TrainerCallback):
 class Probing(TrainerCallback):
     """Asks the questions every so many updates (not after the last: that is asked when training is over)."""
 
-    def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock):
+    def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock) -> None:
         self.every, self.ask, self.clock = every, ask, clock
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -86,7 +86,7 @@ class Probing(TrainerCallback):
 class Saving(TrainerCallback):
     """A checkpoint every so many updates (None: ten in all) and before a stop that somebody asked for."""
 
-    def __init__(self, every: int | None, stop: Stop):
+    def __init__(self, every: int | None, stop: Stop) -> None:
         self.every, self.stop = every, stop
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -100,7 +100,7 @@ class Saving(TrainerCallback):
 class Display(TrainerCallback):
     """A live line on a terminal; about ten plain lines elsewhere."""
 
-    def __init__(self, console: Console, arm: str):
+    def __init__(self, console: Console, arm: str) -> None:
         self.console, self.arm, self.said = console, arm, ""
         self.progress: Progress | None = None
         self.clock = Clock()

@@ -1,8 +1,8 @@
 """Data that comes with foci and data that foci makes.
 
 `general_facts.jsonl` (short general facts to retain), `general_text.md` (a page of general prose) and
-`biography_pools.json` and `biography_asides.json` (what fictional people are made of) were written for this project and stand under
-its licence, Apache-2.0. Nothing in them is copied from another data set.
+`biography_pools.json` and `biography_asides.json` (what fictional people are made of) were written for this
+project and stand under its licence, Apache-2.0. Nothing in them is copied from another data set.
 """
 
 from importlib.resources import files
