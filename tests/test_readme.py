@@ -1,6 +1,7 @@
 """The generated parts of the README are what the code says."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ def test_readme_is_up_to_date():
     spec.loader.exec_module(made)
     text = readme.read_text(encoding="utf-8")
     assert made.generated(text) == text, "run: make readme"
+
+
+def test_no_number_is_missing():
+    assert not re.findall(r"\b(?:DEMO|BENCH)_[A-Z]+", (ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 def test_every_method_has_a_card():
