@@ -21,7 +21,7 @@ from foci.models import Head, base_of, head_of
 SLICE_ELEMENTS = 3 * 2**22
 """Logits held at a time, 48 MiB in float32; half as many again in half precision, 36 MiB.
 
-Both are over 32 MiB, up to which glibc keeps freed memory to itself: float32 slices of 32 MiB took three to five
+Both are over 32 MiB, up to which glibc may keep freed memory to itself: float32 slices of 32 MiB took three to five
 times the peak memory of these (LOG.md).
 """
 
