@@ -1,5 +1,6 @@
 """EWC: the Fisher information of two parameters by hand, and what it holds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_ewc_sums_the_gradients_of_whole_rows_one_row_at_a_time(old_text, tmp_pa
     assert set(online.pull(0)) == set(dict(made.model.named_parameters()))
     assert all(p.grad is None for p in made.model.parameters())
     assert repr(online) == repr(Ewc(strength=2.0, path=old_text))
+
+
+def test_the_fisher_information_is_the_mean_over_so_many_rows_as_the_seed_draws(old_text, tmp_path):
+    def squares(rows: int, seed: int) -> torch.Tensor:
+        made = replace(context(tmp_path / f"{rows}-{seed}"), seed=seed)
+        return Ewc(path=old_text, rows=rows).prepare(made)[0].pull(0)["model.layers.1.mlp.up_proj.weight"]
+
+    whole = squares(100, 0)
+    assert torch.equal(whole, squares(99, 0))
+    assert not torch.equal(whole, squares(1, 0))
+    assert any(not torch.equal(squares(1, 0), squares(1, seed)) for seed in (1, 2, 3))
+    with pytest.raises(ValueError, match="rows, of old text, are at least 1, got 0"):
+        Ewc(rows=0)
 
 
 def test_the_fisher_information_is_found_again_and_refused_when_stale(old_text, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from foci.corpus import read_corpus
 from foci.data import general_text_path
+from foci.data.suite import drawn
 from foci.focus import Context, HoldsWeights, Prepares, Row
 from foci.keeping import kept, rows_key
 from foci.losses import token_nll
@@ -64,18 +65,22 @@ def held_parameters(model: PreTrainedModel, weights: Literal["all", "linear"]) -
 class Ewc(HoldsWeights, Prepares):
     """Pulls each weight back by learning rate * `strength` * its Fisher information (mean 1) of its distance.
 
-    `path` names the retain text (files as in `corpus.path`), None the general page of foci. `weights` "linear" is for
-    runs with an adapter: only what it adapts is held; "all" is for training all weights.
+    `path` names the retain text (files as in `corpus.path`), None the general page of foci; the information is the mean
+    over at most `rows` of its rows, which the seed draws. `weights` "linear" is for runs with an adapter: only what it
+    adapts is held; "all" is for training all weights.
     """
 
     strength: float = 100.0
     path: str | tuple[str, ...] | None = None
+    rows: int = 256
     weights: Literal["all", "linear"] = "all"
     pulls: Mapping[str, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.strength < float("inf"):
             raise ValueError(f"ewc's strength is a finite number above 0, got {self.strength!r}; 100 is the default")
+        if self.rows < 1:
+            raise ValueError(f"ewc's rows, of old text, are at least 1, got {self.rows!r}; 256 is the default")
         if self.weights not in ("all", "linear"):
             raise ValueError(f"ewc's weights are 'all' or 'linear' (with an adapter), got {self.weights!r}")
 
@@ -86,7 +91,8 @@ class Ewc(HoldsWeights, Prepares):
         """
         paths: str | tuple[str, ...] = str(general_text_path()) if self.path is None else self.path
         longest = max(len(row) for row in context.rows)
-        old = read_corpus(paths, context.tokenizer, max_length=longest).rows
+        found = read_corpus(paths, context.tokenizer, max_length=longest).rows
+        old = drawn(found, context.seed, lambda row: row.row_id)[: self.rows]
         device = str(device_of(context.model))
         fisher = kept(
             context.folder / "fisher.safetensors",
