@@ -86,7 +86,7 @@ def test_what_was_kept_is_used_again_and_refused_when_stale(tmp_path, monkeypatc
     assert Replay(samples=3).prepare(made)[0].pool == first
     with pytest.raises(ValueError, match=r"own_samples.parquet is stale.*\(samples: 3 then, 4 now\)"):
         Replay(samples=4).prepare(made)
-    with pytest.raises(ValueError, match=r"stale.*longest: 8 then, 5 now"):
+    with pytest.raises(ValueError, match=r"stale.*length: 8 then, 5 now"):
         Replay(samples=3).prepare(context(tmp_path, rows=new_rows(length=5)))
     with pytest.raises(ValueError, match=r"stale.*seed: 2 then, 3 now"):
         Replay(samples=3).prepare(context(tmp_path, seed=3))
@@ -95,6 +95,12 @@ def test_what_was_kept_is_used_again_and_refused_when_stale(tmp_path, monkeypatc
 
 
 # --- the model's own samples ---
+
+
+def test_samples_are_as_long_as_new_rows_are_on_average(tmp_path):
+    rows = [*new_rows(3, length=4), *(replace(row, row_id=f"long{row.row_id}") for row in new_rows(1, length=9))]
+    pool = Replay(samples=40).prepare(context(tmp_path, rows=rows))[0].pool  # (3 * 4 + 9) / 4 = 5.25
+    assert max(len(row) for row in pool.rows) == 6
 
 
 def test_samples_begin_with_the_start_token_and_end_with_eos():
