@@ -4,18 +4,25 @@ Nothing here lists architectures. Names are read by the words they use, and `che
 run the model on 8 tokens: an architecture that foci would misread is refused by name.
 """
 
+import hashlib
+import json
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from foci.k_adapter import KAdapterModel
+
+LanguageModel: TypeAlias = PreTrainedModel | PeftModel | KAdapterModel
+"""A Transformers model, bare or with an adapter."""
 UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
 
 # The words that model code uses for its parts, after the containers a part may stand in.
@@ -26,15 +33,23 @@ _PARTS = {
     "embeddings": "embed_tokens embed_in embed_positions wte wpe word_embeddings word_embeddings_layernorm "
     "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm",
     "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm",
+    "adapter": "k_adapter",
     "head": "lm_head embed_out output",
 }
+_LAYER_PARTS = {
+    "attention": "self_attn attn attention self_attention cross_attn linear_attn",
+    "mlp": "mlp feed_forward ffn block_sparse_moe",
+}
+_NORM = re.compile(r"norm|^ln_")
+_LAYER_PART = {word: part for part, words in _LAYER_PARTS.items() for word in words.split()}
 _BLOCK = {word: block for block, words in _PARTS.items() for word in words.split()}
 
 
 def block_of(parameter_name: str) -> str:
-    """The block a parameter belongs to: "embeddings", "layers.<n>" (from 0), "norm" (the last one) or "head".
+    """The block a parameter is in: "embeddings", "layers.<n>" (from 0), "norm" (the last one), "adapter" or "head".
 
-    Takes names of the model or of its PEFT wrapper. A head tied to the embeddings has no name of its own in
+    Takes names of the model or of its PEFT wrapper, whose adapters stand in the layers they adapt; "adapter" is a
+    K-Adapter, which stands before the head. A head tied to the embeddings has no name of its own in
     `named_parameters()`: it is "embeddings".
 
     >>> block_of("base_model.model.transformer.h.11.attn.c_attn.lora_A.default.weight")
@@ -53,16 +68,43 @@ def block_of(parameter_name: str) -> str:
     return block
 
 
+def part_of(parameter_name: str) -> str:
+    """The block of a parameter, a layer split into "layers.<n>.attention", "layers.<n>.mlp" and "layers.<n>.norm".
+
+    Norms inside the attention (of queries and keys) are the attention's. ValueError for a part with another name.
+
+    >>> part_of("model.layers.3.self_attn.q_norm.weight"), part_of("transformer.h.0.ln_1.bias")
+    ('layers.3.attention', 'layers.0.norm')
+    """
+    block, layer = block_of(parameter_name), _LAYER.match(parameter_name)
+    if layer is None:
+        return block
+    word = parameter_name[layer.end() :].partition(".")[0]
+    part = "norm" if _NORM.search(word) else _LAYER_PART.get(word)
+    if part is None:
+        raise ValueError(
+            f"no part of {block} is known for the parameter {parameter_name!r}: expected a norm or one of "
+            f"{', '.join(_LAYER_PART)}; take whole layers as blocks"
+        )
+    return f"{block}.{part}"
+
+
 def blocks(model: nn.Module) -> list[str]:
-    """The blocks a model has, in depth order: embeddings, layers.0 ..., norm, and head unless tied."""
+    """The blocks a model has, in depth order: embeddings, layers.0 ..., norm, adapter if any, and head unless tied."""
     have = {block_of(name) for name, _ in model.named_parameters()}
     layers = sorted((b for b in have if b.startswith("layers.")), key=lambda b: int(b.removeprefix("layers.")))
-    return [b for b in ("embeddings", *layers, "norm", "head") if b in have]
+    return [b for b in ("embeddings", *layers, "norm", "adapter", "head") if b in have]
 
 
 def layer_count(model: nn.Module) -> int:
     """How many transformer layers a model has."""
     return sum(block.startswith("layers.") for block in blocks(model))
+
+
+def layer_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules of a model's transformer layers, in depth order."""
+    found = {block_of(f"{name}."): module for name, module in model.named_modules() if _LAYER.fullmatch(f"{name}.")}
+    return [found[f"layers.{number}"] for number in range(len(found))]
 
 
 @dataclass(frozen=True)
@@ -79,14 +121,14 @@ class Head:
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
 
 
-def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The Transformers model itself, out of DDP's and PEFT's wrappers (adapters stay in place)."""
-    if not isinstance(model, PreTrainedModel | PeftModel):
+def base_of(model: LanguageModel) -> PreTrainedModel:
+    """The Transformers model itself, out of the wrappers of DDP and of adapters (which stay in place)."""
+    if not isinstance(model, LanguageModel):
         return base_of(model.module)
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
 
 
-def head_of(model: PreTrainedModel | PeftModel) -> Head:
+def head_of(model: LanguageModel) -> Head:
     """The LM head with what its architecture does to the logits; `check_head` proves it right."""
     base = base_of(model)
     module = base.get_output_embeddings()
@@ -112,7 +154,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _probe_ids(model: PreTrainedModel) -> Tensor:
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Inside, eval mode for all but the layers that checkpoint their activations in training, which go on doing so."""
+    checkpointing = [m for m in model.modules() if m.training and getattr(m, "gradient_checkpointing", False)]
+    with evaluating(model):
+        for module in checkpointing:
+            module.training = True
+        yield
+
+
+def probe_ids(model: PreTrainedModel) -> Int[Tensor, "one seq"]:
+    """One row of 8 tokens from all over the vocabulary, to run an unknown architecture on."""
     table = model.get_input_embeddings().weight
     return torch.linspace(0, table.shape[0] - 1, 8, device=table.device).long()[None]
 
@@ -129,7 +182,7 @@ def _equal(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> bool:
     return float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
 
 
-def check_head(model: PreTrainedModel | PeftModel) -> None:
+def check_head(model: LanguageModel) -> None:
     """Refuses, by name, an architecture whose logits are not `head_of(model).logits(hidden)`.
 
     `hidden` is what enters the head in a forward pass over 8 tokens, within 1e-4
@@ -139,7 +192,7 @@ def check_head(model: PreTrainedModel | PeftModel) -> None:
     head, seen = head_of(model), list[Tensor]()
     hook = head.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
     try:
-        theirs = _logits(base, _probe_ids(base))
+        theirs = _logits(base, probe_ids(base))
     finally:
         hook.remove()
     if len(seen) == 1:
@@ -154,10 +207,10 @@ def check_head(model: PreTrainedModel | PeftModel) -> None:
     )
 
 
-def check_causal(model: PreTrainedModel | PeftModel) -> None:
+def check_causal(model: LanguageModel) -> None:
     """Refuses, by name, a model whose logits at a token depend on a later token."""
     base = base_of(model)
-    ids = _probe_ids(base)
+    ids = probe_ids(base)
     other = ids.clone()
     other[0, -1] = ids[0, 1]
     before, after = _logits(base, ids)[:, :-1], _logits(base, other)[:, :-1]
@@ -168,8 +221,24 @@ def check_causal(model: PreTrainedModel | PeftModel) -> None:
         )
 
 
-def max_length(model: PreTrainedModel | PeftModel) -> int:
+def max_length(model: LanguageModel) -> int:
     """Tokens the model was made for, prompt and answer together; `UNLIMITED` if it states none."""
     config = base_of(model).config.get_text_config()
     stated = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     return next((int(value) for value in stated if value), UNLIMITED)
+
+
+_NOT_THE_MODEL = re.compile(r"^(_.*|transformers_version|architectures|(torch_)?dtype|use_cache)$")
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """16 hex digits of sha256 over the configuration and every byte of every weight (adapters too).
+
+    The same after saving and loading; names of files, versions and attention implementations do not count.
+    """
+    fields = {k: v for k, v in base_of(model).config.to_dict().items() if not _NOT_THE_MODEL.match(k)}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.named_parameters()):  # tied weights once
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -12,11 +12,12 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments, set_seed
+from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 from foci import checkpoint, memory, models
+from foci.adapters import save_k_adapter
 from foci.config import Run
 from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
@@ -181,13 +182,12 @@ def load(start: Start) -> models.Loaded:
     return loaded
 
 
-def learner(run: Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+def learner(run: Run, model: models.LanguageModel) -> models.LanguageModel:
     """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free."""
     set_seed(run.seed)
     if run.adapter is None:
         return model
-    adapter = run.adapter
-    return models.add_adapter(model, models.Adapter(adapter.type, adapter.r, adapter.alpha, adapter.dropout))
+    return models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
 
 
 def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
@@ -222,9 +222,18 @@ def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
-    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights."""
+    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights.
+
+    A K-Adapter has no place in a Transformers model, so there is no model/, which would lose what was learned; its
+    adapter/ (with the tokenizer) is for `models.load`.
+    """
     trained = folder.model
     logging.disable_progress_bar()
+    if isinstance(model, models.KAdapterModel):
+        with _replacing(folder.adapter) as part:
+            save_k_adapter(model, part, base)
+            tokenizer.save_pretrained(part)
+        return checkpoint.sha256(folder.adapter / "adapter_model.safetensors")
     if isinstance(model, PeftModel):
         trained = folder.adapter
         for settings in model.peft_config.values():

@@ -121,6 +121,14 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
             if not 0 <= factor < float("inf"):
                 raise ValueError(f"{scaler!r} scales block {name} by {factor}; expected a finite number of at least 0")
             scales[name] *= factor
+    trained = {block_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for scaler in plan.scalers:
+        scaled = {name for name in names if scaler.scale(name) != 1}
+        if scaled and not scaled & trained:
+            raise ValueError(
+                f"{scaler!r} scales blocks {sorted(scaled)}, none of which trains: only {sorted(trained)} do; scale "
+                "one of these, or train with another adapter"
+            )
     if plan.scalers and not any(p.requires_grad and scales[block_of(n)] for n, p in model.named_parameters()):
         raise ValueError(f"{plan.scalers} freeze every block that could be trained: {scales}; leave one moving")
     return scales
@@ -142,6 +150,7 @@ def frozen(model: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
 def head_targets(plan: Plan, model: nn.Module, scales: Mapping[str, float]) -> list[dict[int, dict[int, Pattern]]]:
     """Per guide, {layer: {head: pattern}}. Refuses a guide of no head, and guided heads in frozen layers."""
     every = []
+    trained = {block_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     for guide in plan.guides:
         targets = {n: dict(guide.targets(n)) for n in range(layer_count(model))}
         targets = {n: heads for n, heads in targets.items() if heads}
@@ -150,5 +159,10 @@ def head_targets(plan: Plan, model: nn.Module, scales: Mapping[str, float]) -> l
         still = [n for n in targets if not scales[f"layers.{n}"]]
         if still:
             raise ValueError(f"{guide!r} guides heads in layers {still}, which are frozen; thaw them or guide others")
+        if not {"embeddings", *(f"layers.{n}" for n in range(max(targets) + 1))} & trained:
+            raise ValueError(
+                f"{guide!r} guides heads in layers {sorted(targets)}, which nothing that trains can change: only "
+                f"{sorted(trained)} train; train with another adapter, or drop the guide"
+            )
         every.append(targets)
     return every

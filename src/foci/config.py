@@ -13,35 +13,29 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
     field_serializer,
-    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from foci import strict_yaml
+from foci.adapter_config import AdapterConfig, Count, Section
 from foci.run_file import arm_name, as_method, as_methods, as_path, as_paths, explain, home, override
 from foci.words import shown
 
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, BeforeValidator(home), Field(min_length=1)]
 PathTexts = Annotated[tuple[Text, ...], BeforeValidator(as_paths), Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
 ArmName = Annotated[str, AfterValidator(arm_name)]
 MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method)]
 """A method in a run file, `"oracle"` or `{"oracle": {"floor": 0.1}}`; `foci.methods.build` makes the object."""
 Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model that learns."""
 
     name: PathText = Field(
@@ -55,7 +49,7 @@ class ModelConfig(_Section):
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
 
-class CorpusConfig(_Section):
+class CorpusConfig(Section):
     """The text to learn."""
 
     path: PathTexts = Field(
@@ -70,7 +64,7 @@ class CorpusConfig(_Section):
         return path[0] if len(path) == 1 else list(path)
 
 
-class ProbesConfig(_Section):
+class ProbesConfig(Section):
     """The questions that measure what was learned and what was forgotten."""
 
     learn: PathText | None = Field(default=None, description="probe file (.jsonl) on what the corpus says; null = none")
@@ -93,39 +87,7 @@ class ProbesConfig(_Section):
     batch_size: Count = Field(default=32, description="probes per forward pass; changes speed, not answers")
 
 
-class AdapterConfig(_Section):
-    """An adapter on all linear layers but embedding and head; `adapter: null` trains all weights instead."""
-
-    type: Literal["lora", "rslora", "dora", "osf"] = Field(
-        default="lora",
-        description="lora; rslora (scaled by alpha / sqrt(r)); dora (learns norms too); osf (smaller half of the SVD)",
-    )
-    r: Count = Field(default=16, description="rank of the adapter (not of osf)")
-    alpha: float = Field(
-        default=32.0, gt=0, description="LoRA's alpha; the adapter's output is scaled by alpha / r (not osf's)"
-    )
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training (not of osf)"
-    )
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _no_corda(cls, value: Any) -> Any:
-        if value == "corda":
-            raise ValueError(
-                "corda needs a pass over text before training and moves base weights into the adapter, so that the "
-                "saved adapter does not fit the untouched model; use lora, rslora, dora or osf"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _osf_has_no_rank(self) -> "AdapterConfig":
-        if self.type == "osf" and (self.r, self.alpha, self.dropout) != (16, 32.0, 0.0):
-            raise ValueError("osf has no r, alpha or dropout (half of the singular directions train); leave them out")
-        return self
-
-
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """The optimisation. One update = `batch_size * accumulation` rows on each process."""
 
     epochs: Count | None = Field(default=4, description="passes over the corpus; exactly one of epochs and steps")
@@ -168,7 +130,7 @@ class TrainConfig(_Section):
         return self
 
 
-class Run(_Section):
+class Run(Section):
     """One run: a model, a corpus, probes, and arms that differ only in their methods."""
 
     name: Text = Field(default="", description="what tables call the run; default: the corpus' name")
@@ -227,7 +189,7 @@ class Run(_Section):
         return _validated(raw, overrides, places, "command line", Run)
 
 
-RunType = TypeVar("RunType", bound=Run)
+RunType = TypeVar("RunType", bound=Section)
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
@@ -257,12 +219,12 @@ def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> Run
     return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), kind)
 
 
-def dump_run(run: Run) -> str:
+def dump_run(run: Section) -> str:
     """The resolved run as YAML, defaults written out; `load_run` reads the same run back."""
     return strict_yaml.dump(run.model_dump(mode="json"))
 
 
-def fields(kind: type[Run] = Run) -> dict[str, FieldInfo]:
+def fields(kind: type[Section] = Run) -> dict[str, FieldInfo]:
     """Every key of a run file by its dotted name, in order: `.description`, `.default`, `.annotation`.
 
     >>> fields()["train.accumulation"].description

@@ -61,6 +61,11 @@ class Anchor:
                 f"pull names {unknown[:5]}, which the model does not have; it has blocks {sorted(known)} and "
                 f"{len(exist)} parameters such as {next(iter(exist), 'none')}"
             )
+        if tensors and not held.keys() & tensors:
+            raise ValueError(
+                f"pull holds {len(tensors)} parameters such as {next(iter(tensors))}, none of which trains (the first "
+                f"that does is {next(iter(self.start), 'none')}); train with another adapter, or drop the method"
+            )
         return numbers, {held[name]: s for name, s in tensors.items() if name in held}  # what is frozen stays anyway
 
     def _step(
