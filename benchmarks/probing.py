@@ -1,18 +1,26 @@
-"""Probing SmolLM2 on 200 general facts: in batches, the head only at answers, beside one by one with all logits."""
+"""Probing SmolLM2 on 1000 LAMA facts: in batches, the head only at answers, beside one by one with all logits.
+
+The facts are those of LAMA-ckl where its published files are (../shared/data/lama_ckl beside the repository), else
+foci's own general facts; the row says which.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.side_by_side import Result, in_turns
 from foci import data, models
+from foci.data import lama_ckl
+from foci.data.suite import LeftOut
 from foci.probes import Probe, answer, read_probes
 from foci.probes.encode import encode
 
 GOAL = 0.5
-PROBES = 200
+PROBES, QUICK = 1000, 40
+PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "lama_ckl"
 TOLERANCE = 1e-3
 """Nats per token between two orders of float32 sums."""
 
@@ -29,7 +37,8 @@ class Said:
 def run(quick: bool = False) -> list[Result]:
     """Raises AssertionError unless both ways give the same answers."""
     loaded = models.load("smollm2-135m")
-    probes = spread(read_probes(data.general_facts_path(), "retain"), 40 if quick else PROBES)
+    known, name = facts()
+    probes = spread(known, min(QUICK if quick else PROBES, len(known)))
     said: dict[str, list[Said]] = {}
 
     def ours() -> None:
@@ -42,10 +51,19 @@ def run(quick: bool = False) -> list[Result]:
     seconds = in_turns({"foci": ours, "rival": theirs}, repeats=2, warmup=0 if quick else 1)
     worst = assert_same(said["foci"], said["rival"])
     note = f"the same first choices; NLL within {worst:.0e} nats"
-    what = f"probing, {len(probes)} general facts, SmolLM2-135M, float32"
+    what = f"probing, {len(probes)} {name}, SmolLM2-135M, float32"
     return [
         Result.of(what, "s", seconds["foci"], seconds["rival"], rival="one by one, all logits", goal=GOAL, note=note)
     ]
+
+
+def facts() -> tuple[list[Probe], str]:
+    """The probes there are, and their name in the row."""
+    files = [PUBLISHED / name for name in lama_ckl.FILES]
+    if not all(file.is_file() for file in files):
+        return read_probes(data.general_facts_path(), "retain"), "of foci's own general facts (no LAMA-ckl here)"
+    found = lama_ckl.read_facts(files, LeftOut())
+    return [fact.probe("learn" if fact.variant else "retain") for fact in found], "LAMA-ckl facts"
 
 
 def spread(probes: Sequence[Probe], count: int) -> list[Probe]:

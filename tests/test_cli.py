@@ -141,7 +141,10 @@ def test_methods_are_listed_with_their_settings(capsys):
 
 def test_data_biographies(tmp_path, capsys):
     said = runs.told(["data", "biographies", "--out", tmp_path / "people", "--people", 3, "--texts", 2], capsys)
-    assert f"6 texts and 30 probes in {tmp_path / 'people'}" in said
+    assert re.search(r"corpus\.jsonl +6 ", said)
+    assert re.search(r"learn\.jsonl +30 ", said)
+    assert f"suite: {tmp_path / 'people'}" in said
+    assert json.loads((tmp_path / "people" / "suite.json").read_text())["settings"]["people"] == 3
     assert len((tmp_path / "people" / "corpus.jsonl").read_text().splitlines()) == 6
     assert len((tmp_path / "people" / "learn.jsonl").read_text().splitlines()) == 30
 

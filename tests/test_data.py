@@ -10,6 +10,7 @@ import pytest
 
 from foci.data import biographies, general_facts_path, general_text, general_text_path
 from foci.data.biographies import FIELDS, SENTENCES, Biographies, generate, people, write
+from foci.probes import read_probes
 
 LAYOUTS = [
     Biographies(),
@@ -166,13 +167,14 @@ def test_the_same_settings_give_the_same_bytes_everywhere(tmp_path):
     first = write(settings, tmp_path / "a" / "deep")
     random.seed(2)
     second = write(settings, tmp_path / "b")
-    names = ["biographies.json", "corpus.jsonl", "learn.jsonl"]
-    assert sorted(p.name for p in first.iterdir()) == names
+    names = ["corpus.jsonl", "learn.jsonl"]
+    assert sorted(p.name for p in first.iterdir()) == [*names, "suite.json"]
     contents = [(first / name).read_bytes() for name in names]
     assert contents == [(second / name).read_bytes() for name in names]
+    assert (first / "suite.json").read_bytes() == (second / "suite.json").read_bytes()
     assert (
         hashlib.sha256(b"".join(contents)).hexdigest()
-        == "bc82cf966b794bd48389e691af6d9168c605c441a2b82f2c21d3570e24b7e665"
+        == "ccd7f9db0559a2e1c912985cc7646287d41377fc2159f2263b1f1e163d6dfe19"
     )
 
 
@@ -182,9 +184,36 @@ def test_written_files_are_what_was_generated(tmp_path):
     documents, probes = generate(settings)
     for name, records in (("corpus.jsonl", documents), ("learn.jsonl", probes)):
         assert [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()] == records
-    record = json.loads((tmp_path / "biographies.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "suite.json").read_text(encoding="utf-8"))
+    assert record["suite"] == "biographies"
     assert Biographies(**record["settings"]) == settings
-    assert (record["documents"], record["probes"]) == (6, 30)
+    assert record["used"] == {"corpus.jsonl": 6, "learn.jsonl": 30}
+    assert (record["sources"], record["left_out"]) == ([], [])
+    for name, digest in record["files"].items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    assert record["files"].keys() == record["used"].keys()
+    assert record["controls"]["majority"] == pytest.approx(1 / 3)  # three people, three values a field
+
+
+def test_written_probes_are_read_back(tmp_path):
+    write(Biographies(people=2, texts=1), tmp_path)
+    _, probes = generate(Biographies(people=2, texts=1))
+    read = read_probes(tmp_path / "learn.jsonl", "learn")
+    assert [(p.id, p.kind, p.prompt, p.answer, p.group) for p in read] == [
+        (p["id"], p["kind"], p["prompt"], p["answer"], p["group"]) for p in probes
+    ]
+
+
+def test_biographies_with_the_older_record_are_replaced_and_nothing_else_is(tmp_path):
+    for name in ("corpus.jsonl", "learn.jsonl", "biographies.json", "notes.txt"):
+        (tmp_path / name).write_text("an older file")
+    write(Biographies(people=2, texts=1), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus.jsonl", "learn.jsonl", "notes.txt", "suite.json"]
+    assert "an older file" not in (tmp_path / "corpus.jsonl").read_text()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "corpus.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"no suite\.json"):
+        write(Biographies(people=2, texts=1), tmp_path / "mine")
 
 
 @pytest.mark.parametrize(

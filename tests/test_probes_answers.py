@@ -11,7 +11,8 @@ import tiny
 from foci.probes import Probe, answer
 from foci.probes.encode import encode, encode_prompts
 from foci.probes.forward import answering
-from foci.probes.qa import exact_match, f1, generate, normalise, token_limits
+from foci.probes.qa import generate, token_limits
+from foci.probes.scoring import exact_match, f1, normalise
 
 CITIES = ("Paris", "Bern", "1999", "the town of Bern")
 PROMPTS = ("The capital of France is", "She was born in the town of", "in", "She works as a painter and was")

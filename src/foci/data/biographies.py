@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from foci.data import biography_asides_path, biography_pools_path
+from foci.data import suite as suites
+from foci.data.suite import Suite
+from foci.probes import probe as questions
 
+NAME = "biographies"
 FIELDS = ("date", "city", "university", "major", "company")
 """The five fields in their fixed order; a probe's group is its field."""
 
@@ -186,35 +190,33 @@ def generate(settings: Biographies) -> tuple[list[Document], list[Probe]]:
         documents += _documents(person, id, settings)
         for field in FIELDS:
             for kind, prompts in (("cloze", CLOZES), ("qa", QUESTIONS)):
+                asked, value = prompts[field].format(name=person.name), person.values[field]
                 probes.append(
-                    Probe(
-                        id=f"{id}/{field}/{kind}",
-                        role="learn",
-                        kind=kind,
-                        group=field,
-                        prompt=prompts[field].format(name=person.name),
-                        answer=person.values[field],
-                    )
+                    Probe(id=f"{id}/{field}/{kind}", role="learn", kind=kind, group=field, prompt=asked, answer=value)
                 )
     return documents, probes
 
 
-def write(settings: Biographies, folder: Path) -> Path:
-    """Writes `corpus.jsonl`, `learn.jsonl` and `biographies.json` (the settings and counts) into `folder`.
-
-    The folder is made if it is missing; the three files are replaced. Returns the folder.
-    """
+def suite(settings: Biographies) -> Suite:
+    """The biographies as a suite: nothing to retain and nothing held out, and no file was read."""
     documents, probes = generate(settings)
-    record = {"settings": asdict(settings), "documents": len(documents), "probes": len(probes)}
-    contents = {
-        "corpus.jsonl": _lines(documents),
-        "learn.jsonl": _lines(probes),
-        "biographies.json": json.dumps(record, indent=2) + "\n",
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (folder / name).write_bytes(content.encode("utf-8"))
-    return folder
+    texts = [suites.Document(d["id"], d["text"], tuple((a, b) for a, b in d["answer_spans"])) for d in documents]
+    learn = tuple(questions.Probe(**probe) for probe in probes)  # type: ignore[arg-type]
+    notes = ("nothing to retain: probe with probes.retain=general",)
+    return Suite(NAME, asdict(settings), sources=(), documents=tuple(texts), learn=learn, notes=notes)
+
+
+def write(settings: Biographies, folder: Path) -> Path:
+    """Writes `corpus.jsonl`, `learn.jsonl` and `suite.json` into `folder` (made if missing) and returns it.
+
+    Replaces an older suite, also one that a biographies.json stands for (the record's name before suite.json).
+    """
+    made, old = suite(settings), folder / "biographies.json"
+    if old.is_file() and not (folder / suites.RECORD).exists():
+        for name in (suites.CORPUS, suites.LEARN):
+            (folder / name).unlink(missing_ok=True)
+        old.unlink()
+    return made.write(folder)
 
 
 def _documents(person: Person, id: str, settings: Biographies) -> list[Document]:
@@ -291,7 +293,3 @@ def _endless(pool: Sequence[str], rng: random.Random) -> Iterator[str]:
 def _shuffled(pool: Sequence[str], rng: random.Random) -> list[str]:
     """The pool in random order, from `random()` alone: the one method whose numbers Python keeps for good."""
     return [value for _, value in sorted((rng.random(), value) for value in pool)]
-
-
-def _lines(records: Sequence[Document] | Sequence[Probe]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -23,9 +23,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the suite; default: ou
 
 @data_app.command()
 def biographies(
-    out: Annotated[Path, typer.Option(help="Folder to write corpus.jsonl and learn.jsonl to.")] = Path(
-        "out/biographies"
-    ),
+    out: Out = None,
     people: Annotated[int, typer.Option(help="Number of people.")] = 24,
     texts: Annotated[int, typer.Option(help="Texts per person.")] = 4,
     templates: Annotated[int, typer.Option(help="Wordings per field that the corpus uses.")] = 6,
@@ -38,11 +36,10 @@ def biographies(
     seed: Annotated[int, typer.Option(help="Decides who the people are.")] = 0,
 ) -> None:
     """Make biographies of people who do not exist, with probes in wordings that the texts do not use."""
-    from foci.data.biographies import Biographies, write
+    from foci.data.biographies import Biographies, suite
 
     settings = Biographies(people, texts, templates, order, names, distance, asides, seed)  # type: ignore[arg-type]
-    folder = write(settings, out)
-    Console().print(f"{people * texts} texts and {people * 10} probes in {folder}", highlight=False, soft_wrap=True)
+    _write(suite(settings), out)
 
 
 @data_app.command("lama-ckl")

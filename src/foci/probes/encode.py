@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from foci.focus import Row
+from foci.probes import scoring
 from foci.probes.probe import Probe
 
 
@@ -17,7 +18,7 @@ def encode(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[
     """
     rows = []
     for probe, (ids, offsets) in zip(probes, tokens([p.text for p in probes], tokenizer), strict=True):
-        marks = _marks(probe, offsets)
+        marks = scoring.marks(probe.text, probe.span, offsets)
         if not any(marks):
             raise ValueError(
                 f"probe {probe.id!r}: the tokenizer gives no token for the answer {probe.answer!r}; "
@@ -82,9 +83,3 @@ def tokens(
         (tuple(ids), tuple((int(start), int(end)) for start, end in offsets))
         for ids, offsets in zip(made["input_ids"], made["offset_mapping"], strict=True)
     ]
-
-
-def _marks(probe: Probe, offsets: Sequence[tuple[int, int]]) -> list[bool]:
-    """For every token: does it overlap the answer in something that is not white space?"""
-    text, (first, last) = probe.text, probe.span
-    return [bool(text[max(start, first) : min(end, last)].strip()) for start, end in offsets]

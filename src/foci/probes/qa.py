@@ -1,8 +1,5 @@
-"""Question answering: greedy generation, and exact match and F1 as SQuAD defines them (arXiv 1606.05250)."""
+"""Question answering: greedy generation, a batch at a time."""
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
@@ -16,41 +13,7 @@ from foci.models import base_of, head_of
 from foci.probes.encode import tokens
 from foci.probes.forward import buckets, check_fits, device_of, pad_id, padded
 from foci.probes.probe import Probe
-
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
-def normalise(text: str) -> str:
-    """Lower case, without punctuation, articles and superfluous white space (SQuAD's evaluation, v1.1).
-
-    >>> normalise("The  U.S. dollar, a currency!")
-    'us dollar currency'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def exact_match(predicted: str, answers: Sequence[str]) -> float:
-    """1.0 where the prediction equals one of the answers after `normalise`, else 0.0."""
-    return float(normalise(predicted) in {normalise(answer) for answer in answers})
-
-
-def f1(predicted: str, answers: Sequence[str]) -> float:
-    """The best F1 of words in common over the answers, 0 to 1.
-
-    Where one side has no word left after `normalise`: 1.0 if both have none, else 0.0.
-
-    >>> f1("in the city of Bern", ["Bern"])  # precision 1/4, recall 1
-    0.4
-    """
-    return max(_f1(normalise(predicted).split(), normalise(answer).split()) for answer in answers)
-
-
-def _f1(predicted: list[str], truth: list[str]) -> float:
-    if not predicted or not truth:
-        return float(predicted == truth)
-    common = sum((Counter(predicted) & Counter(truth)).values())
-    return 2 * common / (len(predicted) + len(truth))
+from foci.probes.scoring import first_line
 
 
 def token_limits(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -108,7 +71,7 @@ def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: Batch, 
             ended = token in stop or len(said[row]) == limits[row]
             if ended or "\n" in tokenizer.decode(said[row], skip_special_tokens=True).lstrip():
                 running.discard(row)
-    return [_first_line(tokenizer.decode(line, skip_special_tokens=True)) for line in said]
+    return [first_line(tokenizer.decode(line, skip_special_tokens=True)) for line in said]
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -119,7 +82,3 @@ def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozense
         token = getattr(settings, "eos_token_id", None)
         found.update(token if isinstance(token, list | tuple) else [] if token is None else [token])
     return frozenset(found)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n")[0].strip()
