@@ -79,6 +79,17 @@ def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hi
     return captured[0]
 
 
+def logits_nll(logits: Float[Tensor, "*axes vocab"], targets: Int[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """-log p(target) in nats, at least float32.
+
+    >>> logits_nll(torch.tensor([[0.0, 0.0], [0.0, -100.0]]), torch.tensor([1, 0]))
+    tensor([0.6931, 0.0000])
+    """
+    half = logits.dtype in (torch.bfloat16, torch.float16)
+    nll = F.cross_entropy((logits.float() if half else logits).flatten(0, -2), targets.flatten(), reduction="none")
+    return nll.view(targets.shape)
+
+
 def head_nll(
     head: Head, hidden: Float[Tensor, "token hidden"], targets: Int[Tensor, " token"]
 ) -> Float[Tensor, " token"]:
@@ -90,9 +101,7 @@ def head_nll(
     """
 
     def nll(hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = head.logits(hidden)
-        half = logits.dtype in (torch.bfloat16, torch.float16)
-        return F.cross_entropy(logits.float() if half else logits, targets, reduction="none")
+        return logits_nll(head.logits(hidden), targets)
 
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype

@@ -1,0 +1,167 @@
+"""Gradient norms of every example and block: time beside one backward pass per example, memory beside torch.func.
+
+64 spans of 1 to 4 tokens at the end of rows of 12 to 32 tokens, all weights, float32. The peak of each way is measured
+in a process of its own, time in turns in one process.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
+from foci import models
+from foci.focus import Batch, Row
+from foci.gradnorm import block_norms
+from foci.losses import token_nll, vocabulary
+
+TIME_GOAL, MEMORY_GOAL = 0.5, 0.2
+SPANS = 64
+MEMORY_EXAMPLES, MEMORY_TOKENS = 32, 32
+TOLERANCE = 1e-4
+"""Relative, of every norm: both ways sum in float32, in another order."""
+
+
+def run(quick: bool = False) -> list[Result]:
+    """Time of SmolLM2 (left out when quick) and of a small model, and the small model's memory."""
+    small = ("small Llama, 5.3 M parameters", small_llama())
+    settings = [small] if quick else [("SmolLM2-135M", models.load("smollm2-135m", device="cpu").model), small]
+    return [*(compare(name, model, turns=2 if quick else 4) for name, model in settings), memory()]
+
+
+def small_llama() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    config._attn_implementation = "eager"  # vmap runs SDPA on a CPU row by row
+    return LlamaForCausalLM(config).eval()
+
+
+def spans(size: int) -> tuple[list[Row], list[int]]:
+    """Random rows and the length of the span at the end of each."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(12, 33, (SPANS,), generator=generator).tolist()
+    rows = [
+        Row(f"span-{n}", tuple(torch.randint(2, size, (length,), generator=generator).tolist()))
+        for n, length in enumerate(lengths)
+    ]
+    return rows, torch.randint(1, 5, (SPANS,), generator=generator).tolist()
+
+
+def batch_of(rows: list[Row], ends: list[int]) -> tuple[Batch, Tensor]:
+    """The rows in one batch, and where their spans are."""
+    batch = Batch.of(rows, 0)
+    mask = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+    for n, (row, end) in enumerate(zip(rows, ends, strict=True)):
+        mask[n, len(row) - end : len(row)] = True
+    return batch, mask
+
+
+def compare(name: str, model: PreTrainedModel, turns: int) -> Result:
+    """Raises AssertionError unless both ways find the same norms to `TOLERANCE`."""
+    rows, ends = spans(vocabulary(models.head_of(model)))
+    together = batch_of(rows, ends)
+    apart = [batch_of([row], [end]) for row, end in zip(rows, ends, strict=True)]
+    worst = difference(block_norms(model, *together), one_by_one(model, apart))
+    sides: dict[str, Callable[[], object]] = {
+        "foci": partial(block_norms, model, *together),
+        "rival": partial(one_by_one, model, apart),
+    }
+    seconds = in_turns(sides, repeats=turns, warmup=0)
+    return Result.of(
+        f"gradient norms of {SPANS} spans, every block: {name}", "s", seconds["foci"], seconds["rival"],
+        rival="one backward pass per example", goal=TIME_GOAL, note=f"norms within {worst:.1e}, relative",
+    )  # fmt: skip
+
+
+def one_by_one(model: PreTrainedModel, apart: list[tuple[Batch, Tensor]]) -> dict[str, Tensor]:
+    """Each example alone, without padding; only the span reaches the LM head."""
+    found: dict[str, list[Tensor]] = {}
+    for batch, mask in apart:
+        model.zero_grad(set_to_none=True)
+        (token_nll(model, batch, mask).sum() / mask.sum()).backward()
+        squares: dict[str, Tensor] = {}
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            block = models.block_of(name)
+            squares[block] = squares.get(block, torch.zeros(())) + p.grad.square().sum()
+        for block, square in squares.items():
+            found.setdefault(block, []).append(square.sqrt())
+    model.zero_grad(set_to_none=True)
+    return {block: torch.stack(norms) for block, norms in found.items()}
+
+
+def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest relative difference of two ways' norms; AssertionError beyond `TOLERANCE`."""
+    assert set(ours) == set(theirs), f"other blocks: {sorted(set(ours) ^ set(theirs))}"
+    worst = max(float(((ours[block] - theirs[block]) / theirs[block]).abs().max()) for block in theirs)
+    assert worst <= TOLERANCE, f"norms differ by {worst:.1e}, expected at most {TOLERANCE}"
+    return worst
+
+
+def memory() -> Result:
+    """Extra peak memory; raises AssertionError unless both ways find the same norms to `TOLERANCE`."""
+    model, ids = small_llama(), memory_ids()
+    worst = difference(together(model, ids), per_example(model, ids))
+    peaks = {way: peak_of(way) for way in WAYS}
+    return Result.of(
+        f"extra peak memory of gradient norms: small Llama, {MEMORY_EXAMPLES} x {MEMORY_TOKENS}", "MiB",
+        [peaks["foci"]], [peaks["torch.func"]], rival="torch.func per-example gradients", goal=MEMORY_GOAL,
+        note=f"norms within {worst:.1e}, relative",
+    )  # fmt: skip
+
+
+def memory_ids(examples: int = MEMORY_EXAMPLES) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(2, 4096, (examples, MEMORY_TOKENS), generator=generator)
+
+
+def together(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
+    every = torch.ones_like(ids)
+    return block_norms(model, Batch(ids, every, ids), every.bool())
+
+
+def per_example(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
+    """All gradients of all examples at once, by `vmap(grad)`."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        output = functional_call(model, parameters, (), {"input_ids": row[None], "use_cache": False})
+        return F.cross_entropy(output.logits[0, :-1], row[1:])
+
+    grads = vmap(grad(loss), in_dims=(None, 0))(parameters, ids)
+    squares: dict[str, Tensor] = {}
+    for name, value in grads.items():
+        block = models.block_of(name)
+        squares[block] = squares.get(block, torch.zeros(())) + value.flatten(1).square().sum(1)
+    return {block: square.sqrt() for block, square in squares.items()}
+
+
+WAYS: dict[str, Callable[[PreTrainedModel, Tensor], dict[str, Tensor]]] = {
+    "foci": together,
+    "torch.func": per_example,
+}
+
+
+def peak_of(way: str) -> float:
+    """MiB beyond model and tokens, in a fresh process (forked from one that has only imported this module)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_peak, way).result()
+
+
+def _peak(way: str) -> float:
+    """One example goes before, to load what a first call loads."""
+    model = small_llama()
+    WAYS[way](model, memory_ids(1))
+    return extra_peak_mib(partial(WAYS[way], model, memory_ids()))
