@@ -11,7 +11,7 @@ from typing import Any
 
 from foci.learn import machine, versions
 
-NAMES = ("step", "sparse", "loss", "padding", "probing")
+NAMES = ("step", "sparse", "loss", "padding", "probing", "influence", "gradnorm", "attention")
 RESULTS = Path(__file__).with_name("results.json")
 
 

@@ -1,0 +1,29 @@
+"""What attention heads look at, without an S x S map.
+
+    share = received(model, input_ids, attention_mask)        # how much attention each token receives
+    pair_attention(model, input_ids, attention_mask, pairs)   # A[query, key] of single pairs, per layer and head
+    attention_maps(model, input_ids, attention_mask, heads)   # whole maps of a few heads, for pictures
+    pattern_loss(query, key, "previous", real)                # ||A - P||^2 of a pattern, with its gradient
+
+Blocks of queries are computed inside the model's own forward pass (`watching`); `scores` knows grouped queries,
+sliding windows, soft-capped scores and learned sinks.
+"""
+
+from foci.attention.guiding import Guide, guided
+from foci.attention.patterns import pattern_loss, pattern_targets
+from foci.attention.received import attention_maps, pair_attention, received
+from foci.attention.scores import QUERIES_AT_A_TIME
+from foci.attention.watching import NAME, check_watched
+
+__all__ = [
+    "NAME",
+    "QUERIES_AT_A_TIME",
+    "Guide",
+    "attention_maps",
+    "check_watched",
+    "guided",
+    "pair_attention",
+    "pattern_loss",
+    "pattern_targets",
+    "received",
+]

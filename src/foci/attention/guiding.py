@@ -1,0 +1,101 @@
+"""Heads that are pulled to patterns while a model trains: the loss hangs on the attention output of each layer."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from foci.architecture import base_of
+from foci.attention.patterns import loss_of, of_heads
+from foci.attention.scores import Scores
+from foci.attention.watching import Attention, attention_of, check_watched, layer_of, scores_of, watched
+from foci.focus import Pattern
+
+
+@dataclass
+class Guide:
+    """What the guided heads of one model are asked for in the micro-batch at hand.
+
+    `targets` maps a layer to {head: pattern}. `scales` maps a pattern to what its summed loss is multiplied by, per
+    layer; the trainer puts strength and denominators there. `values` are the losses seen last, by (layer, pattern).
+    """
+
+    targets: Mapping[int, Mapping[int, Pattern]]
+    real: Bool[Tensor, "batch key"] | None = None
+    scales: Mapping[Pattern, float] = field(default_factory=dict)
+    values: dict[tuple[int, str], Float[Tensor, ""]] = field(default_factory=dict)
+
+    def check_seen(self) -> None:
+        """Refuses a model in which a guided layer never called the attention that was watched."""
+        wanted = {(layer, pattern) for layer, heads in self.targets.items() for pattern in heads.values()}
+        if unseen := sorted(wanted - set(self.values)):
+            raise ValueError(
+                f"no attention was seen in guided layers {sorted({layer for layer, _ in unseen})}: they have none, "
+                "or do not call Transformers' attention interface; guide other layers"
+            )
+
+    def loss(self, layer: int, scores: Scores) -> Float[Tensor, ""]:
+        """The scaled sum over the layer's patterns, each a mean over its heads."""
+        heads, count = self.targets[layer], scores.query.shape[1]
+        if max(heads) >= count:
+            raise ValueError(f"layer {layer} has heads 0 to {count - 1}, guidance names head {max(heads)}")
+        assert self.real is not None
+        total = scores.query.new_zeros((), dtype=torch.float32)
+        for pattern in sorted(set(heads.values())):
+            chosen = [head for head, wanted in heads.items() if wanted == pattern]
+            parts = [loss_of(part, pattern, self.real) for part in of_heads(scores, chosen)]
+            value = torch.stack(parts).sum() * (self.scales[pattern] / len(chosen))
+            self.values[layer, pattern] = value.detach()
+            total = total + value
+        return total
+
+
+class _Attach(torch.autograd.Function):
+    """Gives the auxiliary loss a gradient of 1 whenever the tensor it hangs on gets one: counted once per backward
+    pass, under gradient checkpointing too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, loss: Tensor) -> Tensor:
+        ctx.like = loss.detach()
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, torch.ones_like(ctx.like)
+
+
+@contextmanager
+def guided(model: nn.Module, guide: Guide) -> Iterator[Guide]:
+    """While open, the layers in `guide.targets` add their pattern losses to every backward pass.
+
+    Set `guide.real` and `guide.scales` before a forward pass; with `guide.real` None attention is untouched. Refuses,
+    by name, a model whose attention cannot be watched, and "next" where queries cannot look ahead.
+    """
+    causal = check_watched(model)
+    if any("next" in heads.values() and causal.get(layer, True) for layer, heads in guide.targets.items()):
+        raise ValueError(
+            "a causal model cannot look at the next token; ask for 'previous-2' (or 'previous') instead of 'next'"
+        )
+    inner = base_of(model)  # type: ignore[arg-type]
+    attend, mask = attention_of(inner)
+    with watched(inner, _guiding(attend, guide), mask):
+        yield guide
+
+
+def _guiding(attend: Attention, guide: Guide) -> Attention:
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        output, weights = attend(module, query, key, value, attention_mask, **options)
+        layer = layer_of(module)
+        if guide.real is None or layer not in guide.targets or not torch.is_grad_enabled():
+            return output, weights
+        loss = guide.loss(layer, scores_of(module, query, key, attention_mask, options))
+        return _Attach.apply(output, loss), weights
+
+    return attention

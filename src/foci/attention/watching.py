@@ -1,0 +1,173 @@
+"""Attention watched from inside: a model's layers run a function of ours for as long as a `with` is open.
+
+Any model that calls Transformers' attention interface can be watched; `check_watched` proves on a few tokens that its
+attention is what `Scores` says, and refuses it by name where it is not.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from foci.architecture import base_of, evaluating, probe_ids
+from foci.attention.masks import MaskRule
+from foci.attention.scores import Block, Scores, grouped
+
+NAME = "foci_watched"
+"""What the attention of a watched model is called, with a number."""
+
+Attention = Callable[..., tuple[Tensor, Tensor | None]]
+See = Callable[[int, Block, Tensor], None]
+"""Is given a layer, a block of its queries and their probabilities (batch, head, query, key of the block)."""
+
+_NUMBERS = itertools.count()
+_NO_SCORES = frozenset({"position_ids", "cache_position", "cu_seq_lens_q", "cu_seq_lens_k"})
+"""Tensors that models hand to their attention, and that change no score: what they say is in the mask too."""
+_CHECKED: WeakKeyDictionary[PreTrainedModel, dict[int, bool]] = WeakKeyDictionary()
+
+
+@contextmanager
+def watched(model: PreTrainedModel, attend: Attention, mask: Callable[..., Any]) -> Iterator[None]:
+    """While open, the model's layers call `attend` with what they hand to their attention, masks come from `mask`."""
+    before, name = model.config._attn_implementation, f"{NAME}_{next(_NUMBERS)}"
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, mask)
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        del AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]
+
+
+def attention_of(model: PreTrainedModel) -> tuple[Attention, Callable[..., Any]]:
+    """The attention function that the model runs, and what makes its masks; ValueError where it cannot be watched."""
+    name = model.config._attn_implementation
+    eager = getattr(sys.modules[type(model).__module__], "eager_attention_forward", None)
+    if name == "sdpa" or name.startswith(NAME):
+        return ALL_ATTENTION_FUNCTIONS[name], ALL_MASK_ATTENTION_FUNCTIONS[name]
+    if name != "eager" or eager is None:
+        raise ValueError(
+            f"{type(model).__name__} runs attention {name!r}, which foci cannot watch; load the model with "
+            "attn_implementation='sdpa' (or 'eager')"
+        )
+    return eager, ALL_MASK_ATTENTION_FUNCTIONS[name]
+
+
+def scores_of(module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> Scores:
+    """The scores of one call of the attention interface; ValueError where something else goes into them."""
+    unread = sorted(n for n, v in options.items() if isinstance(v, Tensor) and n not in _NO_SCORES | {"s_aux"})
+    if unread or query.shape[2] != key.shape[2]:
+        raise ValueError(
+            f"{type(module).__name__} cannot be watched: its attention reads {', '.join(unread) or 'other keys'} "
+            f"({query.shape[2]} queries, {key.shape[2]} keys), foci knows self-attention by queries, keys, mask, "
+            "softcap and sinks; use a model with plain attention, without a cache"
+        )
+    causal = options.get("is_causal")
+    scaling = options.get("scaling")
+    return Scores(
+        query,
+        key,
+        mask,
+        query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        options.get("softcap"),
+        options.get("s_aux"),
+        bool(getattr(module, "is_causal", True) if causal is None else causal),
+    )
+
+
+def layer_of(module: nn.Module) -> int:
+    """The number of an attention module's layer, from 0."""
+    layer = getattr(module, "layer_idx", None)
+    if not isinstance(layer, int):
+        raise ValueError(  # noqa: TRY004
+            f"{type(module).__name__} cannot be watched: it has no layer_idx that says which layer it is, got {layer!r}"
+        )
+    return layer
+
+
+def in_blocks(see: See) -> Attention:
+    """Attention by blocks of queries, shown to `see` on the way; its masks must come from `MaskRule.of`."""
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+    ) -> tuple[Tensor, None]:
+        scores, layer = scores_of(module, query, key, attention_mask, options), layer_of(module)
+        output = value.new_zeros(*query.shape[:3], value.shape[-1]).transpose(1, 2).contiguous()
+        for block in scores.blocks():
+            probabilities = scores.probabilities(block)
+            see(layer, block, probabilities)
+            seen = grouped(probabilities.to(value.dtype), value[:, :, block.low : block.high])
+            output[:, block.start : block.stop] = seen.transpose(1, 2)
+        return output, None
+
+    return attention
+
+
+def run_in_blocks(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, see: See) -> Tensor:
+    """The last hidden states, with every layer's attention shown to `see`; no dropout, no gradient, no LM head."""
+    with watched(model, in_blocks(see), MaskRule.of):
+        return _hidden(model, input_ids, attention_mask)
+
+
+def _hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    with torch.no_grad(), evaluating(model):
+        made = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    hidden: Tensor = made.last_hidden_state
+    return hidden
+
+
+def check_watched(model: nn.Module) -> dict[int, bool]:
+    """The layers that have attention, and whether a query of theirs sees only what stands before it.
+
+    ValueError, by name, for a model whose attention cannot be watched: hidden states of 2 rows, one padded, must be the
+    model's own (root mean square difference within 1e-4 of theirs, 5e-2 in half precision) when attention is computed
+    from `Scores`. A model is looked at once.
+    """
+    inner = base_of(model)  # type: ignore[arg-type]
+    if isinstance(model, PeftModel) and any(c.is_prompt_learning for c in model.peft_config.values()):
+        kinds = sorted(str(c.peft_type.value) for c in model.peft_config.values())
+        raise ValueError(f"adapters that learn a prompt cannot be watched, got {', '.join(kinds)}; use LoRA")
+    attention_of(inner)
+    if inner in _CHECKED:
+        return _CHECKED[inner]
+    layers: dict[int, bool] = {}
+
+    def see(layer: int, block: Block, probabilities: Tensor) -> None:
+        if block.start == 0 and layer in layers:
+            raise ValueError(f"{type(inner).__name__} cannot be watched: layer {layer} calls its attention twice")
+        ahead = probabilities[0].sum(0).triu(1 + block.start - block.low).any()
+        layers[layer] = layers.get(layer, True) and not bool(ahead)
+
+    ids = probe_ids(inner).repeat(2, 1)
+    mask = torch.ones_like(ids)
+    mask[1, -3:] = 0
+    theirs = _hidden(inner, ids, mask)
+    try:
+        ours = run_in_blocks(inner, ids, mask, see)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: its code works on the "
+            f"attention mask itself ({error}); use a model that hands its mask from Transformers' mask interface to "
+            "its attention"
+        ) from error
+    theirs, ours = (hidden[mask.bool()].float() for hidden in (theirs, ours))
+    tolerance = 5e-2 if inner.get_input_embeddings().weight.dtype.itemsize == 2 else 1e-4
+    if not layers or not float((ours - theirs).norm()) <= tolerance * float(theirs.norm()):
+        raise ValueError(
+            f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: "
+            f"{len(layers)} of its layers call Transformers' attention interface"
+            + (", and computed from queries, keys, mask, softcap and sinks it gives other outputs" if layers else "")
+            + "; use a model whose attention goes through that interface"
+        )
+    _CHECKED[inner] = layers
+    return layers
