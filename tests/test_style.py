@@ -18,14 +18,18 @@ MODULES = {
 LINES, FUNCTION, ARGUMENTS = 300, 40, 7
 LONGER: dict[str, int] = {}
 """Known exceptions and how long they may be; nothing is added here without a reason."""
+WIDER = {"foci.influence:token_influence": 8}
+"""Known exceptions and how many arguments they may take: the influence of a token has that many givens."""
 
 TOP = {"foci.cli", "foci.learn", "foci.arm", "foci.train"}
-LOW = ("foci.losses", "foci.corpus", "foci.models", "foci.focus", "foci.attention", "foci.architecture", "foci.sources")
+LOW = (
+    "foci.losses", "foci.corpus", "foci.models", "foci.focus", "foci.attention", "foci.architecture", "foci.sources",
+    "foci.adapters", "foci.k_adapter",
+)  # fmt: skip
 
 NAMED = {
-    "foci.attention:guided",  # only "next" is refused
-    "foci.config:_no_corda",  # only "corda"
-    "foci.config:_osf_has_no_rank",  # only "osf"
+    "foci.attention.guiding:guided",  # only "next" is refused
+    "foci.adapter_config:_no_corda",  # only "corda"
     "foci.probes.probe:_around",  # 'prompt' with 'answer_start'
     "foci.probes.table:counted_by",  # the same id twice
     "foci.train:train",  # guides with fp16
@@ -150,7 +154,9 @@ def test_functions_are_short_and_take_few_arguments():
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             count = len([argument for argument in given if argument.arg not in ("self", "cls")])
             command = any("command" in ast.unparse(decorator) for decorator in node.decorator_list)
-            if count > ARGUMENTS and not command:  # the flags of a command are its arguments
+            if (
+                count > WIDER.get(f"{module}:{node.name}", ARGUMENTS) and not command
+            ):  # the flags of a command are its arguments
                 wrong.append(f"{module}:{node.name} takes {count} arguments")
     assert not wrong
 

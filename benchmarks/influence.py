@@ -1,0 +1,170 @@
+"""Token influence beside double backward: peak memory, time and growth, 8 layers x 512, float32; one meta step."""
+
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
+from foci import models, weigher
+from foci.data.biographies import Biographies, generate
+from foci.focus import Batch
+from foci.influence import token_influence
+from foci.inner_step import InnerStep
+from foci.losses import token_nll
+from foci.meta.material import Material
+from foci.meta.objectives import Loop
+from foci.pairs import Pair, read_pairs
+
+RIVAL = "double backward (create_graph, MATH attention)"
+VOCABULARY, RATE = 8192, 1e-2
+WAYS = ("difference", "jvp", "double")
+
+
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=4096, tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def batch_of(rows: int, tokens: int, seed: int) -> Batch:
+    ids = torch.randint(2, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+    return Batch(ids, torch.ones_like(ids), ids)
+
+
+class Case:
+    """A model, documents of `tokens` tokens, later tasks of 32, and weights that differ."""
+
+    def __init__(self, rows: int, tokens: int) -> None:
+        self.model = model()
+        self.batch, self.later = batch_of(rows, tokens, 0), batch_of(rows, 32, 1)
+        self.weights = torch.rand(rows, tokens, generator=torch.Generator().manual_seed(2)) + 0.1
+
+    def run(self, way: str) -> Tensor:
+        if way == "double":
+            return self.double()
+        return token_influence(self.model, self.batch, self.later, self.weights, lr=RATE, mode=way)  # type: ignore[arg-type]
+
+    def double(self) -> Tensor:
+        """As it is usually written: the graph through the step is kept, logits are whole."""
+        weights = self.weights.clone()
+        weights[:, 0] = 0
+        weights.requires_grad_()
+        parameters = dict(self.model.named_parameters())
+        with sdpa_kernel(SDPBackend.MATH):
+            nll = losses(self.model(self.batch.input_ids, use_cache=False).logits, self.batch.input_ids)
+            loss = ((weights[:, 1:] * nll).sum(1) / weights[:, 1:].sum(1)).mean()
+            gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+            moved = {name: p - RATE * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
+            after = functional_call(self.model, moved, (self.later.input_ids,), {"use_cache": False})
+            return torch.autograd.grad(losses(after.logits, self.later.input_ids).mean(), weights)[0]
+
+
+def losses(logits: Tensor, ids: Tensor) -> Tensor:
+    flat = F.cross_entropy(logits[:, :-1].reshape(-1, VOCABULARY), ids[:, 1:].reshape(-1), reduction="none")
+    return flat.view(len(ids), -1)
+
+
+def run(quick: bool = False) -> list[Result]:
+    """Peak and time at 4 x 512 tokens, the growth from 256 to 2048 tokens, and a meta step of SmolLM2."""
+    rows, tokens = (2, 64) if quick else (4, 512)
+    truth = Case(rows, tokens).run("double")
+    peaks = {way: peak_of(way, rows, tokens) for way in WAYS}
+    case = Case(rows, tokens)
+    calls: dict[str, Callable[[], object]] = {way: partial(case.run, way) for way in WAYS}
+    seconds = in_turns(calls, repeats=1 if quick else 3)
+    found = []
+    for way, goals in {"difference": (1 / 3, 0.85), "jvp": (None, None)}.items():
+        off = float((case.run(way) - truth).norm() / truth.norm())
+        found += [
+            Result.of(
+                f"peak memory of token_influence, {way}, {rows} x {tokens}", "MiB", [peaks[way]], [peaks["double"]],
+                rival=RIVAL, goal=goals[0], note=f"relative difference from the rival {off:.0e}",
+            ),
+            Result.of(
+                f"time of token_influence, {way}, {rows} x {tokens}", "s", seconds[way], seconds["double"], rival=RIVAL,
+                goal=goals[1],
+            ),
+        ]  # fmt: skip
+    return [*found, growth(quick), *([] if quick else [meta_step()])]
+
+
+def growth(quick: bool) -> Result:
+    """Peak at 2048 tokens over peak at 256 (8 = linear), ours beside the rival's."""
+    short, long = (32, 128) if quick else (256, 2048)
+    grown = {way: peak_of(way, 1, long) / peak_of(way, 1, short) for way in ("difference", "double")}
+    what = f"growth of the peak memory from {short} to {long} tokens ({long // short} is linear)"
+    return Result.of(what, "times", [grown["difference"]], [grown["double"]], rival=RIVAL)
+
+
+def meta_step() -> Result:
+    """One update of a weigher on 16 pairs, SmolLM2 as learner (LoRA) and as body, beside a plain update of its rows."""
+    case = Meta()
+    calls: dict[str, Callable[[], object]] = {"meta": case.meta, "plain": case.plain}
+    seconds = in_turns(calls, repeats=3)
+    what = "one meta step (loop, difference), SmolLM2, LoRA, 16 pairs"
+    return Result.of(what, "s", seconds["meta"], seconds["plain"], rival="forward and backward of the same documents")
+
+
+class Meta:
+    """SmolLM2 twice, and 16 pairs of made-up biographies."""
+
+    def __init__(self) -> None:
+
+        self.loaded = weigher.new("smollm2-135m", r=16, alpha=32)
+        learner: Any = models.add_adapter(models.load("smollm2-135m").model, models.Adapter())
+        self.pairs = pairs(self.loaded.tokenizer)
+        self.material = Material(learner, self.loaded.tokenizer, "", self.pairs, self.pairs)
+        self.loop = Loop(self.material, InnerStep(2e-4, "adam"))
+
+    def meta(self) -> None:
+        self.loop.backward(self.loaded.weigher, self.pairs, 0)
+
+    def plain(self) -> None:
+
+        token_nll(self.material.learner, self.material.documents(self.pairs)).mean().backward()
+
+
+def pairs(tokenizer: Any) -> list[Pair]:
+    """16 made-up biographies, each with a question about it."""
+
+    documents, probes = generate(Biographies(people=16, texts=1))
+    lines = [
+        {"text": document["text"], "prompt": probe["prompt"], "answer": probe["answer"]}
+        for document, probe in zip(documents, probes[:: len(probes) // 16], strict=False)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.jsonl"
+        path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        return read_pairs(path, tokenizer, max_length=256)[:16]
+
+
+def peak_of(way: str, rows: int, tokens: int) -> float:
+    """MiB beyond model and batch, in a fresh process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_peak, way, rows, tokens).result()
+
+
+def _peak(way: str, rows: int, tokens: int) -> float:
+    """A run over few tokens goes before, to load what a first call loads."""
+    case = Case(rows, tokens)
+    small = Case(1, 16)
+    small.run(way)
+    del small
+    return extra_peak_mib(partial(case.run, way))
