@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.text import Text
 from foci.config import Run, load_run
 from foci.data.commands import data_app
 from foci.stopping import Interrupted, stoppable
+
+if TYPE_CHECKING:
+    from foci.probes import Probe
 
 app = typer.Typer(
     help="Teach a language model new knowledge from a small corpus, and measure what it learned and forgot.",
@@ -91,17 +94,53 @@ def check(
 @app.command()
 def probe(
     model: Annotated[str, typer.Argument(help="smollm2-135m, a hub id, a model folder or a .gguf file.")],
-    probes: Annotated[str, typer.Argument(help="Probe file (.jsonl), or 'general' for the facts in foci.")],
+    probes: Annotated[
+        str | None, typer.Argument(help="Probe file (.jsonl), or 'general' for the facts in foci.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the answers to this .parquet file.")] = None,
     batch_size: Annotated[int, typer.Option(help="Probes per forward pass; changes speed, not answers.")] = 32,
+    export_lm_eval: Annotated[
+        Path | None, typer.Option(help="Write the probes here as tasks of the lm-evaluation-harness; needs no MODEL.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tasks in that folder.")] = False,
 ) -> None:
-    """Ask a model the questions of a probe file."""
-    from foci import data, models
-    from foci.probes import answer, read_probes, summarise, write_answers
+    """Ask a model the questions of a probe file; or export them: foci probe PROBES --export-lm-eval FOLDER."""
+    from foci import data
+    from foci.probes import read_probes
 
-    asked = read_probes(data.general_facts_path(), "retain") if probes == "general" else read_probes(probes)
+    asks = probes is not None
+    file = probes or model
+    if not asks and (export_lm_eval is None or out is not None):
+        raise ValueError(
+            f"what should be asked of which model? Got {model!r} alone; give both: foci probe MODEL PROBES "
+            "(to write lm_eval tasks, which needs no model: foci probe PROBES --export-lm-eval FOLDER)"
+        )
+    asked = read_probes(data.general_facts_path(), "retain") if file == "general" else read_probes(file)
+    if export_lm_eval is not None:
+        _export(asked, export_lm_eval, Path(file).name, overwrite)
+    if asks:
+        _ask(model, asked, out, batch_size)
+
+
+def _export(probes: "list[Probe]", folder: Path, source: str, overwrite: bool) -> None:
+    """Writes tasks of the lm-evaluation-harness and says how to run them."""
+    from foci.probes.export import export_lm_eval
+
+    name = export_lm_eval(probes, folder, source=source, overwrite=overwrite)
+    Console().print(
+        f"{len(probes)} probes: {folder}\nlm_eval --include_path {shlex.quote(str(folder))} --tasks {name} --model hf "
+        "--model_args pretrained=MODEL,dtype=float32",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -> None:
+    """Prints a table of a model's answers by role and kind, and writes the answers to `out`."""
+    from foci import models
+    from foci.probes import answer, summarise, write_answers
+
     loaded = models.load(model)
-    answers = answer(loaded.model, loaded.tokenizer, asked, batch_size=batch_size)
+    answers = answer(loaded.model, loaded.tokenizer, probes, batch_size=batch_size)
     table = Table(box=None, pad_edge=False)
     for head in ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"):
         table.add_column(head, justify="left" if head in ("role", "kind") else "right")
@@ -145,6 +184,35 @@ def bench(
     console.print(
         f"table: {read.output / 'table.md'}\nreport: {read.output / 'report.html'}", highlight=False, soft_wrap=True
     )
+
+
+@app.command()
+def meta(
+    file: Annotated[Path, typer.Argument(help="A meta-training file (.yaml): pairs of a document and a later task.")],
+    changes: Changes = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the meta-training in its folder.")] = False,
+) -> None:
+    """Train a weigher that learns which tokens of a document are worth learning from."""
+    from foci import meta as training
+
+    console = Console()
+    run = training.load_meta(file, changes or [])
+    try:
+        found = training.meta(run, resume=resume, overwrite=overwrite, console=console)
+    except Interrupted as stop:
+        raise Interrupted(stop.signum, f"{stop}; go on with the same command and --resume") from None
+    table = Table(box=None, show_header=False)
+    for name, value in {
+        "later loss (nats)": f"{found['later_nll_before']:.3f} before a step on the document",
+        "": f"{found['later_nll_after_plain']:.3f} after a plain one",
+        " ": f"{found['later_nll_after_weighed']:.3f} after one by the weigher",
+        "answer in the top 5 %": "unknown" if (hits := found["answer_in_top_5_percent"]) is None else f"{hits:.0%}",
+        "seconds": f"{found['seconds']['influence']:.0f} + {found['seconds']['weigher']:.0f}",
+    }.items():
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    console.print(f"weigher: {run.output / 'weigher'}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -16,6 +16,8 @@ __all__ = [
     "BadLine",
     "Corpus",
     "CorpusError",
+    "Document",
+    "make_rows",
     "read_corpus",
     "read_rows",
     "row_id",

@@ -1,0 +1,93 @@
+"""The file of a meta-training: pairs of a document and a later task, and how a weigher learns from them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from foci.adapter_config import AdapterConfig, Count, Section
+from foci.config import ModelConfig, PathText, PathTexts, Text, load
+from foci.inner_step import Inner, InnerStep
+from foci.run_file import as_path
+
+
+class PairsConfig(Section):
+    """What the weigher learns from."""
+
+    path: PathTexts = Field(description="pairs: .jsonl of text, prompt, answer")
+    max_length: int = Field(
+        default=256, ge=2, description="longest document, in tokens; the part with the answer is read"
+    )
+    limit: Count | None = Field(default=None, description="pairs at most, drawn by the seed; null = all")
+    held_out: Count = Field(default=24, description="pairs that are kept for validation, drawn by the seed")
+
+
+class StepConfig(Section):
+    """The learner's step on a document, whose effect on the task is what the weigher learns from."""
+
+    kind: Inner = Field(default="sgd", description="sgd, or adam: Adam's first step")
+    lr: float | None = Field(default=None, gt=0, description="rate of the step; exactly one of lr and length")
+    length: float | None = Field(default=None, gt=0, description="L2 length of the step, in place of a rate")
+
+    def step(self, default: InnerStep) -> InnerStep:
+        """As the influence wants it; `default` where neither rate nor length is given."""
+        if self.lr is None and self.length is None:
+            return default
+        return InnerStep(self.lr or 0.0, self.kind, length=self.length)
+
+    @model_validator(mode="after")
+    def _one(self) -> "StepConfig":
+        if self.lr is not None and self.length is not None:
+            raise ValueError(f"a step has a rate or a length, got lr {self.lr} and length {self.length}; leave one out")
+        return self
+
+
+class WeigherConfig(Section):
+    """The weigher: a LoRA adapter and a head over the model's body."""
+
+    r: Count = Field(default=16, description="rank of the adapter")
+    alpha: float = Field(default=32.0, gt=0, description="its update is scaled by alpha / r")
+
+
+class RetainConfig(Section):
+    """What the step should not make the learner forget."""
+
+    path: PathText = Field(description="probes (.jsonl) that the learner knows")
+    strength: float = Field(default=1.0, gt=0, description="how much their loss counts beside the task's")
+    batch_size: Count = Field(default=4, description="probes beside each batch of tasks, another draw each time")
+
+
+class MetaTrainConfig(Section):
+    """The optimisation of the weigher (AdamW)."""
+
+    epochs: Count = Field(default=4, description="passes over the pairs, at most")
+    batch_size: Count = Field(default=16, description="pairs per update")
+    learning_rate: float = Field(default=1e-3, gt=0, description="largest rate of the adapter; falls to 0 linearly")
+    head_rate: float = Field(default=1e-2, gt=0, description="largest rate of the head")
+    patience: Count = Field(default=2, description="epochs without a better validation loss after which it ends")
+
+
+class MetaRun(Section):
+    """One meta-training. `how` is "amortised" (the influence of each token is computed once and the weigher learns to
+    predict it) or "loop" (the paper's: a step of the learner under the weigher's weights for every batch).
+    """
+
+    name: Text = Field(default="weigher", description="what the weigher is called")
+    output: Annotated[Path, BeforeValidator(as_path)] = Field(
+        default=Path("out/weigher"), description="folder of the meta-training"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
+    how: Literal["amortised", "loop"] = Field(default="amortised", description="amortised, or loop as in the paper")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="the learner, and the weigher's body")
+    learner: AdapterConfig | None = Field(default=None, description="what the learner's step moves; null = all weights")
+    warm: bool = Field(default=False, description="a plain Adam step before the step (an adapter's A moves only then)")
+    pairs: PairsConfig = Field(description="what the weigher learns from, at least {path: FILE}")
+    step: StepConfig = Field(default_factory=StepConfig, description="the learner's step on a document")
+    retain: RetainConfig | None = Field(default=None, description="what the step should not make it forget")
+    weigher: WeigherConfig = Field(default_factory=WeigherConfig, description="the weigher's adapter")
+    train: MetaTrainConfig = Field(default_factory=MetaTrainConfig, description="the optimisation of the weigher")
+
+
+def load_meta(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> MetaRun:
+    """The meta-training of a YAML file, after overrides such as `"train.epochs=2"`; errors as in `foci.config.load`."""
+    return load(path, overrides, MetaRun)

@@ -1,0 +1,100 @@
+"""What a meta-training works on: the learner, the pairs, and what each objective asks of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from foci import models
+from foci.data.suite import drawn
+from foci.dataset import generator
+from foci.focus import IGNORED, Batch, Row
+from foci.influence import LATER
+from foci.meta.config import MetaRun
+from foci.pairs import Pair, read_pairs
+from foci.pairs import documents as documents_of
+from foci.pairs import tasks as tasks_of
+from foci.probes import read_probes
+from foci.probes.encode import encode
+from foci.probes.forward import device_of, pad_id, padded
+
+
+@dataclass(frozen=True)
+class Material:
+    """The learner, pairs to learn from, pairs to validate on (of other documents), and known facts, if any."""
+
+    learner: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    fingerprint: str
+    train: Sequence[Pair]
+    held_out: Sequence[Pair]
+    known: Sequence[Row] = ()
+    strength: float = 0.0
+    known_at_a_time: int = 4
+
+    def documents(self, pairs: Sequence[Pair]) -> Batch:
+        """The pairs' documents on the learner's device."""
+        return documents_of(pairs, pad_id(self.tokenizer), device_of(self.learner))
+
+    def later(self, pairs: Sequence[Pair], *key: object) -> Batch:
+        """The pairs' tasks, and beside them known facts drawn by `key`: loss of tasks + strength * loss of facts."""
+        asked = tasks_of(pairs, pad_id(self.tokenizer), device_of(self.learner))
+        if not self.known:
+            return asked
+        order = generator("known", *key).permutation(len(self.known))[: self.known_at_a_time]
+        facts = [self.known[i] for i in order]
+        rows = [pair.task for pair in pairs] + facts
+        batch = padded(rows, pad_id(self.tokenizer), "right", device_of(self.learner))
+        answer = batch.columns["answer"]
+        shares = torch.cat(
+            [torch.full((len(pairs),), 1 / len(pairs)), torch.full((len(facts),), self.strength / len(facts))]
+        )
+        counts = answer * (shares.to(answer)[:, None] / answer.sum(1, keepdim=True))
+        return replace(batch, labels=batch.labels.masked_fill(answer == 0, IGNORED), columns={LATER: counts})
+
+
+def material(run: MetaRun) -> Material:
+    """Loads the learner and the pairs. Raises ValueError where too few pairs are left to learn from."""
+    loaded = models.load(run.model.name, dtype="float32", trust_remote_code=run.model.trust_remote_code)
+    train, held_out = split(read_pairs(run.pairs.path, loaded.tokenizer, max_length=run.pairs.max_length), run)
+    known: list[Row] = []
+    if run.retain is not None:
+        known = encode(read_probes(Path(run.retain.path), "retain"), loaded.tokenizer)
+    learner: nn.Module = loaded.model
+    if run.learner is not None:
+        torch.manual_seed(run.seed)
+        adapter = models.Adapter(**run.learner.model_dump())
+        learner = models.add_adapter(loaded.model, adapter)
+    strength, at_a_time = (run.retain.strength, run.retain.batch_size) if run.retain else (0.0, 0)
+    return Material(learner, loaded.tokenizer, loaded.fingerprint, train, held_out, tuple(known), strength, at_a_time)
+
+
+def split(pairs: Sequence[Pair], run: MetaRun) -> tuple[list[Pair], list[Pair]]:
+    """(to learn from, held out), as the seed draws them; no document is on both sides."""
+    order = drawn(pairs, run.seed, lambda pair: pair.id)
+    if run.pairs.limit is not None:
+        order = order[: run.pairs.limit + run.pairs.held_out]
+    held = order[: run.pairs.held_out]
+    texts = {pair.document.text for pair in held}
+    train = [pair for pair in order[run.pairs.held_out :] if pair.document.text not in texts]
+    if len(train) < run.train.batch_size:
+        raise ValueError(
+            f"{len(train)} pairs are left to learn from after {len(held)} were held out, expected at least a batch of "
+            f"{run.train.batch_size}; give more pairs, or lower pairs.held_out or train.batch_size"
+        )
+    return train, held
+
+
+def answers_in_top(weights: Tensor, batch: Batch, share: float = 0.05) -> Tensor:
+    """For each row that marks its answer: is a token of it among the `share` (rounded up) of largest weight?"""
+    found = []
+    for line, counted, answer in zip(weights, batch.predicted(), batch.columns["answer"], strict=True):
+        if bool((answer * counted).any()):
+            count = math.ceil(int(counted.sum()) * share)
+            top = line.masked_fill(~counted, -1.0).topk(count).indices
+            found.append(bool(answer[top].any()))
+    return torch.tensor(found, dtype=torch.float32)

@@ -1,0 +1,152 @@
+"""What the weigher goes down: the error of the influence it predicts, or the later loss after a step by its weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from foci.corpus import read_rows, write_rows
+from foci.focus import Batch, Row
+from foci.influence import gradient_alignment, later_loss, stepped, token_influence
+from foci.inner_step import InnerStep
+from foci.keeping import kept
+from foci.meta.material import Material
+from foci.pairs import Pair
+from foci.weigher import NEAR_ONE, Weigher
+
+PAPER = InnerStep(2e-4, "adam")
+"""The paper's inner step: Adam at rate 2e-4."""
+NUDGE = InnerStep(length=0.3)
+"""The step at which influence is computed once: plain gradient descent, .3 long."""
+PAIRS_A_FILE = 16
+
+
+class Objective(ABC):
+    """A loss of the weigher on pairs. `bias` is where its head should begin."""
+
+    bias: float = NEAR_ONE
+
+    @abstractmethod
+    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
+        """Adds the gradient of the mean over `pairs` to the weigher's; gives the loss. `key` seeds what is drawn."""
+
+    @abstractmethod
+    def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
+        """The loss on held-out pairs; lower is better."""
+
+
+def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+    """max(j, 0) / max over the row: 1 on the token from which a step teaches the task most, 0 where it does not.
+
+    >>> targets(torch.tensor([[-1.0, 0.5, 2.0], [-1.0, -2.0, 0.0]]))
+    tensor([[0.0000, 0.2500, 1.0000],
+            [0.0000, 0.0000, 0.0000]])
+    """
+    positive = alignment.clamp(min=0)
+    largest = positive.amax(1, keepdim=True)
+    return positive / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+class Amortised(Objective):
+    """Predicts each token's target, computed once at weight 1, by binary cross-entropy, the mean over tokens."""
+
+    def __init__(
+        self, material: Material, folder: Path, step: InnerStep, tell: Callable[[str], None], seed: int = 0
+    ) -> None:
+        self.material, self.step, self.seed = material, step, seed
+        pairs = [*material.held_out, *material.train]
+        self.found: dict[str, tuple[float, ...]] = {}
+        for start in range(0, len(pairs), PAIRS_A_FILE):
+            some = pairs[start : start + PAIRS_A_FILE]
+            scored = kept(
+                folder / f"influence-{start // PAIRS_A_FILE:05d}.parquet",
+                {
+                    "model": material.fingerprint, "step": repr(step), "pairs": " ".join(pair.id for pair in some),
+                    "retain": material.strength, "seed": seed, "known": " ".join(row.row_id for row in material.known),
+                },
+                lambda some=some: [self._scored(pair) for pair in some],  # type: ignore[misc]
+                write_rows,
+                read_rows,
+            )  # fmt: skip
+            self.found |= {row.row_id: tuple(row.columns["alignment"]) for row in scored}
+            tell(f"influence of {len(self.found)} of {len(pairs)} pairs")
+        batch, wanted = self._wanted(material.train)
+        mean = float((wanted * batch.predicted()).sum() / batch.predicted().sum())
+        self.bias = float(torch.logit(torch.tensor(min(max(mean, 1e-3), 1 - 1e-3))))
+
+    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
+        loss = self._loss(weigher, pairs)
+        loss.backward()
+        return float(loss.detach())
+
+    def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
+        with torch.no_grad():
+            return float(self._loss(weigher, pairs))
+
+    def _loss(self, weigher: Weigher, pairs: Sequence[Pair]) -> Tensor:
+        batch, wanted = self._wanted(pairs)
+        counted = batch.predicted()
+        return F.binary_cross_entropy_with_logits(weigher.logits(batch).float()[counted], wanted[counted])
+
+    def _wanted(self, pairs: Sequence[Pair]) -> tuple[Batch, Tensor]:
+        batch = self.material.documents(pairs)
+        alignment = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
+        for line, pair in zip(alignment, pairs, strict=True):
+            line[: len(pair.document)] = torch.tensor(self.found[pair.id])
+        return batch, targets(alignment)
+
+    def _scored(self, pair: Pair) -> Row:
+        batch = self.material.documents([pair])
+        later = self.material.later([pair], self.seed, pair.id)
+        weights = batch.predicted().float()
+        found = gradient_alignment(self.material.learner, batch, later, weights, self.step)
+        return Row(pair.id, pair.document.input_ids, columns={"alignment": tuple(found[0].tolist())})
+
+
+class Loop(Objective):
+    """The task's loss after the learner's step under the weigher's weights (arXiv 2407.16920, algorithm 1)."""
+
+    def __init__(self, material: Material, step: InnerStep, *, warm: bool = False, seed: int = 0) -> None:
+        self.material, self.step, self.warm, self.seed = material, step, warm, seed
+
+    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
+        batch = self.material.documents(pairs)
+        later = self.material.later(pairs, self.seed, key)
+        weights = weigher(batch)
+        with self._warmed(batch):
+            step = self.step
+            influence = token_influence(
+                self.material.learner, batch, later, weights.detach(), lr=step.lr, inner=step.kind
+            )
+        weights.backward(influence.to(weights.dtype))
+        return float((influence * weights.detach()).abs().sum())
+
+    def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
+        batch = self.material.documents(pairs)
+        with torch.no_grad():
+            weights = weigher(batch) * batch.predicted()
+        return later_after(self.material, pairs, weights, self.step, seed=self.seed)
+
+    def _warmed(self, batch: Batch) -> AbstractContextManager[object]:
+        """One plain step that nothing is differentiated through, as the published code takes."""
+        if not self.warm:
+            return nullcontext()
+        return stepped(self.material.learner, batch, batch.predicted().float(), self.step)
+
+
+def later_after(
+    material: Material, pairs: Sequence[Pair], weights: Float[Tensor, "batch seq"], step: InnerStep, *, seed: int = 0
+) -> float:
+    """Mean over pairs of the later loss in nats after one step on the pair's document under its row of `weights`."""
+    total = 0.0
+    for pair, line in zip(pairs, weights, strict=True):
+        batch = material.documents([pair])
+        own = line[None, : batch.input_ids.shape[1]]
+        with stepped(material.learner, batch, own, step), torch.no_grad():
+            total += float(later_loss(material.learner, material.later([pair], seed, "validation", pair.id)))
+    return total / len(pairs)

@@ -1,0 +1,212 @@
+"""A meta-training from its file to a saved weigher: resumable, validated, ended early.
+
+out/weigher/
+  meta.yaml        the resolved file
+  influence/       what each token's weight does, computed once (amortised)
+  checkpoints/     adapter, head and optimiser after each epoch; whole or not there
+  metrics.jsonl    a line per epoch: loss, validation loss, seconds
+  weigher/         the weigher of the best epoch
+  summary.json     what it learned from, how long it took, and how far it got
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foci import checkpoint, models, weigher
+from foci.config import dump_run
+from foci.dataset import generator
+from foci.folder import append_line, read_json, read_lines, write_json, write_lines
+from foci.meta.config import MetaRun
+from foci.meta.material import Material, answers_in_top, material
+from foci.meta.objectives import NUDGE, PAPER, Amortised, Loop, Objective, later_after
+from foci.pairs import Pair
+from foci.probes.forward import answering, device_of
+from foci.weigher import Weigher
+
+
+def meta(
+    run: MetaRun, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
+) -> dict[str, Any]:
+    """Trains a weigher and writes it to `run.output`/weigher; gives the summary.
+
+    Raises FileExistsError for a folder that holds something else, or this meta-training without `resume`.
+    """
+    console = console or Console(quiet=True)
+
+    def tell(words: str) -> None:
+        console.print(f"  {words}", highlight=False, markup=False)
+
+    _open(run, resume=resume, overwrite=overwrite)
+    if (done := read_json(run.output / "summary.json")) is not None:
+        return done  # type: ignore[no-any-return]
+    begun = time.monotonic()
+    made = material(run)
+    tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
+    objective = _objective(run, made, tell)
+    prepared = time.monotonic() - begun
+    loaded = weigher.new(run.model.name, r=run.weigher.r, alpha=run.weigher.alpha, seed=run.seed, bias=objective.bias)
+    training = Training(run, made, objective, loaded.weigher)
+    while not training.ended():
+        line = training.epoch()
+        tell(f"epoch {line['epoch']}/{run.train.epochs}  loss {line['loss']:.4f}  held out {line['held_out']:.4f}")
+    training.best()
+    base = {"fingerprint": made.fingerprint, "how": run.how, "pairs": len(made.train), "seed": run.seed}
+    weigher.save(loaded.weigher, run.output / "weigher", base=run.model.name, made_by=base)
+    found = {
+        "how": run.how,
+        "pairs": len(made.train),
+        "held_out": len(made.held_out),
+        "seconds": {"influence": prepared, "weigher": sum(m["seconds"] for m in read_lines(training.metrics))},
+        "best_epoch": training.best_epoch(),
+        **measured(made, loaded.weigher, _step(run)),
+    }
+    write_json(run.output / "summary.json", found)
+    return found
+
+
+@dataclass
+class Training:
+    """The weigher's epochs. A checkpoint after each, so that a killed run goes on with the next."""
+
+    run: MetaRun
+    material: Material
+    objective: Objective
+    weigher: Weigher
+
+    def __post_init__(self) -> None:
+        self.metrics, self.checkpoints = self.run.output / "metrics.jsonl", self.run.output / "checkpoints"
+        self.trainable = self.weigher.trainable()
+        train = self.run.train
+        head = [p for name, p in self.trainable.items() if name.startswith("head.")]
+        rest = [p for name, p in self.trainable.items() if not name.startswith("head.")]
+        groups = [{"params": rest, "lr": train.learning_rate}, {"params": head, "lr": train.head_rate}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self.batches = len(self.material.train) // train.batch_size
+        total = self.batches * train.epochs
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
+        self.done = self._go_on()
+
+    def ended(self) -> bool:
+        """Whether all epochs are done, or none of the last `patience` was better."""
+        return self.done >= self.run.train.epochs or self.done - self.best_epoch() >= self.run.train.patience
+
+    def best_epoch(self) -> int:
+        """The epoch (from 1) of the lowest validation loss; 0 before the first."""
+        lines = read_lines(self.metrics)
+        return int(min(lines, key=lambda line: line["held_out"])["epoch"]) if lines else 0
+
+    def epoch(self) -> dict[str, Any]:
+        """Every pair once, but for the rest that fills no batch; then validation and a checkpoint."""
+        begun, size, losses = time.monotonic(), self.run.train.batch_size, list[float]()
+        order = generator("meta", self.run.seed, self.done).permutation(len(self.material.train))
+        for batch in range(self.batches):
+            pairs = [self.material.train[i] for i in order[batch * size : (batch + 1) * size]]
+            losses.append(self._update(pairs, self.done * self.batches + batch))
+        self.done += 1
+        line = {
+            "epoch": self.done,
+            "loss": sum(losses) / len(losses),
+            "held_out": self.objective.validate(self.weigher, self.material.held_out),
+            "seconds": time.monotonic() - begun,
+        }
+        with checkpoint.staged(self.checkpoints, self.done) as folder:
+            save_file({name: p.detach().clone() for name, p in self.trainable.items()}, folder / "weigher.safetensors")
+            state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), "line": line}
+            torch.save(state, folder / "optimizer.pt")
+        append_line(self.metrics, line)
+        return line
+
+    def best(self) -> None:
+        """Puts the weigher of the best epoch back."""
+        self._read(self.checkpoints / f"step-{self.best_epoch()}")
+
+    def _update(self, pairs: Sequence[Pair], key: int) -> float:
+        self.weigher.train()
+        with torch.autocast(device_of(self.weigher).type, dtype=torch.bfloat16, enabled=self._half()):
+            loss = self.objective.backward(self.weigher, pairs, key)
+        torch.nn.utils.clip_grad_norm_(list(self.trainable.values()), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.weigher.eval()
+        return loss
+
+    def _half(self) -> bool:
+        return models.compute_dtype(self.run.model.dtype, device_of(self.weigher).type) == torch.bfloat16
+
+    def _go_on(self) -> int:
+        """Epochs that a checkpoint holds; what was written after it is forgotten."""
+        found = checkpoint.newest(self.checkpoints)[0]
+        done = checkpoint.step_of(found) if found else 0
+        lines = [line for line in read_lines(self.metrics) if line["epoch"] <= done]
+        if found is not None:
+            state = torch.load(found / "optimizer.pt", weights_only=True)
+            self._read(found)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            lines = [line for line in lines if line["epoch"] < done] + [state["line"]]
+        write_lines(self.metrics, lines)
+        return done
+
+    def _read(self, folder: Path) -> None:
+        stored = load_file(folder / "weigher.safetensors", device=str(device_of(self.weigher)))
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(stored[name])
+
+
+def measured(material: Material, weigher: Weigher, step: Any) -> dict[str, float | None]:
+    """On the held-out pairs: the later loss in nats before, after a plain step, and after one by the weigher; how often
+    the answer (where the documents mark it) is among the 5 % of tokens of largest weight.
+    """
+    batch = material.documents(material.held_out)
+    with answering(weigher.body, torch.float32):
+        weights = weigher(batch)
+    counted = batch.predicted()
+    zero = type(step)()
+
+    def after(of: Tensor, by: Any) -> float:
+        return later_after(material, material.held_out, of * counted, by)
+
+    hits = answers_in_top(weights, batch) if "answer" in batch.columns else torch.zeros(0)
+    return {
+        "later_nll_before": after(torch.ones_like(weights), zero),
+        "later_nll_after_plain": after(torch.ones_like(weights), step),
+        "later_nll_after_weighed": after(weights.clone(), step),
+        "answer_in_top_5_percent": float(hits.mean()) if len(hits) else None,
+    }
+
+
+def _objective(run: MetaRun, made: Material, tell: Any) -> Objective:
+    if run.how == "loop":
+        return Loop(made, _step(run), warm=run.warm, seed=run.seed)
+    return Amortised(made, run.output / "influence", _step(run), tell, run.seed)
+
+
+def _step(run: MetaRun) -> Any:
+    return run.step.step(PAPER if run.how == "loop" else NUDGE)
+
+
+def _open(run: MetaRun, *, resume: bool, overwrite: bool) -> None:
+    path, text = run.output / "meta.yaml", dump_run(run)
+    if overwrite and path.is_file():
+        shutil.rmtree(run.output)
+    if path.is_file() and not resume:
+        raise FileExistsError(
+            f"{run.output} holds a meta-training; go on with --resume, or replace it with --overwrite"
+        )
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise FileExistsError(f"{run.output} holds a meta-training with other settings; name another output")
+    if not path.is_file() and run.output.exists() and any(run.output.iterdir()):
+        raise FileExistsError(f"output {run.output} holds files but no meta.yaml; name another folder")
+    run.output.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(path, text)

@@ -1,0 +1,155 @@
+"""A weigher: a causal language model's body, one number per token in place of the vocabulary, and a sigmoid.
+
+The weight for predicting token t is read *at* t: the weigher sees the token and what stands to its left (arXiv
+2407.16920, section 3.2). Saved as an adapter, the head and the base model's name.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from foci import models
+from foci.adapters import peft_quiet
+from foci.characters import to_characters, to_tokens
+from foci.corpus import tokenizer_fingerprint
+from foci.focus import Batch, Row
+from foci.losses import hidden_states
+from foci.probes.encode import tokens
+from foci.probes.forward import answering, buckets, device_of, pad_id, padded
+from foci.sources import read_json
+
+SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
+NEAR_ONE = 4.0
+"""Bias of a new head: all weights begin at sigmoid(4) = .982."""
+
+
+class Weigher(nn.Module):
+    """Body and head. `body` is a causal LM, usually with an adapter; its own LM head is not used."""
+
+    def __init__(self, body: PreTrainedModel | PeftModel, bias: float = NEAR_ONE) -> None:
+        super().__init__()
+        self.body = body
+        width = models.head_of(body).module.weight.shape[1]  # type: ignore[union-attr, index]
+        self.head = nn.Linear(int(width), 1, device=device_of(body))
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, bias)
+
+    def logits(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """What the sigmoid makes weights of."""
+        hidden: Tensor = hidden_states(self.body, batch)
+        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """Weights between 0 and 1; what stands on padding and on first tokens means nothing."""
+        return self.logits(batch).float().sigmoid()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Head and adapter by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A weigher and the tokenizer that its body reads."""
+
+    weigher: Weigher
+    tokenizer: PreTrainedTokenizerFast
+    fingerprint: str
+
+
+def new(model: str, *, r: int, alpha: int | float, seed: int = 0, bias: float = NEAR_ONE) -> Loaded:
+    """A weigher that weighs all tokens alike, over a fresh LoRA adapter of a model's body."""
+    loaded = models.load(model, dtype="float32")
+    torch.manual_seed(seed)
+    body = models.add_adapter(loaded.model, models.Adapter(r=r, alpha=alpha))
+    made = Weigher(body, bias)
+    return Loaded(made, loaded.tokenizer, fingerprint(made))
+
+
+def save(weigher: Weigher, folder: Path, *, base: str, made_by: dict[str, Any], half: bool = False) -> None:
+    """Writes `folder`: adapter/, head.safetensors, weigher.json. `half` stores float16, half the bytes."""
+    if not isinstance(weigher.body, PeftModel):
+        raise TypeError(f"a weigher is saved as an adapter of its base model, got {type(weigher.body).__name__}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for settings in weigher.body.peft_config.values():
+        settings.base_model_name_or_path = base
+    weigher.body.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+    stored = folder / ADAPTER / "adapter_model.safetensors"
+    if half:
+        save_file({name: t.half() for name, t in load_file(stored).items()}, stored, metadata={"format": "pt"})
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)
+    save_file(
+        {name: p.detach().float().cpu().contiguous() for name, p in weigher.head.state_dict().items()}, folder / HEAD
+    )
+    (folder / SETTINGS).write_text(json.dumps({"base": base, **made_by}, indent=2) + "\n", encoding="utf-8")
+
+
+def load(name: str) -> Loaded:
+    """The weigher in a folder, over its base model. Raises ValueError where it is none."""
+    folder = Path(name).expanduser()
+    if not (folder / SETTINGS).is_file():
+        raise ValueError(f"no weigher at {name!r}: expected a folder with {SETTINGS}, as `foci meta` writes")
+    settings = read_json(folder / SETTINGS)
+    base = models.load(str(settings["base"]), dtype="float32")
+    if settings.get("fingerprint") not in (None, base.fingerprint):
+        raise ValueError(
+            f"the weigher {name!r} was made over {settings['base']!r} with fingerprint {settings['fingerprint']}, "
+            f"found {base.fingerprint}; its adapter fits that model alone"
+        )
+    with peft_quiet():
+        body = PeftModel.from_pretrained(base.model, str(folder / ADAPTER), autocast_adapter_dtype=True)
+    weigher = Weigher(body).to(device_of(base.model))
+    weigher.head.load_state_dict(load_file(folder / HEAD))
+    return Loaded(weigher.eval(), base.tokenizer, fingerprint(weigher))
+
+
+def fingerprint(weigher: Weigher) -> str:
+    """16 hex digits of all its weights."""
+    digest = hashlib.sha256(models.fingerprint(weigher.body).encode())  # type: ignore[arg-type]
+    for value in weigher.head.state_dict().values():
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def weigh_rows(
+    loaded: Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, *, batch_size: int = 32
+) -> list[tuple[float, ...]]:
+    """One weight per token of every row, in order; computed in float32.
+
+    Rows of another tokenizer are read as text, and weights go from token to token through characters; a token that
+    stands for no text has weight 1. Raises ValueError where such a row has no text.
+    """
+    same = tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer)
+    read = list(rows) if same else [_in_tokens_of(loaded, row) for row in rows]
+    found: list[list[float]] = [[]] * len(rows)
+    with answering(loaded.weigher.body, torch.float32):
+        for bucket in buckets([len(row) for row in read], batch_size):
+            batch = padded([read[i] for i in bucket], pad_id(loaded.tokenizer), "right", device_of(loaded.weigher.body))
+            for i, line in zip(bucket, loaded.weigher(batch).tolist(), strict=True):
+                found[i] = line[: len(read[i])]
+    if same:
+        return [tuple(line) for line in found]
+    return [
+        tuple(to_tokens(to_characters(line, theirs.offsets, len(ours.text), 1.0), ours.offsets, 1.0))
+        for line, theirs, ours in zip(found, read, rows, strict=True)
+    ]
+
+
+def _in_tokens_of(loaded: Loaded, row: Row) -> Row:
+    if not row.offsets or not row.text:
+        raise ValueError(
+            f"row {row.row_id} has no text, and the weigher has another tokenizer than the model that learns; weights "
+            "go between them through characters, so give rows with text and offsets"
+        )
+    ((ids, offsets),) = tokens([row.text], loaded.tokenizer)
+    return Row(row.row_id, ids, row.text, offsets)
