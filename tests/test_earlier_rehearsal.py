@@ -1,5 +1,7 @@
 """The earlier methods that rehearse: replay and mix-review, from files and from the model's own samples."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 

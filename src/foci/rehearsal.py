@@ -52,9 +52,9 @@ def rehearsed(new: int, ratio: int | float) -> int:
 def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) -> Pool:
     """Old rows from text files (`path`), or, for None, `samples` samples of the untouched model.
 
-    Rows of files are at most as long as the longest new row, samples as long as the average one, so that a sample costs
-    what a new row costs. They are kept in the context's folder, so that a resume reads the same; ValueError where what is
-    kept there was made for another model, path, length, seed or number.
+    Rows of files are at most as long as the longest new row, samples as the average one, so that a sample costs what a
+    new row costs. They are kept in the context's folder, so that a resume reads the same; ValueError where what is kept
+    there was made for another model, path, length, seed or number.
     """
     longest = max(len(row) for row in context.rows)
     average = max(2, math.ceil(sum(len(row) for row in context.rows) / len(context.rows)))
