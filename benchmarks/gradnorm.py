@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 
 def run(quick: bool = False) -> list[Result]:
     """Time of SmolLM2 (left out when quick) and of a small model, and the small model's memory."""
-    small = ("small Llama, 5.3 M parameters", small_llama())
+    small = ("small Llama, 5.2 M parameters", small_llama())
     settings = [small] if quick else [("SmolLM2-135M", models.load("smollm2-135m", device="cpu").model), small]
     return [*(compare(name, model, turns=2 if quick else 4) for name, model in settings), memory()]
 

@@ -82,8 +82,8 @@ def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hi
 def logits_nll(logits: Float[Tensor, "*axes vocab"], targets: Int[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """-log p(target) in nats, at least float32.
 
-    >>> logits_nll(torch.tensor([[0.0, 0.0], [0.0, -100.0]]), torch.tensor([1, 0]))
-    tensor([0.6931, 0.0000])
+    >>> logits_nll(torch.zeros(2, 4), torch.tensor([1, 3]))  # ln 4
+    tensor([1.3863, 1.3863])
     """
     half = logits.dtype in (torch.bfloat16, torch.float16)
     nll = F.cross_entropy((logits.float() if half else logits).flatten(0, -2), targets.flatten(), reduction="none")
