@@ -1,8 +1,9 @@
 """Data that comes with foci and data that foci makes.
 
-`general_facts.jsonl` (short general facts to retain), `general_text.md` (a page of general prose) and
-`biography_pools.json` and `biography_asides.json` (what fictional people are made of) were written for this
-project and stand under its licence, Apache-2.0. Nothing in them is copied from another data set.
+`general_facts.jsonl` (short general facts to retain), `general_text.md` (a page of general prose),
+`biography_pools.json` and `biography_asides.json` (what fictional people are made of) and `encyclopedia.json`
+(what fictional entries of an encyclopedia are made of) were written for this project and stand under its
+licence, Apache-2.0. Nothing in them is copied from another data set.
 """
 
 from importlib.resources import files
@@ -32,3 +33,8 @@ def biography_pools_path() -> Path:
 def biography_asides_path() -> Path:
     """Words that asides of generated biographies are made of: when, did, what, thing, where."""
     return Path(str(files("foci.data").joinpath("biography_asides.json")))
+
+
+def encyclopedia_path() -> Path:
+    """The JSON object that `foci.data.encyclopedia` takes names, values, sentences and tasks from."""
+    return Path(str(files("foci.data").joinpath("encyclopedia.json")))

@@ -8,13 +8,14 @@ and further away) follows arXiv 2409.17954; names, values and wordings are our o
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from foci.data import biography_asides_path, biography_pools_path
 from foci.data import suite as suites
+from foci.data.draws import endless, random_of, shuffled
 from foci.data.suite import Suite
 from foci.probes import probe as questions
 
@@ -165,7 +166,7 @@ def people(settings: Biographies) -> list[Person]:
     pools: dict[str, list[str]] = json.loads(biography_pools_path().read_text(encoding="utf-8"))
     pools["date"] = [f"{day} {month}" for month in MONTHS for day in range(1, 29)]
     pools["pronouns"] = ["she", "he"]
-    draw = {name: _endless(pool, _random(f"{settings.seed}/{name}")) for name, pool in pools.items()}
+    draw = {name: endless(pool, random_of(f"{settings.seed}/{name}")) for name, pool in pools.items()}
     seen: set[str] = set()
     found = []
     for _ in range(settings.people):
@@ -222,11 +223,11 @@ def write(settings: Biographies, folder: Path) -> Path:
 def _documents(person: Person, id: str, settings: Biographies) -> list[Document]:
     """The texts of one person. Words, order and filler each have their own random numbers."""
     uses = ("words", "order", "filler", "asides")
-    words, orders, filler, aside = (_random(f"{settings.seed}/{id}/{use}") for use in uses)
-    choices = {field: _endless(SENTENCES[field][: settings.templates], words) for field in FIELDS}
+    words, orders, filler, aside = (random_of(f"{settings.seed}/{id}/{use}") for use in uses)
+    choices = {field: endless(SENTENCES[field][: settings.templates], words) for field in FIELDS}
     documents = []
     for number in range(settings.texts):
-        fields = _shuffled(FIELDS, orders) if settings.order == "shuffled" else list(FIELDS)
+        fields = shuffled(FIELDS, orders) if settings.order == "shuffled" else list(FIELDS)
         sentences = {field: next(choices[field]) for field in FIELDS}
         text, spans = "", []
         for position, field in enumerate(fields):
@@ -260,7 +261,7 @@ def _filler(distance: int, rng: random.Random) -> str:
     several = distance >= 4
     phrases: list[str] = []
     left = distance - 2 if several else distance - 1
-    for phrase in _endless(pool, rng):
+    for phrase in endless(pool, rng):
         length = len(phrase.split())
         if (several and length < left) or (length == left and bool(phrases) == several):
             phrases.append(phrase)
@@ -277,19 +278,3 @@ def _aside(pronoun: str, rng: random.Random) -> str:
     when, did, what, thing, where = (pool[int(rng.random() * len(pool))] for pool in pools.values())
     article = "an" if what[0] in "aeiou" else "a"
     return f"{when} {pronoun} {did} {article} {what} {thing} {where}."
-
-
-def _random(name: str) -> random.Random:
-    """Random numbers that depend on the name alone (Python seeds from a string's SHA-512, not its hash())."""
-    return random.Random(name)  # noqa: S311
-
-
-def _endless(pool: Sequence[str], rng: random.Random) -> Iterator[str]:
-    """The pool in a new order again and again: counts of any two values never differ by more than one."""
-    while True:
-        yield from _shuffled(pool, rng)
-
-
-def _shuffled(pool: Sequence[str], rng: random.Random) -> list[str]:
-    """The pool in random order, from `random()` alone: the one method whose numbers Python keeps for good."""
-    return [value for _, value in sorted((rng.random(), value) for value in pool)]

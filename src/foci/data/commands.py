@@ -42,6 +42,19 @@ def biographies(
     _write(suite(settings), out)
 
 
+@data_app.command()
+def pairs(
+    out: Annotated[Path, typer.Option(help="File to write the pairs to.")] = Path("out/pairs.jsonl"),
+    count: Annotated[int, typer.Option(help="Number of pairs.")] = 400,
+    seed: Annotated[int, typer.Option(help="Decides what the documents say.")] = 0,
+) -> None:
+    """Make pairs to train a weigher on: encyclopedic documents of things that do not exist, and later tasks."""
+    from foci.data.encyclopedia import write
+
+    file = write(count, seed, out)
+    Console().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
+
+
 @data_app.command("lama-ckl")
 def lama_ckl(
     path: Annotated[Path, typer.Argument(help="Folder of the published variant.jsonl and invariant_*.jsonl.")],
