@@ -27,7 +27,7 @@ def test_an_adapter_learns_leaves_the_base_alone_and_can_be_merged_and_loaded(ki
     assert {name for name in after if not torch.equal(after[name], before[name])} == asked
     logits = net(IDS).logits.detach()
     net.save_pretrained(tmp_path / "adapter")
-    with models._peft_quiet():
+    with models.peft_quiet():
         again = PeftModel.from_pretrained(tiny.build("llama"), tmp_path / "adapter").eval()
     torch.testing.assert_close(again(IDS).logits, logits, atol=1e-3, rtol=1e-3)
     merged = net.merge_and_unload()
