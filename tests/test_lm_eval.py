@@ -192,7 +192,10 @@ WORDS = st.text(alphabet="abn eTh.\n\té東'", max_size=8)
 def test_a_probe_is_cut_at_focis_tokens_or_refused(harness_free, code, prompt, said, suffix, verbatim):
     tokenizer = tiny.tokenizer()
     probe = Probe("p", "learn", "cloze", "Th" + prompt, said, suffix, verbatim=verbatim)
-    (row,) = encode([probe], tokenizer)
+    try:
+        (row,) = encode([probe], tokenizer)
+    except ValueError:  # such as "The" with the answer "e", in one token: no probe for foci either
+        assume(False)
     start, end = probe.span
     document = {"id": "p", "text": probe.text, "start": start, "end": end, "answer": said}
     try:
