@@ -19,8 +19,9 @@ from tokenizers import processors
 import runs
 import tiny
 from foci.probes import Probe, answer, read_probes
-from foci.probes.encode import encode
+from foci.probes.encode import encode, encode_prompts
 from foci.probes.export import CODE, METRICS, RECORD, export_lm_eval
+from foci.probes.qa import token_limits
 
 TEXTS = (
     "The capital of France is Paris. The capital of France is",
@@ -97,6 +98,7 @@ def test_every_number_is_focis(tmp_path, taught, harness):
     answers = answer(model, tokenizer, PROBES)
     samples = by_probe(results)
     assert samples.keys() == {probe.id for probe in PROBES}
+    assert sum(len(some) for some in results["samples"].values()) == len(PROBES)  # each in one task
     for expected in answers:
         got = samples[expected.probe_id]
         assert tuple(got["metrics"]) == METRICS[expected.kind]
@@ -238,6 +240,17 @@ def test_the_harness_alone_would_move_the_white_space(code, harness_free):
     encoded = harness_free(tokenizer)
     assert encoded(context, said) == (ids[:-1], ids[-1:])
     assert len(encoded(str(context) + "", said)[1]) == 2
+
+
+@pytest.mark.parametrize("probe", [probe for probe in PROBES if probe.kind == "qa"], ids=lambda probe: probe.id)
+def test_a_question_is_continued_as_far_as_foci_does(code, probe):
+    prompt, told = code.question(
+        {**document(probe), "prompt": probe.prompt, "aliases": list(probe.aliases)}, tiny.tokenizer()
+    )
+    (row,) = encode_prompts([probe], tiny.tokenizer())
+    assert tuple(tiny.tokenizer().encode(prompt)) == row.input_ids
+    assert [told["max_gen_toks"]] == token_limits([probe], tiny.tokenizer())
+    assert (told["do_sample"], told["until"]) == (False, [])
 
 
 def test_what_the_harness_would_cut_elsewhere_is_refused(code):
