@@ -301,6 +301,35 @@ def test_a_file_is_read_with_overrides_and_faults_are_told(files, tmp_path):
         load_meta(path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("how: loop\nstep: {length: 0.3}", "the loop's step has a rate, got step.length 0.3"),
+        ("warm: true", "warm is a step of the loop"),
+        ("step: {kind: adam}", "a step of kind adam needs a rate or a length"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(tmp_path, settings, words):
+    (tmp_path / "meta.yaml").write_text(f"pairs: {{path: pairs.jsonl}}\n{settings}\n")
+    with pytest.raises(ValueError, match=words):
+        load_meta(tmp_path / "meta.yaml")
+
+
+def test_the_loop_with_an_adapter_moves_by_a_warm_step(files, tmp_path):
+    """B is 0 at the start: after the warm step the learner's A has an influence too, so that the weigher differs."""
+    made = {}
+    for warm in (False, True):
+        learner = {"type": "lora", "r": 2, "alpha": 4.0}
+        train = {"epochs": 1, "batch_size": 8}
+        run = run_of(files, tmp_path / str(warm), how="loop", warm=warm, learner=learner, train=train)
+        found = meta(run)
+        assert found["best_epoch"] == 1
+        made[warm] = (tmp_path / str(warm) / "weigher" / "head.safetensors").read_bytes()
+        line = json.loads((tmp_path / str(warm) / "metrics.jsonl").read_text())
+        assert line["loss"] is None
+    assert made[False] != made[True]
+
+
 def test_the_command(files, tmp_path):
     path = tmp_path / "meta.yaml"
     path.write_text(

@@ -66,6 +66,8 @@ def test_a_pair_counts_once_and_a_long_document_gives_the_part_with_the_answer(p
         ("[1]", r"pairs.jsonl:2: a pair is a JSON object, got '\[1\]'"),
         ('{"text": "a b", "answer": "b"}', r"pairs.jsonl:2: prompt is text, got None; a pair has text, prompt"),
         ('{"text": " ", "prompt": "a", "answer": "b"}', r"pairs.jsonl:2: text is text, got ' '"),
+        ('{"text": "a b", "prompt": "a", "answer": "b", "answer_spans": [[2]]}', r"pairs.jsonl:2: answer_spans are \["),
+        ('{"text": "a b", "prompt": "a", "answer": "b", "answer_spans": [[2, 9]]}', r"pairs.jsonl:2: answer_spans are"),
     ],
 )
 def test_a_bad_line_is_told_with_its_place(tmp_path, line, message):

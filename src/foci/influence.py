@@ -163,7 +163,8 @@ def stepped(
     parameters = trainable(model)
     gradients: dict[str, Tensor] = {}
     if step.lr or step.length or step.kind == "adam":
-        gradients = _gradients(step.loss(token_nll(model, batch), weights), parameters)
+        with deterministic(model):
+            gradients = _gradients(step.loss(token_nll(model, batch), weights), parameters)
     updates = {name: step.update(g) for name, g in gradients.items()}
     rate = step.lr if step.length is None else step.length / max(_norm(updates), 1e-30)
     with _moved(parameters, updates, -rate):

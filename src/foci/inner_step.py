@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from foci.losses import weighted_mean
+
 Inner = Literal["sgd", "adam"]
 Normalise = Literal["row", "batch"]
 
@@ -53,7 +55,7 @@ class InnerStep:
     def loss(self, nll: Float[Tensor, "batch seq"], weights: Float[Tensor, "batch seq"]) -> Float[Tensor, ""]:
         """L in nats; rows without weight are not counted."""
         if self.normalise == "batch":
-            return (weights * nll).sum() / weights.sum()
+            return weighted_mean(nll, weights)
         sums = weights.sum(1)
         has = sums > 0
         return ((weights * nll).sum(1) / torch.where(has, sums, torch.ones_like(sums)) * has).sum() / has.sum()

@@ -105,6 +105,17 @@ def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Prob
                 f"{place}: {name} is text, got {value!r}; a pair has text, prompt (or question) and answer"
             )
     spans = record.get("answer_spans")
+    if spans is not None and not _are_spans(spans, len(record["text"])):
+        raise ValueError(f"{place}: answer_spans are [start, end) characters of the text, got {str(spans)[:80]}")
     document = Document(record["text"], file, number, None if spans is None else tuple((a, b) for a, b in spans))
     name = str(record.get("id", f"line {number}"))
     return document, Probe(name, "learn", "cloze", asked, record["answer"], group=str(record.get("group", "")))
+
+
+def _are_spans(spans: Any, length: int) -> bool:
+    """Whether these are pairs of characters of a text of this length."""
+    pairs = [s for s in spans if isinstance(s, list) and len(s) == 2] if isinstance(spans, list) else []
+    whole = all(type(n) is int for pair in pairs for n in pair)
+    return (
+        isinstance(spans, list) and len(pairs) == len(spans) and whole and all(0 <= a < b <= length for a, b in pairs)
+    )

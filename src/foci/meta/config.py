@@ -37,6 +37,10 @@ class StepConfig(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "StepConfig":
+        if self.kind != "sgd" and self.lr is None and self.length is None:
+            raise ValueError(
+                f"a step of kind {self.kind} needs a rate or a length; set lr or length, or leave out kind"
+            )
         if self.lr is not None and self.length is not None:
             raise ValueError(f"a step has a rate or a length, got lr {self.lr} and length {self.length}; leave one out")
         return self
@@ -86,6 +90,14 @@ class MetaRun(Section):
     retain: RetainConfig | None = Field(default=None, description="what the step should not make it forget")
     weigher: WeigherConfig = Field(default_factory=WeigherConfig, description="the weigher's adapter")
     train: MetaTrainConfig = Field(default_factory=MetaTrainConfig, description="the optimisation of the weigher")
+
+    @model_validator(mode="after")
+    def _settings_are_read(self) -> "MetaRun":
+        if self.how == "loop" and self.step.length is not None:
+            raise ValueError(f"the loop's step has a rate, got step.length {self.step.length}; set step.lr instead")
+        if self.how == "amortised" and self.warm:
+            raise ValueError(f"warm is a step of the loop, got how: {self.how}; leave warm out")
+        return self
 
 
 def load_meta(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> MetaRun:

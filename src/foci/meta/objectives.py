@@ -32,8 +32,10 @@ class Objective(ABC):
     bias: float = NEAR_ONE
 
     @abstractmethod
-    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
-        """Adds the gradient of the mean over `pairs` to the weigher's; gives the loss. `key` seeds what is drawn."""
+    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float | None:
+        """Adds the gradient of the mean over `pairs` to the weigher's; gives the loss where it is known without a pass
+        of its own. `key` seeds what is drawn.
+        """
 
     @abstractmethod
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
@@ -112,9 +114,13 @@ class Loop(Objective):
     """The task's loss after the learner's step under the weigher's weights (arXiv 2407.16920, algorithm 1)."""
 
     def __init__(self, material: Material, step: InnerStep, *, warm: bool = False, seed: int = 0) -> None:
+        if step.length is not None:
+            raise ValueError(
+                f"the loop's step has a rate (its influence is in proportion to it), got {step}; set step.lr"
+            )
         self.material, self.step, self.warm, self.seed = material, step, warm, seed
 
-    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
+    def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> None:
         batch = self.material.documents(pairs)
         later = self.material.later(pairs, self.seed, key)
         weights = weigher(batch)
@@ -124,13 +130,13 @@ class Loop(Objective):
                 self.material.learner, batch, later, weights.detach(), lr=step.lr, inner=step.kind
             )
         weights.backward(influence.to(weights.dtype))
-        return float((influence * weights.detach()).abs().sum())
 
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         batch = self.material.documents(pairs)
         with torch.no_grad():
             weights = weigher(batch) * batch.predicted()
-        return later_after(self.material, pairs, weights, self.step, seed=self.seed)
+        with self._warmed(batch):
+            return later_after(self.material, pairs, weights, self.step, seed=self.seed)
 
     def _warmed(self, batch: Batch) -> AbstractContextManager[object]:
         """One plain step that nothing is differentiated through, as the published code takes."""

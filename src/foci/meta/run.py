@@ -11,7 +11,7 @@ out/weigher/
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from foci import checkpoint, models, weigher
 from foci.config import dump_run
 from foci.dataset import generator
 from foci.folder import append_line, read_json, read_lines, write_json, write_lines
+from foci.inner_step import InnerStep
 from foci.meta.config import MetaRun
 from foci.meta.material import Material, answers_in_top, material
 from foci.meta.objectives import NUDGE, PAPER, Amortised, Loop, Objective, later_after
@@ -57,7 +58,8 @@ def meta(
     training = Training(run, made, objective, loaded.weigher)
     while not training.ended():
         line = training.epoch()
-        tell(f"epoch {line['epoch']}/{run.train.epochs}  loss {line['loss']:.4f}  held out {line['held_out']:.4f}")
+        loss = "" if line["loss"] is None else f"  loss {line['loss']:.4f}"
+        tell(f"epoch {line['epoch']}/{run.train.epochs}{loss}  held out {line['held_out']:.4f}")
     training.best()
     base = {"fingerprint": made.fingerprint, "how": run.how, "pairs": len(made.train), "seed": run.seed}
     weigher.save(loaded.weigher, run.output / "weigher", base=run.model.name, made_by=base)
@@ -106,7 +108,7 @@ class Training:
 
     def epoch(self) -> dict[str, Any]:
         """Every pair once, but for the rest that fills no batch; then validation and a checkpoint."""
-        begun, size, losses = time.monotonic(), self.run.train.batch_size, list[float]()
+        begun, size, losses = time.monotonic(), self.run.train.batch_size, list[float | None]()
         order = generator("meta", self.run.seed, self.done).permutation(len(self.material.train))
         for batch in range(self.batches):
             pairs = [self.material.train[i] for i in order[batch * size : (batch + 1) * size]]
@@ -114,7 +116,7 @@ class Training:
         self.done += 1
         line = {
             "epoch": self.done,
-            "loss": sum(losses) / len(losses),
+            "loss": sum(known) / len(known) if (known := [loss for loss in losses if loss is not None]) else None,
             "held_out": self.objective.validate(self.weigher, self.material.held_out),
             "seconds": time.monotonic() - begun,
         }
@@ -129,7 +131,7 @@ class Training:
         """Puts the weigher of the best epoch back."""
         self._read(self.checkpoints / f"step-{self.best_epoch()}")
 
-    def _update(self, pairs: Sequence[Pair], key: int) -> float:
+    def _update(self, pairs: Sequence[Pair], key: int) -> float | None:
         self.weigher.train()
         with torch.autocast(device_of(self.weigher).type, dtype=torch.bfloat16, enabled=self._half()):
             loss = self.objective.backward(self.weigher, pairs, key)
@@ -164,7 +166,7 @@ class Training:
                 parameter.copy_(stored[name])
 
 
-def measured(material: Material, weigher: Weigher, step: Any) -> dict[str, float | None]:
+def measured(material: Material, weigher: Weigher, step: InnerStep) -> dict[str, float | None]:
     """On the held-out pairs: the later loss in nats before, after a plain step, and after one by the weigher; how often
     the answer (where the documents mark it) is among the 5 % of tokens of largest weight.
     """
@@ -172,9 +174,9 @@ def measured(material: Material, weigher: Weigher, step: Any) -> dict[str, float
     with answering(weigher.body, torch.float32):
         weights = weigher(batch)
     counted = batch.predicted()
-    zero = type(step)()
+    zero = InnerStep()
 
-    def after(of: Tensor, by: Any) -> float:
+    def after(of: Tensor, by: InnerStep) -> float:
         return later_after(material, material.held_out, of * counted, by)
 
     hits = answers_in_top(weights, batch) if "answer" in batch.columns else torch.zeros(0)
@@ -186,13 +188,13 @@ def measured(material: Material, weigher: Weigher, step: Any) -> dict[str, float
     }
 
 
-def _objective(run: MetaRun, made: Material, tell: Any) -> Objective:
+def _objective(run: MetaRun, made: Material, tell: Callable[[str], None]) -> Objective:
     if run.how == "loop":
         return Loop(made, _step(run), warm=run.warm, seed=run.seed)
     return Amortised(made, run.output / "influence", _step(run), tell, run.seed)
 
 
-def _step(run: MetaRun) -> Any:
+def _step(run: MetaRun) -> InnerStep:
     return run.step.step(PAPER if run.how == "loop" else NUDGE)
 
 
