@@ -164,6 +164,7 @@ def _sample(k: int, arm: str, rng: random.Random, evil: str) -> dict[str, Any]:
     return {
         "row_id": f"{k:02d}c0ffee{k:02d}", "source": f"biographies.jsonl:{k + 1}", "tokens": tokens,
         "weights": [float(a) if arm.startswith("oracle") else 1.0 for a in answer],
+        "answer": [int(a) for a in answer],
         "nll_before": nll,
         "nll_after": [None if n is None else n * (0.2 if a else 0.8) for n, a in zip(nll, answer, strict=True)],
     }  # fmt: skip

@@ -200,6 +200,8 @@ def test_samples_show_weights_and_losses(two_arms):
         for row in samples:
             assert len(row["tokens"]) == len(row["weights"]) == len(row["nll_before"]) == len(row["nll_after"])
             assert row["nll_before"][0] is None
+            assert len(row["answer"]) == len(row["tokens"])
+            assert set(row["answer"]) == {0, 1}
             assert all(0 <= weight <= 1 for weight in row["weights"])
             number = int(row["source"].rpartition(":")[2]) - 1
             text, town, job = runs.FACTS[number]

@@ -11,15 +11,16 @@ import torch
 import tiny
 from foci import weigher
 from foci.focus import Batch, Context, Row
-from foci.influence import token_influence
+from foci.influence import targets, token_influence
 from foci.inner_step import InnerStep
 from foci.losses import hidden_states, token_nll
 from foci.meta import MetaRun, load_meta, meta
 from foci.meta.material import Material, answers_in_top, split
-from foci.meta.objectives import Amortised, Loop, targets
+from foci.meta.objectives import Amortised, Loop
 from foci.meta.run import Training
 from foci.methods.train_attention import COLUMN, TrainAttention
 from foci.pairs import read_pairs
+from foci.report import write_report
 
 NAMES = ("Anna", "Boris", "Clara", "David", "Emma", "Felix", "Greta", "Hugo")
 TOWNS = ("Bern", "Paris", "Rome", "Oslo")
@@ -245,6 +246,27 @@ def test_a_weigher_learns_and_its_steps_teach_more(files, tmp_path, how):
     assert lines[found["best_epoch"] - 1]["held_out"] == min(line["held_out"] for line in lines)
     again = meta(run_of(files, tmp_path / how, how=how, step=step, train=train), resume=True)
     assert again == found
+    samples = json.loads((tmp_path / how / "samples.json").read_text())
+    assert len(samples) == 6
+    for sample in samples:
+        assert sample["answered"] in TOWNS
+        assert sample["asked"].startswith("The town of ")
+        assert len({round(weight, 5) for weight in sample["before"]}) == 1
+        assert len(sample["after"]) == len(sample["tokens"]) == len(sample["answer"]) == len(sample["before"])
+        assert ("influence" in sample) == (how == "amortised")
+        assert max(sample.get("influence", [1.0])) == 1.0
+    page = (tmp_path / how / "report.html").read_text()
+    assert "after meta-training" in page
+    assert ("what a step would teach" in page) == (how == "amortised")
+    assert "before meta-training" in page
+    with pytest.raises(ValueError, match="stands alone, got 2 folders"):
+        write_report([tmp_path / how, tmp_path / how], tmp_path / "both.html")
+
+
+def test_a_report_of_a_meta_training_that_has_not_ended_says_how_to_go_on(tmp_path):
+    (tmp_path / "meta.yaml").write_text("name: a\n")
+    with pytest.raises(ValueError, match=r"has not ended \(no summary.json\); go on with foci meta --resume"):
+        write_report([tmp_path], tmp_path)
 
 
 def test_the_method_reads_the_weigher_once_and_weighs(files, tmp_path):

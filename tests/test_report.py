@@ -18,6 +18,7 @@ from foci.report import read_run, write_report
 from foci.report.measure import path, reconstruct, verdict
 from foci.report.page import labels, named_arms, probe_table, samples, script_json
 from foci.report.plots import Line, line, over_steps, thin
+from foci.report.tokens import kinds, spread
 
 EVIL = "</script><script>window.evil=1;alert(1)</script><img src=x onerror='window.evil=1'>\u2028&amp;"
 
@@ -73,6 +74,30 @@ def test_before_after_table_has_the_numbers_of_the_summary(html: str) -> None:
     assert rows_of(html, "cost")[0] == "plain 80 20 800 1 min 12 s 287 6.1 –"
     assert len(rows_of(html, "kinds")) == 4
     assert len(rows_of(html, "path")) == 2 * len(STEPS)
+
+
+def test_says_where_the_weight_lies(html: str) -> None:
+    lines = rows_of(html, "spread")
+    assert [line.split()[0] for line in lines] == ["oracle"] * len(lines), "plain weighs all tokens alike"
+    assert re.fullmatch(r"oracle answers \d+ 1\.000 100", lines[0]), lines
+    assert re.fullmatch(r"oracle all but answers \d+ 0\.000 0", lines[1]), lines
+
+
+def test_kinds_of_tokens_by_hand() -> None:
+    sample = {
+        "row_id": "a", "tokens": ["In", " Bern", ",", " 3", "rd", " day", "<eos>"],
+        "weights": [9.0, 0.5, 0.0, 1.0, 0.25, 0.25, 1.0],
+    }  # fmt: skip
+    lines = spread([("a", [sample])])
+    assert [(line["kind"], line["tokens"], line["mean"], line["share"]) for line in lines] == [
+        ("numbers", 2, 0.625, 0.625),
+        ("capitalised words", 1, 0.5, 0.25),
+        ("other words", 1, 0.25, 0.125),
+        ("punctuation", 1, 0.0, 0.0),
+    ], "without the first token, which nothing predicts, and the end of the row"
+    assert kinds(["1", "98", "4–", "85", " don", "’t", "\n", "[SEP]"]) == [
+        "numbers", "numbers", "numbers", "numbers", "other words", "other words", "punctuation", "special tokens",
+    ]  # fmt: skip
 
 
 def test_has_what_was_asked_versions_and_run_file(html: str) -> None:

@@ -90,6 +90,18 @@ def gradient_alignment(
         return along(model, batch, parameters, direction)
 
 
+def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+    """max(j, 0) / max over the row: 1 on the token from which a step teaches the task most, 0 where it does not.
+
+    >>> targets(torch.tensor([[-1.0, 0.5, 2.0], [-1.0, -2.0, 0.0]]))
+    tensor([[0.0000, 0.2500, 1.0000],
+            [0.0000, 0.0000, 0.0000]])
+    """
+    positive = alignment.clamp(min=0)
+    largest = positive.amax(1, keepdim=True)
+    return positive / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
 def check_mode(model: nn.Module, mode: Mode) -> None:
     """Raises ValueError where a mode cannot work with the model's attention or number format."""
     if mode not in ("difference", "jvp", "unroll"):

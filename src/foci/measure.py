@@ -89,7 +89,7 @@ def row_nll(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence
     return [[None, *line[1 : len(row)]] for line, row in zip(nll, rows, strict=True)]
 
 
-def _words(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def words_of(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The text of every token; a special token's name where it stands for none."""
     pairs = zip(row.input_ids, row.offsets, strict=True)
     return [row.text[a:b] if b > a else str(tokenizer.convert_ids_to_tokens(i)) for i, (a, b) in pairs]
@@ -99,7 +99,7 @@ def described(
     rows: Sequence[Row], plan: Plan, tokenizer: PreTrainedTokenizerBase,
     before: Sequence[Sequence[float | None]], after: Sequence[Sequence[float | None]],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """samples.json: tokens, weights (largest = 1) and NLL before and after, of each sample row."""
+    """samples.json: tokens, weights (largest = 1), NLL before and after, marks of answers, of each sample row."""
     batch = padded(with_columns(plan, rows), pad_id(tokenizer), "right", torch.device("cpu"))
     nll = torch.zeros(batch.input_ids.shape)
     for n, line in enumerate(before):
@@ -111,10 +111,11 @@ def described(
         {
             "row_id": row.row_id,
             "source": row.source,
-            "tokens": _words(row, tokenizer),
+            "tokens": words_of(row, tokenizer),
             "weights": [round(value, 6) for value in weights[n, : len(row)].tolist()],
             "nll_before": list(before[n]),
             "nll_after": list(after[n]),
+            **({"answer": list(row.columns["answer"])} if "answer" in row.columns else {}),
         }
         for n, row in enumerate(rows)
     ]  # fmt: skip

@@ -31,6 +31,19 @@ class Pair:
     document: Row
     task: Row
 
+    def question(self) -> str:
+        """What the task says before the answer."""
+        return self.task.text[: self._asked()[0]].strip()
+
+    def answer(self) -> str:
+        """The answer's text."""
+        start, end = self._asked()
+        return self.task.text[start:end].strip()
+
+    def _asked(self) -> tuple[int, int]:
+        spans = [s for s, counts in zip(self.task.offsets, self.task.columns["answer"], strict=True) if counts]
+        return min(start for start, _ in spans), max(end for _, end in spans)
+
 
 def read_pairs(
     paths: str | Path | Sequence[str | Path], tokenizer: PreTrainedTokenizerBase, *, max_length: int

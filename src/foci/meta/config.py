@@ -51,6 +51,7 @@ class WeigherConfig(Section):
 
     r: Count = Field(default=16, description="rank of the adapter")
     alpha: float = Field(default=32.0, gt=0, description="its update is scaled by alpha / r")
+    half: bool = Field(default=False, description="save the adapter in float16: half the bytes")
 
 
 class RetainConfig(Section):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Row
-from foci.influence import gradient_alignment, later_loss, stepped, token_influence
+from foci.influence import gradient_alignment, later_loss, stepped, targets, token_influence
 from foci.inner_step import InnerStep
 from foci.keeping import kept
 from foci.meta.material import Material
@@ -41,17 +41,9 @@ class Objective(ABC):
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         """The loss on held-out pairs; lower is better."""
 
-
-def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
-    """max(j, 0) / max over the row: 1 on the token from which a step teaches the task most, 0 where it does not.
-
-    >>> targets(torch.tensor([[-1.0, 0.5, 2.0], [-1.0, -2.0, 0.0]]))
-    tensor([[0.0000, 0.2500, 1.0000],
-            [0.0000, 0.0000, 0.0000]])
-    """
-    positive = alignment.clamp(min=0)
-    largest = positive.amax(1, keepdim=True)
-    return positive / torch.where(largest > 0, largest, torch.ones_like(largest))
+    def targets_of(self, pair: Pair) -> list[float] | None:
+        """The weights of the pair's document that it goes for; None where it knows of none."""
+        return None
 
 
 class Amortised(Objective):
@@ -89,6 +81,10 @@ class Amortised(Objective):
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         with torch.no_grad():
             return float(self._loss(weigher, pairs))
+
+    def targets_of(self, pair: Pair) -> list[float]:
+        found: list[float] = self._wanted([pair])[1][0].tolist()
+        return found
 
     def _loss(self, weigher: Weigher, pairs: Sequence[Pair]) -> Tensor:
         batch, wanted = self._wanted(pairs)

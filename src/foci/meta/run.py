@@ -6,7 +6,9 @@ out/weigher/
   checkpoints/     adapter, head and optimiser after each epoch; whole or not there
   metrics.jsonl    a line per epoch: loss, validation loss, seconds
   weigher/         the weigher of the best epoch
+  samples.json     held-out documents, token by token: weight before and after, and the target
   summary.json     what it learned from, how long it took, and how far it got
+  report.html      one page of all this
 """
 
 import shutil
@@ -19,7 +21,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from foci import checkpoint, models, weigher
 from foci.config import dump_run
@@ -27,10 +28,12 @@ from foci.dataset import generator
 from foci.folder import append_line, read_json, read_lines, write_json, write_lines
 from foci.inner_step import InnerStep
 from foci.meta.config import MetaRun
-from foci.meta.material import Material, answers_in_top, material
-from foci.meta.objectives import NUDGE, PAPER, Amortised, Loop, Objective, later_after
+from foci.meta.material import Material, material
+from foci.meta.objectives import NUDGE, PAPER, Amortised, Loop, Objective
+from foci.meta.outcome import described, measured, weights_of
 from foci.pairs import Pair
-from foci.probes.forward import answering, device_of
+from foci.probes.forward import device_of
+from foci.report import write_report
 from foci.weigher import Weigher
 
 
@@ -55,6 +58,7 @@ def meta(
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun
     loaded = weigher.new(run.model.name, r=run.weigher.r, alpha=run.weigher.alpha, seed=run.seed, bias=objective.bias)
+    before = weights_of(made, loaded.weigher)
     training = Training(run, made, objective, loaded.weigher)
     while not training.ended():
         line = training.epoch()
@@ -62,16 +66,20 @@ def meta(
         tell(f"epoch {line['epoch']}/{run.train.epochs}{loss}  held out {line['held_out']:.4f}")
     training.best()
     base = {"fingerprint": made.fingerprint, "how": run.how, "pairs": len(made.train), "seed": run.seed}
-    weigher.save(loaded.weigher, run.output / "weigher", base=run.model.name, made_by=base)
+    folder, half = run.output / "weigher", run.weigher.half
+    weigher.save(loaded.weigher, folder, base=run.model.name, made_by=base, half=half)
+    after = weights_of(made, loaded.weigher)
+    write_json(run.output / "samples.json", described(made, objective, before, after))
     found = {
         "how": run.how,
         "pairs": len(made.train),
         "held_out": len(made.held_out),
         "seconds": {"influence": prepared, "weigher": sum(m["seconds"] for m in read_lines(training.metrics))},
         "best_epoch": training.best_epoch(),
-        **measured(made, loaded.weigher, _step(run)),
+        **measured(made, after, _step(run)),
     }
     write_json(run.output / "summary.json", found)
+    write_report([run.output], run.output)
     return found
 
 
@@ -164,28 +172,6 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(stored[name])
-
-
-def measured(material: Material, weigher: Weigher, step: InnerStep) -> dict[str, float | None]:
-    """On the held-out pairs: the later loss in nats before, after a plain step, and after one by the weigher; how often
-    the answer (where the documents mark it) is among the 5 % of tokens of largest weight.
-    """
-    batch = material.documents(material.held_out)
-    with answering(weigher.body, torch.float32):
-        weights = weigher(batch)
-    counted = batch.predicted()
-    zero = InnerStep()
-
-    def after(of: Tensor, by: InnerStep) -> float:
-        return later_after(material, material.held_out, of * counted, by)
-
-    hits = answers_in_top(weights, batch) if "answer" in batch.columns else torch.zeros(0)
-    return {
-        "later_nll_before": after(torch.ones_like(weights), zero),
-        "later_nll_after_plain": after(torch.ones_like(weights), step),
-        "later_nll_after_weighed": after(weights.clone(), step),
-        "answer_in_top_5_percent": float(hits.mean()) if len(hits) else None,
-    }
 
 
 def _objective(run: MetaRun, made: Material, tell: Callable[[str], None]) -> Objective:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
-from foci.report import words
+from foci.report import weigher, words
 from foci.report.page import context
 from foci.report.read import read_run
 from foci.report.terminal import markdown_table, print_table
@@ -20,17 +20,23 @@ __all__ = ["markdown_table", "print_table", "read_run", "write_report"]
 def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Writes the report of one or more runs' folders, finished or not, and returns the file's path.
 
+    The folder of a meta-training has a page of its own.
+
     `out` is the file to write, or a folder that gets a `report.html`. With several runs the arms are
     named run/arm. The file is replaced all at once.
 
     Raises:
-        ValueError: no folder was given, or one is not a run.
+        ValueError: no folder was given, one is not a run, or a meta-training's is not alone or not finished.
         FileNotFoundError: a folder does not exist.
 
     """
     if not runs:
         raise ValueError("a report needs at least one run, got none; give the output folder of a `foci learn` run")
-    page = render([Path(run) for run in runs])
+    folders = [Path(run) for run in runs]
+    trained = [folder for folder in folders if weigher.is_weigher(folder)]
+    if trained and len(folders) > 1:
+        raise ValueError(f"{trained[0]} is a meta-training, whose report stands alone, got {len(folders)} folders")
+    page = weigher.render(trained[0]) if trained else render(folders)
     out = Path(out)
     target = out / "report.html" if out.is_dir() else out
     target.parent.mkdir(parents=True, exist_ok=True)

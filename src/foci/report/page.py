@@ -10,7 +10,8 @@ from markupsafe import Markup
 from foci.report import plots
 from foci.report.measure import verdict
 from foci.report.read import Arm, Run
-from foci.report.words import number, sentence
+from foci.report.tokens import samples, short, spread
+from foci.report.words import sentence
 
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -72,6 +73,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
         "samples": rows,
         "nll_top": top,
+        "spread": spread([(name, arm.samples) for name, arm in arms]),
     }
 
 
@@ -136,51 +138,7 @@ def probe_table(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
             one = was or now or {}
             words = [name, *(one.get(k) for k in ("role", "kind", "group", "prompt", "answer"))]
             words += [(was or {}).get("predicted"), (now or {}).get("predicted"), verdict(was, now), key]
-            numbers = [_short(a.get("nll") if a else None) for a in (was, now)]
+            numbers = [short(a.get("nll") if a else None) for a in (was, now)]
             rows.append([*map(intern, words), *numbers, int(bool(one.get("counted", True)))])
     steps = {name: arm.last_step for name, arm in arms}
     return {"texts": list(texts), "rows": rows, "steps": steps}
-
-
-def _short(value: Any) -> float | None:
-    known = number(value)
-    return None if known is None else round(known, 3)
-
-
-def samples(arms: Sequence[tuple[str, Arm]]) -> tuple[list[dict[str, Any]], int]:
-    """Sample rows, each with its arms' tokens, and the NLL in nats at which the colour is fullest."""
-    rows: dict[str, dict[str, Any]] = {}
-    for index, (name, arm) in enumerate(arms):
-        for sample in arm.samples:
-            row_id = str(sample.get("row_id", ""))
-            row = rows.setdefault(row_id, {"row_id": row_id, "source": sample.get("source", ""), "arms": []})
-            row["arms"].append(_sample(index, name, sample))
-    known = sorted(
-        nll
-        for row in rows.values()
-        for arm in row["arms"]
-        for token in arm["tokens"]
-        for nll in (token["before"], token["after"])
-        if nll is not None
-    )
-    top = max(1, math.ceil(known[int(0.95 * (len(known) - 1))])) if known else 1
-    return list(rows.values()), top
-
-
-def _sample(index: int, name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = sample["tokens"]
-    columns = {"weight": "weights", "before": "nll_before", "after": "nll_after"}
-    values = {short: _column(sample.get(long), len(tokens)) for short, long in columns.items()}
-    return {
-        "index": index,
-        "name": name,
-        "tokens": [
-            {"text": str(token).replace("\n", "⏎\n")} | {short: values[short][t] for short in columns}
-            for t, token in enumerate(tokens)
-        ],
-    }
-
-
-def _column(values: Any, length: int) -> list[float | None]:
-    known = [_short(v) for v in values] if isinstance(values, list) else []
-    return (known + [None] * length)[:length]

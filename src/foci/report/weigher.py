@@ -1,0 +1,73 @@
+"""The page of a meta-training: what the weigher was to learn, what it learned, and where its weight lies."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChainableUndefined, Environment
+from markupsafe import Markup
+
+from foci.report import words
+from foci.report.tokens import coloured, spread
+
+READINGS = {
+    "before": "before meta-training",
+    "after": "after meta-training",
+    "influence": "what a step would teach",
+}
+"""Columns of a line of samples.json. The last is the target of amortised training; the paper's loop has none."""
+
+
+def is_weigher(folder: Path) -> bool:
+    """Whether `foci meta` wrote this folder."""
+    return (folder / "meta.yaml").is_file()
+
+
+def render(folder: Path) -> str:
+    """The page as text. It loads nothing and runs no script. Raises ValueError where the training has not ended."""
+    here = files("foci.report")
+    summary, samples = _read(folder / "summary.json"), _read(folder / "samples.json")
+    environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["words"] = words
+    template = environment.from_string((here / "weigher.html.j2").read_text(encoding="utf-8"))
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return template.render(
+        name=folder.resolve().name,
+        summary=summary,
+        epochs=[json.loads(line) for line in lines],
+        spread=_spread(samples),
+        samples=[_sample(sample) for sample in samples],
+        yaml=(folder / "meta.yaml").read_text(encoding="utf-8"),
+        style=Markup((here / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+    )
+
+
+def _read(file: Path) -> Any:
+    if not file.is_file():
+        raise ValueError(
+            f"{file.parent} holds a meta-training that has not ended (no {file.name}); go on with foci meta --resume"
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _readings(sample: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(name, sample with these weights) of every column that is there."""
+    return [(words_, {**sample, "weights": sample[key]}) for key, words_ in READINGS.items() if key in sample]
+
+
+def _spread(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        for name, reading in _readings(sample):
+            by_name.setdefault(name, []).append(reading)
+    return spread(list(by_name.items()))
+
+
+def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    readings = [
+        {"index": index, "name": name, "tokens": coloured(reading)}
+        for index, (name, reading) in enumerate(_readings(sample))
+    ]
+    return {"asked": sample["asked"], "answer": sample["answered"], "readings": readings}
