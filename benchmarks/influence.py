@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
+from benchmarks.side_by_side import Result, allocated_peak_mib, extra_peak_mib, in_turns
 from foci import models, weigher
 from foci.data.biographies import Biographies, generate
 from foci.focus import Batch
@@ -80,7 +80,7 @@ def losses(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def run(quick: bool = False) -> list[Result]:
-    """Peak and time at 4 x 512 tokens, the growth from 256 to 2048 tokens, and a meta step of SmolLM2."""
+    """Peak and time at 4 x 512 tokens, growth with the number of tokens, and a meta step of SmolLM2."""
     rows, tokens = (2, 64) if quick else (4, 512)
     truth = Case(rows, tokens).run("double")
     peaks = {way: peak_of(way, rows, tokens) for way in WAYS}
@@ -100,15 +100,29 @@ def run(quick: bool = False) -> list[Result]:
                 goal=goals[1],
             ),
         ]  # fmt: skip
-    return [*found, growth(quick), *([] if quick else [meta_step()])]
+    return [*found, *growth(quick), *([] if quick else [meta_step()])]
 
 
-def growth(quick: bool) -> Result:
-    """Peak at 2048 tokens over peak at 256 (8 = linear), ours beside the rival's."""
-    short, long = (32, 128) if quick else (256, 2048)
-    grown = {way: peak_of(way, 1, long) / peak_of(way, 1, short) for way in ("difference", "double")}
-    what = f"growth of the peak memory from {short} to {long} tokens ({long // short} is linear)"
-    return Result.of(what, "times", [grown["difference"]], [grown["double"]], rival=RIVAL)
+def growth(quick: bool) -> list[Result]:
+    """Allocated at 2048 tokens over allocated at 256, and whether what a doubling adds doubles or quadruples."""
+    scale = 8 if quick else 1
+    lengths = {"difference": (256, 1024, 2048, 4096), "double": (256, 512, 1024, 2048)}
+    held = {
+        way: {n: allocated_peak_mib(partial(Case(1, n // scale).run, way)) for n in of} for way, of in lengths.items()
+    }
+    grown = [[held[way][2048] / held[way][256]] for way in lengths]
+    added = [
+        [(held[way][of[3]] - held[way][of[2]]) / (held[way][of[2]] - held[way][of[1]])] for way, of in lengths.items()
+    ]
+    told = "; ".join(f"{way}: " + ", ".join(f"{n}: {mib:.0f} MiB" for n, mib in held[way].items()) for way in held)
+    short, long = 256 // scale, 2048 // scale
+    return [
+        Result.of(f"allocated for {long} tokens over {short}", "times", *grown, rival=RIVAL, note=told),
+        Result.of(
+            "what the last doubling of the tokens adds over the one before (2: linear, 4: quadratic)", "times", *added,
+            rival=RIVAL, note=f"up to {lengths['difference'][-1] // scale} tokens, the rival up to {long}",
+        ),
+    ]  # fmt: skip
 
 
 def meta_step() -> Result:
