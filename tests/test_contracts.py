@@ -1,5 +1,6 @@
 """Every method, the shipped ones and the small ones of the tests, meets every law of its roles."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ def texts() -> list[Row]:
 
 def made(name: str, folder: Path) -> Any:
     """A shipped method with its defaults, and what it must be given."""
+    if name == "influence":
+        lines = [{"text": row.text, "prompt": "It says", "answer": "rain"} for row in texts()]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return available()[name](pairs=str(folder / "pairs.jsonl"))
+    if name == "known":
+        return available()[name](share=0.002)  # a random model knows little
     if name != "train_attention":
         return available()[name]()
     tiny.save_model(folder / "base")

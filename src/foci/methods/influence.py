@@ -1,0 +1,112 @@
+"""Each token counts as much as a step on it teaches what will be asked: influence itself, without a weigher.
+
+w_t = max(j_t, 0) / max over the row, j_t = <gradient of nll_t, gradient of the later loss after a step on the row>; the
+mean over the questions about the row. What `foci meta` teaches a weigher to predict, for a corpus that comes with its
+questions: the ceiling of a weigher. It knows what will be asked, so it is no method for text without questions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from foci import models, pairs
+from foci.corpus import read_rows, write_rows
+from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
+from foci.influence import gradient_alignment, targets
+from foci.inner_step import InnerStep
+from foci.keeping import kept, rows_key
+from foci.probes.forward import device_of, pad_id, padded
+
+COLUMN = "influence"
+WHOLE = 2**31
+"""No document of a pair is cut: the corpus' rows are parts of it."""
+
+
+def about(rows: Sequence[Row], given: Sequence[pairs.Pair]) -> dict[str, list[pairs.Pair]]:
+    """By `row_id`, the pairs that ask about a row: it is their document, or a part of it that has the answer's text."""
+    by_text: dict[str, list[pairs.Pair]] = {}
+    for pair in given:
+        by_text.setdefault(pair.document.text, []).append(pair)
+    own = {row.text for row in rows}
+    cut = [(text, pair) for text, some in by_text.items() if text not in own for pair in some]
+    found = {
+        row.row_id: by_text.get(row.text)
+        or [pair for text, pair in cut if row.text in text and pair.answer().casefold() in row.text.casefold()]
+        for row in rows
+        if row.text
+    }
+    return {name: some for name, some in found.items() if some}
+
+
+@dataclass(frozen=True)
+class Influence(WeighsTokens, Prepares):
+    """Weighs a token by what a step on it would teach the answers to the questions of `pairs`, `floor` at least.
+
+    `pairs` is a .jsonl file of text, prompt and answer. `length` is the L2 length of the step.
+    """
+
+    pairs: str
+    floor: float = 0.0
+    length: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor < 1:
+            raise ValueError(f"influence's floor is a weight of at least 0 and below 1, got {self.floor!r}")
+        if not 0 < self.length < float("inf"):
+            raise ValueError(f"influence's length is a finite number above 0, got {self.length!r}")
+
+    def needs(self) -> frozenset[str]:
+        """The column `influence` that `prepare` makes."""
+        return frozenset({COLUMN})
+
+    def prepare(self, context: Context) -> tuple["Influence", Sequence[Row]]:
+        """Computes the influence of all rows that are asked about (`about`), or reads what was kept. A row that no pair
+        asks about has weight `floor` throughout.
+
+        Raises ValueError where no row is asked about, or what was kept is of other rows, pairs or another model.
+        """
+        given = pairs.read_pairs(self.pairs, context.tokenizer, max_length=WHOLE)
+        asked = about(context.rows, given)
+        found = [row for row in context.rows if row.row_id in asked]
+        if not found:
+            raise ValueError(
+                f"none of the documents of the {len(given)} pairs in {self.pairs} is among the {len(context.rows)} "
+                "rows of the corpus; pairs and corpus must hold the same texts"
+            )
+        names = " ".join(sorted(pair.id for row in found for pair in asked[row.row_id]))
+        key = {"model": models.fingerprint(context.model), "rows": rows_key(context.rows), "pairs": names}
+        scored = kept(
+            context.folder / f"{COLUMN}.parquet",
+            {**key, "length": self.length},
+            lambda: [self._scored(row, asked[row.row_id], context) for row in found],
+            write_rows,
+            read_rows,
+        )
+        by_id = {row.row_id: row.columns[COLUMN] for row in scored}
+        nothing = (0.0,)
+        return self, [
+            replace(row, columns={**row.columns, COLUMN: by_id.get(row.row_id, nothing * len(row))})
+            for row in context.rows
+        ]
+
+    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """The column, `floor` at least. Raises ValueError where it is not there."""
+        if COLUMN not in batch.columns:
+            raise ValueError(
+                f"influence reads the column {COLUMN!r}, got {sorted(batch.columns) or 'no columns'}; train on the "
+                "rows that its prepare(context) returns"
+            )
+        return batch.columns[COLUMN].clamp(min=self.floor)
+
+    def _scored(self, row: Row, asked: Sequence[pairs.Pair], context: Context) -> Row:
+        """The mean of the row's targets over its questions."""
+        device, pad, step = device_of(context.model), pad_id(context.tokenizer), InnerStep(length=self.length)
+        document = padded([row], pad, "right", device)
+        weights = document.predicted().float()
+        total = sum(
+            targets(gradient_alignment(context.model, document, pairs.tasks([pair], pad, device), weights, step))[0]
+            for pair in asked
+        )
+        return Row(row.row_id, row.input_ids, columns={COLUMN: tuple((total / len(asked)).tolist())})
