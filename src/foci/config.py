@@ -145,7 +145,7 @@ class Run(Section):
     adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="what trains; null = all weights")
     train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
     arms: dict[ArmName, Methods] = Field(
-        default={"plain": ()},
+        default={"plain": (), "train_attention": ("train_attention",)},
         min_length=1,
         description="methods by arm; all arms start alike; [] = plain fine-tuning",
     )
@@ -176,8 +176,8 @@ class Run(Section):
         """A run without a run file; what is None keeps its default.
 
         >>> run = Run.of_flags(corpus="texts/manual.md", overrides=["train.epochs=2"])
-        >>> run.name, str(run.output), run.train.epochs, run.arms
-        ('manual', 'out/manual', 2, {'plain': ()})
+        >>> run.name, str(run.output), run.train.epochs, list(run.arms)
+        ('manual', 'out/manual', 2, ['plain', 'train_attention'])
         """
         paths = [str(corpus)] if isinstance(corpus, str | Path) else [str(path) for path in corpus]
         raw: dict[str, Any] = {"corpus": {"path": paths}}

@@ -5,7 +5,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,17 @@ class RunFolder:
     def arm(self, name: str) -> ArmFolder:
         """The folder of one arm."""
         return ArmFolder(self.path if self.single else self.path / "arms" / name)
+
+    def link(self, name: str) -> None:
+        """Lets model/ and adapter/ beside run.yaml be those of one arm; nothing where links are not to be had."""
+        if self.single:
+            return
+        for kind in ("model", "adapter"):
+            link, target = self.path / kind, Path("arms") / name / kind
+            link.unlink(missing_ok=True)
+            if (self.path / target).is_dir():
+                with suppress(OSError):
+                    link.symlink_to(target, target_is_directory=True)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
             write_json(folder.summary, summary)
+        folder.link(list(run.arms)[-1])
         with reporting(folder, console):
             write_report([folder.path], folder.report)
     return summary

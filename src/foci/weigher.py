@@ -22,6 +22,8 @@ from foci import models
 from foci.adapters import peft_quiet
 from foci.characters import to_characters, to_tokens
 from foci.corpus import tokenizer_fingerprint
+from foci.data import weigher_path
+from foci.embedded import EMBEDDED, embedded_file
 from foci.focus import Batch, Row
 from foci.losses import hidden_states
 from foci.probes.encode import tokens
@@ -29,6 +31,8 @@ from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 from foci.sources import read_json
 
 SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
+READY_MADE = "ready-made"
+"""The name of the weigher that comes with foci."""
 NEAR_ONE = 4.0
 """Bias of a new head: all weights begin at sigmoid(4) = .982."""
 
@@ -94,12 +98,17 @@ def save(weigher: Weigher, folder: Path, *, base: str, made_by: dict[str, Any], 
     (folder / SETTINGS).write_text(json.dumps({"base": base, **made_by}, indent=2) + "\n", encoding="utf-8")
 
 
+def check(name: str) -> None:
+    """Raises ValueError where there is no such weigher, or its body is an embedded model that is not installed."""
+    base = str(_told(_folder(name))["base"])
+    if base in EMBEDDED:
+        embedded_file(base)
+
+
 def load(name: str) -> Loaded:
-    """The weigher in a folder, over its base model. Raises ValueError where it is none."""
-    folder = Path(name).expanduser()
-    if not (folder / SETTINGS).is_file():
-        raise ValueError(f"no weigher at {name!r}: expected a folder with {SETTINGS}, as `foci meta` writes")
-    settings = read_json(folder / SETTINGS)
+    """The weigher in a folder, or "ready-made", over its base model. Raises ValueError where it is none."""
+    folder = _folder(name)
+    settings = _told(folder)
     base = models.load(str(settings["base"]), dtype="float32")
     if settings.get("fingerprint") not in (None, base.fingerprint):
         raise ValueError(
@@ -111,6 +120,19 @@ def load(name: str) -> Loaded:
     weigher = Weigher(body).to(device_of(base.model))
     weigher.head.load_state_dict(load_file(folder / HEAD))
     return Loaded(weigher.eval(), base.tokenizer, fingerprint(weigher))
+
+
+def _folder(name: str) -> Path:
+    folder = weigher_path() if name == READY_MADE else Path(name).expanduser()
+    if not (folder / SETTINGS).is_file():
+        raise ValueError(
+            f"no weigher at {name!r}: expected a folder with {SETTINGS}, as `foci meta` writes, or {READY_MADE!r}"
+        )
+    return folder
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    return read_json(folder / SETTINGS)
 
 
 def fingerprint(weigher: Weigher) -> str:

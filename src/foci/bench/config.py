@@ -119,4 +119,12 @@ def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> R
 def start_run(suite: Suite, seed: int, output: Path) -> Run:
     """The run whose rows, questions and baseline all cells of a seed share; it is never trained."""
     probes = suite.probes.model_copy(update={"every": None})
-    return Run(name=f"seed {seed}", output=output, seed=seed, model=suite.model, corpus=suite.corpus, probes=probes)
+    return Run(
+        name=f"seed {seed}",
+        output=output,
+        seed=seed,
+        model=suite.model,
+        corpus=suite.corpus,
+        probes=probes,
+        arms={PLAIN: ()},
+    )

@@ -3,7 +3,8 @@
 `general_facts.jsonl` (short general facts to retain), `general_text.md` (a page of general prose),
 `biography_pools.json` and `biography_asides.json` (what fictional people are made of) and `encyclopedia.json`
 (what fictional entries of an encyclopedia are made of) were written for this project and stand under its
-licence, Apache-2.0. Nothing in them is copied from another data set.
+licence, Apache-2.0. Nothing in them is copied from another data set. `weigher/` was trained on generated entries
+alone (`runs/ready_made_weigher.yaml`); it is an adapter of SmolLM2-135M-Instruct (Apache-2.0), not a copy of it.
 """
 
 from importlib.resources import files
@@ -38,3 +39,8 @@ def biography_asides_path() -> Path:
 def encyclopedia_path() -> Path:
     """The JSON object that `foci.data.encyclopedia` takes names, values, sentences and tasks from."""
     return Path(str(files("foci.data").joinpath("encyclopedia.json")))
+
+
+def weigher_path() -> Path:
+    """The folder of the ready-made weigher: adapter, head and settings, over the embedded model."""
+    return Path(str(files("foci.data").joinpath("weigher")))

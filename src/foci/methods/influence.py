@@ -8,15 +8,17 @@ questions: the ceiling of a weigher. It knows what will be asked, so it is no me
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foci import models, pairs
+from foci import models
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
 from foci.influence import gradient_alignment, targets
 from foci.inner_step import InnerStep
 from foci.keeping import kept, rows_key
+from foci.pairs import Pair, read_pairs, tasks
 from foci.probes.forward import device_of, pad_id, padded
 
 COLUMN = "influence"
@@ -24,9 +26,9 @@ WHOLE = 2**31
 """No document of a pair is cut: the corpus' rows are parts of it."""
 
 
-def about(rows: Sequence[Row], given: Sequence[pairs.Pair]) -> dict[str, list[pairs.Pair]]:
+def about(rows: Sequence[Row], given: Sequence[Pair]) -> dict[str, list[Pair]]:
     """By `row_id`, the pairs that ask about a row: it is their document, or a part of it that has the answer's text."""
-    by_text: dict[str, list[pairs.Pair]] = {}
+    by_text: dict[str, list[Pair]] = {}
     for pair in given:
         by_text.setdefault(pair.document.text, []).append(pair)
     own = {row.text for row in rows}
@@ -67,7 +69,7 @@ class Influence(WeighsTokens, Prepares):
 
         Raises ValueError where no row is asked about, or what was kept is of other rows, pairs or another model.
         """
-        given = pairs.read_pairs(self.pairs, context.tokenizer, max_length=WHOLE)
+        given = read_pairs(self.pairs, context.tokenizer, max_length=WHOLE)
         asked = about(context.rows, given)
         found = [row for row in context.rows if row.row_id in asked]
         if not found:
@@ -100,13 +102,13 @@ class Influence(WeighsTokens, Prepares):
             )
         return batch.columns[COLUMN].clamp(min=self.floor)
 
-    def _scored(self, row: Row, asked: Sequence[pairs.Pair], context: Context) -> Row:
+    def _scored(self, row: Row, asked: Sequence[Pair], context: Context) -> Row:
         """The mean of the row's targets over its questions."""
         device, pad, step = device_of(context.model), pad_id(context.tokenizer), InnerStep(length=self.length)
         document = padded([row], pad, "right", device)
         weights = document.predicted().float()
-        total = sum(
-            targets(gradient_alignment(context.model, document, pairs.tasks([pair], pad, device), weights, step))[0]
+        found = [
+            targets(gradient_alignment(context.model, document, tasks([pair], pad, device), weights, step))[0]
             for pair in asked
-        )
-        return Row(row.row_id, row.input_ids, columns={COLUMN: tuple((total / len(asked)).tolist())})
+        ]
+        return Row(row.row_id, row.input_ids, columns={COLUMN: tuple(torch.stack(found).mean(0).tolist())})

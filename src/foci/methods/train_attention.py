@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from foci import weigher
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
 from foci.keeping import kept, rows_key
+from foci.weigher import READY_MADE, check, load, weigh_rows
 
 COLUMN = "train_attention"
 
@@ -22,10 +22,10 @@ COLUMN = "train_attention"
 class TrainAttention(WeighsTokens, Prepares):
     """Weighs a token by a learned weigher's weight to the power of `power`.
 
-    `weigher` is a folder that `foci meta` wrote.
+    `weigher` is a folder that `foci meta` wrote, or "ready-made": the one that comes with foci.
     """
 
-    weigher: str
+    weigher: str = READY_MADE
     power: float = 2.0
 
     def __post_init__(self) -> None:
@@ -34,6 +34,7 @@ class TrainAttention(WeighsTokens, Prepares):
                 f"train_attention's power is a finite number above 0, got {self.power!r}; 1 takes the weights as they "
                 "are, 2 makes them sharper"
             )
+        check(self.weigher)
 
     def needs(self) -> frozenset[str]:
         """The column `train_attention` that `prepare` makes."""
@@ -44,15 +45,13 @@ class TrainAttention(WeighsTokens, Prepares):
 
         Raises ValueError where there is no such weigher, or what was kept is of another weigher or other rows.
         """
-        loaded = weigher.load(self.weigher)
+        loaded = load(self.weigher)
         scored = kept(
             context.folder / f"{COLUMN}.parquet",
             {"weigher": loaded.fingerprint, "rows": rows_key(context.rows)},
             lambda: [
                 Row(row.row_id, row.input_ids, columns={COLUMN: weights})
-                for row, weights in zip(
-                    context.rows, weigher.weigh_rows(loaded, context.rows, context.tokenizer), strict=True
-                )
+                for row, weights in zip(context.rows, weigh_rows(loaded, context.rows, context.tokenizer), strict=True)
             ],
             write_rows,
             read_rows,

@@ -5,6 +5,7 @@ the answers of the model before its first step, never with a moving model.
 """
 
 from foci.probes.asking import Answer, answer
+from foci.probes.binding import binding
 from foci.probes.controls import balanced, balanced_majority, majority
 from foci.probes.probe import Probe, read_probes
 from foci.probes.table import counted_by, read_answers, summarise, write_answers
@@ -16,6 +17,7 @@ __all__ = [
     "answer",
     "balanced",
     "balanced_majority",
+    "binding",
     "bits_per_byte",
     "counted_by",
     "majority",
