@@ -157,9 +157,9 @@ def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -
     console.print(table, highlight=False)
     if controls := summarise(answers, answers)["controls"]:
         learned = [probe for probe in probes if probe.role == "learn"]
-        told = {**controls, "binding": binding(loaded.model, loaded.tokenizer, learned)}  # type: ignore[dict-item]
-        rounded = {name: value and round(value, 3) for name, value in told.items()}
-        console.print(f"controls of the learn probes: {json.dumps(rounded)}", highlight=False, markup=False)
+        bound = binding(loaded.model, loaded.tokenizer, learned)
+        told = json.dumps({**controls, "binding": bound and round(bound, 3)})  # type: ignore[dict-item]
+        console.print(f"controls of the learn probes: {told}", highlight=False, markup=False)
     if out is not None:
         write_answers(out, answers)
         console.print(f"answers: {out}", highlight=False, markup=False, soft_wrap=True)
