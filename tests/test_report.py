@@ -70,7 +70,7 @@ def test_before_after_table_has_the_numbers_of_the_summary(html: str) -> None:
     plain, oracle = rows_of(html, "before-after")
     assert plain == "plain 20.0 40.0 +20.0 100 96.3 −3.7 0.912 0.916 +0.004 1.310 1.152 −0.158"
     assert oracle.startswith("oracle 20.0 74.2 +54.2 100 88.9")
-    assert rows_of(html, "controls")[0] == "plain 40.0 20.0 19.0 8.0 36.0 +28.0 8.0 60 54 of 60"
+    assert rows_of(html, "controls")[0] == "plain 40.0 20.0 19.0 8.0 36.0 +28.0 8.0 51.0 61.0 +10.0 60 54 of 60"
     assert rows_of(html, "cost")[0] == "plain 80 20 800 1 min 12 s 287 6.1 –"
     assert len(rows_of(html, "kinds")) == 4
     assert len(rows_of(html, "path")) == 2 * len(STEPS)

@@ -133,8 +133,8 @@ class Arm:
             "methods": [repr(method) for method in self.plan.methods],
             **summarise(scored(self.start.answers), scored(after)),
             **{
-                name: {"before": self.start.texts[name], "after": texts[last["step"]][name]}
-                for name in ("bits_per_byte", "corpus_bits_per_byte")
+                name: {"before": self.start.texts.get(name), "after": texts[last["step"]].get(name)}
+                for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
             },
             "path": path,
             "steps": last["step"],

@@ -13,7 +13,7 @@ from foci.combine import update_weights, with_columns
 from foci.dataset import generator
 from foci.focus import Batch, Plan, Row
 from foci.losses import token_nll
-from foci.probes import Answer, Probe, answer, bits_per_byte
+from foci.probes import Answer, Probe, answer, binding, bits_per_byte
 from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 
 CORPUS_TOKENS = 8192
@@ -34,12 +34,19 @@ class Questions:
     batch_size: int = 32
 
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
-        """Answers to all probes, and bits per byte of the page and of the corpus (None where not asked)."""
+        """Answers to all probes, and what else is measured, None where not asked: bits per byte of the page and of the
+        corpus, `binding` of the probes to learn.
+        """
         answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
         return answers, {
             "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
             "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
+            "binding": binding(model, tokenizer, [probe for probe in self.probes if _learned(probe)]),
         }
+
+
+def _learned(probe: Probe) -> bool:
+    return probe.role == "learn" and not probe.id.startswith(HELD_OUT)
 
 
 def scored(answers: Sequence[Answer]) -> list[Answer]:

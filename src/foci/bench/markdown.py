@@ -9,7 +9,7 @@ Table = Mapping[str, Any]
 """What `foci.bench.table.table` returns."""
 Cells = list[list[str]]
 
-SHARES = ("learned", "retained", "total", "balanced")
+SHARES = ("learned", "retained", "total", "balanced", "binding")
 """Metrics that are shares of answer tokens; `total` is the sum of two."""
 NATS = ("learned_nll", "retained_nll")
 HEADS = {
@@ -17,6 +17,7 @@ HEADS = {
     "retained": "retained, %",
     "total": "learned + retained, %",
     "balanced": "balanced, %",
+    "binding": "binding, %",
     "learned_nll": "NLL learned, nats",
     "retained_nll": "NLL retained, nats",
     "bits_per_byte": "bits per byte, text",
@@ -56,7 +57,8 @@ def words(table: Table) -> str:
         f"{asked['learn']} probes to learn; {asked['retain']} of {asked['retain_asked']} probes to retain count, those "
         f"that the untouched model answers; held out: {asked['held_out_learn']} and {asked['held_out_retain']}. "
         "learned, retained: share of the answer tokens that the model predicts; balanced: learned with every answer "
-        "counting alike; bits per byte and NLL: lower is better."
+        "counting alike; binding: pairs of facts whose answers the model would not exchange, 50 for any prior; bits "
+        "per byte and NLL: lower is better."
     )
 
 

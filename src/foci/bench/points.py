@@ -12,6 +12,7 @@ Point = dict[str, Any]
 
 METRICS = (
     "learned", "retained", "total", "learned_nll", "retained_nll", "bits_per_byte", "corpus_bits_per_byte", "balanced",
+    "binding",
 )  # fmt: skip
 """`total` = learned + retained. NLL in nats per answer token; `balanced` = learned with all answers alike."""
 COSTS = ("step", "tokens", "seconds")
@@ -33,6 +34,7 @@ def points(folder: ArmFolder) -> list[Point]:
                 **measured(read_answers(table) if table.exists() else []),
                 "bits_per_byte": line["bits_per_byte"],
                 "corpus_bits_per_byte": line["corpus_bits_per_byte"],
+                "binding": line.get("binding"),
             }
         )
     return found

@@ -23,7 +23,7 @@ from foci.probes.encode import encode
 from foci.probes.forward import answering, pad_id
 from foci.probes.probe import Probe
 
-FACTS, PARTNERS = 128, 4
+FACTS, PARTNERS = 64, 4
 """At most so many facts are asked about, each with so many others of its group."""
 
 Pairs = Sequence[tuple[Probe, Probe]]
