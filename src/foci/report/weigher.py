@@ -28,7 +28,7 @@ def is_weigher(folder: Path) -> bool:
 def render(folder: Path) -> str:
     """The page as text. It loads nothing and runs no script. Raises ValueError where the training has not ended."""
     here = files("foci.report")
-    summary, samples = _read(folder / "summary.json"), _read(folder / "samples.json")
+    summary, samples = _read(folder / "summary.json"), _relative(_read(folder / "samples.json"))
     environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals["words"] = words
     template = environment.from_string((here / "weigher.html.j2").read_text(encoding="utf-8"))
@@ -50,6 +50,16 @@ def _read(file: Path) -> Any:
             f"{file.parent} holds a meta-training that has not ended (no {file.name}); go on with foci meta --resume"
         )
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _relative(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The samples, the largest weight of each reading being 1: their scale does not matter to a step."""
+    tops = {
+        key: max(max(sample[key][1:], default=0) for sample in samples if key in sample) or 1
+        for key in READINGS
+        if any(key in sample for sample in samples)
+    }
+    return [{**sample, **{key: [w / top for w in sample[key]] for key, top in tops.items()}} for sample in samples]
 
 
 def _readings(sample: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
