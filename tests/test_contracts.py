@@ -53,6 +53,8 @@ def texts() -> list[Row]:
 
 def made(name: str, folder: Path) -> Any:
     """A shipped method with its defaults, and what it must be given."""
+    if name == "contrast":
+        return available()[name](large=str(tiny.save_model(folder / "large", seed=1)), beta=0.3)
     if name != "train_attention":
         return available()[name]()
     tiny.save_model(folder / "base")

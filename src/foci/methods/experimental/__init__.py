@@ -1,0 +1,1 @@
+"""Methods that have not earned their numbers, under the same laws."""
