@@ -143,10 +143,7 @@ class EditsTokens(ABC):
         """The row to train on. `rng` is a function of (seed, epoch, copy, row_id) alone."""
 
     def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
-        """The (epoch, copy) whose random numbers this reading of a row uses; None reads the row as it is.
-
-        Every reading has its own by default; a method that returns one of a few reads a fixed set of copies.
-        """
+        """Whose random numbers this reading uses, by default its own (fixed copies repeat a few); None: no edit."""
         return epoch, copy
 
 
@@ -236,11 +233,7 @@ class Prepares(ABC):
         """The online half (often the method itself) and the rows to train on, with the columns it will read."""
 
     def share(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
-        """Does part `number` of `count` of the heavy work ahead of `prepare`, which does what is missing.
-
-        For `foci score`: `context.rows` are the corpus', without other methods' columns. Yields, piece by piece, the
-        tokens that models read and the seconds it took; nothing where there is no such work.
-        """
+        """Does a part of the heavy work, which `prepare` completes: yields tokens read and seconds, piece by piece."""
         return iter(())
 
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
