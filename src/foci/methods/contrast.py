@@ -24,7 +24,8 @@ from foci.attended import Look, answers_key, attention_received
 from foci.corpus import tokenizer_fingerprint
 from foci.elusive import By, Seen, chances, ranked
 from foci.focus import Context, EditsTokens, Prepares, Row
-from foci.folder import write_json
+from foci.folder import read_lines, write_json, write_lines
+from foci.keeping import kept, rows_key
 from foci.measure import samples
 from foci.premise import premise
 from foci.shards import Compute, Shards
@@ -104,12 +105,15 @@ class Contrast(EditsTokens, Prepares):
                 yield from self._shards(context, side, loaded).fill(self._compute(context, side, loaded), number, count)
 
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
-        """How much each model looks from the token before an answer to the name (`foci.premise`)."""
-        found: list[Mapping[str, str | int | float | None]] = []
+        """How much each model looks from the token before an answer to the name (`foci.premise`), measured once."""
+        found: list[dict[str, Any]] = []
         for side in SIDES:
             loaded = self._loaded(context, side)
             if loaded is not None:
-                found += premise(loaded, context.rows, context.tokenizer, self._look(side))
+                shards = self._shards(context, side, loaded)
+                key = {**shards.key, "rows": rows_key(context.rows)}
+                make = partial(premise, loaded, context.rows, context.tokenizer, self._look(side))  # type: ignore[arg-type]
+                found += kept(shards.folder / "premise.jsonl", key, make, _write_lines, read_lines)
         return found
 
     def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
@@ -201,6 +205,10 @@ class Contrast(EditsTokens, Prepares):
 
 def _received(loaded: models.Loaded, context: Context, look: Look, rows: Sequence[Row]) -> list[tuple[float, ...]]:
     return attention_received(loaded, rows, context.tokenizer, look)  # type: ignore[arg-type]
+
+
+def _write_lines(lines: list[dict[str, Any]], path: Path) -> None:
+    write_lines(path, lines)
 
 
 def _refused(rows: Sequence[Row]) -> list[tuple[float, ...]]:
