@@ -204,7 +204,8 @@ def test_layers_are_a_setting_and_one_model_is_enough(files, context):
 def test_attention_is_kept_and_what_is_stale_is_refused(files, context, monkeypatch):
     method = contrast(files)
     _, first = method.prepare(context)
-    monkeypatch.setattr("foci.methods.contrast.attention_received", None)
+    monkeypatch.setattr("foci.reading.attention_received", None)
+    monkeypatch.setattr("foci.models.load", None)  # nor is a model loaded to read what it made
     _, again = replace(method, by="reversed", alpha=0.3).prepare(context)
     assert [r.columns["attention_large"] for r in again] == [r.columns["attention_large"] for r in first]
     with pytest.raises(ValueError, match=r"is stale, it was made for something else \(rows: "):

@@ -23,7 +23,7 @@ from foci.attention import check_watched, pair_attention
 from foci.focus import Row
 from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 
-ROWS = 256
+ROWS = 128
 """Rows that are looked at, at most: the first ones of which names and answers are known."""
 BATCH, POSITIONS = 16, 2048
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from foci.corpus import read_rows, write_rows
 from foci.focus import Row
-from foci.folder import read_json
 from foci.keeping import kept, rows_key
 
 TOKENS = 2**15
@@ -66,10 +65,6 @@ class Shards:
         """Whether every shard is there, whatever it was made for."""
         paths = (self.path(number) for number in range(len(self.parts)))
         return all(path.is_file() and path.with_suffix(".json").is_file() for path in paths)
-
-    def told(self) -> dict[str, Any]:
-        """What the first shard says it was made for; empty where there is none."""
-        return read_json(self.path(0).with_suffix(".json")) or {}
 
     def fill(self, compute: Compute, number: int = 0, count: int = 1) -> Iterator[Done]:
         """Computes the shards `number`, `number + count`, ... that are not there, and tells after each what it took.

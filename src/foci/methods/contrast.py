@@ -7,28 +7,21 @@
 Offline, both models read the corpus once; online, tokens are deleted, with everything that is aligned with them.
 """
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.random import Generator
 
-from foci import models
-from foci.attended import Look, answers_key, attention_received
-from foci.corpus import tokenizer_fingerprint
+from foci.attended import Look
 from foci.elusive import By, Seen, chances, ranked
 from foci.focus import Context, EditsTokens, Prepares, Row
-from foci.folder import read_lines, write_json, write_lines
-from foci.keeping import kept, rows_key
+from foci.folder import write_json
 from foci.measure import samples
-from foci.premise import premise
-from foci.shards import Compute, Shards
+from foci.reading import Reading
 
 DROP = "contrast_drop"
 """Column: the chance that a token is dropped. Beside it `attention_large`, `attention_small`, `contrast` (their
@@ -85,7 +78,7 @@ class Contrast(EditsTokens, Prepares):
         """
         if taken := [row.row_id for row in context.rows if DROP in row.columns]:
             raise ValueError(f"row {taken[0]} has the column {DROP!r} already; a plan holds contrast once")
-        large, small = (self._attention(context, side) for side in SIDES)
+        large, small = (self._reading(context, side).column() for side in SIDES)
         seen = [self._seen(row, context, a, b) for row, a, b in zip(context.rows, large, small, strict=True)]
         drops = chances(seen, self.by, self.alpha, self.beta, context.seed)
         rows = [self._marked(*one, context.seed) for one in zip(context.rows, seen, drops, strict=True)]
@@ -100,21 +93,11 @@ class Contrast(EditsTokens, Prepares):
     def share(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
         """Both models' attention to the rows of part `number` of `count`, one shard after another."""
         for side in SIDES:
-            loaded = self._loaded(context, side)
-            if loaded is not None:
-                yield from self._shards(context, side, loaded).fill(self._compute(context, side, loaded), number, count)
+            yield from self._reading(context, side).fill(number, count)
 
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
-        """How much each model looks from the token before an answer to the name (`foci.premise`), measured once."""
-        found: list[dict[str, Any]] = []
-        for side in SIDES:
-            loaded = self._loaded(context, side)
-            if loaded is not None:
-                shards = self._shards(context, side, loaded)
-                key = {**shards.key, "rows": rows_key(context.rows)}
-                make = partial(premise, loaded, context.rows, context.tokenizer, self._look(side))  # type: ignore[arg-type]
-                found += kept(shards.folder / "premise.jsonl", key, make, _write_lines, read_lines)
-        return found
+        """How much each model looks from the token before an answer to the name (`foci.premise`)."""
+        return [line for side in SIDES for line in self._reading(context, side).premise()]
 
     def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
         """With `copies`, reading n of a row is copy n mod (copies + 1), of which 0 is the row as it is."""
@@ -150,48 +133,10 @@ class Contrast(EditsTokens, Prepares):
         }
         return replace(row, columns={**row.columns, **{name: tuple(made.tolist()) for name, made in columns.items()}})
 
-    def _attention(self, context: Context, side: Side) -> list[tuple[int | float, ...]]:
-        """The attention that every token of every row receives in one of the models, computed or kept."""
-        loaded = self._loaded(context, side)
-        compute = _refused if loaded is None else self._compute(context, side, loaded)
-        return self._shards(context, side, loaded).column_of(compute)
-
-    def _loaded(self, context: Context, side: Side) -> models.Loaded | None:
-        """The model; None where it is not on this machine and all its attention was kept."""
-        name = self.large if side == "large" else self.small
-        if name is None:
-            model = context.model
-            dtype = models.compute_dtype(self.dtype, model.device.type)
-            length = models.max_length(model)
-            return models.Loaded(model, context.tokenizer, "learner", models.fingerprint(model), length, dtype)  # type: ignore[arg-type]
-        try:
-            return models.load(name, dtype=self.dtype, device=str(context.model.device))
-        except ValueError:
-            if self._shards(context, side, None).complete():  # scored where the model is
-                return None
-            raise
-
-    def _look(self, side: Side) -> Look:
-        return Look(self.queries, self.without_first, self.large_layers if side == "large" else self.small_layers)
-
-    def _shards(self, context: Context, side: Side, loaded: models.Loaded | None) -> Shards:
-        """Where a model's attention is kept; without the model its fingerprint is taken as it was written."""
-        name, look = self.large if side == "large" else self.small, self._look(side)
-        mark = hashlib.sha256(f"{name} {look} {self.dtype}".encode()).hexdigest()[:8]
-        place = re.sub(r"[^A-Za-z0-9._]+", "-", name or "learner").strip("-.")[-60:]
-        made = Shards(Path(self.scores or context.folder) / f"{place}-{mark}", {}, "attention", context.rows)
-        key = {
-            "model": name or "learner",
-            "fingerprint": loaded.fingerprint if loaded else made.told().get("fingerprint", ""),
-            "dtype": str(loaded.compute_dtype) if loaded else made.told().get("dtype", ""),
-            "tokenizer": tokenizer_fingerprint(context.tokenizer),
-            "look": repr(look),
-            "answers": answers_key(context.rows) if self.queries == "answers" else "",
-        }
-        return replace(made, key=key)
-
-    def _compute(self, context: Context, side: Side, loaded: models.Loaded) -> Compute:
-        return partial(_received, loaded, context, self._look(side))
+    def _reading(self, context: Context, side: Side) -> Reading:
+        name, layers = (self.large, self.large_layers) if side == "large" else (self.small, self.small_layers)
+        look = Look(self.queries, self.without_first, layers)
+        return Reading(name, look, self.dtype, Path(self.scores or context.folder).expanduser(), context)
 
     def _seen(self, row: Row, context: Context, large: Sequence[float], small: Sequence[float]) -> Seen:
         """Which tokens may go: not special ones, not the protected, and none that no query sees."""
@@ -201,20 +146,6 @@ class Contrast(EditsTokens, Prepares):
             for token, word, a, b in zip(row.input_ids, _words(row, context), large, small, strict=True)
         ]
         return Seen(row.row_id, np.array(large), np.array(small), np.array(free))
-
-
-def _received(loaded: models.Loaded, context: Context, look: Look, rows: Sequence[Row]) -> list[tuple[float, ...]]:
-    return attention_received(loaded, rows, context.tokenizer, look)  # type: ignore[arg-type]
-
-
-def _write_lines(lines: list[dict[str, Any]], path: Path) -> None:
-    write_lines(path, lines)
-
-
-def _refused(rows: Sequence[Row]) -> list[tuple[float, ...]]:
-    raise ValueError(
-        f"the attention to {len(rows)} rows is missing, and its model is not on this machine; score them where it is"
-    )
 
 
 def _words(row: Row, context: Context) -> list[str]:
