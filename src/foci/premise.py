@@ -64,9 +64,9 @@ def _told(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
     """Rows that are the whole text of a .jsonl line with names and answers, each with its line."""
     by_file: dict[str, dict[int, Row]] = defaultdict(dict)
     for row in rows:
-        file, _, number = row.source.rpartition(":")
-        if file.endswith(".jsonl") and number.isdigit():
-            by_file[file][int(number)] = row
+        file, _, place = row.source.rpartition(":")
+        if file.endswith(".jsonl") and place.isdigit():
+            by_file[file][int(place)] = row
     for file, wanted in by_file.items():
         with Path(file).open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):

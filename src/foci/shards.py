@@ -11,7 +11,7 @@ it was made for; it is made again where that is missing, and refused where it sa
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class Shards:
     key: Mapping[str, str | int | float]
     column: str
     rows: Sequence[Row]
-    tokens: int = TOKENS
+    tokens: int = field(default_factory=lambda: TOKENS)
 
     @cached_property
     def parts(self) -> list[list[int]]:

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from foci.report import plots
+from foci.report.contrast import contrasts
 from foci.report.measure import verdict
 from foci.report.read import Arm, Run
 from foci.report.words import number, sentence
@@ -72,6 +73,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
         "samples": rows,
         "nll_top": top,
+        "contrasts": contrasts(runs, labels(runs)),
     }
 
 
