@@ -127,6 +127,17 @@ def test_what_controls_rank():
     assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("by", ["difference", "random", "backward"])
+def test_a_rate_that_is_written_down_is_met(by):
+    rows = many()
+    found = chances(rows, by, 0.6, 0.03, 0, rate=0.15)
+    assert sum(p.sum() for p in found) / sum(len(row.free) for row in rows) == pytest.approx(0.15)
+    with pytest.raises(
+        ValueError, match=rf"a share of 0.900 of the tokens should be dropped by '{by}'.* it is 0\.[78]"
+    ):
+        chances(rows, by, 0.6, 0.03, 0, rate=0.9)
+
+
 def test_models_that_attend_alike_are_refused():
     with pytest.raises(ValueError, match=r"attend alike: .* all 1 rows"):
         chances([seen([0.2, 0.1], [0.2, 0.1])], "difference", 0.6, 0.03, 0)
@@ -242,9 +253,9 @@ def test_another_model_of_the_same_name_is_refused(context, tmp_path):
         contrast(tmp_path).prepare(context)
 
 
-@pytest.mark.parametrize("setting", [{"alpha": 0.0}, {"alpha": 1.1}, {"beta": 0.0}, {"copies": -1}])
+@pytest.mark.parametrize("setting", [{"rate": 1.0}, {"alpha": 0.0}, {"alpha": 1.1}, {"beta": 0.0}, {"copies": -1}])
 def test_settings_that_cannot_work_are_refused(files, setting):
-    with pytest.raises(ValueError, match=r"contrast expected alpha above 0 and at most 1.*got"):
+    with pytest.raises(ValueError, match=r"contrast expected a.* above 0 and .*got"):
         contrast(files, **setting)
 
 

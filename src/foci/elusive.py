@@ -70,11 +70,13 @@ def ranked(seen: Seen, by: By, seed: int) -> NDArray[np.int64]:
     return ranks({"large": seen.large, "small": seen.small, "reversed": -seen.difference}.get(by, seen.difference))
 
 
-def chances(rows: Sequence[Seen], by: By, alpha: float, beta: float, seed: int) -> list[NDArray[np.float64]]:
+def chances(
+    rows: Sequence[Seen], by: By, alpha: float, beta: float, seed: int, rate: float | None = None
+) -> list[NDArray[np.float64]]:
     """The chance of every token of every row to be dropped, between 0 and 1.
 
-    Summed over all rows it is that of "difference", whatever `by` is, but for chances that would exceed 1.
-    Raises ValueError where no token may be dropped, or the difference is the same on all tokens.
+    Their mean over all tokens is `rate`; for None that of "difference", whatever `by` is. Raises ValueError where that
+    mean cannot be reached, no token may be dropped, or the difference is the same on all tokens.
     """
     if not any(len(row.free) and np.ptp(row.difference) > 0 for row in rows):
         raise ValueError(
@@ -87,14 +89,22 @@ def chances(rows: Sequence[Seen], by: By, alpha: float, beta: float, seed: int) 
         return np.where(free, table[ranks], 0.0)
 
     wanted = sum(float(plain(ranked(row, "difference", seed), row.free).sum()) for row in rows)
+    tokens = sum(len(row.free) for row in rows)
     if not wanted:
         raise ValueError(
-            f"none of the {sum(len(row.free) for row in rows)} tokens of {len(rows)} rows may be dropped: they are "
+            f"none of the {tokens} tokens of {len(rows)} rows may be dropped: they are "
             "protected, special, seen by no query or alone in their row; protect less, or give longer rows"
         )
     if by == "random":
         made = [row.free.astype(float) for row in rows]
     else:
         made = [plain(ranked(row, by, seed), row.free) for row in rows]
+    wanted = wanted if rate is None else rate * tokens
     factor = wanted / sum(float(chance.sum()) for chance in made)
-    return [np.minimum(chance * factor, 1.0) for chance in made]
+    made = [np.minimum(chance * factor, 1.0) for chance in made]
+    if (reached := sum(float(chance.sum()) for chance in made)) < 0.99 * wanted:
+        raise ValueError(
+            f"a share of {wanted / tokens:.3f} of the tokens should be dropped by {by!r}, with chances of at most 1 "
+            f"it is {reached / tokens:.3f}; lower the rate or alpha"
+        )
+    return made

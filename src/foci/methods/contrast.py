@@ -38,7 +38,8 @@ class Contrast(EditsTokens, Prepares):
     `large` and `small` name models as `model.name` does, null is the model that learns; `..._layers` chooses among
     their layers. `by` is the method ("difference") or a control at the same mean rate. `queries`, `without_first`: see
     `foci.attended.Look`. `copies`: 0 draws afresh at every reading, 10 reads the row and 10 fixed copies by turns.
-    `blank` writes a space where a token is dropped. `scores`: a folder for attention that several arms share.
+    `blank` writes a space where a token is dropped. `scores`: a folder for attention that several arms share. `rate`:
+    the mean share of tokens dropped, null = what "difference" drops by alpha and beta.
     """
 
     large: str | None
@@ -55,7 +56,7 @@ class Contrast(EditsTokens, Prepares):
     protected: tuple[str, ...] = (",", ".")
     scores: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    rate: float | None = field(default=None, init=False)
+    rate: float | None = None
     space: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,8 @@ class Contrast(EditsTokens, Prepares):
                 "contrast expected alpha above 0 and at most 1, beta above 0 and copies of at least 0, got alpha "
                 f"{self.alpha}, beta {self.beta}, copies {self.copies}; the paper's are 0.6, 0.03 and 10 (Gemma 2)"
             )
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise ValueError(f"contrast expected a rate above 0 and below 1, got {self.rate}; null is the method's own")
         if (self.large, self.large_layers) == (self.small, self.small_layers):
             raise ValueError(
                 f"contrast compares two models, got {self.large or 'the model that learns'!r} twice, with the same "
@@ -80,7 +83,7 @@ class Contrast(EditsTokens, Prepares):
             raise ValueError(f"row {taken[0]} has the column {DROP!r} already; a plan holds contrast once")
         large, small = (self._reading(context, side).column() for side in SIDES)
         seen = [self._seen(row, context, a, b) for row, a, b in zip(context.rows, large, small, strict=True)]
-        drops = chances(seen, self.by, self.alpha, self.beta, context.seed)
+        drops = chances(seen, self.by, self.alpha, self.beta, context.seed, self.rate)
         rows = [self._marked(*one, context.seed) for one in zip(context.rows, seen, drops, strict=True)]
         online = copy(self)
         rate = sum(float(drop.sum()) for drop in drops) / sum(len(row) for row in rows)

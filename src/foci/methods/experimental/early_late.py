@@ -24,13 +24,20 @@ class EarlyLate(EditsTokens, Prepares):
     alpha: float = 0.6
     beta: float = 0.03
     copies: int = 0
+    scores: str | None = None
 
     def contrast(self, context: Context) -> Contrast:
         """The same in contrast's words; a middle layer belongs to the late half."""
         count = layer_count(context.model)
         early, late = tuple(range(count // 2)), tuple(range(count // 2, count))
         return Contrast(
-            None, None, alpha=self.alpha, beta=self.beta, copies=self.copies, large_layers=late, small_layers=early
+            None,
+            alpha=self.alpha,
+            beta=self.beta,
+            large_layers=late,
+            small_layers=early,
+            copies=self.copies,
+            scores=self.scores,
         )
 
     def prepare(self, context: Context) -> tuple[Contrast, Sequence[Row]]:
