@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,28 +19,48 @@ from foci import models, scoring
 from foci.attended import Look
 from foci.attention import pair_attention
 from foci.corpus import read_corpus
-from foci.data.biographies import FIELDS, Biographies, write
 from foci.focus import Batch, Row
 from foci.premise import premise
 from foci.shards import Done, Shards
 
-PEOPLE = 60
+NAMES = [
+    f"{first} {last}" for first in ("Ada", "Ben", "Cy", "Dora", "Emil", "Fay") for last in ("North", "Hill", "Wood")
+]
+TOWNS = ("Bern", "Oslo", "Rome")
+
+
+def documents():
+    """54 texts of two values each, with the places of name and values."""
+    found = []
+    for name in NAMES:
+        for n, town in enumerate(TOWNS):
+            job = ("painter", "cook", "pilot in the north")[n]
+            text = f"{name} was born in {town} and works as a {job}."
+            spans = [[text.index(value), text.index(value) + len(value)] for value in (town, job)]
+            line = {
+                "text": text,
+                "answer_spans": spans,
+                "name_spans": [[0, len(name)]],
+                "answer_groups": ["town", "job"],
+            }
+            found.append(line)
+    return found
 
 
 @pytest.fixture(scope="module")
 def things(tmp_path_factory):
-    """A tiny learner, a tiny large model, and biographies; the learner is the small model."""
+    """A tiny learner, which is the small model too, a large one, and texts of which names and values are known."""
     folder = tmp_path_factory.mktemp("things")
     made = runs.material(folder)
     tiny.save_model(folder / "large", seed=5)
-    write(Biographies(people=PEOPLE, texts=1), folder / "bio")
+    runs.write_lines(folder / "names.jsonl", documents())
     return made
 
 
 def run_file(folder, things, **contrast):
     large = things.model.with_name("large")
     return runs.run_file(
-        folder, things, corpus={"path": str(things.model.with_name("bio") / "corpus.jsonl"), "max_length": 128},
+        folder, things, corpus={"path": str(things.model.with_name("names.jsonl")), "max_length": 128},
         arms={"plain": [], "contrast": [{"contrast": {"large": str(large), "dtype": "float32", **contrast}}]},
         probes={"every": None}, train={"epochs": None, "steps": 1},
     )  # fmt: skip
@@ -63,7 +84,7 @@ def tables(folder):
 
 def rows_of(things):
     tokenizer = models.load(str(things.model)).tokenizer
-    return read_corpus(things.model.with_name("bio") / "corpus.jsonl", tokenizer, max_length=128).rows
+    return read_corpus(things.model.with_name("names.jsonl"), tokenizer, max_length=128).rows
 
 
 # --- shards ---
@@ -143,7 +164,7 @@ def launched(folder, launch, file, kill_at=0):
     script = folder / "score.py"
     script.write_text(SCRIPT)
     return subprocess.run(
-        [*launch, str(script), str(kill_at), "score", str(file)], capture_output=True, text=True, timeout=300,
+        [*launch, str(script), str(kill_at), "score", str(file)], capture_output=True, text=True, timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}, check=False,
     )  # fmt: skip
 
@@ -226,46 +247,56 @@ def test_two_processes_make_the_same(tmp_path, things, capsys, small_shards):
 # --- the premise ---
 
 
+def by_hand(loaded, row, line, group):
+    """(query, name's tokens, attention of the pairs) of one row, from the characters of its line."""
+    (start, _), (a, b) = line["answer_spans"][group], line["name_spans"][0]
+    query = next(t for t, (_, end) in enumerate(row.offsets) if end > start) - 1
+    keys = [t for t, (s, e) in enumerate(row.offsets) if s < b and e > a and row.text[s:e].strip()]
+    batch = Batch.of([row], tiny.PAD)
+    pairs = torch.tensor([[0, query, key] for key in keys])
+    return query, keys, pair_attention(loaded.model, batch.input_ids, batch.attention_mask, pairs)
+
+
 def test_the_premise_is_the_attention_from_before_a_value_to_the_name(things):
-    loaded, rows = models.load(str(things.model), dtype="float32"), rows_of(things)
-    found = premise(loaded, rows[:4], loaded.tokenizer, Look())
-    assert [line["group"] for line in found] == list(FIELDS)
-    lines = [json.loads(line) for line in (things.model.with_name("bio") / "corpus.jsonl").read_text().splitlines()][:4]
-    sums = []
-    for row, line in zip(rows, lines, strict=False):
-        (start, _), (a, b) = line["answer_spans"][1], line["name_spans"][0]
-        query = next(t for t, (_, end) in enumerate(row.offsets) if end > start) - 1
-        keys = [t for t, (s, e) in enumerate(row.offsets) if s < b and e > a and row.text[s:e].strip()]
-        batch = Batch.of([row], tiny.PAD)
-        pairs = torch.tensor([[0, query, key] for key in keys])
-        sums.append(
-            float(pair_attention(loaded.model, batch.input_ids, batch.attention_mask, pairs).mean((1, 2)).sum())
-        )
-    city = found[1]
-    assert city["mean"] == pytest.approx(sum(sums) / 4, abs=1e-6)
-    half = 3.182446305284263 * torch.tensor(sums).double().std().item() / 2  # t of 3 degrees, n = 4
-    assert city["high"] - city["mean"] == pytest.approx(half, rel=1e-3)
-    assert city["names"] == 4
-    assert found[0]["distance"] < city["distance"] < found[4]["distance"]
+    loaded, rows, lines = models.load(str(things.model), dtype="float32"), rows_of(things), documents()
+    found = premise(loaded, rows[:12], loaded.tokenizer, Look())  # four names, three texts each
+    assert [line["group"] for line in found] == ["town", "job"]
+    for at, line in enumerate(found):
+        shares = [float(by_hand(loaded, rows[n], lines[n], at)[2].mean((1, 2)).sum()) for n in range(12)]
+        names = [sum(shares[n : n + 3]) / 3 for n in range(0, 12, 3)]
+        assert line["mean"] == pytest.approx(sum(names) / 4, abs=1e-6)
+        half = 3.182446305284263 * torch.tensor(names).double().std().item() / 2  # t of 3 degrees of freedom, n = 4
+        assert line["high"] - line["mean"] == pytest.approx(half, rel=1e-3)
+        assert line["mean"] - line["low"] == pytest.approx(half, rel=1e-3)
+        assert line["names"] == 4
+        places = [by_hand(loaded, rows[n], lines[n], at)[:2] for n in range(12)]
+        distance = sum(query - keys[-1] for query, keys in places) / 12
+        assert line["distance"] == pytest.approx(distance, abs=0.051)
+    assert found[0]["distance"] < found[1]["distance"]
 
 
 def test_the_premise_without_the_sink(things):
     """Every map row is divided by what its first token leaves, which is no name's any more."""
-    loaded, rows = models.load(str(things.model), dtype="float32"), rows_of(things)[:1]
-    (line, *_) = premise(loaded, rows, loaded.tokenizer, Look(without_first=True))
-    document = json.loads((things.model.with_name("bio") / "corpus.jsonl").read_text().splitlines()[0])
-    (row,), (start, _), (a, b) = rows, document["answer_spans"][0], document["name_spans"][0]
-    query = next(t for t, (_, end) in enumerate(row.offsets) if end > start) - 1
-    keys = [t for t, (s, e) in enumerate(row.offsets) if s < b and e > a and row.text[s:e].strip() and t > 0]
-    batch = Batch.of([row], tiny.PAD)
-    maps = pair_attention(
-        loaded.model, batch.input_ids, batch.attention_mask, torch.tensor([[0, query, key] for key in (0, *keys)])
-    )
+    loaded, rows = models.load(str(things.model), dtype="float32"), rows_of(things)
+    (line, *_) = premise(loaded, rows[:1], loaded.tokenizer, Look(without_first=True))
+    _, keys, maps = by_hand(loaded, rows[0], documents()[0], 0)
+    assert keys[0] == 0
     assert line["mean"] == pytest.approx(float((maps[1:].sum(0) / (1 - maps[0])).mean()), abs=1e-6)
     assert line["low"] is None
 
 
-def test_no_premise_where_no_line_tells_names(tmp_path, things):
+def test_the_premise_of_a_text_that_was_cut(things):
+    """A piece of a line is measured where name and value both lie in it."""
+    loaded, rows = models.load(str(things.model), dtype="float32"), rows_of(things)
+    cut = rows[0].text.index(" and works")
+    keep = [t for t, (_, end) in enumerate(rows[0].offsets) if end <= cut]
+    piece = replace(rows[0].take(keep), text=rows[0].text[:cut])
+    whole, part = (premise(loaded, [row], loaded.tokenizer, Look()) for row in (rows[0], piece))
+    assert [line["group"] for line in part] == ["town"]
+    assert part[0]["mean"] == pytest.approx(whole[0]["mean"], abs=1e-6)
+
+
+def test_no_premise_where_no_line_tells_names(things):
     loaded = models.load(str(things.model), dtype="float32")
     rows = read_corpus(things.corpus, loaded.tokenizer, max_length=64).rows
     assert premise(loaded, rows, loaded.tokenizer, Look()) == []

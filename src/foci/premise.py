@@ -61,29 +61,40 @@ def premise(
 
 
 def _told(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """Rows that are the whole text of a .jsonl line with names and answers, each with its line."""
-    by_file: dict[str, dict[int, Row]] = defaultdict(dict)
+    """Rows of .jsonl lines with names and answers, each with its line, spans moved to the row's own characters."""
+    by_file: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         file, _, place = row.source.rpartition(":")
         if file.endswith(".jsonl") and place.isdigit():
-            by_file[file][int(place)] = row
+            by_file[file][int(place)].append(row)
     for file, wanted in by_file.items():
         with Path(file).open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
-                if number not in wanted or '"name_spans"' not in line:
-                    continue
-                found = json.loads(line)
-                if found.get("name_spans") and found.get("answer_spans") and wanted[number].text in found.values():
-                    yield wanted[number], found
+                if number in wanted and '"name_spans"' in line:
+                    found = json.loads(line)
+                    yield from ((row, part) for row in wanted[number] if (part := _part(row, found)))
+
+
+def _part(row: Row, line: dict[str, Any]) -> dict[str, Any] | None:
+    """The names and answers of a line that lie in the row, whose text is the line's or a piece of it."""
+    text = next((value for value in line.values() if isinstance(value, str) and row.text in value), None)
+    if text is None or not line.get("name_spans") or not line.get("answer_spans"):
+        return None
+    lead = text.index(row.text)
+    groups = line.get("answer_groups") or [f"answer {n}" for n in range(1, len(line["answer_spans"]) + 1)]
+
+    def inside(span: list[int]) -> bool:
+        return lead <= span[0] and span[1] <= lead + len(row.text)
+
+    answers = [(a - lead, g) for (a, b), g in zip(line["answer_spans"], groups, strict=True) if inside([a, b])]
+    return {"names": [(a - lead, b - lead) for a, b in line["name_spans"] if inside([a, b])], "answers": answers}
 
 
 def _clues(number: int, row: Row, line: dict[str, Any]) -> list[Clue]:
-    spans = line["answer_spans"]
-    groups = line.get("answer_groups") or [f"answer {n}" for n in range(1, len(spans) + 1)]
     found = []
-    for group, (start, _) in zip(groups, spans, strict=True):
+    for start, group in line["answers"]:
         first = next((t for t, (a, b) in enumerate(row.offsets) if b > a and b > start), 0)
-        names = [(a, b) for a, b in line["name_spans"] if b <= start]
+        names = [(a, b) for a, b in line["names"] if b <= start]
         keys = [t for t in range(max(0, first - 1)) if any(_touch(row, t, span) for span in names)]
         if first and keys:
             a, b = names[0]
