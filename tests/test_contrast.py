@@ -132,9 +132,7 @@ def test_a_rate_that_is_written_down_is_met(by):
     rows = many()
     found = chances(rows, by, 0.6, 0.03, 0, rate=0.15)
     assert sum(p.sum() for p in found) / sum(len(row.free) for row in rows) == pytest.approx(0.15)
-    with pytest.raises(
-        ValueError, match=rf"a share of 0.900 of the tokens should be dropped by '{by}'.* it is 0"
-    ):
+    with pytest.raises(ValueError, match=rf"a share of 0.900 of the tokens should be dropped by '{by}'.* it is 0"):
         chances(rows, by, 0.6, 0.03, 0, rate=0.9)
 
 

@@ -69,7 +69,7 @@ def run_file(folder, things, **contrast):
 @pytest.fixture
 def small_shards(monkeypatch):
     """A few rows a shard, here and in processes of their own."""
-    monkeypatch.setattr("foci.shards.TOKENS", 1000)
+    monkeypatch.setattr("foci.shards.TOKENS", 600)
 
 
 def tables(folder):
@@ -145,7 +145,7 @@ import os, sys
 import foci.keeping, foci.shards
 from foci.cli import main
 
-foci.shards.TOKENS = 1000
+foci.shards.TOKENS = 600
 left, write = [int(sys.argv.pop(1))], foci.keeping.write_json
 
 def counted(*arguments):

@@ -55,9 +55,14 @@ def premise(
     shares = _shares(loaded, read, clues, look)
     groups = list(dict.fromkeys(clue.group for clue in clues))
     return [
-        _summary(loaded.name, group, [(c, s) for c, s in zip(clues, shares, strict=True) if c.group == group])
+        _summary(_named(loaded, look), group, [(c, s) for c, s in zip(clues, shares, strict=True) if c.group == group])
         for group in groups
     ]
+
+
+def _named(loaded: models.Loaded, look: Look) -> str:
+    layers = "" if look.layers is None else f", layers {', '.join(map(str, look.layers))}"
+    return f"{loaded.name}{', without the first token' if look.without_first else ''}{layers}"
 
 
 def _told(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:

@@ -53,6 +53,8 @@ class Reading:
         if self.shards.complete():
             return
         yield from self.shards.fill(self._compute, number, count)
+        if self.shards.complete():
+            self._note()
 
     def premise(self) -> list[dict[str, Any]]:
         """What `foci.premise` measures, once."""

@@ -100,7 +100,8 @@ class Contrast(EditsTokens, Prepares):
 
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
         """How much each model looks from the token before an answer to the name (`foci.premise`)."""
-        return [line for side in SIDES for line in self._reading(context, side).premise()]
+        plain = replace(self, queries="following")  # the premise has a query of its own
+        return [line for side in SIDES for line in plain._reading(context, side).premise()]
 
     def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
         """With `copies`, reading n of a row is copy n mod (copies + 1), of which 0 is the row as it is."""
