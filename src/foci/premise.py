@@ -1,8 +1,9 @@
 """Whether a model looks at the name when it is about to say a fact: the premise of arXiv 2409.17954, measured.
 
-The attention from the token before an answer to all tokens of the names before it, added up; layers and heads
-averaged. Where names are is told by the corpus' own lines: `name_spans`, characters [start, end), beside
-`answer_spans`, and in `answer_groups`, where they are given, the field of each answer.
+The attention from the token before an answer to the tokens of the names before it, added up; layers and heads
+averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. Where names
+are is told by the corpus' own lines: `name_spans`, characters [start, end), beside `answer_spans`, and in
+`answer_groups`, where they are given, the field of each answer.
 """
 
 import json
@@ -100,7 +101,7 @@ def _clues(number: int, row: Row, line: dict[str, Any]) -> list[Clue]:
     for start, group in line["answers"]:
         first = next((t for t, (a, b) in enumerate(row.offsets) if b > a and b > start), 0)
         names = [(a, b) for a, b in line["names"] if b <= start]
-        keys = [t for t in range(max(0, first - 1)) if any(_touch(row, t, span) for span in names)]
+        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in names)]
         if first and keys:
             a, b = names[0]
             found.append(Clue(number, str(group), row.text[a:b], first - 1, tuple(keys)))
@@ -124,24 +125,22 @@ def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], l
         for bucket in buckets([len(read[i]) for i in some], BATCH, POSITIONS):
             these = [some[n] for n in bucket]
             batch = padded([read[i] for i in these], pad_id(loaded.tokenizer), "right", device_of(model))
-            asked = [(n, at, key) for at, i in enumerate(these) for n in of_row[i] for key in clues[n].keys]
-            firsts = [(n, at, 0) for at, i in enumerate(these) for n in of_row[i]] if look.without_first else []
-            pairs = torch.tensor([[at, clues[n].query, key] for n, at, key in [*asked, *firsts]])
-            made = pair_attention(model, batch.input_ids, batch.attention_mask, pairs, layers=look.layers)
-            if look.without_first:
-                made = _renormalised(made, asked, firsts)
-            for (n, _, key), share in zip(asked, made.float().mean((1, 2)).tolist(), strict=False):
-                found[n] += share if key or not look.without_first else 0.0
+            asked = [(n, at, key) for at, i in enumerate(these) for n in of_row[i] for key in _wanted(clues[n], look)]
+            pairs = torch.tensor([[at, clues[n].query, key] for n, at, key in asked])
+            made = pair_attention(model, batch.input_ids, batch.attention_mask, pairs, layers=look.layers).double()
+            begin = 0
+            for n in dict.fromkeys(n for n, _, _ in asked):
+                keys = _wanted(clues[n], look)
+                maps, begin = made[begin : begin + len(keys)], begin + len(keys)
+                share = maps[[keys.index(key) for key in clues[n].keys]].sum(0)
+                left = maps.sum(0).clamp(min=1e-300) if look.without_first else torch.ones_like(share)
+                found[n] = float((share / left).mean())
     return found
 
 
-def _renormalised(
-    made: torch.Tensor, asked: Sequence[tuple[int, int, int]], firsts: Sequence[tuple[int, int, int]]
-) -> torch.Tensor:
-    """Attention divided by what the first token leaves, in each layer and head."""
-    sink = {n: made[len(asked) + at] for at, (n, _, _) in enumerate(firsts)}
-    left = torch.stack([1 - sink[n] for n, _, _ in asked])
-    return made[: len(asked)] / left.clamp(min=torch.finfo(made.dtype).tiny)
+def _wanted(clue: Clue, look: Look) -> list[int]:
+    """The keys whose attention is needed: the name's, or all that the query sees but the first."""
+    return list(range(1, clue.query + 1)) if look.without_first else list(clue.keys)
 
 
 def _summary(model: str, group: str, measured: Sequence[tuple[Clue, float]]) -> dict[str, str | int | float | None]:

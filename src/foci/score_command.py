@@ -38,12 +38,16 @@ def score(
 
 
 def _premise(lines: list[dict[str, Any]]) -> Table:
-    """The attention to the name, from the token before an answer."""
+    """The attention to the name, from the token before an answer; a model's name once."""
     table = Table(box=None, pad_edge=False, title="attention to the name before an answer", title_justify="left")
     for head in ("model", "answer", "tokens away", "attention", "95 % interval", "names"):
-        table.add_column(head, justify="left" if head in ("model", "answer") else "right")
+        text = head in ("model", "answer")
+        table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=head == "95 % interval")
+    last = ""
     for line in lines:
+        name = Path(line["model"]).name
         spread = "" if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
         cells = (str(line["distance"]), f"{line['mean']:.4f}", spread, str(line["names"]))
-        table.add_row(line["model"], line["group"], *cells)
+        table.add_row("" if name == last else name, line["group"], *cells)
+        last = name
     return table
