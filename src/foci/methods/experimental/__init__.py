@@ -1,1 +1,0 @@
-"""Methods that have not earned their numbers, under the same laws."""
