@@ -6,7 +6,7 @@ Every peak is measured in a process of its own, times in turns in one process.
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,8 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
 from foci import models
+from foci.attended import Look, attention_received
 from foci.attention import Guide, guided, pattern_targets, received
-from foci.focus import Pattern
+from foci.focus import Pattern, Row
 
 MAPS = "eager, output_attentions=True"
 PATTERNS: tuple[Pattern, ...] = ("previous", "previous-2", "first")
@@ -56,7 +57,8 @@ def run(quick: bool = False) -> list[Result]:
     """The rows of scoring, then those of guidance; `quick` takes a smaller model, shorter texts and fewer turns."""
     size = Size(2, 128, 8, 2, 256) if quick else Size()
     long = Size(size.layers, size.width, size.heads, 1, 1024 if quick else 4096)
-    return [*scoring(512 if quick else 2048, quick), long_text(), *guidance(size, quick), long_step(long)]
+    scored = [*scoring(512 if quick else 2048, quick), mixed(16 if quick else 48, quick), long_text()]
+    return [*scored, *guidance(size, quick), long_step(long)]
 
 
 def scoring(length: int, quick: bool) -> list[Result]:
@@ -104,6 +106,48 @@ def scoring_peak(side: str, length: int) -> float:
     model = smollm2()
     score(side, model, tokens(1, 32, 40000))
     return extra_peak_mib(partial(score, side, model, tokens(1, length, 40000)))
+
+
+def mixed(count: int, quick: bool) -> Result:
+    """A corpus of texts of 24 to 256 tokens as `foci score` reads it, beside one text a pass with all maps and logits.
+
+    Raises AssertionError unless both ways give the same scores.
+    """
+    loaded = models.load("smollm2-135m")
+    lengths = torch.randint(24, 257, (count,), generator=torch.Generator().manual_seed(1)).tolist()
+    rows = [Row(str(n), tuple(tokens(1, length, 40000)[0].tolist())) for n, length in enumerate(lengths)]
+    single, half = replace(loaded, compute_dtype=torch.float32), str(loaded.compute_dtype).removeprefix("torch.")
+    apart = max(
+        float((torch.tensor(line) - one_document(loaded.model, row)).abs().max())
+        for row, line in zip(rows[:4], attention_received(single, rows[:4], loaded.tokenizer, Look()), strict=True)
+    )
+    assert apart < 1e-5, f"scores differ by {apart}"
+
+    def theirs() -> None:
+        with torch.autocast("cpu", dtype=loaded.compute_dtype, enabled=loaded.compute_dtype != torch.float32):
+            for row in rows:
+                one_document(loaded.model, row)
+
+    calls: dict[str, Callable[[], object]] = {
+        "foci": lambda: attention_received(loaded, rows, loaded.tokenizer, Look()), "rival": theirs
+    }  # fmt: skip
+    seconds = in_turns(calls, repeats=1 if quick else 3, warmup=0)
+    per = {side: [1000 * took / sum(lengths) for took in seconds[side]] for side in seconds}
+    what = f"attention received, SmolLM2-135M, {half}, {count} texts of 24 to 256 tokens, time per 1000 tokens"
+    return Result.of(
+        what, "s", per["foci"], per["rival"], rival="one document per pass, all maps and logits", goal=0.5,
+        note=f"float32 scores within {apart:.0e}",
+    )  # fmt: skip
+
+
+def one_document(model: nn.Module, row: Row) -> Tensor:
+    """The published way, with its sum over keys mended."""
+    ids = torch.tensor([row.input_ids])
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = model(input_ids=ids, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    return torch.stack(maps).mean((0, 1, 2)).tril().sum(0) / torch.arange(ids.shape[1], 0, -1)
 
 
 def long_text() -> Result:

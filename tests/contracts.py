@@ -49,6 +49,10 @@ def assert_edit_laws(method: EditsTokens, rows: Sequence[Row]) -> None:
             assert after.columns[name] == tuple(column[n] for n in at)
         assert after == method.edit(marked, generator(1, row.row_id))
         assert edited(marked, [method], (0, 1, 2)) == edited(marked, [method], (0, 1, 2))
+    for epoch, reading in ((0, 0), (0, 1), (3, 2)):
+        draw = method.draw(epoch, reading)
+        assert draw is None or len(draw) == 2
+        assert draw == method.draw(epoch, reading)
 
 
 def assert_weight_laws(method: WeighsTokens, batch: Batch) -> None:

@@ -61,6 +61,8 @@ def made(name: str, folder: Path) -> Any:
         return available()[name](pairs=str(folder / "pairs.jsonl"))
     if name == "known":
         return available()[name](share=0.002)  # a random model knows little
+    if name == "contrast":
+        return available()[name](large=str(tiny.save_model(folder / "large", seed=1)), beta=0.3)
     if name != "train_attention":
         return available()[name]()
     tiny.save_model(folder / "base")

@@ -172,10 +172,25 @@ def test_the_same_settings_give_the_same_bytes_everywhere(tmp_path):
     contents = [(first / name).read_bytes() for name in names]
     assert contents == [(second / name).read_bytes() for name in names]
     assert (first / "suite.json").read_bytes() == (second / "suite.json").read_bytes()
+    lines = [json.loads(line) for line in contents[0].splitlines()]
+    bare = [{key: line[key] for key in ("id", "text", "answer_spans")} for line in lines]
+    texts = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in bare).encode()
     assert (
-        hashlib.sha256(b"".join(contents)).hexdigest()
+        hashlib.sha256(texts + contents[1]).hexdigest()
         == "ccd7f9db0559a2e1c912985cc7646287d41377fc2159f2263b1f1e163d6dfe19"
     )
+
+
+def test_names_and_fields_are_told():
+    documents, _ = generate(Biographies(people=5, texts=2, order="shuffled", names="always", distance=7))
+    folk = people(Biographies(people=5))
+    for number, document in enumerate(documents):
+        person = folk[number // 2]
+        assert [document["text"][a:b] for a, b in document["name_spans"]] == [person.name] * len(FIELDS)
+        values = [document["text"][a:b] for a, b in document["answer_spans"]]
+        assert values == [person.values[field] for field in document["answer_groups"]]
+    (once,) = {len(document["name_spans"]) for document in generate(Biographies(people=3))[0]}
+    assert once == 1
 
 
 def test_written_files_are_what_was_generated(tmp_path):

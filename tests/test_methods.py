@@ -176,11 +176,11 @@ def test_settings_are_checked_by_their_annotations(folder, settings, message):
 
 def test_experimental_methods_stand_on_their_own_shelf(folder):
     (folder / "experimental").mkdir()
-    (folder / "experimental" / "__init__.py").write_text("")
     (folder / "experimental" / "idea.py").write_text(SLOW.replace("Slow", "Idea"))
     sys.path_importer_cache.clear()
     assert type(methods.build({"idea": {"rate": 2.0}})).__name__ == "Idea"
-    assert [d.name for d in methods.describe() if d.experimental] == ["idea"]
+    assert {"early_late", "idea"} <= {d.name for d in methods.describe() if d.experimental}
+    assert not {"oracle", "rho"} & {d.name for d in methods.describe() if d.experimental}
 
 
 def test_building_imports_only_the_module_it_needs(folder):

@@ -162,11 +162,16 @@ def prepare(plan: Plan, context: Context) -> tuple[Plan, Sequence[Row]]:
     online, rows = [], context.rows
     for number, method in enumerate(plan.methods):
         if isinstance(method, Prepares):
-            folder = context.folder / f"{number}-{type(method).__name__.lower()}"
+            folder = own_folder(context, number, method)
             folder.mkdir(parents=True, exist_ok=True)
             method, rows = method.prepare(replace(context, rows=rows, folder=folder))  # noqa: PLW2901
         online.append(method)
     return Plan(online, normalise=plan.normalise), rows
+
+
+def own_folder(context: Context, number: int, method: Prepares) -> Path:
+    """Where the method that stands in a plan at `number` keeps what its offline half makes."""
+    return context.folder / f"{number}-{type(method).__name__.lower()}"
 
 
 def load(start: Start) -> models.Loaded:

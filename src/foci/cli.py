@@ -14,6 +14,7 @@ from rich.text import Text
 
 from foci.config import Run, load_run
 from foci.data.commands import data_app
+from foci.score_command import score_app
 from foci.stopping import Interrupted, stoppable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(score_app)
 
 Target = Annotated[
     str | None,

@@ -136,7 +136,8 @@ class MixedDataset(Dataset):
 def edited(row: Row, edits: Sequence[EditsTokens], key: tuple[int, int, int]) -> Row:
     """The row after all edits; `key` is (seed, epoch, copy)."""
     for number, edit in enumerate(edits):
-        after = edit.edit(row, generator(*key, row.row_id, number))
+        draw = edit.draw(key[1], key[2])
+        after = row if draw is None else edit.edit(row, generator(key[0], *draw, row.row_id, number))
         if after.row_id != row.row_id:
             raise ValueError(f"{edit!r} changed row_id {row.row_id} to {after.row_id}; an edited row keeps its id")
         if len(after) < 2:

@@ -16,7 +16,7 @@ token has no NLL. Losses are in nats. Blocks are named by `foci.models.block_of`
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -142,6 +142,10 @@ class EditsTokens(ABC):
     def edit(self, row: Row, rng: Generator) -> Row:
         """The row to train on. `rng` is a function of (seed, epoch, copy, row_id) alone."""
 
+    def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
+        """Whose random numbers this reading uses, by default its own (fixed copies repeat a few); None: no edit."""
+        return epoch, copy
+
 
 class WeighsTokens(ABC):
     """Decides how much each token counts."""
@@ -227,6 +231,14 @@ class Prepares(ABC):
     @abstractmethod
     def prepare(self, context: Context) -> "tuple[Method, Sequence[Row]]":
         """The online half (often the method itself) and the rows to train on, with the columns it will read."""
+
+    def share(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+        """Does a part of the heavy work, which `prepare` completes: yields tokens read and seconds, piece by piece."""
+        return iter(())
+
+    def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
+        """What can be measured of the assumption behind the method: rows of a table; none where nothing can be."""
+        return ()
 
 
 ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)

@@ -20,13 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from foci import models
 from foci.adapters import peft_quiet
-from foci.characters import to_characters, to_tokens
+from foci.characters import retokenised, to_characters, to_tokens
 from foci.corpus import tokenizer_fingerprint
 from foci.data import weigher_path
 from foci.embedded import EMBEDDED, embedded_file
 from foci.focus import Batch, Row
 from foci.losses import hidden_states
-from foci.probes.encode import tokens
 from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 from foci.sources import read_json
 
@@ -152,7 +151,7 @@ def weigh_rows(
     stands for no text has weight 1. Raises ValueError where such a row has no text.
     """
     same = tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer)
-    read = list(rows) if same else [_in_tokens_of(loaded, row) for row in rows]
+    read = list(rows) if same else [retokenised(row, loaded.tokenizer, "the weigher") for row in rows]
     found: list[list[float]] = [[]] * len(rows)
     with answering(loaded.weigher.body, torch.float32):
         for bucket in buckets([len(row) for row in read], batch_size):
@@ -165,13 +164,3 @@ def weigh_rows(
         tuple(to_tokens(to_characters(line, theirs.offsets, len(ours.text), 1.0), ours.offsets, 1.0))
         for line, theirs, ours in zip(found, read, rows, strict=True)
     ]
-
-
-def _in_tokens_of(loaded: Loaded, row: Row) -> Row:
-    if not row.offsets or not row.text:
-        raise ValueError(
-            f"row {row.row_id} has no text, and the weigher has another tokenizer than the model that learns; weights "
-            "go between them through characters, so give rows with text and offsets"
-        )
-    ((ids, offsets),) = tokens([row.text], loaded.tokenizer)
-    return Row(row.row_id, ids, row.text, offsets)

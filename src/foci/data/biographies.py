@@ -98,11 +98,15 @@ QUESTIONS: Mapping[str, str] = {
 
 
 class Document(TypedDict):
-    """One line of `corpus.jsonl`; `answer_spans` are characters [start, end) of the five values in `text`."""
+    """One line of `corpus.jsonl`; `answer_spans` are characters [start, end) of the five values in `text`,
+    `answer_groups` their fields, `name_spans` every full name.
+    """
 
     id: str
     text: str
     answer_spans: list[list[int]]
+    name_spans: list[list[int]]
+    answer_groups: list[str]
 
 
 class Probe(TypedDict):
@@ -201,10 +205,17 @@ def generate(settings: Biographies) -> tuple[list[Document], list[Probe]]:
 def suite(settings: Biographies) -> Suite:
     """The biographies as a suite: nothing to retain and nothing held out, and no file was read."""
     documents, probes = generate(settings)
-    texts = [suites.Document(d["id"], d["text"], tuple((a, b) for a, b in d["answer_spans"])) for d in documents]
+    texts = [
+        suites.Document(d["id"], d["text"], _pairs(d["answer_spans"]), _pairs(d["name_spans"]), (*d["answer_groups"],))
+        for d in documents
+    ]
     learn = tuple(questions.Probe(**probe) for probe in probes)  # type: ignore[arg-type]
     notes = ("nothing to retain: probe with probes.retain=general",)
     return Suite(NAME, asdict(settings), sources=(), documents=tuple(texts), learn=learn, notes=notes)
+
+
+def _pairs(spans: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((start, end) for start, end in spans)
 
 
 def write(settings: Biographies, folder: Path) -> Path:
@@ -229,17 +240,23 @@ def _documents(person: Person, id: str, settings: Biographies) -> list[Document]
     for number in range(settings.texts):
         fields = shuffled(FIELDS, orders) if settings.order == "shuffled" else list(FIELDS)
         sentences = {field: next(choices[field]) for field in FIELDS}
-        text, spans = "", []
+        text, spans, names = "", [], []
         for position, field in enumerate(fields):
             named = position == 0 or settings.names == "always"
             who = person.name + _filler(settings.distance, filler) if named else person.pronoun
             before, after = _sentence(sentences[field], who, person.pronoun)
-            text += (" " if text else "") + before
+            text += " " if text else ""
+            names += [[len(text), len(text) + len(person.name)]] if named else []
+            text += before
             spans.append([len(text), len(text) + len(person.values[field])])
             text += person.values[field] + after
             share = (position + 1) * settings.asides // len(fields) - position * settings.asides // len(fields)
             text += "".join(f" {_aside(person.pronoun, aside)}" for _ in range(share))
-        documents.append(Document(id=f"{id}/text-{number}", text=text, answer_spans=spans))
+        documents.append(
+            Document(
+                id=f"{id}/text-{number}", text=text, answer_spans=spans, name_spans=names, answer_groups=list(fields)
+            )
+        )
     return documents
 
 

@@ -90,9 +90,7 @@ def convert(path: Path, settings: PublishedBiographies, known: Path | None = Non
         notes.append("nothing to retain: give a CSV of people the model knows with --known, or probe with 'general'")
     if typos := sum(bool(re.search(r"\bShee\b", person.text)) for _, person in people):
         notes.append(f"{typos} texts have the typing error 'Shee' of the published file; it is kept")
-    documents = merged(
-        Document(f"{file.stem}:{n}", p.text, tuple(sorted(p.spans[field] for field in FIELDS))) for n, p in people
-    )
+    documents = merged(_document(f"{file.stem}:{number}", person) for number, person in people)
     return Suite(
         NAME,
         asdict(settings),
@@ -136,6 +134,12 @@ def read_prompts(file: Path) -> dict[str, str]:
         if "{name}" not in found.get(tag, ""):
             raise ValueError(f"{file}: expected a prompt with {{name}} for {tag!r}, got {found.get(tag)!r}")
     return found
+
+
+def _document(id: str, person: Biography) -> Document:
+    fields = sorted(FIELDS, key=lambda field: person.spans[field])
+    spans = tuple(person.spans[field] for field in fields)
+    return Document(id, person.text, spans, (person.spans["name"],), tuple(fields))
 
 
 def _people(file: Path, left_out: LeftOut) -> list[tuple[int, Biography]]:

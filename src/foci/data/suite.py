@@ -34,21 +34,29 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Document:
-    """A text of the corpus and the characters [start, end) of what it teaches, ascending and disjoint."""
+    """A text of the corpus and the characters [start, end) of what it teaches, ascending and disjoint.
+
+    `names` are those of whom it speaks, `groups` what each span is about, where it is known.
+    """
 
     id: str
     text: str
     spans: tuple[Span, ...] = ()
+    names: tuple[Span, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        end = 0
-        for span in self.spans:
-            if not end <= span[0] < span[1] <= len(self.text):
-                raise ValueError(
-                    f"document {self.id!r}: spans must be ascending, disjoint and within 0 to {len(self.text)}, "
-                    f"got {self.spans}"
-                )
-            end = span[1]
+        for spans in (self.spans, self.names):
+            end = 0
+            for span in spans:
+                if not end <= span[0] < span[1] <= len(self.text):
+                    raise ValueError(
+                        f"document {self.id!r}: spans must be ascending, disjoint and within 0 to {len(self.text)}, "
+                        f"got {spans}"
+                    )
+                end = span[1]
+        if self.groups and len(self.groups) != len(self.spans):
+            raise ValueError(f"document {self.id!r}: one group per span, got {self.groups} for {self.spans}")
 
 
 class LeftOut:
@@ -162,8 +170,13 @@ def merged(documents: Iterable[Document]) -> tuple[Document, ...]:
     found: dict[str, Document] = {}
     for document in documents:
         first = found.get(document.text)
-        spans = (*first.spans, *document.spans) if first else document.spans
-        found[document.text] = Document(first.id if first else document.id, document.text, joined(spans))
+        if first is None and joined(document.spans) == document.spans:
+            found[document.text] = document
+            continue
+        both = (first, document) if first else (document,)
+        spans = joined(span for one in both for span in one.spans)
+        names = joined(span for one in both for span in one.names)
+        found[document.text] = Document(both[0].id, document.text, spans, names)
     return tuple(found.values())
 
 
@@ -232,7 +245,13 @@ def parted(
 
 
 def _document_line(document: Document) -> dict[str, Any]:
-    return {"id": document.id, "text": document.text, "answer_spans": [list(span) for span in document.spans]}
+    line: dict[str, Any] = {"id": document.id, "text": document.text}
+    line["answer_spans"] = [list(span) for span in document.spans]
+    if document.names:
+        line["name_spans"] = [list(span) for span in document.names]
+    if document.groups:
+        line["answer_groups"] = list(document.groups)
+    return line
 
 
 def _untested(source: Used) -> str:

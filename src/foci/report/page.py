@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from foci.report import plots
+from foci.report.contrast import contrasts
 from foci.report.measure import verdict
 from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
@@ -74,6 +75,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         "samples": rows,
         "nll_top": top,
         "spread": spread([(name, arm.samples) for name, arm in arms]),
+        "contrasts": contrasts(runs, labels(runs)),
     }
 
 

@@ -1,0 +1,53 @@
+"""`foci score`: the offline halves of a run's methods, without training."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from foci.stopping import Interrupted
+
+score_app = typer.Typer()
+
+
+@score_app.command()
+def score(
+    target: Annotated[Path, typer.Argument(help="A run file or a suite file (.yaml).")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the run file, such as corpus.max_length=64.")
+    ] = None,
+) -> None:
+    """Run the offline halves of a run's methods without training; goes on where it stopped. `foci learn` finds them."""
+    from foci import scoring
+
+    console = Console()
+    run, suite = scoring.run_of(target, changes or [])
+    try:
+        found = scoring.score(run, shared_only=suite, console=console)
+    except Interrupted as stop:
+        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+    for arm, methods in found["methods"].items():
+        console.print(f"{arm}: {', '.join(methods)}", highlight=False, markup=False, soft_wrap=True)
+    if found["premise"]:
+        console.print(_premise(found["premise"]), highlight=False)
+    if found["methods"]:
+        speed = f": {found['tokens'] / found['seconds']:,.0f} tokens/s" if found["tokens"] else " (all was kept)"
+        console.print(f"models read {found['tokens']:,} tokens in {found['seconds']:.1f} s{speed}", highlight=False)
+
+
+def _premise(lines: list[dict[str, Any]]) -> Table:
+    """The attention to the name, from the token before an answer; a model's name once."""
+    table = Table(box=None, pad_edge=False, title="attention to the name before an answer", title_justify="left")
+    for head in ("model", "answer", "tokens away", "attention", "95 % interval", "names"):
+        text = head in ("model", "answer")
+        table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=head == "95 % interval")
+    last = ""
+    for line in lines:
+        name = Path(line["model"]).name
+        spread = "" if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
+        cells = (str(line["distance"]), f"{line['mean']:.4f}", spread, str(line["names"]))
+        table.add_row("" if name == last else name, line["group"], *cells)
+        last = name
+    return table
