@@ -33,8 +33,15 @@ IGNORED = -100
 REHEARSED = "rehearsed"
 """Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
 
-Pattern = Literal["same", "previous", "previous-2", "next", "first"]
-"""A head's target: the key every query should look at (arXiv 2010.02399, section 3)."""
+DELIMITER = "delimiter"
+"""Column that is 1 on delimiters, for the patterns that look at them."""
+
+Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter", "delimiters"]
+"""A head's target: the key every query should look at (arXiv 2010.02399, section 3).
+
+"delimiter" is the last one at or before the query; "delimiters" are all of the row, alike (the paper's form). "next"
+and "delimiters" need attention in both directions.
+"""
 
 
 @dataclass(frozen=True)
@@ -163,8 +170,16 @@ class GuidesHeads(ABC):
         """Pattern by head number for one layer, both counted from 0; an empty mapping guides nothing."""
 
     @abstractmethod
-    def strength(self, step: int) -> int | float:
-        """What the loss of one layer and pattern is multiplied by at this update (0 = off)."""
+    def strength(self, step: int, steps: int) -> int | float:
+        """What the loss of one layer and pattern is multiplied by at update `step` (from 0) of `steps`; 0 = off."""
+
+    def asks_all(self) -> bool:
+        """Whether queries to which a pattern gives no key are pulled to uniform attention, and not left out."""
+        return False
+
+    def mean_over(self) -> Literal["queries", "pairs"]:
+        """What a pattern's loss is a mean over; over (query, key) pairs it is smaller by the number of keys."""
+        return "queries"
 
 
 class ScalesLayers(ABC):

@@ -10,15 +10,18 @@ sliding windows, soft-capped scores and learned sinks.
 """
 
 from foci.attention.guiding import Guide, guided
-from foci.attention.patterns import pattern_loss, pattern_targets
+from foci.attention.patterns import pattern_loss
 from foci.attention.received import attention_maps, pair_attention, received
 from foci.attention.scores import QUERIES_AT_A_TIME
+from foci.attention.targets import AHEAD, Targets, pattern_targets
 from foci.attention.watching import NAME, check_watched
 
 __all__ = [
+    "AHEAD",
     "NAME",
     "QUERIES_AT_A_TIME",
     "Guide",
+    "Targets",
     "attention_maps",
     "check_watched",
     "guided",
