@@ -26,7 +26,10 @@ LanguageModel: TypeAlias = PreTrainedModel | PeftModel | KAdapterModel
 UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
 
 # The words that model code uses for its parts, after the containers a part may stand in.
-_INSIDE = r"^(?:(?:base_model|model|module|transformer|gpt_neox|bert|roberta|encoder|backbone|decoder|language_model|_orig_mod)\.)*"
+_CONTAINERS = (
+    "base_model model module transformer gpt_neox bert roberta encoder backbone decoder language_model _orig_mod"
+)
+_INSIDE = rf"^(?:(?:{'|'.join(_CONTAINERS.split())})\.)*"
 _LAYER = re.compile(_INSIDE + r"(?:layers|layer|h|blocks)\.(\d+)\.")
 _PART = re.compile(_INSIDE + r"(\w+)\.")
 _PARTS = {

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from foci import checkpoint, memory, models
 from foci.adapters import save_k_adapter
-from foci.config import Run
+from foci.config import Run, TrainConfig
 from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
 from foci.measure import Questions, described, row_nll, scored
@@ -100,7 +100,7 @@ class Arm:
         run, tokenizer = self.start.run, loaded.tokenizer
         trainer = FocusTrainer(
             model,
-            arguments(run, self.folder.checkpoints, loaded.compute_dtype),
+            arguments(run.train, run.seed, self.folder.checkpoints, loaded.compute_dtype),
             plan=self.plan,
             train_dataset=rows,
             copies=run.train.copies,
@@ -190,13 +190,12 @@ def learner(run: Run, model: models.LanguageModel) -> models.LanguageModel:
     return models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
 
 
-def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
+def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:
     """The run file in the Trainer's words."""
-    train = run.train
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
     settings = TrainingArguments(
         output_dir=str(output),
-        seed=run.seed,
+        seed=seed,
         num_train_epochs=train.epochs or 1,
         max_steps=train.steps or -1,
         per_device_train_batch_size=train.batch_size,

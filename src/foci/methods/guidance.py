@@ -2,8 +2,8 @@
 
 L = nats of the tokens + sum over guided layers and patterns of alpha(step) * mean of ||A_i - P_i||^2
 
-The mean is over the pattern's heads and queries i. A is a head's attention before dropout, P_i the pattern: all of it on
-one key.
+The mean is over the pattern's heads and queries i. A is a head's attention before dropout, P_i the pattern: all of it
+on one key.
 """
 
 from collections.abc import Mapping, Sequence
