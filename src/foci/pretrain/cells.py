@@ -1,9 +1,11 @@
 """One cell of a pretraining: one arm trained with one seed, in a folder of its own. A finished one is never run again.
 
-cells/<arm>/seed-N/cell.json          what the cell is of
-                   metrics.jsonl      one line per update
-                   validation.jsonl   nats and bits per byte of the held-out text, with step and seconds
-                   arm.json           written last
+    cell.json          what the cell is of
+    metrics.jsonl      one line per update
+    validation.jsonl   nats and bits per byte of the held-out text, with step and seconds
+    arm.json           written last
+
+are in cells/<arm>/seed-N.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from foci import checkpoint, memory
@@ -97,14 +99,14 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
     """Trains one cell, or goes on where it stopped. Raises `Interrupted`, `NonFinite` and `DiskFull`."""
     write_json(cell.path / "cell.json", cell.key())
     folder = ArmFolder(cell.path)
-    found, skipped = checkpoint.newest(folder.checkpoints)
+    newest, skipped = checkpoint.newest(folder.checkpoints)
     for path, reason in skipped:
         console.print(f"  skipped checkpoint {path.name}: {reason}", highlight=False, markup=False)
-    done = checkpoint.step_of(found) if found else 0
+    done = checkpoint.step_of(newest) if newest else 0
     folder.rewind(done)
     write_lines(cell.validation, [line for line in read_lines(cell.validation) if line["step"] <= done])
     memory.reset_peak()
-    model, metrics = _trained(cell, folder, console, stop, found)
+    model, metrics = _trained(cell, folder, console, stop, newest)
     lines = read_lines(cell.validation)
     if cell.run.keep_models:
         model.save_pretrained(folder.model)
@@ -127,25 +129,8 @@ def _trained(
     """The model after its last update, and the metrics of all."""
     run, text = cell.run, cell.material
     model = scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed)
-    methods = Plan([build(spec) for spec in run.arms[cell.arm]], normalise=run.train.normalise)
-    plan, rows = prepare(methods, Context(model, text.tokenizer, text.rows, folder.scores, cell.seed))
-    masking = masking_of(run, text)
-    if masking is not None:
-        plan = Plan([*plan.methods, masking], normalise=plan.normalise)
-    set_seed(cell.seed)
-    dtype = compute_dtype(run.dtype, device_of(model).type)
-    pad = int(text.tokenizer.pad_token_id or 0)
-    trainer = Pretrainer(
-        model,
-        arguments(run.train, cell.seed, folder.checkpoints, dtype),
-        plan=plan,
-        train_dataset=rows,
-        data_collator=Collator(pad) if masking is None else MaskedCollator(pad),
-        copies=run.train.copies,
-        processing_class=text.tokenizer,
-        masked=masking is not None,
-    )
-    trainer.remove_callback(PrinterCallback)
+    dtype, masking = compute_dtype(run.dtype, device_of(model).type), masking_of(run, text)
+    trainer = _trainer(cell, model, folder, arguments(run.train, cell.seed, folder.checkpoints, dtype), masking)
     metrics = Metrics(folder, trainer, (read_lines(folder.metrics) or [{}])[-1])
     held_out = Validation(text, masking, dtype)
 
@@ -166,6 +151,31 @@ def _trained(
     lines = read_lines(folder.metrics)
     ask(lines[-1]["step"])
     return model, lines
+
+
+def _trainer(
+    cell: Cell, model: PreTrainedModel, folder: ArmFolder, settings: TrainingArguments, masking: Masking | None
+) -> Pretrainer:
+    """The trainer under the arm's plan; offline halves run here. Tokens are hidden after all other edits."""
+    run, text = cell.run, cell.material
+    methods = Plan([build(spec) for spec in run.arms[cell.arm]], normalise=run.train.normalise)
+    plan, rows = prepare(methods, Context(model, text.tokenizer, text.rows, folder.scores, cell.seed))
+    if masking is not None:
+        plan = Plan([*plan.methods, masking], normalise=plan.normalise)
+    set_seed(cell.seed)
+    pad = int(text.tokenizer.pad_token_id or 0)
+    trainer = Pretrainer(
+        model,
+        settings,
+        plan=plan,
+        train_dataset=rows,
+        data_collator=Collator(pad) if masking is None else MaskedCollator(pad),
+        copies=run.train.copies,
+        processing_class=text.tokenizer,
+        masked=masking is not None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def masking_of(run: Pretraining, text: Material) -> Masking | None:

@@ -51,7 +51,7 @@ def table(run: Pretraining, curves: Mapping[str, Mapping[int, Curve]]) -> dict[s
 
 def _arm(run: Pretraining, by_seed: Mapping[int, Curve], base: Mapping[int, Curve]) -> dict[str, Any]:
     seeds = [seed for seed in run.seeds if seed in by_seed]
-    found: dict[str, Any] = {"methods": list(run.arms), "seeds": seeds}
+    found: dict[str, Any] = {"seeds": seeds}
     found["seconds_per_step"] = told(interval([by_seed[s][-1]["seconds"] / by_seed[s][-1]["step"] for s in seeds]))
     for name in MEASURES:
         values = [by_seed[seed][-1][name] for seed in seeds]
@@ -107,7 +107,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     for arm, of in found["arms"].items():
         cells = [
             arm, words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
-            _share(of["step_ratio"]), _share(of["seconds_ratio"]), words(of["seconds_per_step"]),
+            share_words(of["step_ratio"]), share_words(of["seconds_ratio"]), words(of["seconds_per_step"]),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
@@ -122,7 +122,7 @@ def words(mean: Mapping[str, Any], *, signed: bool = False) -> str:
     return f"{mean['mean']:{sign}.3f}{ends}".replace("-", "−")  # noqa: RUF001
 
 
-def _share(of: Mapping[str, Any]) -> str:
+def share_words(of: Mapping[str, Any]) -> str:
     """A share; told apart where some seeds never got there, because a mean over the others alone would flatter."""
     values = of["values"]
     missing = sum(value is None for value in values)
