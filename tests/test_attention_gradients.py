@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import RobertaConfig, RobertaForMaskedLM
 
 import small
 import tiny
@@ -10,7 +11,7 @@ from foci.attention import Guide, Targets, guided, pattern_loss, scores
 from foci.attention.patterns import loss_of
 from foci.attention.scores import Scores
 from foci.focus import Batch, Row
-from test_attention_received import Largest, bert, gpt_oss
+from test_attention_received import Largest, bert, gpt_oss, modern_bert
 
 CAUSAL = ["same", "previous", "previous-2", "first"]
 CASES = [(pattern, "causal") for pattern in CAUSAL] + [(pattern, "both") for pattern in [*CAUSAL, "next"]]
@@ -224,6 +225,17 @@ def gradients(net, loss):
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named, made, strict=True)}
 
 
+def roberta():
+    """Positions count from the padding's id; with its LM head."""
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=97, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=40, pad_token_id=0, initializer_range=0.5,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return RobertaForMaskedLM(config).eval()
+
+
 def guided_gradients(net, targets, ids, mask):
     """What a backward pass of a loss of 0 leaves: the guides' own gradients."""
     with guided(net, Guide(targets)) as guide:
@@ -263,7 +275,7 @@ def test_a_guided_models_gradients_are_those_of_whole_maps(name):
     assert_guided_as_whole(tiny.build(name), TARGETS, b.input_ids, b.attention_mask, 1e-5)
 
 
-@pytest.mark.parametrize(("make", "targets"), [(gpt_oss, TARGETS), (bert, BOTH)])
+@pytest.mark.parametrize(("make", "targets"), [(gpt_oss, TARGETS), (bert, BOTH), (modern_bert, BOTH), (roberta, BOTH)])
 def test_guiding_with_sinks_and_in_both_directions(make, targets):
     b = small.batch(3)
     assert_guided_as_whole(make(), targets, b.input_ids, b.attention_mask, 1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 from foci.bench.statistics import CONFIDENCE, Mean, difference, interval
 from foci.pretrain.config import Pretraining
 
-Curve = Sequence[Mapping[str, float]]
+Curve = Sequence[Mapping[str, Any]]
 """Validations in order: step, seconds, nats, bits_per_byte."""
 MEASURES = ("nats", "bits_per_byte")
 
@@ -19,7 +19,7 @@ def reached(curve: Curve, nats: float, along: str = "step") -> float | None:
     >>> reached(curve, 5.5), reached(curve, 4.0)
     (15.0, None)
     """
-    before: Mapping[str, float] | None = None
+    before: Mapping[str, Any] | None = None
     for point in curve:
         if point["nats"] <= nats:
             if before is None:

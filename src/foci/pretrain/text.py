@@ -55,7 +55,7 @@ def documents(corpus: CorpusConfig) -> list[Document]:
 
 
 def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
-    r"""The documents, and the last `share` of all characters, cut off at the end of a line.
+    r"""The documents, and the last `share` of all characters, cut off at a line's end, else before a word.
 
     >>> one = Document("a b\nc d\ne f", "f", 1)
     >>> [[part.text for part in side] for side in split([one], 0.4)]
@@ -67,8 +67,8 @@ def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list
     for document in texts:
         text, at = document.text, min(room, len(document.text))
         if 0 < at < len(text):
-            line = text.find("\n", at)
-            at = at if line < 0 else line
+            ends = (text.find("\n", at), text.rfind("\n", 0, at), text.rfind(" ", 0, at), at)
+            at = next(end for end in ends if end > 0)
         room -= at
         if text[:at].strip():
             learned.append(replace(document, text=text[:at].rstrip(), spans=None))
