@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+import runs
 from foci import strict_yaml
 from foci.architecture import block_of, part_of
 from foci.config import CorpusConfig
@@ -240,6 +242,15 @@ def test_a_torn_cell_goes_on_and_ends_in_the_same_bits(tmp_path, monkeypatch):
     assert again["nats"] == whole["nats"]
     steps = [line["step"] for line in read_lines(torn.output / "cells/guided/seed-0/validation.jsonl")]
     assert steps == [0, 3, 5]
+
+
+def test_the_command_tells_the_table(tmp_path, capsys):
+    run_of(tmp_path)
+    said = runs.told(["pretrain", tmp_path / "run.yaml", "train.steps=2"], capsys)
+    assert "rows to learn (" in said
+    assert re.search(r"guided +\d\.\d{3} +[+−]\d\.\d{3}", said), said
+    assert f"table: {tmp_path / 'out' / 'table.md'}" in said
+    assert "was run with another train" in runs.refused(["pretrain", tmp_path / "run.yaml"], capsys, 2)
 
 
 def test_a_causal_model_that_is_kept_loads(tmp_path):
