@@ -6,7 +6,7 @@ import torch
 import contracts
 import small
 import tiny
-from foci.attention import Targets, attention_maps, pattern_loss
+from foci.attention import Targets, attention_maps, head_distances, pattern_loss, pattern_targets, scores
 from foci.focus import Context, Row
 from foci.methods import build
 from foci.methods.guidance import Guidance, dealt, fading, marked
@@ -112,6 +112,31 @@ def test_guided_heads_learn_their_pattern_and_the_model_is_left_as_it_was(tmp_pa
     after = attention_maps(net, ids, torch.ones_like(ids), [(0, 0)])
     there = [float(maps[0, 0].diagonal(-1).mean()) for maps in (before, after)]
     assert there[1] > there[0] + 0.2
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_distances_are_those_of_whole_maps(side, monkeypatch):
+    """By head, over queries that have a key, in several blocks; 0 for a head that is the pattern itself."""
+    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 4)
+    net, batch = tiny.build("llama"), small.batch(3)
+    ids, mask = batch.input_ids, batch.attention_mask
+    if side == "left":
+        ids, mask = ids.flip(1), mask.flip(1)
+    heads = {0: {1: "previous", 3: "first"}, 1: {2: "same"}}
+    found = head_distances(net, ids, mask, heads)
+    for (layer, head), distance in found.items():
+        maps = attention_maps(net, ids, mask, [(layer, head)])[:, 0]
+        key, has = pattern_targets(heads[layer][head], mask.bool())
+        wanted = torch.nn.functional.one_hot(key, ids.shape[1])
+        slow = ((maps - wanted).square().sum(-1) * has).sum() / has.sum()
+        assert distance == pytest.approx(float(slow), rel=1e-5)
+    assert set(found) == {(0, 1), (0, 3), (1, 2)}
+    with pytest.raises(ValueError, match="layer 0 has heads 0 to 3, got head 9"):
+        head_distances(net, ids, mask, {0: {9: "same"}})
+    with pytest.raises(ValueError, match=r"layers \[5\] have no attention"):
+        head_distances(net, ids, mask, {5: {0: "same"}})
+    with pytest.raises(ValueError, match=r"has a key in the patterns \['delimiter'\]"):
+        head_distances(net, ids, mask, {0: {0: "delimiter"}}, torch.zeros_like(mask).bool())
 
 
 # ---- what is refused ----

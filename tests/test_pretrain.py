@@ -189,7 +189,7 @@ def test_how_soon_is_a_share_of_the_baselines_own_steps(tmp_path):
     assert of["step_ratio"]["values"] == [0.5, None]
     assert of["nats"]["difference"]["mean"] == pytest.approx((4 - 5 + 5.5 - 5) / 2)
     assert found["arms"]["plain"]["step_ratio"]["values"] == []
-    assert "| guided | 4.750 [" in markdown(found)
+    assert "| guided | 2 | 4.750 [" in markdown(found)
     assert "0.500 (1 of 2 never)" in markdown(found)
 
 
@@ -206,7 +206,15 @@ def test_every_arm_and_seed_once(tmp_path):
     assert guided[0]["nats"] == lines[0]["nats"]  # the same start
     assert guided[-1]["nats"] != lines[-1]["nats"]
     assert set(found["arms"]) == {"plain", "guided"}
-    assert (out / "loss.svg").is_file()
+    assert all((out / name).is_file() for name in ("loss.svg", "heads-guided.svg", "maps-guided.svg"))
+    heads = read_lines(out / "cells/guided/seed-0/guided.jsonl")
+    assert [line["step"] for line in heads] == [0, 3, 5]
+    named = [(head["layer"], head["head"], head["pattern"]) for head in heads[0]["heads"]]
+    assert named == [(0, 0, "next"), (0, 1, "previous"), (1, 0, "next"), (1, 1, "previous")]
+    assert heads[0] != heads[2]
+    maps = json.loads((out / "cells/guided/seed-0/maps.json").read_text())
+    assert [len(maps[when]["maps"]) for when in ("before", "after")] == [4, 4]
+    assert not (out / "cells/plain/seed-0/guided.jsonl").exists()
     assert "| guided |" in (out / "table.md").read_text()
     assert not (out / "cells/plain/seed-0/checkpoints").exists()
     before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*")}
@@ -248,7 +256,7 @@ def test_the_command_tells_the_table(tmp_path, capsys):
     run_of(tmp_path)
     said = runs.told(["pretrain", tmp_path / "run.yaml", "train.steps=2"], capsys)
     assert "rows to learn (" in said
-    assert re.search(r"guided +\d\.\d{3} +[+−]\d\.\d{3}", said), said
+    assert re.search(r"guided +\d\.\d{3} +\S\d\.\d{3}", said), said
     assert f"table: {tmp_path / 'out' / 'table.md'}" in said
     assert "was run with another train" in runs.refused(["pretrain", tmp_path / "run.yaml"], capsys, 2)
 

@@ -93,7 +93,7 @@ class _PatternLoss(torch.autograd.Function):
             for block in scores.blocks():
                 p = scores.probabilities(block)
                 squares.append(torch.linalg.vector_norm(p, dim=-1).square())
-                hits.append(_hit(p, block, targets))
+                hits.append(on_pattern(p, block, targets))
         square, hit = torch.cat(squares, 2), torch.cat(hits, 2)
         ctx.save_for_backward(query, key, sinks, mask, square, hit)
         return (square - 2 * hit + targets.norm(hit.dtype)[:, None]).masked_fill(~targets.counted[:, None], 0.0).sum()
@@ -114,8 +114,10 @@ class _PatternLoss(torch.autograd.Function):
         return made.query, made.key.to(key.dtype), own, None, None
 
 
-def _hit(p: Tensor, block: Block, targets: Targets) -> Tensor:
-    """sum_j P_ij A_ij of a block's queries."""
+def on_pattern(
+    p: Float[Tensor, "batch head query key"], block: Block, targets: Targets
+) -> Float[Tensor, "batch head query"]:
+    """sum_j P_ij A_ij of a block's queries, from their attention `p`."""
     spread = targets.spread(p.dtype)
     if spread is not None:
         return (p @ spread[:, None, block.low : block.high, None]).squeeze(-1)

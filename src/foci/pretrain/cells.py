@@ -3,6 +3,8 @@
     cell.json          what the cell is of
     metrics.jsonl      one line per update
     validation.jsonl   nats and bits per byte of the held-out text, with step and seconds
+    guided.jsonl       distances of guided heads from their patterns, where there are any
+    maps.json          attention of some of them, before and after
     arm.json           written last
 
 are in cells/<arm>/seed-N.
@@ -11,6 +13,7 @@ are in cells/<arm>/seed-N.
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ from transformers.trainer_callback import PrinterCallback
 from foci import checkpoint, memory
 from foci.arm import arguments, prepare
 from foci.dataset import Collator
-from foci.focus import Context, Plan
+from foci.focus import Context, Plan, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json, write_lines
+from foci.guided_heads import GuidedHeads
 from foci.keeping import rows_key
 from foci.methods import build
 from foci.models import compute_dtype
@@ -130,12 +134,17 @@ def _trained(
     run, text = cell.run, cell.material
     model = scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed)
     dtype, masking = compute_dtype(run.dtype, device_of(model).type), masking_of(run, text)
-    trainer = _trainer(cell, model, folder, arguments(run.train, cell.seed, folder.checkpoints, dtype), masking)
+    settings = arguments(run.train, cell.seed, folder.checkpoints, dtype)
+    trainer, rows = _trainer(cell, model, folder, settings, masking)
+    heads = GuidedHeads.of(trainer.plan, model, rows, text.tokenizer)
+    maps = heads and heads.maps(scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed))
     metrics = Metrics(folder, trainer, (read_lines(folder.metrics) or [{}])[-1])
     held_out = Validation(text, masking, dtype)
 
     def ask(step: int) -> None:
         append_line(cell.validation, {"step": step, "seconds": metrics.clock.seconds, **held_out.measure(model)})
+        if heads is not None:
+            heads.note(model, folder.guided, step)
 
     display = Display(console, cell.arm)
     asking = Probing(run.held_out.every, ask, metrics.clock)
@@ -150,13 +159,15 @@ def _trained(
         display.close()
     lines = read_lines(folder.metrics)
     ask(lines[-1]["step"])
+    if heads is not None:
+        write_json(folder.maps, {"before": maps, "after": heads.maps(model)})
     return model, lines
 
 
 def _trainer(
     cell: Cell, model: PreTrainedModel, folder: ArmFolder, settings: TrainingArguments, masking: Masking | None
-) -> Pretrainer:
-    """The trainer under the arm's plan; offline halves run here. Tokens are hidden after all other edits."""
+) -> tuple[Pretrainer, Sequence[Row]]:
+    """The trainer under the arm's plan, and its rows. Offline halves run here; tokens are hidden after other edits."""
     run, text = cell.run, cell.material
     methods = Plan([build(spec) for spec in run.arms[cell.arm]], normalise=run.train.normalise)
     plan, rows = prepare(methods, Context(model, text.tokenizer, text.rows, folder.scores, cell.seed))
@@ -175,7 +186,7 @@ def _trainer(
         masked=masking is not None,
     )
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    return trainer, rows
 
 
 def masking_of(run: Pretraining, text: Material) -> Masking | None:

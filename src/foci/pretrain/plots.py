@@ -1,6 +1,6 @@
-"""The held-out loss against updates and against seconds, by matplotlib."""
+"""The held-out loss against updates and seconds, and what guided heads look at, by matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from foci.bench.plots import COLOURS, FAINT, RULE
+from foci.bench.plots import COLOURS, FAINT, INK, RULE
+from foci.report.guided import drawn
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> Path:
@@ -28,10 +29,36 @@ def draw(found: Mapping[str, Any], folder: Path) -> Path:
         _plain(axes, name)
     left.set_ylabel("held-out loss, nats per predicted token", color=FAINT)
     right.legend(frameon=False, fontsize=8)
-    with mpl.rc_context({"svg.hashsalt": "loss", "svg.fonttype": "none", "text.parse_math": False}):
-        figure.savefig(folder / "loss.png", metadata={"Software": None}, dpi=160)
-        figure.savefig(folder / "loss.svg", metadata={"Date": None, "Creator": None})
+    _save(figure, folder, "loss")
     return folder / "loss.svg"
+
+
+def draw_heads(arm: str, guided: Sequence[Mapping[str, Any]], maps: Mapping[str, Any], folder: Path) -> None:
+    """Writes heads-ARM and maps-ARM of one cell: each guided head's distance from its pattern over updates (one colour
+    per pattern), and attention before and after.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    patterns = sorted({head["pattern"] for head in guided[0]["heads"]})
+    for n, head in enumerate(guided[0]["heads"]):
+        values = [line["heads"][n]["distance"] for line in guided]
+        colour = COLOURS[patterns.index(head["pattern"]) % len(COLOURS)]
+        first = head["pattern"] not in {other["pattern"] for other in guided[0]["heads"][:n]}
+        label = head["pattern"] if first else None
+        axes.plot([line["step"] for line in guided], values, color=colour, linewidth=1, label=label)
+    _plain(axes, "updates")
+    axes.set_ylabel("mean squared distance from the pattern", color=FAINT)
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, folder, f"heads-{arm}")
+    pictures = drawn(maps, INK, RULE)
+    pictures.set_facecolor("white")
+    _save(pictures, folder, f"maps-{arm}")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> None:
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False}):
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None}, dpi=160)
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def _plain(axes: Axes, name: str) -> None:

@@ -11,11 +11,11 @@ from transformers.utils import logging
 
 from foci.checkpoint import write_text
 from foci.config import dump_run
-from foci.folder import read_lines, write_json
+from foci.folder import ArmFolder, read_json, read_lines, write_json
 from foci.learn import machine, versions
 from foci.pretrain.cells import Cell, forget, masking_of, run_cell
 from foci.pretrain.config import Pretraining
-from foci.pretrain.plots import draw
+from foci.pretrain.plots import draw, draw_heads
 from foci.pretrain.table import markdown, table
 from foci.pretrain.text import material
 from foci.stopping import stoppable
@@ -24,8 +24,9 @@ from foci.stopping import stoppable
 def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
     """Trains every arm with every seed where that was not done before; gives the table (also table.json).
 
-    Writes tokenizer/, cells/, table.json, table.md, loss.svg and loss.png to `run.output`. A torn cell goes on where it
-    stopped. `overwrite` runs again what was run with other settings or another text.
+    Writes tokenizer/, cells/, table.json, table.md, loss.svg and, of guided arms' first seed, heads-ARM.svg and
+    maps-ARM.svg to `run.output` (figures as .png too). A torn cell goes on where it stopped. `overwrite` runs again
+    what was run with other settings or another text.
 
     Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after a
     signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
@@ -63,6 +64,10 @@ def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
     write_json(run.output / "table.json", found)
     write_text(run.output / "table.md", markdown(found))
     draw(found, run.output)
+    for cell in cells:
+        folder = ArmFolder(cell.path)
+        if cell.seed == run.seeds[0] and folder.maps.is_file():
+            draw_heads(cell.arm, read_lines(folder.guided), read_json(folder.maps), run.output)
     return found
 
 

@@ -1,5 +1,6 @@
 """What arms of a pretraining reached, and how soon, over seeds with intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -59,7 +60,7 @@ def _arm(run: Pretraining, by_seed: Mapping[int, Curve], base: Mapping[int, Curv
         found[name] = {**told(interval(values)), "difference": told(difference(values, rivals)), "values": values}
     for along in ("step", "seconds"):
         shares = [share(by_seed[seed], base[seed], along) for seed in seeds if seed in base]
-        found[f"{along}_ratio"] = {**told(interval(shares)), "values": shares}
+        found[f"{along}_ratio"] = {**told(ratio(shares)), "values": shares}
     found["curve"] = mean_curve([by_seed[seed] for seed in seeds])
     return found
 
@@ -68,7 +69,21 @@ def share(curve: Curve, base: Curve, along: str) -> float | None:
     """Where a curve is at the base's last loss, over where the base first is; None where it never is."""
     end = base[-1]["nats"]
     mine, theirs = reached(curve, end, along), reached(base, end, along)
-    return None if mine is None or not theirs else mine / theirs
+    return None if not mine or not theirs else mine / theirs
+
+
+def ratio(shares: Sequence[float | None]) -> Mean | None:
+    """The geometric mean of shares, with the t interval of their logarithms: both are above 0. None is left out.
+
+    >>> found = ratio([0.25, 1.0])
+    >>> found.mean, found.low > 0
+    (0.5, True)
+    """
+    logs = interval([None if value is None else math.log(value) for value in shares])
+    if logs is None:
+        return None
+    low, high = (None if end is None else math.exp(min(end, 700.0)) for end in (logs.low, logs.high))
+    return Mean(math.exp(logs.mean), low, high, logs.n)
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -96,17 +111,17 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [
         f"# {found['name']}",
         "",
-        f"Held-out loss after the last update, {found['objective']} objective; {len(found['seeds'])} seeds, "
+        f"Held-out loss after the last update, {found['objective']} objective; means over seeds, "
         f"{found['confidence']:.0%} t intervals, differences from {base or 'nothing'} paired by seed. Steps and "
-        f"seconds are those to {base or 'the baseline'}'s last loss, as a share of its own; seconds are of training "
-        "alone.",
+        f"seconds are those to {base or 'the baseline'}'s last loss, as a share of its own (geometric means); seconds "
+        "are of training alone.",
         "",
-        "| arm | nats per token | difference | bits per byte | steps | seconds | seconds per step |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| arm | seeds | nats per token | difference | bits per byte | steps | seconds | seconds per step |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for arm, of in found["arms"].items():
         cells = [
-            arm, words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
+            arm, str(len(of["seeds"])), words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
             share_words(of["step_ratio"]), share_words(of["seconds_ratio"]), words(of["seconds_per_step"]),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
