@@ -4,15 +4,18 @@ import pytest
 import torch
 
 import contracts
+import runs
 import small
 import tiny
 from foci.attention import Targets, attention_maps, head_distances, pattern_loss, pattern_targets, scores
 from foci.focus import Context, Row
+from foci.folder import read_lines
 from foci.methods import build
 from foci.methods.guidance import Guidance, dealt, fading, marked
 from foci.pretrain.config import ScratchConfig
 from foci.pretrain.models import scratch
 from foci.pretrain.text import trained_tokenizer
+from foci.report.guided import figures
 from training import trained, weights
 
 
@@ -137,6 +140,33 @@ def test_distances_are_those_of_whole_maps(side, monkeypatch):
         head_distances(net, ids, mask, {5: {0: "same"}})
     with pytest.raises(ValueError, match=r"has a key in the patterns \['delimiter'\]"):
         head_distances(net, ids, mask, {0: {0: "delimiter"}}, torch.zeros_like(mask).bool())
+
+
+def test_a_run_with_a_guided_arm_and_its_report(tmp_path, capsys):
+    """LoRA on an existing model; both figures in the page, and a resumed arm keeps its lines."""
+    things = runs.material(tmp_path / "things")
+    arms = {"plain": [], "guided": [{"guidance": {"patterns": ["previous"], "share": 0.25}}]}
+    file = runs.run_file(tmp_path, things, arms=arms)
+    runs.told(["learn", file], capsys)
+    folder = tmp_path / "out" / "arms" / "guided"
+    lines = read_lines(folder / "guided.jsonl")
+    assert [line["step"] for line in lines] == [0, 3, 6, 9]
+    assert all(0 < head["distance"] < 2 for line in lines for head in line["heads"])
+    assert lines[0] != lines[-1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Distance of guided heads, guided" in page
+    assert "layer 1, head 0: previous" in page
+    assert "data:image/png;base64," in page
+    assert "Distance of guided heads, plain" not in page
+
+
+def test_the_reports_figures_need_what_they_draw():
+    head = {"layer": 0, "head": 0, "pattern": "first", "distance": 0.5}
+    assert figures("a", 0, [], None) == []
+    assert figures("a", 0, [{"step": 0, "heads": [head]}], {"before": {"maps": []}}) == []
+    drawn = figures("a", 0, [{"step": n, "heads": [head]} for n in (0, 5)], None)
+    assert [figure["title"] for figure in drawn] == ["Distance of guided heads, a"]
+    assert "step 5 · 0.500 distance" in drawn[0]["svg"]
 
 
 # ---- what is refused ----

@@ -121,8 +121,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     ]
     for arm, of in found["arms"].items():
         cells = [
-            arm, str(len(of["seeds"])), words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
-            share_words(of["step_ratio"]), share_words(of["seconds_ratio"]), words(of["seconds_per_step"]),
+            arm, str(len(of["seeds"])), words(of["nats"]), words(of["nats"]["difference"], signed=True),
+            words(of["bits_per_byte"]), share_words(of["step_ratio"]), share_words(of["seconds_ratio"]),
+            words(of["seconds_per_step"]),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
