@@ -188,6 +188,8 @@ def test_the_reports_figures_need_what_they_draw():
 def test_what_cannot_work_is_refused(settings, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         prepared(build({"guidance": settings}), tmp_path)
+    with pytest.raises(ValueError, match=words):
+        build({"guidance": settings}).check(tiny.build("llama"))
 
 
 def test_it_must_know_the_model_first():

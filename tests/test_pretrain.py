@@ -301,8 +301,12 @@ def test_a_file_that_cannot_work_is_refused(changes, words, tmp_path):
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"arms \['old'\] mix old rows in"):
+    with pytest.raises(ValueError, match="arm 'old' mixes old rows in"):
         pretrain(run_of(tmp_path, arms={"old": ["replay"]}), console=quiet())
+    with pytest.raises(ValueError, match="3 patterns for 2 guided heads"):  # before the plain arm is trained
+        many = {"plain": [], "many": [{"guidance": {"patterns": ["same", "next", "first"]}}]}
+        pretrain(run_of(tmp_path, arms=many), console=quiet())
+    assert not (tmp_path / "out/cells").exists()
     (tmp_path / "out2").mkdir()
     (tmp_path / "out2/mine.txt").write_text("x")
     with pytest.raises(FileExistsError, match="holds something that is no pretraining"):

@@ -38,10 +38,7 @@ DELIMITER = "delimiter"
 
 Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter", "delimiters"]
 """A head's target: the key every query should look at (arXiv 2010.02399, section 3).
-
-"delimiter" is the last one at or before the query; "delimiters" are all of the row, alike (the paper's form). "next"
-and "delimiters" need attention in both directions.
-"""
+"delimiter" is the last one so far; "delimiters" are all of the row, alike, and need both directions, as "next" does."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +235,9 @@ class Context:
 
 class Prepares(ABC):
     """The offline half of a method. Not a role of its own: the online half it returns plays the roles."""
+
+    def check(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Raises ValueError where this method cannot work with a model. Quick: asked before anything is trained."""
 
     @abstractmethod
     def prepare(self, context: Context) -> "tuple[Method, Sequence[Row]]":

@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foci.attention import AHEAD, check_watched
 from foci.focus import DELIMITER, Context, GuidesHeads, Pattern, Prepares, Row
@@ -81,18 +81,19 @@ class Guidance(GuidesHeads, Prepares):
     def prepare(self, context: Context) -> tuple["Guidance", Sequence[Row]]:
         """Chooses heads of this model, and marks delimiters in the rows where a pattern looks at them.
 
-        Raises ValueError for layers that have no attention, more patterns than guided heads, patterns that a causal
-        model cannot meet, a model that cannot be watched, and rows without a delimiter.
+        Raises ValueError where `check` does, and for rows without a delimiter.
         """
-        causal = check_watched(context.model)
-        count = max(1, round(self.share * base_of(context.model).config.get_text_config().num_attention_heads))
-        heads: dict[int, dict[int, Pattern]] = {}
-        for layer in self._layers(sorted(causal), layer_count(context.model)):
-            heads[layer] = dealt(self._patterns(count, causal=causal[layer]), count)
+        heads = self._chosen(context.model)
         online = copy(self)
         object.__setattr__(online, "heads", heads)
         looks = {"delimiter", "delimiters"} & {pattern for named in heads.values() for pattern in named.values()}
         return online, marked(context.rows, context.tokenizer, self.delimiters) if looks else context.rows
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raises ValueError for layers that have no attention, more patterns than guided heads, patterns that a causal
+        model cannot meet, and a model that cannot be watched.
+        """
+        self._chosen(model)
 
     def targets(self, layer: int) -> Mapping[int, Pattern]:
         """The guided heads of a layer. Raises ValueError before `prepare` has run."""
@@ -111,6 +112,14 @@ class Guidance(GuidesHeads, Prepares):
     def mean_over(self) -> Literal["queries", "pairs"]:
         """Pairs in the released scale."""
         return "pairs" if self.scale == "released" else "queries"
+
+    def _chosen(self, model: PreTrainedModel) -> dict[int, dict[int, Pattern]]:
+        causal = check_watched(model)
+        count = max(1, round(self.share * base_of(model).config.get_text_config().num_attention_heads))
+        return {
+            layer: dealt(self._patterns(count, causal=causal[layer]), count)
+            for layer in self._layers(sorted(causal), layer_count(model))
+        }
 
     def _layers(self, known: Sequence[int], depth: int) -> Sequence[int]:
         if isinstance(self.layers, str):

@@ -25,7 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from foci import checkpoint, memory
 from foci.arm import arguments, prepare
 from foci.dataset import Collator
-from foci.focus import Context, Plan, Row
+from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json, write_lines
 from foci.guided_heads import GuidedHeads
 from foci.keeping import rows_key
@@ -189,14 +189,24 @@ def _trainer(
     return trainer, rows
 
 
+def check(run: Pretraining, text: Material) -> None:
+    """Raises ValueError, before anything is trained, where an arm cannot work with the model or the objective."""
+    model = scratch(run.model, text.tokenizer, run.corpus.max_length, run.seeds[0])
+    for arm, specs in run.arms.items():
+        plan = Plan([build(spec) for spec in specs])
+        if plan.mixers and run.objective == "masked":
+            raise ValueError(
+                f"arm {arm!r} mixes old rows in, whose tokens nothing would hide; masked pretraining has no rehearsal"
+            )
+        for method in plan.methods:
+            if isinstance(method, Prepares):
+                method.check(model)
+
+
 def masking_of(run: Pretraining, text: Material) -> Masking | None:
-    """How tokens are hidden; None for the causal objective. ValueError where an arm reads rows that would not be."""
+    """How tokens are hidden; None for the causal objective."""
     if run.objective == "causal":
         return None
-    if mixing := [arm for arm, specs in run.arms.items() if Plan([build(spec) for spec in specs]).mixers]:
-        raise ValueError(
-            f"arms {mixing} mix old rows in, whose tokens nothing would hide; masked pretraining has no rehearsal"
-        )
     known = text.tokenizer
     assert isinstance(known.mask_token_id, int)
     return Masking(known.mask_token_id, frozenset(known.all_special_ids), len(known), run.masks)

@@ -13,7 +13,7 @@ from foci.checkpoint import write_text
 from foci.config import dump_run
 from foci.folder import ArmFolder, read_json, read_lines, write_json
 from foci.learn import machine, versions
-from foci.pretrain.cells import Cell, forget, masking_of, run_cell
+from foci.pretrain.cells import Cell, check, forget, run_cell
 from foci.pretrain.config import Pretraining
 from foci.pretrain.plots import draw, draw_heads
 from foci.pretrain.table import markdown, table
@@ -35,7 +35,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
     logging.disable_progress_bar()
     with stoppable() as stop, _opened(run.output):
         text = material(run)
-        masking_of(run, text)
+        check(run, text)
         console.print(
             f"{run.output}: {len(text.rows)} rows to learn ({sum(map(len, text.rows)):,} tokens), "
             f"{len(text.held_out)} to validate on, {len(text.tokenizer):,} tokens known",
