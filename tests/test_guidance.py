@@ -158,6 +158,8 @@ def test_a_run_with_a_guided_arm_and_its_report(tmp_path, capsys):
     assert "layer 1, head 0: previous" in page
     assert "data:image/png;base64," in page
     assert "Distance of guided heads, plain" not in page
+    wrong = ["check", file, "arms.guided=[{guidance: {patterns: [next]}}]"]
+    assert "ask for 'previous-2' in place of 'next'" in runs.refused(wrong, capsys, 2)
 
 
 def test_the_reports_figures_need_what_they_draw():
