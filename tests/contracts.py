@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import tiny
+from foci.attention import AHEAD
 from foci.combine import update_weights
 from foci.dataset import edited, generator
 from foci.focus import (
@@ -82,8 +83,9 @@ def assert_guide_laws(method: GuidesHeads, net: torch.nn.Module) -> None:
     assert any(targets.values())
     for named in targets.values():
         assert all(0 <= head < heads for head in named)
-        assert set(named.values()) <= {"same", "previous", "previous-2", "first"}
-    assert method.strength(0) >= 0
+        assert not set(named.values()) & AHEAD
+    assert all(0 <= method.strength(step, 100) < float("inf") for step in (0, 1, 50, 99))
+    assert any(method.strength(step, 100) > 0 for step in range(100))
 
 
 def assert_scale_laws(method: ScalesLayers, net: torch.nn.Module) -> None:

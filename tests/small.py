@@ -93,7 +93,7 @@ class LookAt(GuidesHeads):
     def targets(self, layer: int) -> Mapping[int, Pattern]:
         return {0: self.pattern} if layer == self.layer else {}
 
-    def strength(self, step: int) -> float:
+    def strength(self, step: int, steps: int) -> float:
         return self.power
 
 
@@ -104,7 +104,7 @@ class LookTwoWays(GuidesHeads):
     def targets(self, layer: int) -> Mapping[int, Pattern]:
         return {0: "previous", 2: "first"}
 
-    def strength(self, step: int) -> float:
+    def strength(self, step: int, steps: int) -> float:
         return 0.5 if step < 2 else 0.2
 
 

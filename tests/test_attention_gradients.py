@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from transformers import RobertaConfig, RobertaForMaskedLM
 
 import small
 import tiny
 from foci.architecture import base_of
-from foci.attention import Guide, guided, pattern_loss, scores
+from foci.attention import Guide, Targets, guided, pattern_loss, scores
 from foci.attention.patterns import loss_of
 from foci.attention.scores import Scores
-from test_attention_received import Largest, bert, gpt_oss
+from foci.focus import Batch, Row
+from test_attention_received import Largest, bert, gpt_oss, modern_bert
 
 CAUSAL = ["same", "previous", "previous-2", "first"]
 CASES = [(pattern, "causal") for pattern in CAUSAL] + [(pattern, "both") for pattern in [*CAUSAL, "next"]]
@@ -85,6 +87,71 @@ def test_value_and_gradient_are_those_of_whole_maps(pattern, direction, kind, dt
             assert float(b.abs().max()) > 1e-2
 
 
+def wanted(pattern, real, delimiters):
+    """P with a loop over every query and key; a query without a key has an all-zero row."""
+    made = torch.zeros(*real.shape, real.shape[1], dtype=torch.float64)
+    for b in range(len(real)):
+        tokens = real[b].nonzero().flatten().tolist()
+        stops = [j for j in tokens if delimiters[b, j]]
+        for i in tokens:
+            if pattern == "delimiters":
+                keys = stops
+            elif pattern == "delimiter":
+                keys = [j for j in stops if j <= i][-1:]
+            else:
+                keys = [j for j in [target_of(pattern, i, tokens)] if j in tokens]
+            for j in keys:
+                made[b, i, j] = 1 / len(keys)
+    return made
+
+
+@pytest.mark.parametrize("asks_all", [True, False])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(
+    ("pattern", "direction"),
+    [*[(p, "causal") for p in ("delimiter", "previous")], *[(p, "both") for p in ("delimiter", "delimiters", "next")]],
+)
+def test_delimiters_and_queries_without_a_key_are_those_of_whole_maps(pattern, direction, side, asks_all):
+    """Delimiters of which one is hidden by padding, a row of few and one of none; a window that hides some."""
+    real = rows(side)
+    real = torch.cat([real, torch.ones(1, SEQ, dtype=torch.bool)])
+    delimiters = torch.zeros(3, SEQ, dtype=torch.bool)
+    delimiters[0, [2, 3, 9]] = delimiters[1, [1, 5, 9]] = True
+    p, query = wanted(pattern, real, delimiters), torch.randn(3, 4, SEQ, 8, dtype=torch.float64, requires_grad=True)
+    key = torch.randn(3, 2, SEQ, 8, dtype=torch.float64, requires_grad=True)
+    counted = real if asks_all else p.sum(-1) > 0
+    assert bool((real & (p.sum(-1) == 0)).any())
+    for window in (99, 4):
+        at = torch.arange(SEQ)
+        visible = real[:, None, None] & ((at[:, None] - at).abs() < window)
+        visible = (visible & (at[:, None] >= at) if direction == "causal" else visible).expand(3, 1, SEQ, SEQ)
+        targets = Targets.of(pattern, real, delimiters, asks_all=asks_all)
+        assert torch.equal(targets.counted, counted)
+        ours = pattern_loss(query, key, targets, real, visible)
+        squares = (whole(query, key, visible) - p[:, None]).square().sum(-1)
+        theirs = (squares * counted[:, None]).sum()
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+        mine, right = (torch.autograd.grad(loss, (query, key)) for loss in (ours, theirs))
+        for a, b in zip(mine, right, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-10)
+            assert float(b.abs().max()) > 1e-2
+
+
+def test_delimiters_by_hand():
+    """Equal scores over 4 keys: the last 2 are delimiters, so a row is 4 / 16 - 2 * 1/4 + 1/2 = 1/4 away."""
+    zero, real = torch.zeros(1, 1, 4, 2), torch.ones(1, 4, dtype=torch.bool)
+    stops = torch.tensor([[False, False, True, True]])
+    both = pattern_loss(zero, zero, Targets.of("delimiters", real, stops), real, real[:, None, None])
+    assert float(both) == pytest.approx(4 / 4)
+    last = Targets.of("delimiter", real, stops)  # rows 2 and 3: 1/3 - 2/3 + 1 and 1/4 - 2/4 + 1
+    assert last.key.tolist() == [[-1, -1, 2, 3]]
+    assert float(pattern_loss(zero, zero, last, real)) == pytest.approx(2 / 3 + 3 / 4)
+    every = Targets.of("delimiter", real, stops, asks_all=True)  # rows 0 and 1: ||A||^2 = 1 and 1/2
+    assert float(pattern_loss(zero, zero, every, real)) == pytest.approx(2 / 3 + 3 / 4 + 1 + 1 / 2)
+    with pytest.raises(ValueError, match="'delimiter' looks at delimiters, got none"):
+        pattern_loss(zero, zero, "delimiter", real)
+
+
 @pytest.mark.parametrize("pattern", [*CAUSAL, "next"])
 def test_no_mask_is_causal_and_a_row_of_keys_is_both_directions(pattern):
     real = rows()
@@ -101,7 +168,7 @@ def test_sinks_get_a_gradient_too(pattern):
     real, (query, key) = rows(), drawn(torch.float64)
     sinks = torch.randn(4, dtype=torch.float64, requires_grad=True)
     visible = seen(real, "causal")
-    ours = loss_of(Scores(query, key, visible, 8**-0.5, None, sinks), pattern, real)
+    ours = loss_of(Scores(query, key, visible, 8**-0.5, None, sinks), Targets.of(pattern, real))
     theirs = from_maps(whole(query, key, visible, None, sinks), pattern, real)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
     inputs = (query, key, sinks)
@@ -158,6 +225,17 @@ def gradients(net, loss):
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named, made, strict=True)}
 
 
+def roberta():
+    """Positions count from the padding's id; with its LM head."""
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=97, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=40, pad_token_id=0, initializer_range=0.5,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return RobertaForMaskedLM(config).eval()
+
+
 def guided_gradients(net, targets, ids, mask):
     """What a backward pass of a loss of 0 leaves: the guides' own gradients."""
     with guided(net, Guide(targets)) as guide:
@@ -197,7 +275,7 @@ def test_a_guided_models_gradients_are_those_of_whole_maps(name):
     assert_guided_as_whole(tiny.build(name), TARGETS, b.input_ids, b.attention_mask, 1e-5)
 
 
-@pytest.mark.parametrize(("make", "targets"), [(gpt_oss, TARGETS), (bert, BOTH)])
+@pytest.mark.parametrize(("make", "targets"), [(gpt_oss, TARGETS), (bert, BOTH), (modern_bert, BOTH), (roberta, BOTH)])
 def test_guiding_with_sinks_and_in_both_directions(make, targets):
     b = small.batch(3)
     assert_guided_as_whole(make(), targets, b.input_ids, b.attention_mask, 1e-5)
@@ -220,9 +298,29 @@ def test_guiding_with_lora_and_activation_checkpointing():
     assert_guided_as_whole(tiny.lora(tiny.build("llama")), TARGETS, b.input_ids, b.attention_mask, 1e-5)
 
 
-def test_next_is_refused_in_a_causal_model_alone():
-    with (
-        pytest.raises(ValueError, match="'previous-2'"),
-        guided(tiny.build("llama"), Guide({0: {0: "next"}})),
-    ):
+@pytest.mark.parametrize(("pattern", "instead"), [("next", "'previous-2'"), ("delimiters", "'delimiter'")])
+def test_looking_ahead_is_refused_in_a_causal_model_alone(pattern, instead):
+    guide = Guide({0: {0: pattern}})
+    with pytest.raises(ValueError, match=f"got '{pattern}'.*{instead}"), guided(tiny.build("llama"), guide):
         pass
+    with guided(bert(), guide):
+        pass
+
+
+def test_a_guide_of_no_strength_costs_nothing_and_changes_nothing():
+    """Its losses are not computed; a layer that was not seen is then no error."""
+    net, b = tiny.build("llama"), small.batch(3)
+    with guided(net, Guide({1: {0: "previous"}}, scales={"previous": 0.0})) as guide:
+        guide.read(b)
+        net(input_ids=b.input_ids, attention_mask=b.attention_mask)
+        guide.check_seen()
+    assert not guide.values
+
+
+def test_what_a_pattern_is_a_mean_over():
+    """Rows of 3 and 2 tokens: "previous" has 2 + 1 queries, which see 3 and 2 keys; all queries are 3 + 2."""
+    b = Batch.of([Row("a", (5, 6, 7), columns={"delimiter": (0, 1, 0)}), Row("b", (5, 6))], 0)
+    targets = {0: {0: "previous", 1: "delimiter"}}
+    assert Guide(targets).counts(b) == {"previous": 3, "delimiter": 2}
+    assert Guide(targets, pairs=True).counts(b) == {"previous": 2 * 3 + 1 * 2, "delimiter": 2 * 3}
+    assert Guide(targets, asks_all=True, pairs=True).counts(b) == {"previous": 13, "delimiter": 13}

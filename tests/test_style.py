@@ -28,7 +28,6 @@ LOW = (
 )  # fmt: skip
 
 NAMED = {
-    "foci.attention.guiding:guided",  # only "next" is refused
     "foci.adapter_config:_no_corda",  # only "corda"
     "foci.probes.probe:_around",  # 'prompt' with 'answer_start'
     "foci.probes.table:counted_by",  # the same id twice

@@ -1,4 +1,4 @@
-"""How foci reads a loaded causal language model: blocks by name, LM head, and proof that both are right.
+"""How foci reads a loaded language model: blocks by name, LM head, and proof that both are right.
 
 Nothing here lists architectures. Names are read by the words they use, and `check_head` and `check_causal`
 run the model on 8 tokens: an architecture that foci would misread is refused by name.
@@ -26,19 +26,22 @@ LanguageModel: TypeAlias = PreTrainedModel | PeftModel | KAdapterModel
 UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
 
 # The words that model code uses for its parts, after the containers a part may stand in.
-_INSIDE = r"^(?:(?:base_model|model|module|transformer|gpt_neox|backbone|decoder|language_model|_orig_mod)\.)*"
-_LAYER = re.compile(_INSIDE + r"(?:layers|h|blocks)\.(\d+)\.")
+_CONTAINERS = (
+    "base_model model module transformer gpt_neox bert roberta encoder backbone decoder language_model _orig_mod"
+)
+_INSIDE = rf"^(?:(?:{'|'.join(_CONTAINERS.split())})\.)*"
+_LAYER = re.compile(_INSIDE + r"(?:layers|layer|h|blocks)\.(\d+)\.")
 _PART = re.compile(_INSIDE + r"(\w+)\.")
 _PARTS = {
     "embeddings": "embed_tokens embed_in embed_positions wte wpe word_embeddings word_embeddings_layernorm "
     "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm",
     "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm",
     "adapter": "k_adapter",
-    "head": "lm_head embed_out output",
+    "head": "lm_head embed_out output cls head decoder",
 }
 _LAYER_PARTS = {
     "attention": "self_attn attn attention self_attention cross_attn linear_attn",
-    "mlp": "mlp feed_forward ffn block_sparse_moe",
+    "mlp": "mlp feed_forward ffn block_sparse_moe intermediate output",
 }
 _NORM = re.compile(r"norm|^ln_")
 _LAYER_PART = {word: part for part, words in _LAYER_PARTS.items() for word in words.split()}

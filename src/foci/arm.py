@@ -18,9 +18,10 @@ from transformers.utils import logging
 
 from foci import checkpoint, memory, models
 from foci.adapters import save_k_adapter
-from foci.config import Run
+from foci.config import Run, TrainConfig
 from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
+from foci.guided_heads import GuidedHeads
 from foci.measure import Questions, described, row_nll, scored
 from foci.methods import build
 from foci.probes import Answer, read_answers, summarise, write_answers
@@ -49,6 +50,7 @@ class Arm:
     def __init__(self, name: str, start: Start, folder: ArmFolder, console: Console, stop: Stop) -> None:
         self.name, self.start, self.folder, self.console, self.stop = name, start, folder, console, stop
         self.plan = plan_of(start.run, name)
+        self.heads: GuidedHeads | None = None
 
     def result(self) -> dict[str, Any]:
         """The arm's part of summary.json, computed or, where the arm was finished before, read."""
@@ -61,8 +63,12 @@ class Arm:
         loaded = load(self.start)
         context = Context(loaded.model, loaded.tokenizer, self.start.rows, self.folder.scores, self.start.run.seed)
         self.plan, rows = prepare(self.plan, context)
+        self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
+        maps = self.heads and self.heads.maps(loaded.model)
         model = learner(self.start.run, loaded.model)
         resume = self._newest()
+        if self.heads is not None and resume is None:
+            self.heads.note(model, self.folder.guided, 0)
         memory.reset_peak()
         metrics, peak = self._train(model, rows, loaded, resume)
         last = metrics[-1]
@@ -70,6 +76,8 @@ class Arm:
         nll = row_nll(model, loaded.tokenizer, self.start.samples)
         ids = {row.row_id: row for row in rows}
         shown = [ids.get(row.row_id, row) for row in self.start.samples]
+        if self.heads is not None:
+            write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
         write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, self.start.sample_nll, nll))
         saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
         found = {**self._summary(metrics), "peak_memory_mib": peak, "weights_sha256": saved}
@@ -100,7 +108,7 @@ class Arm:
         run, tokenizer = self.start.run, loaded.tokenizer
         trainer = FocusTrainer(
             model,
-            arguments(run, self.folder.checkpoints, loaded.compute_dtype),
+            arguments(run.train, run.seed, self.folder.checkpoints, loaded.compute_dtype),
             plan=self.plan,
             train_dataset=rows,
             copies=run.train.copies,
@@ -124,6 +132,8 @@ class Arm:
         if answers:
             write_answers(self.folder.probes(step), answers, self.start.answers)
         append_line(self.folder.texts, {"step": step, **texts})
+        if self.heads is not None:
+            self.heads.note(model, self.folder.guided, step)
 
     def _summary(self, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         last, texts = metrics[-1], {line["step"]: line for line in read_lines(self.folder.texts)}
@@ -195,13 +205,12 @@ def learner(run: Run, model: models.LanguageModel) -> models.LanguageModel:
     return models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
 
 
-def arguments(run: Run, output: Path, dtype: torch.dtype) -> TrainingArguments:
+def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:
     """The run file in the Trainer's words."""
-    train = run.train
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
     settings = TrainingArguments(
         output_dir=str(output),
-        seed=run.seed,
+        seed=seed,
         num_train_epochs=train.epochs or 1,
         max_steps=train.steps or -1,
         per_device_train_batch_size=train.batch_size,

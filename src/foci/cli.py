@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -139,29 +139,14 @@ def _export(probes: "list[Probe]", folder: Path, source: str, overwrite: bool) -
 def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -> None:
     """Prints a table of a model's answers by role and kind, and writes the answers to `out`."""
     from foci import models
-    from foci.probes import answer, binding, summarise, write_answers
+    from foci.probes import answer, binding, write_answers
+    from foci.probes.terminal import print_answers
 
     loaded = models.load(model)
     answers = answer(loaded.model, loaded.tokenizer, probes, batch_size=batch_size)
-    table = Table(box=None, pad_edge=False)
-    for head in ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"):
-        table.add_column(head, justify="left" if head in ("role", "kind") else "right")
-    for role, kind in sorted({(a.role, a.kind) for a in answers}):
-        some = [a for a in answers if (a.role, a.kind) == (role, kind)]
-        extra = [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind == "qa" else ["", ""]
-        shares = [
-            _mean([a.accuracy for a in some]),
-            _mean([float(a.correct) for a in some]),
-            _mean([a.nll for a in some]),
-        ]
-        table.add_row(role, kind, str(len(some)), *shares, *extra)
     console = Console()
-    console.print(table, highlight=False)
-    if controls := summarise(answers, answers)["controls"]:
-        learned = [probe for probe in probes if probe.role == "learn"]
-        bound = binding(loaded.model, loaded.tokenizer, learned)
-        told = json.dumps({**controls, "binding": bound and round(bound, 3)})  # type: ignore[dict-item]
-        console.print(f"controls of the learn probes: {told}", highlight=False, markup=False)
+    learned = [probe for probe in probes if probe.role == "learn"]
+    print_answers(answers, binding(loaded.model, loaded.tokenizer, learned), console)
     if out is not None:
         write_answers(out, answers)
         console.print(f"answers: {out}", highlight=False, markup=False, soft_wrap=True)
@@ -200,6 +185,7 @@ def meta(
 ) -> None:
     """Train a weigher that learns which tokens of a document are worth learning from."""
     from foci import meta as training
+    from foci.meta.terminal import print_meta
 
     console = Console()
     run = training.load_meta(file, changes or [])
@@ -207,17 +193,27 @@ def meta(
         found = training.meta(run, resume=resume, overwrite=overwrite, console=console)
     except Interrupted as stop:
         raise Interrupted(stop.signum, f"{stop}; go on with the same command and --resume") from None
-    table = Table(box=None, show_header=False)
-    for name, value in {
-        "later loss (nats)": f"{found['later_nll_before']:.3f} before a step on the document",
-        "": f"{found['later_nll_after_plain']:.3f} after a plain one",
-        " ": f"{found['later_nll_after_weighed']:.3f} after one by the weigher",
-        "answer in the top 5 %": "unknown" if (hits := found["answer_in_top_5_percent"]) is None else f"{hits:.0%}",
-        "seconds": f"{found['seconds']['influence']:.0f} + {found['seconds']['weigher']:.0f}",
-    }.items():
-        table.add_row(name, value)
-    console.print(table, highlight=False)
-    console.print(f"weigher: {run.output / 'weigher'}", highlight=False, markup=False, soft_wrap=True)
+    print_meta(found, run.output / "weigher", console)
+
+
+@app.command()
+def pretrain(
+    file: Annotated[Path, typer.Argument(help="A pretraining file (.yaml): text, a model from scratch, arms, seeds.")],
+    changes: Changes = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or text.")] = False,
+) -> None:
+    """Train models from scratch, all arms with all seeds, and compare their held-out loss; goes on where it stopped."""
+    from foci import pretrain as training
+    from foci.pretrain.terminal import print_arms
+
+    console = Console()
+    run = training.load_pretraining(file, changes or [])
+    try:
+        found = training.pretrain(run, overwrite=overwrite, console=console)
+    except Interrupted as stop:
+        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+    print_arms(found, console)
+    console.print(f"table: {run.output / 'table.md'}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -290,10 +286,6 @@ def _run(target: str | None, changes: list[str], corpus: list[str] | None, model
 
 def _is_run(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml") or (path / "run.yaml").is_file()
-
-
-def _mean(values: list[Any]) -> str:
-    return f"{sum(v or 0.0 for v in values) / len(values):.3f}"
 
 
 def _minutes(seconds: float) -> str:

@@ -33,8 +33,12 @@ IGNORED = -100
 REHEARSED = "rehearsed"
 """Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
 
-Pattern = Literal["same", "previous", "previous-2", "next", "first"]
-"""A head's target: the key every query should look at (arXiv 2010.02399, section 3)."""
+DELIMITER = "delimiter"
+"""Column that is 1 on delimiters, for the patterns that look at them."""
+
+Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter", "delimiters"]
+"""A head's target: the key every query should look at (arXiv 2010.02399, section 3).
+"delimiter" is the last one so far; "delimiters" are all of the row, alike, and need both directions, as "next" does."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,16 @@ class GuidesHeads(ABC):
         """Pattern by head number for one layer, both counted from 0; an empty mapping guides nothing."""
 
     @abstractmethod
-    def strength(self, step: int) -> int | float:
-        """What the loss of one layer and pattern is multiplied by at this update (0 = off)."""
+    def strength(self, step: int, steps: int) -> int | float:
+        """What the loss of one layer and pattern is multiplied by at update `step` (from 0) of `steps`; 0 = off."""
+
+    def asks_all(self) -> bool:
+        """Whether queries to which a pattern gives no key are pulled to uniform attention, and not left out."""
+        return False
+
+    def mean_over(self) -> Literal["queries", "pairs"]:
+        """What a pattern's loss is a mean over; over (query, key) pairs it is smaller by the number of keys."""
+        return "queries"
 
 
 class ScalesLayers(ABC):
@@ -228,11 +240,14 @@ class Context:
 class Prepares(ABC):
     """The offline half of a method. Not a role of its own: the online half it returns plays the roles."""
 
+    def check(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Raises ValueError where this method cannot work with a model. Quick: asked before anything is trained."""
+
     @abstractmethod
     def prepare(self, context: Context) -> "tuple[Method, Sequence[Row]]":
         """The online half (often the method itself) and the rows to train on, with the columns it will read."""
 
-    def share(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
         """Does a part of the heavy work, which `prepare` completes: yields tokens read and seconds, piece by piece."""
         return iter(())
 

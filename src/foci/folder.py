@@ -37,6 +37,8 @@ class ArmFolder:
         self.adapter = path / "adapter"
         self.result = path / "arm.json"
         self.scores = path / "scores"
+        self.guided = path / "guided.jsonl"
+        self.maps = path / "maps.json"
 
     def probes(self, step: int) -> Path:
         """The probe table of one step; step 0 is the frozen baseline."""
@@ -47,6 +49,8 @@ class ArmFolder:
         metrics = [line for line in read_lines(self.metrics) if line["step"] <= step]
         write_lines(self.metrics, metrics)
         write_lines(self.texts, [line for line in read_lines(self.texts) if line["step"] <= step])
+        if self.guided.is_file():
+            write_lines(self.guided, [line for line in read_lines(self.guided) if line["step"] <= step])
         for table in self.path.glob("probes/step-*.parquet"):
             if step_of(table.with_suffix("")) > step:
                 table.unlink()

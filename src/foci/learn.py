@@ -106,9 +106,13 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
             write_quarantine(error.bad, folder.quarantine)
         raise
     for name in run.arms:
-        plan = plan_of(run, name)
-        check_columns(Plan([m for m in plan.methods if not isinstance(m, Prepares)]), corpus.rows)
-        head_targets(plan, loaded.model, block_scales(plan, loaded.model))
+        methods = plan_of(run, name).methods
+        for method in methods:
+            if isinstance(method, Prepares):
+                method.check(loaded.model)
+        known = Plan([m for m in methods if not isinstance(m, Prepares)])
+        check_columns(known, corpus.rows)
+        head_targets(known, loaded.model, block_scales(known, loaded.model))
     return Material(loaded, corpus.rows, corpus, _questions(run, corpus.rows, _probes(run), _page(run)))
 
 

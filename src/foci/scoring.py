@@ -3,7 +3,7 @@
     foci score RUN.yaml                                            # goes on where it stopped
     torchrun --no-python --nproc-per-node=2 foci score RUN.yaml    # the shards shared out among processes
 
-First every process does its share of what can be shared (`Prepares.share`), then one prepares every arm, and measures
+First every process does its share of what can be shared (`Prepares.fill`), then one prepares every arm, and measures
 what can be of the methods' premises.
 """
 
@@ -76,7 +76,7 @@ def run_of(path: str | Path, changes: Sequence[str]) -> tuple[Run, bool]:
 def _arms(run: Run, shared_only: bool) -> list[str]:
     def has(arm: str) -> bool:
         methods = [method for method in plan_of(run, arm).methods if isinstance(method, Prepares)]
-        return any(not shared_only or type(method).share is not Prepares.share for method in methods)
+        return any(not shared_only or type(method).fill is not Prepares.fill for method in methods)
 
     arms = [arm for arm in run.arms if has(arm)]
     if not arms:
@@ -124,7 +124,7 @@ def _share(
         for n, method in enumerate(plan_of(run, arm).methods):
             if not isinstance(method, Prepares):
                 continue
-            for read, took in method.share(replace(context, folder=own_folder(context, n, method)), number, count):
+            for read, took in method.fill(replace(context, folder=own_folder(context, n, method)), number, count):
                 tokens, seconds = tokens + read, seconds + took
                 if read and number == 0:
                     words = f"  {arm}  {tokens:,} tokens{f' of process 1 of {count}' if count > 1 else ''}"

@@ -20,7 +20,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from foci import checkpoint
-from foci.attention import Guide, guided, pattern_targets
+from foci.attention import Guide, guided
 from foci.combine import (
     block_scales,
     check_arguments,
@@ -153,18 +153,20 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             return batch
         model = self.model_wrapped
         with torch.no_grad(), evaluating(model), self.accelerator.autocast():
-            nll = token_nll(model, batch.to(self.args.device))
+            nll = self.token_nll(model, batch.to(self.args.device))
         return replace(batch, columns={**batch.columns, "nll": nll.to(batch.input_ids.device)})
 
+    def token_nll(self, model: nn.Module, batch: Batch, where: Tensor | None = None) -> Tensor:
+        """Nats of every token that is predicted and is in `where`; that of token t stands at t."""
+        return token_nll(model, batch, where)
+
     def _set_guides(self, whole: Batch) -> None:
-        """Strength over the number of guided queries in the update, per pattern."""
-        step = self.state.global_step
+        """Strength over the number of guided queries (or pairs) in the update, per pattern."""
         for method, guide in zip(self.plan.guides, self._guides, strict=True):
-            strength = method.strength(step)
-            for pattern in sorted({p for heads in guide.targets.values() for p in heads.values()}):
-                queries = pattern_targets(pattern, whole.attention_mask.bool())[1].sum()
-                total = self._summed(queries, self.args.device).clamp(min=1)
-                guide.scales = {**guide.scales, pattern: strength * self.args.world_size / float(total)}
+            strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
+            for pattern, count in guide.counts(whole).items():
+                total = self._summed(count, self.args.device).clamp(min=1)
+                guide.scales = {**guide.scales, pattern: strength / float(total)}
 
     def compute_loss(
         self,
@@ -179,9 +181,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             return super().compute_loss(model, own, return_outputs, num_items_in_batch)
         batch, weights = batch_of(inputs), inputs["weights"]
         for guide in self._guides:
-            guide.real = batch.attention_mask.bool()
+            guide.read(batch)
         with self.accelerator.autocast():
-            nll = token_nll(model, batch, weights > 0)
+            nll = self.token_nll(model, batch, weights > 0)
         loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch)) * self.args.world_size
         return (loss, {"nll": nll}) if return_outputs else loss
 
@@ -190,8 +192,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         rows = list(inputs.get("row_ids", ()))
         loss = super().training_step(model, inputs, num_items_in_batch)
         for guide in self._guides:
-            guide.real = None
             guide.check_seen()
+            guide.read(None)
         if not torch.isfinite(loss):
             raise self._non_finite("loss", float(loss), rows)
         return loss
@@ -238,7 +240,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         self._scales = block_scales(self.plan, self.model)
         with ExitStack() as stack:
             stack.enter_context(frozen(self.model, self._scales))
-            self._guides = [Guide(targets) for targets in head_targets(self.plan, self.model, self._scales)]
+            every = zip(self.plan.guides, head_targets(self.plan, self.model, self._scales), strict=True)
+            self._guides = [Guide(t, asks_all=m.asks_all(), pairs=m.mean_over() == "pairs") for m, t in every]
             if self._guides and self.args.fp16:
                 raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
             for guide in self._guides:

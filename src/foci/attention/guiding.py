@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from foci.architecture import base_of
 from foci.attention.patterns import loss_of, of_heads
 from foci.attention.scores import Scores
+from foci.attention.targets import AHEAD, Targets, pattern_targets
 from foci.attention.watching import Attention, attention_of, check_watched, layer_of, scores_of, watched
-from foci.focus import Pattern
+from foci.focus import DELIMITER, Batch, Pattern
 
 
 @dataclass
@@ -22,15 +23,48 @@ class Guide:
 
     `targets` maps a layer to {head: pattern}. `scales` maps a pattern to what its summed loss is multiplied by, per
     layer; the trainer puts strength and denominators there. `values` are the losses seen last, by (layer, pattern).
+    `asks_all` and `pairs` are what the method says of queries without a key and of the mean (`foci.focus.GuidesHeads`).
+    While `real` is None, or all scales are 0, attention is left alone.
     """
 
     targets: Mapping[int, Mapping[int, Pattern]]
     real: Bool[Tensor, "batch key"] | None = None
     scales: Mapping[Pattern, float] = field(default_factory=dict)
     values: dict[tuple[int, str], Float[Tensor, ""]] = field(default_factory=dict)
+    asks_all: bool = False
+    pairs: bool = False
+    delimiters: Bool[Tensor, "batch key"] | None = None
+
+    @property
+    def patterns(self) -> list[Pattern]:
+        """The patterns that some head is guided to."""
+        return sorted({pattern for heads in self.targets.values() for pattern in heads.values()})
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a batch, and something to add to its loss."""
+        return self.real is not None and any(self.scales.values())
+
+    def read(self, batch: Batch | None) -> None:
+        """Takes the batch at hand; None when its passes are over."""
+        self.real = None if batch is None else batch.attention_mask.bool()
+        column = None if batch is None else batch.columns.get(DELIMITER)
+        self.delimiters = None if column is None else column > 0
+
+    def counts(self, batch: Batch) -> dict[Pattern, Float[Tensor, ""]]:
+        """What each pattern's summed loss is to be divided by: the queries that count, or their pairs with keys."""
+        real, column = batch.attention_mask.bool(), batch.columns.get(DELIMITER)
+        delimiters, found = None if column is None else column > 0, {}
+        for pattern in self.patterns:
+            asked = real if self.asks_all else pattern_targets(pattern, real, delimiters)[1]
+            keys = real.sum(1, keepdim=True) if self.pairs else 1
+            found[pattern] = (asked * keys).sum().float()
+        return found
 
     def check_seen(self) -> None:
         """Refuses a model in which a guided layer never called the attention that was watched."""
+        if not self.active:
+            return
         wanted = {(layer, pattern) for layer, heads in self.targets.items() for pattern in heads.values()}
         if unseen := sorted(wanted - set(self.values)):
             raise ValueError(
@@ -47,7 +81,8 @@ class Guide:
         total = scores.query.new_zeros((), dtype=torch.float32)
         for pattern in sorted(set(heads.values())):
             chosen = [head for head, wanted in heads.items() if wanted == pattern]
-            parts = [loss_of(part, pattern, self.real) for part in of_heads(scores, chosen)]
+            targets = Targets.of(pattern, self.real, self.delimiters, asks_all=self.asks_all)
+            parts = [loss_of(part, targets) for part in of_heads(scores, chosen)]
             value = torch.stack(parts).sum() * (self.scales[pattern] / len(chosen))
             self.values[layer, pattern] = value.detach()
             total = total + value
@@ -73,13 +108,15 @@ class _Attach(torch.autograd.Function):
 def guided(model: nn.Module, guide: Guide) -> Iterator[Guide]:
     """While open, the layers in `guide.targets` add their pattern losses to every backward pass.
 
-    Set `guide.real` and `guide.scales` before a forward pass; with `guide.real` None attention is untouched. Refuses,
-    by name, a model whose attention cannot be watched, and "next" where queries cannot look ahead.
+    Set `guide.real` (or `guide.read(batch)`) and `guide.scales` before a forward pass. Refuses, by name, a model whose
+    attention cannot be watched, and patterns that look ahead where queries cannot.
     """
     causal = check_watched(model)
-    if any("next" in heads.values() and causal.get(layer, True) for layer, heads in guide.targets.items()):
+    blind = {layer: heads for layer, heads in guide.targets.items() if causal.get(layer, True)}
+    if ahead := sorted({pattern for heads in blind.values() for pattern in heads.values()} & AHEAD):
         raise ValueError(
-            "a causal model cannot look at the next token; ask for 'previous-2' (or 'previous') instead of 'next'"
+            f"a causal model cannot look at what comes later, got {', '.join(map(repr, ahead))} in layers "
+            f"{sorted(blind)}; ask for 'previous-2' instead of 'next', for 'delimiter' instead of 'delimiters'"
         )
     inner = base_of(model)  # type: ignore[arg-type]
     attend, mask = attention_of(inner)
@@ -93,7 +130,7 @@ def _guiding(attend: Attention, guide: Guide) -> Attention:
     ) -> tuple[Tensor, Tensor | None]:
         output, weights = attend(module, query, key, value, attention_mask, **options)
         layer = layer_of(module)
-        if guide.real is None or layer not in guide.targets or not torch.is_grad_enabled():
+        if not guide.active or layer not in guide.targets or not torch.is_grad_enabled():
             return output, weights
         loss = guide.loss(layer, scores_of(module, query, key, attention_mask, options))
         return _Attach.apply(output, loss), weights

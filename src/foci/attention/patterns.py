@@ -8,41 +8,29 @@ with e_i = sum_j A_ij^2 and p_i = A_it, so a pattern needs one block of queries 
 
     d/ds_ij  =  2 A_ij (A_ij - e_i + p_i) - 2 p_i [j = t]
 
-and for a learned sink, whose probability is a_i, 2 a_i (p_i - e_i).
+and for a learned sink, whose probability is a_i, 2 a_i (p_i - e_i). Where P_i is spread over keys with weights w_j,
+p_i = sum_j w_j A_ij, and ||w||^2 and w_j stand in place of 1 and [j = t]; where P_i is all zero, p_i = 0, and 0 stands
+there.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from foci.attention.masks import MaskRule, hide
 from foci.attention.scores import Block, Scores, grouped
+from foci.attention.targets import Targets
 from foci.focus import Pattern
-
-
-def pattern_targets(
-    pattern: Pattern, real: Bool[Tensor, "batch key"]
-) -> tuple[Int[Tensor, "batch key"], Bool[Tensor, "batch key"]]:
-    """The key each query should look at, and whether there is one. `real` is False on padding."""
-    seq = real.shape[1]
-    at = torch.arange(seq, device=real.device).expand_as(real)
-    if pattern == "first":
-        return real.int().argmax(1, keepdim=True).expand_as(at), real
-    shift = {"same": 0, "previous": -1, "previous-2": -2, "next": 1}[pattern]
-    target = at + shift
-    inside = (target >= 0) & (target < seq)
-    target = target.clamp(0, seq - 1)
-    return target, real & inside & real.gather(1, target)
 
 
 def pattern_loss(
     query: Float[Tensor, "batch head query dim"],
     key: Float[Tensor, "batch group key dim"],
-    pattern: Pattern,
+    pattern: Pattern | Targets,
     real: Bool[Tensor, "batch key"],
     visible: Bool[Tensor, "#batch #head #query key"] | Float[Tensor, "#batch #head #query key"] | None = None,
     *,
@@ -51,16 +39,18 @@ def pattern_loss(
 ) -> Float[Tensor, ""]:
     """Sum over heads and queries that have a target of ||A_i - P_i||^2 (arXiv 2010.02399, eq. 2, by rows).
 
+    `Targets.of(...)` in place of a pattern's name says more: where delimiters are, or that all queries count.
     `visible` is what attention itself uses, True or 0 where a query may look, None for causal attention;
     `real[:, None, None]` is bidirectional attention. Query and key stand after rotary positions; a key head serves as
     many query heads, in order, as there are per key head. Once differentiable; memory is linear in the keys. At least
     float32. ValueError where the query heads cannot be shared out.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return loss_of(Scores(query, key, visible, scaling, softcap), pattern, real)
+    targets = pattern if isinstance(pattern, Targets) else Targets.of(pattern, real)
+    return loss_of(Scores(query, key, visible, scaling, softcap), targets)
 
 
-def loss_of(scores: Scores, pattern: Pattern, real: Bool[Tensor, "batch key"]) -> Float[Tensor, ""]:
+def loss_of(scores: Scores, targets: Targets) -> Float[Tensor, ""]:
     """`pattern_loss` of scores that may have sinks too; those get a gradient like queries and keys."""
     heads, groups = scores.query.shape[1], scores.key.shape[1]
     if heads % groups:
@@ -69,23 +59,22 @@ def loss_of(scores: Scores, pattern: Pattern, real: Bool[Tensor, "batch key"]) -
             "heads; choose the same number of heads from every group"
         )
     dtype = torch.promote_types(scores.query.dtype, scores.key.dtype)
-    target, has = pattern_targets(pattern, real)
     rule = scores.visible if isinstance(scores.visible, MaskRule) else None
     mask = None if rule else scores.visible
-    how = _How(rule, scores.scaling, scores.softcap, scores.causal)
-    target = target.masked_fill(~has, -1)
-    loss: Tensor = _PatternLoss.apply(scores.query.to(dtype), scores.key.to(dtype), scores.sinks, mask, target, how)
+    how = _How(rule, scores.scaling, scores.softcap, scores.causal, targets)
+    loss: Tensor = _PatternLoss.apply(scores.query.to(dtype), scores.key.to(dtype), scores.sinks, mask, how)
     return loss
 
 
 @dataclass(frozen=True)
 class _How:
-    """What is no tensor."""
+    """What has no gradient."""
 
     rule: MaskRule | None
     scaling: float
     softcap: float | None
     causal: bool
+    targets: Targets
 
     def scores(self, query: Tensor, key: Tensor, sinks: Tensor | None, mask: Tensor | None) -> Scores:
         visible = mask if self.rule is None else self.rule
@@ -93,38 +82,49 @@ class _How:
 
 
 class _PatternLoss(torch.autograd.Function):
-    """The sum over rows that have a target (-1: none); the backward pass computes a block's probabilities again."""
+    """The sum over the queries that count; the backward pass computes a block's probabilities again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, sinks: Tensor | None, mask: Tensor | None, target: Tensor, how: _How
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, sinks: Tensor | None, mask: Tensor | None, how: _How) -> Tensor:
         ctx.how = how
-        scores = how.scores(query, key, sinks, mask)
+        scores, targets = how.scores(query, key, sinks, mask), how.targets
         squares, hits = [], []
         with torch.autocast(query.device.type, enabled=False):
             for block in scores.blocks():
                 p = scores.probabilities(block)
                 squares.append(torch.linalg.vector_norm(p, dim=-1).square())
-                at, inside = _within(block, target, p.shape)
-                hits.append(p.gather(-1, at).squeeze(-1) * inside if p.shape[-1] else torch.zeros_like(squares[-1]))
+                hits.append(on_pattern(p, block, targets))
         square, hit = torch.cat(squares, 2), torch.cat(hits, 2)
-        ctx.save_for_backward(query, key, sinks, mask, target, square, hit)
-        return (square - 2 * hit + 1).masked_fill((target < 0)[:, None], 0.0).sum()
+        ctx.save_for_backward(query, key, sinks, mask, square, hit)
+        return (square - 2 * hit + targets.norm(hit.dtype)[:, None]).masked_fill(~targets.counted[:, None], 0.0).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, sinks, mask, target, square, hit = ctx.saved_tensors
-        scores = ctx.how.scores(query, key, sinks, mask)
+        query, key, sinks, mask, square, hit = ctx.saved_tensors
+        how: _How = ctx.how
+        scores = how.scores(query, key, sinks, mask)
         made = _Gradients.zeros(scores, square.dtype)
-        factor = (2 * grad * (target >= 0)[:, None]).to(square.dtype).expand_as(square)
+        factor = (2 * grad * how.targets.counted[:, None]).to(square.dtype).expand_as(square)
         with torch.autocast(query.device.type, enabled=False):
             for block in scores.blocks():
                 rows = slice(block.start, block.stop)
-                made.add(scores, block, target, square[:, :, rows], hit[:, :, rows], factor[:, :, rows])
+                made.add(scores, block, how.targets, square[:, :, rows], hit[:, :, rows], factor[:, :, rows])
         own = None if made.sinks is None or sinks is None else made.sinks.to(sinks.dtype)
-        return made.query, made.key.to(key.dtype), own, None, None, None
+        return made.query, made.key.to(key.dtype), own, None, None
+
+
+def on_pattern(
+    p: Float[Tensor, "batch head query key"], block: Block, targets: Targets
+) -> Float[Tensor, "batch head query"]:
+    """sum_j P_ij A_ij of a block's queries, from their attention `p`."""
+    spread = targets.spread(p.dtype)
+    if spread is not None:
+        return (p @ spread[:, None, block.low : block.high, None]).squeeze(-1)
+    if not p.shape[-1]:
+        return p.new_zeros(p.shape[:3])
+    at, inside = _within(block, targets.key, p.shape)
+    return p.gather(-1, at).squeeze(-1) * inside
 
 
 def _within(block: Block, target: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -147,7 +147,7 @@ class _Gradients:
         sinks = None if scores.sinks is None else torch.zeros_like(scores.sinks, dtype=dtype)
         return cls(torch.zeros_like(scores.query), torch.zeros_like(scores.key, dtype=dtype), sinks)
 
-    def add(self, scores: Scores, block: Block, target: Tensor, square: Tensor, hit: Tensor, factor: Tensor) -> None:
+    def add(self, scores: Scores, block: Block, targets: Targets, square: Tensor, hit: Tensor, factor: Tensor) -> None:
         """One block: the gradient of its scores, and from it those of its queries and keys."""
         if block.high == block.low:
             return
@@ -157,9 +157,13 @@ class _Gradients:
         if self.sinks is not None:
             self.sinks += (factor * (1 - p.sum(-1)) * (hit - square)).sum((0, 2))
         g = p + (hit - square)[..., None]
+        spread = targets.spread(p.dtype)
+        if spread is not None:
+            g -= spread[:, None, None, block.low : block.high]
         g *= p
-        at, inside = _within(block, target, p.shape)
-        g.scatter_add_(-1, at, -(hit * inside)[..., None])
+        if spread is None:
+            at, inside = _within(block, targets.key, p.shape)
+            g.scatter_add_(-1, at, -(hit * inside)[..., None])
         g *= (factor * scores.scaling)[..., None]
         if slope is not None:
             g *= slope

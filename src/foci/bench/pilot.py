@@ -51,7 +51,7 @@ def _measured(run: Run, rows: Sequence[Row], scores: Path) -> float:
     with tempfile.TemporaryDirectory() as nowhere:
         trainer = FocusTrainer(
             learner(run, loaded.model),
-            arguments(run, Path(nowhere), loaded.compute_dtype),
+            arguments(run.train, run.seed, Path(nowhere), loaded.compute_dtype),
             plan=plan,
             train_dataset=rows,
             copies=run.train.copies,

@@ -93,7 +93,7 @@ class Contrast(EditsTokens, Prepares):
         write_json(context.folder / "contrast.json", {"method": repr(online), "rate": rate, "rows": shown})
         return online, rows
 
-    def share(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
         """Both models' attention to the rows of part `number` of `count`, one shard after another."""
         for side in SIDES:
             yield from self._reading(context, side).fill(number, count)

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from foci.report import plots
+from foci.report import guided, plots
 from foci.report.contrast import contrasts
 from foci.report.measure import verdict
 from foci.report.read import Arm, Run
@@ -108,7 +108,8 @@ def figures(arms: Sequence[tuple[str, Arm]]) -> list[dict[str, Any]]:
         lines = [plots.line(name, i, points, key) for i, (name, points) in enumerate(paths)]
         found.append({"title": title, "note": note, "svg": plots.over_steps(lines, unit, title, key)})
     found.append(_loss(arms))
-    return [figure for figure in found if figure["svg"] is not None]
+    heads = [figure for i, (name, arm) in enumerate(arms) for figure in guided.figures(name, i, arm.guided, arm.maps)]
+    return [figure for figure in [*found, *heads] if figure["svg"] is not None]
 
 
 def _loss(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:

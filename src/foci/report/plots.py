@@ -29,7 +29,7 @@ MARKERS = "osD^vPX*"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MOST_POINTS = 200
 
-Unit = Literal["percent", "bits", "nats"]
+Unit = Literal["percent", "bits", "nats", "distance"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: 
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.margins(x=0.04)
-    return _svg(figure, title, key, tips)
+    return inline(figure, title, key, tips)
 
 
 def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Markup | None:
@@ -108,7 +108,7 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
     axes.set_ylabel("retained, % of what it knew")
     axes.margins(0.08)
     _label(figure, axes, labels, paths)
-    return _svg(figure, "Learned against retained, one path per arm, points labelled by step", "path", tips)
+    return inline(figure, "Learned against retained, one path per arm, points labelled by step", "path", tips)
 
 
 def _figure(left: float = 0.105) -> tuple[Figure, Axes]:
@@ -153,7 +153,7 @@ def _said(value: float, unit: Unit) -> str:
 
 def _scale(axis: Any, unit: Unit, values: Sequence[float]) -> None:
     """Ticks in the unit; a flat line gets room above and below instead of a scale that magnifies noise."""
-    least = {"percent": 0.1, "bits": 0.02, "nats": 0.1}[unit]
+    least = {"percent": 0.1, "bits": 0.02, "nats": 0.1, "distance": 0.1}[unit]
     low, high = min(values), max(values)
     room = max(0.08 * (high - low), (least - (high - low)) / 2)
     axis.axes.set(**{f"{axis.axis_name}lim": (low - room, high + room)})
@@ -200,7 +200,7 @@ def _gap(spot: Spot, a: Spot, b: Spot) -> float:
     return math.hypot(spot[0] - a[0] - share * along[0], spot[1] - a[1] - share * along[1])
 
 
-def _svg(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Markup:
+def inline(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Markup:
     """The figure as inline SVG: own ids (`key`), colours as CSS variables, `data-tip` on the points."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
@@ -212,7 +212,7 @@ def _svg(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Marku
     for node in root.iter():
         node.tag = str(node.tag).rpartition("}")[2]
         node.attrib = {n.rpartition("}")[2]: _themed(v, key) for n, v in node.attrib.items()}
-        if "href" in node.attrib:
+        if node.get("href", "").startswith("#"):
             node.set("href", f"#{key}-{node.attrib['href'][1:]}")
         if "id" in node.attrib:
             node.set("id", f"{key}-{node.attrib['id']}")

@@ -30,6 +30,8 @@ class Arm:
     after: list[Answer]
     last_step: int
     samples: list[dict[str, Any]]
+    guided: list[dict[str, Any]] = field(default_factory=list)
+    maps: Any = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
         after=probings[last] if last > first else [],
         last_step=last,
         samples=[s for s in samples or [] if isinstance(s, dict) and s.get("tokens")],
+        guided=(_read(folder / "guided.jsonl", _jsonl, own) if (folder / "guided.jsonl").is_file() else None) or [],
+        maps=_read(folder / "maps.json", _json, own) if (folder / "maps.json").is_file() else None,
     )
 
 

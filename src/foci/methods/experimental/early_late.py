@@ -44,9 +44,9 @@ class EarlyLate(EditsTokens, Prepares):
         """The online half is contrast's; its repr tells the layers."""
         return self.contrast(context).prepare(context)
 
-    def share(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
         """As contrast's."""
-        return self.contrast(context).share(context, number, count)
+        return self.contrast(context).fill(context, number, count)
 
     def edit(self, row: Row, rng: Generator) -> Row:
         """Refuses: before `prepare` there is nothing to edit by."""

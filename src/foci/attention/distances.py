@@ -1,0 +1,46 @@
+"""How far each head of a model is from a pattern, measured from forward passes, without an S x S map."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from foci.architecture import base_of
+from foci.attention.patterns import on_pattern
+from foci.attention.scores import Block
+from foci.attention.targets import Targets
+from foci.attention.watching import check_watched, run_in_blocks
+from foci.focus import Pattern
+
+
+def head_distances(
+    model: nn.Module,
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"],
+    heads: Mapping[int, Mapping[int, Pattern]],
+    delimiters: Bool[Tensor, "batch seq"] | None = None,
+) -> dict[tuple[int, int], float]:
+    """Mean over queries that have a key of ||A_i - P_i||^2, by (layer, head): 0 is the pattern itself, 2 at most.
+
+    `heads` is {layer: {head: pattern}}. No dropout. Raises ValueError for layers without attention, heads that are not
+    there, and a pattern to which no query of these rows has a key.
+    """
+    if absent := sorted(set(heads) - set(check_watched(model))):
+        raise ValueError(f"layers {absent} have no attention that can be watched, got {dict(heads)}")
+    real = attention_mask.bool()
+    asked = {p: Targets.of(p, real, delimiters) for p in {p for named in heads.values() for p in named.values()}}
+    if empty := sorted(pattern for pattern, targets in asked.items() if not bool(targets.counted.any())):
+        raise ValueError(f"no query of {tuple(input_ids.shape)} tokens has a key in the patterns {empty}")
+    sums: dict[tuple[int, int], float] = {(layer, head): 0.0 for layer, named in heads.items() for head in named}
+
+    def see(layer: int, block: Block, probabilities: Tensor) -> None:
+        for head, pattern in heads.get(layer, {}).items():
+            if not head < probabilities.shape[1]:
+                raise ValueError(f"layer {layer} has heads 0 to {probabilities.shape[1] - 1}, got head {head}")
+            p, targets, rows = probabilities[:, [head]], asked[pattern], slice(block.start, block.stop)
+            apart = p.square().sum(-1) - 2 * on_pattern(p, block, targets) + targets.norm(p.dtype)[:, None, rows]
+            sums[layer, head] += float((apart[:, 0] * targets.counted[:, rows]).sum())
+
+    run_in_blocks(base_of(model), input_ids, attention_mask, see)  # type: ignore[arg-type]
+    counts = {pattern: int(targets.counted.sum()) for pattern, targets in asked.items()}
+    return {(layer, head): total / counts[heads[layer][head]] for (layer, head), total in sums.items()}

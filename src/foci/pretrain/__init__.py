@@ -1,0 +1,12 @@
+"""Pretraining from scratch: a tokenizer and a model made for a text, trained once per arm and seed, and compared.
+
+    run = load_pretraining("runs/guidance_masked.yaml")
+    pretrain(run)
+
+writes table.md: the held-out loss of every arm, and how soon each is at the plain arm's last one.
+"""
+
+from foci.pretrain.config import Pretraining, load_pretraining
+from foci.pretrain.run import pretrain
+
+__all__ = ["Pretraining", "load_pretraining", "pretrain"]

@@ -1,0 +1,221 @@
+"""One cell of a pretraining: one arm trained with one seed, in a folder of its own. A finished one is never run again.
+
+    cell.json          what the cell is of
+    metrics.jsonl      one line per update
+    validation.jsonl   nats and bits per byte of the held-out text, with step and seconds
+    guided.jsonl       distances of guided heads from their patterns, where there are any
+    maps.json          attention of some of them, before and after
+    arm.json           written last
+
+are in cells/<arm>/seed-N.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from foci import checkpoint, memory
+from foci.arm import arguments, prepare
+from foci.dataset import Collator
+from foci.focus import Context, Plan, Prepares, Row
+from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json, write_lines
+from foci.guided_heads import GuidedHeads
+from foci.keeping import rows_key
+from foci.methods import build
+from foci.models import compute_dtype
+from foci.pretrain.config import Pretraining
+from foci.pretrain.masking import MaskedCollator, Masking
+from foci.pretrain.models import scratch
+from foci.pretrain.table import MEASURES
+from foci.pretrain.text import Material
+from foci.pretrain.trainer import Pretrainer
+from foci.pretrain.validation import Validation
+from foci.probes.forward import device_of
+from foci.stopping import Stop
+from foci.watch import Display, Metrics, Probing, Saving
+
+SHARED = frozenset({"name", "output", "seeds", "arms", "keep_models"})
+"""Keys of the file that a cell's numbers do not depend on, its own arm and seed apart."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm and one seed of a pretraining, and the text."""
+
+    run: Pretraining
+    arm: str
+    seed: int
+    material: Material
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.run.output / "cells" / self.arm / f"seed-{self.seed}"
+
+    @property
+    def validation(self) -> Path:
+        """The held-out losses, one line per validation; step 0 is before the first update."""
+        return self.path / "validation.jsonl"
+
+    def key(self) -> dict[str, Any]:
+        """What its numbers depend on."""
+        run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in SHARED}
+        methods = self.run.model_dump(mode="json")["arms"][self.arm]
+        text = [rows_key(self.material.rows), rows_key(self.material.held_out)]
+        return {**run, "methods": methods, "seed": self.seed, "text": text}
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished cell says; FileExistsError where the folder holds one of other settings or text."""
+        known = read_json(self.path / "cell.json")
+        if known is None:
+            return None
+        if known != self.key():
+            differs = sorted(name for name in {*known, *self.key()} if known.get(name) != self.key().get(name))
+            raise FileExistsError(
+                f"cell {self.name} in {self.path} was run with another {', '.join(differs)}; name another output, or "
+                "run such cells again with --overwrite"
+            )
+        return read_json(self.path / "arm.json")  # type: ignore[no-any-return]
+
+
+def forget(cell: Cell) -> None:
+    """Deletes a cell that was run with other settings."""
+    try:
+        cell.result()
+    except FileExistsError:
+        shutil.rmtree(cell.path)
+
+
+def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
+    """Trains one cell, or goes on where it stopped. Raises `Interrupted`, `NonFinite` and `DiskFull`."""
+    write_json(cell.path / "cell.json", cell.key())
+    folder = ArmFolder(cell.path)
+    newest, skipped = checkpoint.newest(folder.checkpoints)
+    for path, reason in skipped:
+        console.print(f"  skipped checkpoint {path.name}: {reason}", highlight=False, markup=False)
+    done = checkpoint.step_of(newest) if newest else 0
+    folder.rewind(done)
+    write_lines(cell.validation, [line for line in read_lines(cell.validation) if line["step"] <= done])
+    memory.reset_peak()
+    model, metrics = _trained(cell, folder, console, stop, newest)
+    lines = read_lines(cell.validation)
+    if cell.run.keep_models:
+        model.save_pretrained(folder.model)
+        cell.material.tokenizer.save_pretrained(folder.model)
+    last = metrics[-1]
+    found = {
+        **{name: last[name if name != "steps" else "step"] for name in ("steps", "tokens", "seconds")},
+        **{name: lines[-1][name] for name in MEASURES},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "peak_memory_mib": memory.peak_mib(),
+        "weights": weights_key(model),
+    }
+    write_json(folder.result, found)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+
+def _trained(
+    cell: Cell, folder: ArmFolder, console: Console, stop: Stop, resume: Path | None
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """The model after its last update, and the metrics of all."""
+    run, text = cell.run, cell.material
+    model = scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed)
+    dtype, masking = compute_dtype(run.dtype, device_of(model).type), masking_of(run, text)
+    settings = arguments(run.train, cell.seed, folder.checkpoints, dtype)
+    trainer, rows = _trainer(cell, model, folder, settings, masking)
+    heads = GuidedHeads.of(trainer.plan, model, rows, text.tokenizer)
+    maps = heads and heads.maps(scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed))
+    metrics = Metrics(folder, trainer, (read_lines(folder.metrics) or [{}])[-1])
+    held_out = Validation(text, masking, dtype)
+
+    def ask(step: int) -> None:
+        append_line(cell.validation, {"step": step, "seconds": metrics.clock.seconds, **held_out.measure(model)})
+        if heads is not None:
+            heads.note(model, folder.guided, step)
+
+    display = Display(console, cell.arm)
+    asking = Probing(run.held_out.every, ask, metrics.clock)
+    for callback in (metrics, asking, Saving(run.train.checkpoint_every, stop), display):
+        trainer.add_callback(callback)
+    if resume is None:
+        ask(0)
+    try:
+        with stop.deferring():
+            trainer.train(resume_from_checkpoint=resume)
+    finally:
+        display.close()
+    lines = read_lines(folder.metrics)
+    ask(lines[-1]["step"])
+    if heads is not None:
+        write_json(folder.maps, {"before": maps, "after": heads.maps(model)})
+    return model, lines
+
+
+def _trainer(
+    cell: Cell, model: PreTrainedModel, folder: ArmFolder, settings: TrainingArguments, masking: Masking | None
+) -> tuple[Pretrainer, Sequence[Row]]:
+    """The trainer under the arm's plan, and its rows. Offline halves run here; tokens are hidden after other edits."""
+    run, text = cell.run, cell.material
+    methods = Plan([build(spec) for spec in run.arms[cell.arm]], normalise=run.train.normalise)
+    plan, rows = prepare(methods, Context(model, text.tokenizer, text.rows, folder.scores, cell.seed))
+    if masking is not None:
+        plan = Plan([*plan.methods, masking], normalise=plan.normalise)
+    set_seed(cell.seed)
+    pad = int(text.tokenizer.pad_token_id or 0)
+    trainer = Pretrainer(
+        model,
+        settings,
+        plan=plan,
+        train_dataset=rows,
+        data_collator=Collator(pad) if masking is None else MaskedCollator(pad),
+        copies=run.train.copies,
+        processing_class=text.tokenizer,
+        masked=masking is not None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer, rows
+
+
+def check(run: Pretraining, text: Material) -> None:
+    """Raises ValueError, before anything is trained, where an arm cannot work with the model or the objective."""
+    model = scratch(run.model, text.tokenizer, run.corpus.max_length, run.seeds[0])
+    for arm, specs in run.arms.items():
+        plan = Plan([build(spec) for spec in specs])
+        if plan.mixers and run.objective == "masked":
+            raise ValueError(
+                f"arm {arm!r} mixes old rows in, whose tokens nothing would hide; masked pretraining has no rehearsal"
+            )
+        for method in plan.methods:
+            if isinstance(method, Prepares):
+                method.check(model)
+
+
+def masking_of(run: Pretraining, text: Material) -> Masking | None:
+    """How tokens are hidden; None for the causal objective."""
+    if run.objective == "causal":
+        return None
+    known = text.tokenizer
+    assert isinstance(known.mask_token_id, int)
+    return Masking(known.mask_token_id, frozenset(known.all_special_ids), len(known), run.masks)
+
+
+def weights_key(model: PreTrainedModel) -> str:
+    """16 hex digits of the hash of all weights."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {json.dumps(list(parameter.shape))}".encode())
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""The file of a pretraining: text, a model to begin from scratch, and arms that differ only in their methods."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from foci.adapter_config import Count, Section
+from foci.config import ArmName, CorpusConfig, Methods, Text, TrainConfig, load
+from foci.run_file import as_path
+
+Objective = Literal["causal", "masked"]
+"""Every token from those before it, or some tokens that are hidden from all others."""
+
+TYPES: dict[str, Objective] = {
+    "llama": "causal", "gpt2": "causal", "bert": "masked", "roberta": "masked", "modernbert": "masked",
+}  # fmt: skip
+"""Model types that can begin from scratch, and what each is trained for."""
+
+
+class ScratchConfig(Section):
+    """The size of a model with random weights."""
+
+    type: Literal["llama", "gpt2", "bert", "roberta", "modernbert"] = Field(description="the architecture")
+    layers: Count = Field(default=4, description="transformer layers")
+    width: Count = Field(default=256, description="width of the hidden states")
+    heads: Count = Field(default=8, description="attention heads, a divisor of width")
+    mlp: Count | None = Field(default=None, description="inner width of the MLPs; null = 4 * width")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share dropped of hidden states and of attention")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "ScratchConfig":
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"heads share the width in even parts, got width {self.width} and {self.heads} heads; choose heads "
+                "so that width / heads is an even number"
+            )
+        return self
+
+
+class TokenizerConfig(Section):
+    """A byte-level BPE tokenizer, trained on the text that is learned."""
+
+    vocab: int = Field(default=4096, ge=300, description="tokens it knows at most, bytes and special ones included")
+
+
+class HeldOutConfig(Section):
+    """The text on which the loss is validated."""
+
+    share: float = Field(default=0.1, gt=0, lt=1, description="share of the text kept for validation, from its end")
+    rows: Count | None = Field(default=256, description="rows that are read each time, the first ones; null = all")
+    every: Count = Field(default=50, description="updates between validations")
+
+
+class Pretraining(Section):
+    """One pretraining: a model from scratch, trained once per arm and seed."""
+
+    name: Text = Field(default="pretraining", description="what tables call it")
+    output: Annotated[Path, BeforeValidator(as_path)] = Field(
+        default=Path("out"), description="its folder, relative to the current directory; default: out/<name>"
+    )
+    objective: Objective = Field(description="causal (the next token) or masked (hidden tokens)")
+    init: Literal["scratch"] = Field(default="scratch", description="where weights come from: scratch = random")
+    model: ScratchConfig = Field(description="the model, at least {type: ...}")
+    corpus: CorpusConfig = Field(description="the text to learn, at least {path: FILE_OR_FOLDER}")
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="the tokenizer that is trained")
+    masks: float = Field(default=0.15, gt=0, lt=1, description="masked: share of tokens that are predicted")
+    held_out: HeldOutConfig = Field(default_factory=HeldOutConfig, description="the text for validation")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="number format of the forward pass; auto = bfloat16 where the machine has it"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        default=(0, 1, 2), min_length=1, description="seeds; every arm is trained once with each"
+    )
+    keep_models: bool = Field(default=False, description="keep every model when its training is finished")
+    arms: dict[ArmName, Methods] = Field(
+        default={"plain": ()}, min_length=1, description="methods by arm; [] = plain pretraining"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _output(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "output" not in data and isinstance(data.get("name"), str):
+            folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.")
+            data = {**data, "output": Path("out") / (folder or "pretraining")}
+        return data
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"every seed stands once, got {list(seeds)}; leave out the repeated ones")
+        return seeds
+
+    @model_validator(mode="after")
+    def _type_fits(self) -> "Pretraining":
+        if TYPES[self.model.type] != self.objective:
+            known = ", ".join(name for name, objective in TYPES.items() if objective == self.objective)
+            raise ValueError(
+                f"a {self.model.type} is trained by the {TYPES[self.model.type]} objective, got {self.objective}; "
+                f"set objective: {TYPES[self.model.type]}, or model.type to one of {known}"
+            )
+        return self
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm that others are compared with: `plain`, else the first without methods, if there is one."""
+        without = [arm for arm, methods in self.arms.items() if not methods]
+        return "plain" if "plain" in without else next(iter(without), None)
+
+
+def load_pretraining(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Pretraining:
+    """The pretraining of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.load`."""
+    return load(path, overrides, Pretraining)

@@ -1,0 +1,81 @@
+"""Masked language modelling: some tokens are hidden, and predicted from all the others.
+
+A share of the tokens is chosen anew in every epoch (dynamic masking, RoBERTa, arXiv 1907.11692); of these 80 % become
+the mask, 10 % any token, 10 % stay as they are (BERT, arXiv 1810.04805, section 3.1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from foci.dataset import Collator
+from foci.focus import DELIMITER, IGNORED, Batch, EditsTokens, Row
+from foci.losses import head_nll, hidden_states
+from foci.models import head_of
+
+ORIGINAL, HIDDEN = "original", "hidden"
+"""Columns of a masked row: the tokens as they were, and 1 on those that are predicted."""
+
+
+@dataclass(frozen=True)
+class Masking(EditsTokens):
+    """Hides `rate` of a row's tokens, special ones apart. `known` is the size of the vocabulary."""
+
+    mask_id: int
+    special: frozenset[int]
+    known: int
+    rate: float = 0.15
+
+    def edit(self, row: Row, rng: Generator) -> Row:
+        """The row with its tokens hidden, and the columns `ORIGINAL` and `HIDDEN`. A hidden delimiter is none."""
+        chosen, kind = rng.random(len(row)), rng.random(len(row))
+        drawn = rng.integers(0, self.known, len(row))
+        tokens, hidden = list(row.input_ids), [0.0] * len(row)
+        for t, token in enumerate(row.input_ids):
+            if token in self.special or chosen[t] >= self.rate:
+                continue
+            hidden[t] = 1.0
+            if kind[t] < 0.8:
+                tokens[t] = self.mask_id
+            elif kind[t] < 0.9:
+                tokens[t] = int(drawn[t])
+        columns = {**row.columns, ORIGINAL: row.input_ids, HIDDEN: tuple(hidden)}
+        if DELIMITER in columns:
+            columns[DELIMITER] = tuple(d * (1 - h) for d, h in zip(columns[DELIMITER], hidden, strict=True))
+        return replace(row, input_ids=tuple(tokens), columns=columns)
+
+
+@dataclass(frozen=True)
+class MaskedCollator:
+    """Masked rows to a model's inputs: labels are the tokens as they were where they are hidden, else `IGNORED`."""
+
+    pad_id: int
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        made = Collator(self.pad_id)(rows)
+        original, hidden = made["columns"].pop(ORIGINAL), made["columns"].pop(HIDDEN)
+        return {**made, "labels": torch.where(hidden > 0, original.long(), IGNORED)}
+
+
+def masked_nll(
+    model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"] | None = None
+) -> Float[Tensor, "batch seq"]:
+    """Negative log-likelihood in nats of every labelled token at its own position; 0 elsewhere.
+
+    Differentiable; only labelled positions reach the head. ValueError where a row's first token is labelled:
+    `Batch.predicted` has none there, so rows begin with a special token.
+    """
+    if bool((batch.labels[:, 0] != IGNORED).any()):
+        raise ValueError(
+            "a masked row begins with a special token that is never predicted, got the label "
+            f"{int(batch.labels[:, 0].max())} there; put one before the text"
+        )
+    wanted = batch.predicted() if where is None else batch.predicted() & where
+    hidden = hidden_states(model, batch)
+    nll = head_nll(head_of(model), hidden[wanted], batch.labels[wanted])
+    return torch.zeros(wanted.shape, dtype=nll.dtype, device=nll.device).masked_scatter(wanted, nll)

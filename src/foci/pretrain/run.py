@@ -1,0 +1,86 @@
+"""A pretraining from its file to its table: arms x seeds, one after another; finished cells are never run again."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers.utils import logging
+
+from foci.checkpoint import write_text
+from foci.config import dump_run
+from foci.folder import ArmFolder, read_json, read_lines, write_json
+from foci.learn import machine, versions
+from foci.pretrain.cells import Cell, check, forget, run_cell
+from foci.pretrain.config import Pretraining
+from foci.pretrain.plots import draw, draw_heads
+from foci.pretrain.table import markdown, table
+from foci.pretrain.text import material
+from foci.stopping import stoppable
+
+
+def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Trains every arm with every seed where that was not done before; gives the table (also table.json).
+
+    Writes tokenizer/, cells/, table.json, table.md, loss.svg and, of guided arms' first seed, heads-ARM.svg and
+    maps-ARM.svg to `run.output` (figures as .png too). A torn cell goes on where it stopped. `overwrite` runs again
+    what was run with other settings or another text.
+
+    Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after a
+    signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
+    """
+    console = console or Console()
+    logging.disable_progress_bar()
+    with stoppable() as stop, _opened(run.output):
+        text = material(run)
+        check(run, text)
+        console.print(
+            f"{run.output}: {len(text.rows)} rows to learn ({sum(map(len, text.rows)):,} tokens), "
+            f"{len(text.held_out)} to validate on, {len(text.tokenizer):,} tokens known",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        text.tokenizer.save_pretrained(run.output / "tokenizer")
+        cells = [Cell(run, arm, seed, text) for seed in run.seeds for arm in run.arms]
+        for cell in cells if overwrite else ():
+            forget(cell)
+        waiting = [cell for cell in cells if cell.result() is None]
+        write_text(run.output / "pretrain.yaml", dump_run(run))
+        for number, cell in enumerate(waiting, start=len(cells) - len(waiting) + 1):
+            console.print(f"cell {number} of {len(cells)}: {cell.name}", highlight=False)
+            run_cell(cell, console, stop)
+            written(run, cells)
+        return written(run, cells)
+
+
+def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
+    """The table of the finished cells, written with its figure."""
+    curves: dict[str, dict[int, Any]] = {}
+    for cell in cells:
+        if cell.result() is not None:
+            curves.setdefault(cell.arm, {})[cell.seed] = read_lines(cell.validation)
+    found = {**table(run, curves), "machine": machine(), "versions": versions()}
+    write_json(run.output / "table.json", found)
+    write_text(run.output / "table.md", markdown(found))
+    draw(found, run.output)
+    for cell in cells:
+        folder = ArmFolder(cell.path)
+        if cell.seed == run.seeds[0] and folder.maps.is_file():
+            draw_heads(cell.arm, read_lines(folder.guided), read_json(folder.maps), run.output)
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[None]:
+    """The folder, new or one of ours, locked against a second process."""
+    ours = (path / "pretrain.yaml").is_file() or (path / ".lock").is_file()
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not ours)):
+        raise FileExistsError(f"output {path} holds something that is no pretraining; name another folder")
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another process works in {path}; wait for it, or name another output") from None
+        yield

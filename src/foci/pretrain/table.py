@@ -1,0 +1,149 @@
+"""What arms of a pretraining reached, and how soon, over seeds with intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from foci.bench.statistics import CONFIDENCE, Mean, difference, interval
+from foci.pretrain.config import Pretraining
+
+Curve = Sequence[Mapping[str, Any]]
+"""Validations in order: step, seconds, nats, bits_per_byte."""
+MEASURES = ("nats", "bits_per_byte")
+
+
+def reached(curve: Curve, nats: float, along: str = "step") -> float | None:
+    """Where (`along` "step" or "seconds") a curve first is at `nats` or below, in a straight line between validations.
+
+    >>> curve = [{"step": 0, "nats": 8.0}, {"step": 10, "nats": 6.0}, {"step": 20, "nats": 5.0}]
+    >>> reached(curve, 5.5), reached(curve, 4.0)
+    (15.0, None)
+    """
+    before: Mapping[str, Any] | None = None
+    for point in curve:
+        if point["nats"] <= nats:
+            if before is None:
+                return float(point[along])
+            part = (before["nats"] - nats) / (before["nats"] - point["nats"])
+            return float(before[along] + part * (point[along] - before[along]))
+        before = point
+    return None
+
+
+def table(run: Pretraining, curves: Mapping[str, Mapping[int, Curve]]) -> dict[str, Any]:
+    """Per arm, over the seeds of which it has a curve: the last loss, its difference from the baseline's, and how soon
+    it is at the baseline's last loss: steps and seconds as shares of those at which the baseline first is.
+    """
+    base = curves.get(run.baseline or "", {})
+    return {
+        "name": run.name,
+        "objective": run.objective,
+        "baseline": run.baseline,
+        "confidence": CONFIDENCE,
+        "seeds": list(run.seeds),
+        "arms": {
+            arm: _arm(run, by_seed, base if arm != run.baseline else {})
+            for arm in run.arms
+            if (by_seed := curves.get(arm))
+        },
+    }
+
+
+def _arm(run: Pretraining, by_seed: Mapping[int, Curve], base: Mapping[int, Curve]) -> dict[str, Any]:
+    seeds = [seed for seed in run.seeds if seed in by_seed]
+    found: dict[str, Any] = {"seeds": seeds}
+    found["seconds_per_step"] = told(interval([by_seed[s][-1]["seconds"] / by_seed[s][-1]["step"] for s in seeds]))
+    for name in MEASURES:
+        values = [by_seed[seed][-1][name] for seed in seeds]
+        rivals = [base[seed][-1][name] if seed in base else None for seed in seeds]
+        found[name] = {**told(interval(values)), "difference": told(difference(values, rivals)), "values": values}
+    for along in ("step", "seconds"):
+        shares = [share(by_seed[seed], base[seed], along) for seed in seeds if seed in base]
+        found[f"{along}_ratio"] = {**told(ratio(shares)), "values": shares}
+    found["curve"] = mean_curve([by_seed[seed] for seed in seeds])
+    return found
+
+
+def share(curve: Curve, base: Curve, along: str) -> float | None:
+    """Where a curve is at the base's last loss, over where the base first is; None where it never is."""
+    end = base[-1]["nats"]
+    mine, theirs = reached(curve, end, along), reached(base, end, along)
+    return None if not mine or not theirs else mine / theirs
+
+
+def ratio(shares: Sequence[float | None]) -> Mean | None:
+    """The geometric mean of shares, with the t interval of their logarithms: both are above 0. None is left out.
+
+    >>> found = ratio([0.25, 1.0])
+    >>> found.mean, found.low > 0
+    (0.5, True)
+    """
+    logs = interval([None if value is None else math.log(value) for value in shares])
+    if logs is None:
+        return None
+    low, high = (None if end is None else math.exp(min(end, 700.0)) for end in (logs.low, logs.high))
+    return Mean(math.exp(logs.mean), low, high, logs.n)
+
+
+def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Means over seeds at every step that all of them validated."""
+    steps = [{point["step"]: point for point in curve} for curve in curves]
+    common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
+    return [
+        {
+            "step": step,
+            "seconds": sum(by_step[step]["seconds"] for by_step in steps) / len(steps),
+            **{name: told(interval([by_step[step][name] for by_step in steps])) for name in MEASURES},
+        }
+        for step in common
+    ]
+
+
+def told(mean: Mean | None) -> dict[str, Any]:
+    """A mean as data; empty for none."""
+    return {} if mean is None else asdict(mean)
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table in Markdown."""
+    base = found["baseline"]
+    lines = [
+        f"# {found['name']}",
+        "",
+        f"Held-out loss after the last update, {found['objective']} objective; means over seeds, "
+        f"{found['confidence']:.0%} t intervals, differences from {base or 'nothing'} paired by seed. Steps and "
+        f"seconds are those to {base or 'the baseline'}'s last loss, as a share of its own (geometric means); seconds "
+        "are of training alone.",
+        "",
+        "| arm | seeds | nats per token | difference | bits per byte | steps | seconds | seconds per step |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for arm, of in found["arms"].items():
+        cells = [
+            arm, str(len(of["seeds"])), words(of["nats"]), words(of["nats"]["difference"], signed=True),
+            words(of["bits_per_byte"]), share_words(of["step_ratio"]), share_words(of["seconds_ratio"]),
+            words(of["seconds_per_step"]),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def words(mean: Mapping[str, Any], *, signed: bool = False) -> str:
+    """A mean and its interval, to three decimals; empty for none."""
+    if not mean or "mean" not in mean:
+        return ""
+    sign = "+" if signed else ""
+    ends = "" if mean["low"] is None else f" [{mean['low']:{sign}.3f}, {mean['high']:{sign}.3f}]"
+    return f"{mean['mean']:{sign}.3f}{ends}".replace("-", "−")  # noqa: RUF001
+
+
+def share_words(of: Mapping[str, Any]) -> str:
+    """A share; told apart where some seeds never got there, because a mean over the others alone would flatter."""
+    values = of["values"]
+    missing = sum(value is None for value in values)
+    if not values:
+        return ""
+    if missing == len(values):
+        return "never"
+    return words(of) + (f" ({missing} of {len(values)} never)" if missing else "")

@@ -1,0 +1,30 @@
+"""The trainer of a pretraining: a plan, an objective, and one loss for all arms."""
+
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from foci.focus import Batch
+from foci.losses import token_nll
+from foci.pretrain.masking import masked_nll
+from foci.train import FocusTrainer
+
+
+class Pretrainer(FocusTrainer):
+    """A `FocusTrainer` whose loss is ours in every arm, so that arms differ in their methods alone."""
+
+    def __init__(self, *given: Any, masked: bool, **named: Any) -> None:
+        self.masked = masked
+        super().__init__(*given, **named)
+
+    @property
+    def replaces_loss(self) -> bool:
+        """Always."""
+        return True
+
+    def token_nll(
+        self, model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"] | None = None
+    ) -> Float[Tensor, "batch seq"]:
+        """Nats of the next tokens, or of the hidden ones."""
+        return (masked_nll if self.masked else token_nll)(model, batch, where)
