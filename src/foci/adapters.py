@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, PeftType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -19,6 +20,7 @@ from foci.adapter_config import DEFAULTS, READ_SETTINGS, check_settings
 from foci.architecture import (
     LanguageModel,
     base_of,
+    block_of,
     check_causal,
     fingerprint,
     head_of,
@@ -115,6 +117,36 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel | KAdapter
         )
     with peft_quiet():
         return get_peft_model(model, _peft_config(settings, transposed), autocast_adapter_dtype=True)
+
+
+def spare(model: LanguageModel, still: Container[str]) -> None:
+    """Takes the adapters of PEFT out of the blocks in `still`; the others keep the weights they were drawn with.
+
+    The adapter's own settings name what was taken out, so that a saved one loads without it. A model with a K-Adapter
+    stays as it is, and so does one that would have no adapter left (the trainer refuses it).
+    """
+    if not isinstance(model, PeftModel):
+        return
+    root = model.get_base_model()
+    adapted = [name for name, module in root.named_modules() if isinstance(module, BaseTunerLayer)]
+    names = [name for name in adapted if block_of(f"{name}.") in still]
+    if len(names) in (0, len(adapted)):
+        return
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        setattr(root.get_submodule(parent), child, root.get_submodule(name).get_base_layer())
+    for settings in model.peft_config.values():
+        settings.exclude_modules = sorted(names)
+
+
+def spared(model: nn.Module) -> set[str]:
+    """The blocks that have adapters nowhere because `spare` took them out."""
+    if not isinstance(model, PeftModel):
+        return set()
+    known = {name for name, _ in model.get_base_model().named_modules()}
+    named = [settings.exclude_modules for settings in model.peft_config.values()]
+    listed = {name for names in named if not isinstance(names, str) for name in names or ()}
+    return {block_of(f"{name}.") for name in listed & known}
 
 
 def _k_adapter(model: PreTrainedModel, settings: Adapter) -> KAdapterModel:

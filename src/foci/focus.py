@@ -211,7 +211,8 @@ class Context:
     """What the offline half of a method may look at, once, before the first update.
 
     `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's
-    own, kept with the run: what is stored there is found again after a resume.
+    own, kept with the run: what is stored there is found again after a resume. `asked` are the questions (prompts) that
+    the run will ask: no offline half may learn from them.
     """
 
     model: PreTrainedModel
@@ -219,6 +220,7 @@ class Context:
     rows: Sequence[Row]
     folder: Path
     seed: int = 0
+    asked: frozenset[str] = frozenset()
 
 
 class Prepares(ABC):
@@ -227,6 +229,10 @@ class Prepares(ABC):
     @abstractmethod
     def prepare(self, context: Context) -> "tuple[Method, Sequence[Row]]":
         """The online half (often the method itself) and the rows to train on, with the columns it will read."""
+
+    def told(self) -> str:
+        """What the offline half found, in one line for people; the online half knows it. Empty says nothing."""
+        return ""
 
 
 ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)

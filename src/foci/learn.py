@@ -106,8 +106,9 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
         raise
     for name in run.arms:
         plan = plan_of(run, name)
-        check_columns(Plan([m for m in plan.methods if not isinstance(m, Prepares)]), corpus.rows)
-        head_targets(plan, loaded.model, block_scales(plan, loaded.model))
+        ready = Plan([m for m in plan.methods if not isinstance(m, Prepares)])
+        check_columns(ready, corpus.rows)
+        head_targets(plan, loaded.model, block_scales(ready, loaded.model))
     return Material(loaded, corpus.rows, corpus, _questions(run, corpus.rows, _probes(run), _page(run)))
 
 

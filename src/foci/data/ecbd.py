@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foci.data import sources
-from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted
+from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted, set_apart
 from foci.probes.probe import Probe, Role
 
 NAME = "ecbd"
@@ -23,13 +23,19 @@ _KEYS = {"ex_id": str, "definition": str, "def_target": str, "probe_sentences": 
 
 @dataclass(frozen=True)
 class Ecbd:
-    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them."""
+    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them.
+
+    `trace`: about so many probes to trace through a model, of entities that no other probe asks about.
+    """
 
     held_out: int = 64
     limit: int | None = None
     seed: int = 0
+    trace: int = 0
 
     def __post_init__(self) -> None:
+        if self.trace < 0:
+            raise ValueError(f"ecbd: trace must be at least 0, got {self.trace}")
         check_splits(NAME, self)
 
 
@@ -39,7 +45,9 @@ def convert(path: Path, settings: Ecbd, popular: Path | None = None) -> Suite:
     left = LeftOut()
     records = list(sources.read_records(NAME, file, _KEYS))
     documents = [found for number, record in records if (found := _definition(record, f"{file}:{number}", left))]
+    about = {str(record["ex_id"]): str(record.get("ent_str", record["ex_id"])) for _, record in records}
     probes = _probes(file, records, "learn", left)
+    traced, probes = set_apart(probes, settings.trace, settings.seed, lambda probe: about[probe.id.rpartition("/")[0]])
     learn, held_learn = parted(probes, settings, left)
     retain: list[Probe] = []
     held_retain: list[Probe] = []
@@ -60,6 +68,7 @@ def convert(path: Path, settings: Ecbd, popular: Path | None = None) -> Suite:
         learn=tuple(learn),
         retain=tuple(retain),
         held_out=(*held_learn, *held_retain),
+        trace=tuple(traced),
         left_out=left,
         notes=tuple(notes),
     )
