@@ -170,7 +170,7 @@ def thirds(profile: Values) -> dict[str, float] | None:
     return {name: sum(part) / len(part) / mean for name, part in parts.items()}
 
 
-def written_rates(patterns: Mapping[str, float], model: nn.Module) -> Values:
+def written_rates(patterns: Mapping[str, int | float], model: nn.Module) -> Values:
     """The rate of every block by hand: that of the first pattern it matches (`layers.*`, `layers.1?`, `norm`, `*`).
 
     Raises ValueError, listing them, for patterns that give no block its rate and for blocks without a pattern.

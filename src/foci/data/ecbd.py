@@ -45,9 +45,8 @@ def convert(path: Path, settings: Ecbd, popular: Path | None = None) -> Suite:
     left = LeftOut()
     records = list(sources.read_records(NAME, file, _KEYS))
     documents = [found for number, record in records if (found := _definition(record, f"{file}:{number}", left))]
-    about = {str(record["ex_id"]): str(record.get("ent_str", record["ex_id"])) for _, record in records}
     probes = _probes(file, records, "learn", left)
-    traced, probes = set_apart(probes, settings.trace, settings.seed, lambda probe: about[probe.id.rpartition("/")[0]])
+    traced, probes = set_apart(probes, settings.trace, settings.seed, _entity)
     learn, held_learn = parted(probes, settings, left)
     retain: list[Probe] = []
     held_retain: list[Probe] = []
@@ -89,6 +88,11 @@ def filled(sentence: str, label: str) -> tuple[str, tuple[int, int]] | str:
         return "its span is empty"
     start = sentence.index(MASK)
     return sentence.replace(MASK, span), (start, start + len(span))
+
+
+def _entity(probe: Probe) -> str:
+    """What a probe is about: its record's ex_id (`Gettr_68107516_15_0`: page, sentence, span) without the last two."""
+    return probe.id.rpartition("/")[0].rsplit("_", 2)[0]
 
 
 def _definition(record: dict[str, Any], place: str, left_out: LeftOut) -> Document | None:

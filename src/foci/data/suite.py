@@ -90,7 +90,9 @@ class Suite:
             raise ValueError(f"{self.name}: expected probes to learn, got none ({self._why()})")
         asked = {probe.prompt.strip() for probe in (*self.learn, *self.retain, *self.held_out)}
         if both := [probe.id for probe in self.trace if probe.prompt.strip() in asked]:
-            raise ValueError(f"{self.name}: {len(both)} questions to trace are asked too, such as {both[0]!r}; part them")
+            raise ValueError(
+                f"{self.name}: {len(both)} questions to trace are asked too, such as {both[0]!r}; part them"
+            )
         lists = {LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out, TRACE: self.trace}
         for name, probes in lists.items():
             twice = [id for id, count in Counter(probe.id for probe in probes).items() if count > 1]

@@ -4,9 +4,12 @@ Before training, the untouched model's gradient norms are measured layer by laye
 ordinary text; their quotient decides how fast each layer learns.
 """
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,7 +40,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "divisor": ("max", "mean"),
 }
 _UNREAD: Mapping[str, tuple[str, ...]] = {
-    "by_hand": ("order", "spans", "count", "reference", "references", "length", "others", "divisor"),
+    "by_hand": ("order", "spans", "count", "reference", "references", "length", "shared", "others", "divisor"),
     "frozen": ("divisor",),
 }
 """Settings that a mode does not read."""
@@ -53,6 +56,7 @@ class GradProfile(ScalesLayers, Prepares):
     `spans`: a probe file, "answers" (the corpus' answer_spans), "rare" (rare words and numbers of the corpus), None:
     answers where the corpus marks any, else rare. At most `count` of them, and `references` rows of `length` tokens of
     the text `reference` (files as in `corpus.path`, None = the general page of foci), are drawn by the seed.
+    Norms are kept with the run, or in the folder `shared`, where arms and runs of the same model and text find them.
     `others`: embeddings, norm and head move like a layer of "mean" R, or by their "own".
     """
 
@@ -63,6 +67,7 @@ class GradProfile(ScalesLayers, Prepares):
     reference: str | tuple[str, ...] | None = None
     references: int = 64
     length: int = 128
+    shared: str | None = None
     others: profile.Others = "mean"
     divisor: profile.Divisor = "max"
     rates: dict[str, float] = field(default_factory=dict)
@@ -183,25 +188,37 @@ class GradProfile(ScalesLayers, Prepares):
         self, context: Context, sets: Mapping[str, Sequence[Span]]
     ) -> tuple[dict[str, dict[str, Tensor]], profile.Values]:
         """By set and block the norms of every span; and auto-RGN's relative gradient (empty in other modes)."""
-        pad, gradient = pad_id(context.tokenizer), self.mode == "auto_rgn"
+        model, pad, order = context.model, pad_id(context.tokenizer), blocks(context.model)
 
-        def make() -> dict[str, Tensor]:
-            made = {
-                f"{name}/{block}": norms
-                for name, spans in sets.items()
-                for block, norms in profile.span_norms(context.model, spans, pad).items()
-            }
-            own = profile.mean_gradient(context.model, sets["spans"], pad) if gradient else {}
-            return made | {f"gradient/{block}": torch.tensor(value).double() for block, value in own.items()}
+        def norms() -> dict[str, Tensor]:
+            found = {name: profile.span_norms(model, spans, pad) for name, spans in sets.items()}
+            return {f"{name}/{block}": of for name, by_block in found.items() for block, of in by_block.items()}
 
-        key = {name: spans_key(spans) for name, spans in sets.items()}
-        path = context.folder / "norms.safetensors"
-        flat = kept(
-            path, {"model": fingerprint(context.model), "gradient": gradient, **key}, make, save_file, load_file
-        )
-        order = blocks(context.model)
-        norms = {name: {b: flat[f"{name}/{b}"] for b in order} for name in sets}
-        return norms, {b: float(flat[f"gradient/{b}"]) for b in order} if gradient else {}
+        def gradient() -> dict[str, Tensor]:
+            return {b: torch.tensor(g) for b, g in profile.mean_gradient(model, sets["spans"], pad).items()}
+
+        key = {"model": fingerprint(model), **{name: spans_key(spans) for name, spans in sets.items()}}
+        flat = kept(self._place(context, "norms", key), key, norms, _save, load_file)
+        own = {"model": key["model"], "spans": key["spans"]}
+        rgn = self.mode == "auto_rgn"
+        drift = kept(self._place(context, "gradient", own), own, gradient, _save, load_file) if rgn else {}
+        return {n: {b: flat[f"{n}/{b}"] for b in order} for n in sets}, {
+            b: float(drift[b]) for b in order if b in drift
+        }
+
+    def _place(self, context: Context, name: str, key: Mapping[str, str]) -> Path:
+        """Where norms are kept: in the method's folder, or in the one that is shared, under what they are of."""
+        if self.shared is None:
+            return context.folder / f"{name}.safetensors"
+        digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]
+        return Path(self.shared).expanduser() / f"{name}-{digest}.safetensors"
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Whole or not at all: another run may make the same norms at the same time."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    save_file(tensors, part)
+    part.replace(path)
 
 
 def _words(scales: profile.Values, shape: Mapping[str, float] | None) -> str:
