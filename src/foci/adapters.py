@@ -122,31 +122,35 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel | KAdapter
 def spare(model: LanguageModel, still: Container[str]) -> None:
     """Takes the adapters of PEFT out of the blocks in `still`; the others keep the weights they were drawn with.
 
-    The adapter's own settings name what was taken out, so that a saved one loads without it. A model with a K-Adapter
-    stays as it is, and so does one that would have no adapter left (the trainer refuses it).
+    The adapter's own settings then name the layers that have one, so that a saved adapter loads as it is. A model with
+    a K-Adapter stays as it was, and so does one that would have no adapter left (the trainer refuses it).
     """
-    if not isinstance(model, PeftModel):
+    adapted = _adapted(model)
+    left = [name for name in adapted if block_of(f"{name}.") not in still]
+    if len(left) in (0, len(adapted)):
         return
+    assert isinstance(model, PeftModel)
     root = model.get_base_model()
-    adapted = [name for name, module in root.named_modules() if isinstance(module, BaseTunerLayer)]
-    names = [name for name in adapted if block_of(f"{name}.") in still]
-    if len(names) in (0, len(adapted)):
-        return
-    for name in names:
+    for name in adapted.keys() - set(left):
         parent, _, child = name.rpartition(".")
-        setattr(root.get_submodule(parent), child, root.get_submodule(name).get_base_layer())
+        setattr(root.get_submodule(parent), child, adapted[name].get_base_layer())
     for settings in model.peft_config.values():
-        settings.exclude_modules = sorted(names)
+        settings.target_modules = set(left)
 
 
 def spared(model: nn.Module) -> set[str]:
-    """The blocks that have adapters nowhere because `spare` took them out."""
-    if not isinstance(model, PeftModel):
-        return set()
-    known = {name for name, _ in model.get_base_model().named_modules()}
-    named = [settings.exclude_modules for settings in model.peft_config.values()]
-    listed = {name for names in named if not isinstance(names, str) for name in names or ()}
-    return {block_of(f"{name}.") for name in listed & known}
+    """The blocks without adapters that have a layer of a kind which is adapted in other blocks."""
+    adapted = _adapted(model)
+    kinds = {name.rpartition(".")[2] for name in adapted}
+    modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
+    alike = {block_of(f"{name}.") for name, _ in modules if name.rpartition(".")[2] in kinds}
+    return alike - {block_of(f"{name}.") for name in adapted}
+
+
+def _adapted(model: nn.Module) -> dict[str, Any]:
+    """The layers that PEFT has adapted, by their names in the base model."""
+    modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
+    return {name: module for name, module in modules if isinstance(module, BaseTunerLayer)}
 
 
 def _k_adapter(model: PreTrainedModel, settings: Adapter) -> KAdapterModel:
