@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import ChainableUndefined, Environment
+from jinja2 import ChainableUndefined, Environment, FunctionLoader
 from markupsafe import Markup
 
 from foci.report import words
@@ -46,9 +46,12 @@ def render(runs: Sequence[Path]) -> str:
     style = (here / "style.css").read_text(encoding="utf-8")
     script = "\n" + (here / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FunctionLoader(lambda name: (here / name).read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.globals["words"] = words
-    template = environment.from_string((here / "template.html.j2").read_text(encoding="utf-8"))
+    template = environment.get_template("template.html.j2")
     return template.render(
         context([read_run(run) for run in runs]),
         style=Markup(style),  # noqa: S704 - our own file

@@ -30,6 +30,7 @@ class Arm:
     after: list[Answer]
     last_step: int
     samples: list[dict[str, Any]]
+    profiles: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
     samples = _read(folder / "samples.json", _json, own)
     points = _told_path(told, path(probings, texts))
     first, last = (min(probings), max(probings)) if probings else (0, 0)
+    profiles = [_read(file, _json, own) for file in sorted((folder / "scores").glob("*/profile.json"))]
     own += _missing(metrics, probings, samples)
     notices.extend(f"Arm {name}: {notice}" for notice in own)
     return Arm(
@@ -127,6 +129,7 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
         after=probings[last] if last > first else [],
         last_step=last,
         samples=[s for s in samples or [] if isinstance(s, dict) and s.get("tokens")],
+        profiles=[p for p in profiles if isinstance(p, dict) and isinstance(p.get("blocks"), list)],
     )
 
 
