@@ -73,7 +73,8 @@ def rates(arms: Sequence[Mapping[str, Any]]) -> Markup:
     for n, arm in enumerate(arms):
         above = (len(arms) - 1 - n) / max(len(arms) - 1, 3)
         values = [float(block["rate"]) for block in arm["blocks"]]
-        axes.plot(range(len(values)), values, drawstyle="steps-mid", **stroke(arm["index"], above))
+        look = stroke(arm["index"], above) | {"linewidth": 1.0, "alpha": 0.6}
+        axes.plot(range(len(values)), values, drawstyle="steps-mid", **look)
         for layer, (block, value) in enumerate(zip(arm["blocks"], values, strict=True)):
             gid = f"r{n}-{layer}"
             axes.plot(
