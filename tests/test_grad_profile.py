@@ -364,3 +364,12 @@ def test_a_run_from_its_file_to_its_model(tmp_path, capsys):
     assert changed == {"layers.1"}
     adapter = json.loads((out / "by_hand" / "adapter" / "adapter_config.json").read_text())
     assert {block_of(f"{name}.") for name in adapter["target_modules"]} == {"layers.1"}
+
+
+def test_a_run_refuses_to_trace_what_it_asks(tmp_path, capsys):
+    things = runs.material(tmp_path)
+    methods = {"frozen": [{"grad_profile": {"spans": str(things.learn), "reference": str(things.text), "length": 8}}]}
+    file = runs.run_file(tmp_path, things, arms=methods)
+    runs.told(["check", str(file)], capsys)  # which looks at no offline half
+    words = runs.refused(["learn", str(file)], capsys)
+    assert "8 of 8 probes to trace are asked by the run as well" in words

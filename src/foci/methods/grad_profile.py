@@ -165,7 +165,7 @@ class GradProfile(ScalesLayers, Prepares):
             source, found = "rare words and numbers of the corpus: a guess, nobody marked them", rare_spans(rows)
         else:
             source = f"probes of {self.spans}"
-            found = asked_spans(read_probes(str(self.spans)), context.tokenizer, context.asked)
+            found = asked_spans(read_probes(str(self.spans), "learn"), context.tokenizer, context.asked)
         if len(found) < LEAST:
             left = f"{len(context.rows) - len(rows)} of {len(context.rows)} rows were left out"
             raise ValueError(
