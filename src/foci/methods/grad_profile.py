@@ -105,7 +105,7 @@ class GradProfile(ScalesLayers, Prepares):
             told = {"blocks": [{"block": block, "rate": rate} for block, rate in scales.items()]}
         else:
             scales, told = self._profiled(context)
-        words = _words(scales, told.get("shape"))
+        words = _words(scales, told.get("shape"), self.order)
         write_json(context.folder / FILE, {"method": repr(self), "told": words, **told})
         online = copy(self)
         object.__setattr__(online, "scales", scales)
@@ -202,9 +202,8 @@ class GradProfile(ScalesLayers, Prepares):
         own = {"model": key["model"], "spans": key["spans"]}
         rgn = self.mode == "auto_rgn"
         drift = kept(self._place(context, "gradient", own), own, gradient, _save, load_file) if rgn else {}
-        return {n: {b: flat[f"{n}/{b}"] for b in order} for n in sets}, {
-            b: float(drift[b]) for b in order if b in drift
-        }
+        by_set = {name: {block: flat[f"{name}/{block}"] for block in order} for name in sets}
+        return by_set, {block: float(drift[block]) for block in order if block in drift}
 
     def _place(self, context: Context, name: str, key: Mapping[str, str]) -> Path:
         """Where norms are kept: in the method's folder, or in the one that is shared, under what they are of."""
@@ -221,11 +220,11 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     part.replace(path)
 
 
-def _words(scales: profile.Values, shape: Mapping[str, float] | None) -> str:
-    """The profile in one line."""
+def _words(scales: profile.Values, shape: Mapping[str, float] | None, order: profile.Order) -> str:
+    """The measured shape, how many layers move, and whether it is a control, in one line."""
     layers = [rate for block, rate in scales.items() if block.startswith("layers.")]
-    told = "" if shape is None else ", ".join(f"{part} {value:.2f}" for part, value in shape.items())
-    moving = (
-        f"{sum(rate > 0 for rate in layers)} of {len(layers)} layers move, rates {min(layers):.2f} to {max(layers):.2f}"
-    )
-    return f"profile: {told} of the mean layer; {moving}" if told else f"profile: {moving}"
+    parts = [] if shape is None else [", ".join(f"{part} {value:.2f}" for part, value in shape.items())]
+    parts = [f"{part} of the mean layer" for part in parts]
+    parts.append(f"{sum(rate > 0 for rate in layers)} of {len(layers)} layers move")
+    told = f"profile: {'; '.join(parts)}, rates {min(layers):.2f} to {max(layers):.2f}"
+    return told if order == "measured" else f"{told}, {order} over the layers"
