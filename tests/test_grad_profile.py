@@ -373,3 +373,19 @@ def test_a_run_refuses_to_trace_what_it_asks(tmp_path, capsys):
     runs.told(["check", str(file)], capsys)  # which looks at no offline half
     words = runs.refused(["learn", str(file)], capsys)
     assert "8 of 8 probes to trace are asked by the run as well" in words
+
+
+def test_on_top_of_replay_and_recadam_frozen_layers_stay(tmp_path, capsys):
+    """With all weights free: what rests is not pulled, paced or rehearsed away either."""
+    things = runs.material(tmp_path)
+    rates = {"grad_profile": {"mode": "by_hand", "rates": {"layers.1": 0.5, "*": 0}}}
+    methods = {
+        "held": [{"rec_adam": {"t0": 1, "gamma": 10.0}}, rates],
+        "old": [{"replay": {"path": str(things.text)}}, rates],
+    }
+    file = runs.run_file(tmp_path, things, arms=methods, adapter=None, train={"epochs": 1})
+    runs.told(["learn", str(file)], capsys)
+    before = models.load(str(things.model)).model.state_dict()
+    for arm in methods:
+        after = models.load(str(load_run(file).output / "arms" / arm / "model")).model.state_dict()
+        assert {block_of(name) for name in before if not torch.equal(before[name], after[name])} == {"layers.1"}
