@@ -378,10 +378,10 @@ def test_a_run_refuses_to_trace_what_it_asks(tmp_path, capsys):
 def test_on_top_of_replay_and_recadam_frozen_layers_stay(tmp_path, capsys):
     """With all weights free: what rests is not pulled, paced or rehearsed away either."""
     things = runs.material(tmp_path)
-    rates = {"grad_profile": {"mode": "by_hand", "rates": {"layers.1": 0.5, "*": 0}}}
+    others = {"held": {"rec_adam": {"t0": 1, "gamma": 10.0}}, "old": {"replay": {"path": str(things.text)}}}
     methods = {
-        "held": [{"rec_adam": {"t0": 1, "gamma": 10.0}}, rates],
-        "old": [{"replay": {"path": str(things.text)}}, rates],
+        arm: [other, {"grad_profile": {"mode": "by_hand", "rates": {"layers.1": 0.5, "*": 0}}}]
+        for arm, other in others.items()
     }
     file = runs.run_file(tmp_path, things, arms=methods, adapter=None, train={"epochs": 1})
     runs.told(["learn", str(file)], capsys)

@@ -100,6 +100,7 @@ class GradProfile(ScalesLayers, Prepares):
         Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
         kept is of another model or text.
         """
+        told: dict[str, Any]
         if self.mode == "by_hand":
             scales = profile.written_rates(self.rates, context.model)
             told = {"blocks": [{"block": block, "rate": rate} for block, rate in scales.items()]}
@@ -134,6 +135,7 @@ class GradProfile(ScalesLayers, Prepares):
 
     def _profiled(self, context: Context) -> tuple[profile.Values, dict[str, Any]]:
         """The rate of every block, and what profile.json says."""
+        assert self.mode != "by_hand"
         source, spans = self._spans(context)
         rows = self._reference(context)
         rng = generator("grad_profile", context.seed)

@@ -24,7 +24,7 @@ Arms = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
 
 def section(arms: Arms) -> dict[str, Any] | None:
     """What the section shows: figures, and a line of words per arm. None where no arm has a profile."""
-    known = [
+    known: list[dict[str, Any]] = [
         {"index": index, "name": name, "profile": profile, "blocks": _layers(profile)}
         for index, (name, profiles) in enumerate(arms)
         for profile in profiles
