@@ -1,27 +1,31 @@
 """Gradient norms of every example and block: time beside one backward pass per example, memory beside torch.func.
 
+And what a profile of them buys: an update with the lower half of the layers frozen beside one with all moving.
+
 64 spans of 1 to 4 tokens at the end of rows of 12 to 32 tokens, all weights, float32. The peak of each way is measured
 in a process of its own, time in turns in one process.
 """
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
-from foci import models
-from foci.focus import Batch, Row
+from benchmarks.training import MakeTrainer, Setting, timed_steps
+from foci import FocusTrainer, Plan, models
+from foci.focus import Batch, Row, ScalesLayers
 from foci.gradnorm import block_norms
 from foci.losses import token_nll, vocabulary
 
-TIME_GOAL, MEMORY_GOAL = 0.5, 0.2
+TIME_GOAL, MEMORY_GOAL, FROZEN_GOAL = 0.5, 0.2, 0.75
 SPANS = 64
 MEMORY_EXAMPLES, MEMORY_TOKENS = 32, 32
 TOLERANCE = 1e-4
@@ -32,7 +36,8 @@ def run(quick: bool = False) -> list[Result]:
     """Time of SmolLM2 (left out when quick) and of a small model, and the small model's memory."""
     small = ("small Llama, 5.2 M parameters", small_llama())
     settings = [small] if quick else [("SmolLM2-135M", models.load("smollm2-135m", device="cpu").model), small]
-    return [*(compare(name, model, turns=2 if quick else 4) for name, model in settings), memory()]
+    norms = [compare(name, model, turns=2 if quick else 4) for name, model in settings]
+    return [*norms, memory(), *(half_frozen(name, model, turns=4 if quick else 8) for name, model in settings[:1])]
 
 
 def small_llama() -> PreTrainedModel:
@@ -165,3 +170,53 @@ def _peak(way: str) -> float:
     model = small_llama()
     WAYS[way](model, memory_ids(1))
     return extra_peak_mib(partial(WAYS[way], model, memory_ids()))
+
+
+@dataclass(frozen=True)
+class Still(ScalesLayers):
+    """These blocks rest."""
+
+    names: frozenset[str]
+
+    def blocks(self) -> frozenset[str]:
+        """The blocks that rest."""
+        return self.names
+
+    def scale(self, block: str) -> float:
+        """0 for a block that rests, else 1."""
+        return float(block not in self.names)
+
+
+def half_frozen(name: str, model: PreTrainedModel, turns: int) -> Result:
+    """An update of all weights, 16 x 64 tokens: embeddings (a tied head too) and the lower half of the layers frozen.
+
+    Raises AssertionError unless what is frozen stays and the rest moves.
+    """
+    half = models.layer_count(model) // 2
+    still = frozenset({"embeddings", *(f"layers.{n}" for n in range(half))})
+    dtype = models.compute_dtype("auto", "cpu") if name.startswith("SmolLM2") else torch.float32
+    kind = str(dtype).removeprefix("torch.")
+    setting = Setting(name, model, vocabulary(models.head_of(model)), dtype, 16, 64)
+    rows, warmup, trained = setting.rows(turns + 2), 2, dict[str, nn.Module]()
+    makers = {
+        "foci": _trainer(Plan([Still(still)]), rows, trained, "foci"),
+        "rival": _trainer(Plan(), rows, trained, "rival"),
+    }
+    seconds, _ = timed_steps(setting, makers, warmup=warmup)
+    for side, resting in {"foci": still, "rival": frozenset[str]()}.items():
+        pairs = zip(trained[side].named_parameters(), model.parameters(), strict=True)
+        moved = {models.block_of(n) for (n, after), before in pairs if not torch.equal(after, before)}
+        assert moved == set(models.blocks(model)) - resting, f"{side}: {sorted(moved)} moved"
+    return Result.of(
+        f"update with the lower half frozen: {name}, all weights, {kind}, 16 x 64", "s", seconds["foci"],
+        seconds["rival"], rival="all moving", goal=FROZEN_GOAL,
+        note=f"{half} of {models.layer_count(model)} layers and the embeddings rest, bit for bit",
+    )  # fmt: skip
+
+
+def _trainer(plan: Plan, rows: Sequence[Row], trained: dict[str, nn.Module], side: str) -> MakeTrainer:
+    def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
+        trained[side] = model
+        return FocusTrainer(model, arguments, plan=plan, train_dataset=rows)
+
+    return make

@@ -1,5 +1,6 @@
 """Controls and tables, worked by hand."""
 
+import math
 from dataclasses import replace
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from foci.probes import (
     counted_by,
     majority,
     read_answers,
+    span_perplexity,
     summarise,
     write_answers,
 )
@@ -152,6 +154,7 @@ def test_summary_by_hand():
                 "f1": {"before": 0.2, "after": 0.6},
             },
         },
+        "span_perplexity": span_perplexities(before, after),
         "retained_probes": 2,
         "retain_asked": 3,
         "learn_probes": 4,
@@ -162,6 +165,28 @@ def test_summary_by_hand():
             "untouched_model": 1.5 / 4,
         },
     }
+
+
+def span_perplexities(before, after):
+    return {
+        side: {how: {"before": was[how], "after": is_now[how]} for how in ("micro", "macro")}
+        for (side, was), is_now in zip(span_perplexity(before).items(), span_perplexity(after).values(), strict=True)
+    }
+
+
+def test_span_perplexity_by_hand():
+    """Updated: NLL 1, 2 of relation P, 6 of Q: exp(3), and exp(((1 + 2) / 2 + 6) / 2) = exp(3.75). Every unchanged
+    probe counts, whether the untouched model was right or not: exp(3). Probes without a group are groups of one.
+    """
+    answers = [
+        said("1", 0.0, nll=1.0, group="P"), said("2", 0.0, nll=2.0, group="P"), said("3", 0.0, nll=6.0, group="Q"),
+        said("4", 0.0, "retain", nll=4.0, group=""), said("5", 1.0, "retain", nll=2.0, group=""),
+    ]  # fmt: skip
+    found = span_perplexity(answers)
+    assert found["updated"] == {"micro": pytest.approx(math.exp(3)), "macro": pytest.approx(math.exp(3.75))}
+    assert found["unchanged"] == {"micro": pytest.approx(math.exp(3)), "macro": pytest.approx(math.exp(3))}
+    assert span_perplexity(answers[:3])["unchanged"] is None
+    assert summarise(answers[3:], answers[3:])["span_perplexity"]["updated"] is None
 
 
 def test_a_side_without_probes_is_null():

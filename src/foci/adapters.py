@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, PeftType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -19,6 +20,7 @@ from foci.adapter_config import DEFAULTS, READ_SETTINGS, check_settings
 from foci.architecture import (
     LanguageModel,
     base_of,
+    block_of,
     check_causal,
     fingerprint,
     head_of,
@@ -115,6 +117,40 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel | KAdapter
         )
     with peft_quiet():
         return get_peft_model(model, _peft_config(settings, transposed), autocast_adapter_dtype=True)
+
+
+def spare(model: LanguageModel, still: Container[str]) -> None:
+    """Takes the adapters of PEFT out of the blocks in `still`; the others keep the weights they were drawn with.
+
+    The adapter's own settings then name the layers that have one, so that a saved adapter loads as it is. A model with
+    a K-Adapter stays as it was, and so does one that would have no adapter left (the trainer refuses it).
+    """
+    adapted = _adapted(model)
+    left = [name for name in adapted if block_of(f"{name}.") not in still]
+    if len(left) in (0, len(adapted)):
+        return
+    assert isinstance(model, PeftModel)
+    root = model.get_base_model()
+    for name in adapted.keys() - set(left):
+        parent, _, child = name.rpartition(".")
+        setattr(root.get_submodule(parent), child, adapted[name].get_base_layer())
+    for settings in model.peft_config.values():
+        settings.target_modules = set(left)
+
+
+def spared(model: nn.Module) -> set[str]:
+    """The blocks without adapters that have a layer of a kind which is adapted in other blocks."""
+    adapted = _adapted(model)
+    kinds = {name.rpartition(".")[2] for name in adapted}
+    modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
+    alike = {block_of(f"{name}.") for name, _ in modules if name.rpartition(".")[2] in kinds}
+    return alike - {block_of(f"{name}.") for name in adapted}
+
+
+def _adapted(model: nn.Module) -> dict[str, Any]:
+    """The layers that PEFT has adapted, by their names in the base model."""
+    modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
+    return {name: module for name, module in modules if isinstance(module, BaseTunerLayer)}
 
 
 def _k_adapter(model: PreTrainedModel, settings: Adapter) -> KAdapterModel:

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from foci import checkpoint, memory, models
 from foci.adapters import save_k_adapter
+from foci.combine import block_scales
 from foci.config import Run, TrainConfig
 from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
@@ -61,11 +62,12 @@ class Arm:
             )
             return done  # type: ignore[no-any-return]
         loaded = load(self.start)
-        context = Context(loaded.model, loaded.tokenizer, self.start.rows, self.folder.scores, self.start.run.seed)
-        self.plan, rows = prepare(self.plan, context)
+        self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
+        for words in filter(None, (method.told() for method in self.plan.methods if isinstance(method, Prepares))):
+            self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)
-        model = learner(self.start.run, loaded.model)
+        model = learner(self.start.run, loaded.model, self.plan)
         resume = self._newest()
         if self.heads is not None and resume is None:
             self.heads.note(model, self.folder.guided, 0)
@@ -167,6 +169,12 @@ def plan_of(run: Run, arm: str) -> Plan:
     return Plan([build(spec) for spec in run.arms[arm]], normalise=run.train.normalise)
 
 
+def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
+    """What offline halves may look at, and the questions they may not learn from."""
+    asked = frozenset(filter(None, (probe.prompt.strip() for probe in start.questions.probes)))
+    return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, asked)
+
+
 def prepare(plan: Plan, context: Context) -> tuple[Plan, Sequence[Row]]:
     """Runs the offline halves, one after another: the plan of the online halves, and the rows they will read."""
     online, rows = [], context.rows
@@ -197,12 +205,18 @@ def load(start: Start) -> models.Loaded:
     return loaded
 
 
-def learner(run: Run, model: models.LanguageModel) -> models.LanguageModel:
-    """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free."""
+def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> models.LanguageModel:
+    """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free.
+
+    Blocks that the plan (of online halves) freezes have no adapter.
+    """
+    scales = block_scales(plan or Plan(), model)
     set_seed(run.seed)
     if run.adapter is None:
         return model
-    return models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
+    adapted = models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
+    models.spare(adapted, {block for block, scale in scales.items() if not scale})
+    return adapted
 
 
 def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:

@@ -11,132 +11,46 @@ A method is a frozen dataclass that plays one or more roles. The trainer knows r
 | `MixesRows`    | which old text is rehearsed?    | `mix(epoch, rng) -> rows`   | union                   | no rows  |
 | `HoldsWeights` | what pulls back to the start?   | `pull(step) -> {block:}`    | sum                     | 0        |
 
-In a `Batch`, what belongs to token t (its label, its NLL, its weight) stands at position t; a row's first
+In a `Batch` (`foci.rows`), what belongs to token t (its label, its NLL, its weight) stands at position t; a row's first
 token has no NLL. Losses are in nats. Blocks are named by `foci.models.block_of`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy.random import Generator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-IGNORED = -100
-"""The label of a token that is not predicted (Transformers' convention)."""
+from foci.rows import DELIMITER, IGNORED, REHEARSED, Batch, Row
 
-REHEARSED = "rehearsed"
-"""Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
-
-DELIMITER = "delimiter"
-"""Column that is 1 on delimiters, for the patterns that look at them."""
+__all__ = [
+    "DELIMITER",
+    "IGNORED",
+    "REHEARSED",
+    "ROLES",
+    "Batch",
+    "Context",
+    "EditsTokens",
+    "GuidesHeads",
+    "HoldsWeights",
+    "Method",
+    "MixesRows",
+    "Pattern",
+    "Plan",
+    "Prepares",
+    "Row",
+    "ScalesLayers",
+    "WeighsTokens",
+]
 
 Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter", "delimiters"]
 """A head's target: the key every query should look at (arXiv 2010.02399, section 3).
 "delimiter" is the last one so far; "delimiters" are all of the row, alike, and need both directions, as "next" does."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training row: the tokens of a piece of text and everything that is aligned with them.
-
-    `row_id` is the hash of text and tokenizer; edits keep it. `offsets[t]` are the characters
-    [start, end) of token t in `text`; (0, 0) for a token that stands for no text. `columns` hold one
-    number per token, such as `answer` (1 on answer tokens). `source` is "file:line".
-    """
-
-    row_id: str
-    input_ids: tuple[int, ...]
-    text: str = ""
-    offsets: tuple[tuple[int, int], ...] = ()
-    columns: Mapping[str, tuple[int | float, ...]] = field(default_factory=dict)
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in self.columns.items()}
-        if self.offsets:
-            lengths["offsets"] = len(self.offsets)
-        if wrong := {name: n for name, n in lengths.items() if n != len(self.input_ids)}:
-            raise ValueError(
-                f"row {self.row_id}: every column needs one value per token ({len(self.input_ids)}), "
-                f"got {wrong}; an edit must go through Row.take so that all columns follow"
-            )
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def take(self, positions: Sequence[int]) -> "Row":
-        """The row with only the tokens at `positions`, in that order; all columns follow.
-
-        >>> Row("a", (5, 6, 7), columns={"answer": (0, 0, 1)}).take([0, 2]).columns["answer"]
-        (0, 1)
-        """
-        return replace(
-            self,
-            input_ids=tuple(self.input_ids[p] for p in positions),
-            offsets=tuple(self.offsets[p] for p in positions) if self.offsets else (),
-            columns={name: tuple(c[p] for p in positions) for name, c in self.columns.items()},
-        )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded rows, ready for a model. Shapes: batch, seq. `labels[t]` is token t itself or `IGNORED`."""
-
-    input_ids: Int[Tensor, "batch seq"]
-    attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]
-    labels: Int[Tensor, "batch seq"]
-    columns: Mapping[str, Float[Tensor, "batch seq"]] = field(default_factory=dict)
-    row_ids: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], pad_id: int, side: Literal["right", "left"] = "right") -> "Batch":
-        """Pads rows to the longest; padding has mask 0, label `IGNORED` and 0 in every column."""
-        if not rows:
-            raise ValueError("a batch needs at least one row, got none")
-        seq = max(len(row) for row in rows)
-        names = sorted(set().union(*(row.columns for row in rows)))
-
-        def padded(values: Iterable[int | float], fill: int | float) -> list[int | float]:
-            known: list[int | float] = list(values)
-            gap = [fill] * (seq - len(known))
-            return known + gap if side == "right" else gap + known
-
-        return cls(
-            input_ids=torch.tensor([padded(row.input_ids, pad_id) for row in rows]),
-            attention_mask=torch.tensor([padded([1] * len(row), 0) for row in rows]),
-            labels=torch.tensor([padded(row.input_ids, IGNORED) for row in rows]),
-            columns={
-                name: torch.tensor(
-                    [padded(row.columns.get(name, (0.0,) * len(row)), 0) for row in rows], dtype=torch.float32
-                )
-                for name in names
-            },
-            row_ids=tuple(row.row_id for row in rows),
-        )
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device),
-            attention_mask=self.attention_mask.to(device),
-            labels=self.labels.to(device),
-            columns={name: column.to(device) for name, column in self.columns.items()},
-        )
-
-    def predicted(self) -> Bool[Tensor, "batch seq"]:
-        """True where token t has an NLL: it is labelled and a real token stands before it."""
-        real = self.attention_mask.bool()
-        where = real & (self.labels != IGNORED)
-        where[:, 1:] &= real[:, :-1]
-        where[:, 0] = False
-        return where
 
 
 class EditsTokens(ABC):
@@ -227,7 +141,8 @@ class Context:
     """What the offline half of a method may look at, once, before the first update.
 
     `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's
-    own, kept with the run: what is stored there is found again after a resume.
+    own, kept with the run: what is stored there is found again after a resume. `asked` are the questions (prompts) that
+    the run will ask: no offline half may learn from them.
     """
 
     model: PreTrainedModel
@@ -235,6 +150,7 @@ class Context:
     rows: Sequence[Row]
     folder: Path
     seed: int = 0
+    asked: frozenset[str] = frozenset()
 
 
 class Prepares(ABC):
@@ -254,6 +170,10 @@ class Prepares(ABC):
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
         """What can be measured of the assumption behind the method: rows of a table; none where nothing can be."""
         return ()
+
+    def told(self) -> str:
+        """What the offline half found, in one line for people; the online half knows it. Empty says nothing."""
+        return ""
 
 
 ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from foci.adapters import ADAPTERS, Adapter, add_adapter, load_k_adapter, peft_quiet
+from foci.adapters import ADAPTERS, Adapter, add_adapter, load_k_adapter, peft_quiet, spare, spared
 from foci.architecture import (
     UNLIMITED,
     Head,
@@ -57,6 +57,8 @@ __all__ = [
     "layer_count",
     "load",
     "max_length",
+    "spare",
+    "spared",
 ]
 
 

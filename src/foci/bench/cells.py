@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from foci import models
-from foci.arm import Start, plan_of, prepare
+from foci.arm import Start, context_of, plan_of, prepare
 from foci.bench.budget import planned_updates, tokens_of, updates_of
 from foci.bench.config import Suite, cell_run, start_run
 from foci.bench.folder import SuiteFolder
 from foci.bench.pilot import seconds_per_update
 from foci.combine import check_columns, with_columns
 from foci.config import Run, dump_run
-from foci.focus import Context, Plan, Prepares, Row
+from foci.focus import Plan, Prepares, Row
 from foci.folder import RunFolder, opened, read_json, write_json
 from foci.learn import learn, prepared
 from foci.report import write_report
@@ -164,7 +164,7 @@ def _prepared_plan(run: Run, start: Start, scores: Path) -> tuple[Plan, Sequence
     plan, rows = plan_of(run, arm), start.rows
     if any(isinstance(method, Prepares) for method in plan.methods):
         loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
-        plan, rows = prepare(plan, Context(loaded.model, loaded.tokenizer, rows, scores, run.seed))
+        plan, rows = prepare(plan, context_of(start, loaded, scores))
     return plan, with_columns(plan, rows)
 
 

@@ -23,6 +23,12 @@ HEADS = {
     "bits_per_byte": "bits per byte, text",
     "corpus_bits_per_byte": "bits per byte, corpus",
 }
+PERPLEXITIES = {
+    "updated_micro": "updated, micro",
+    "updated_macro": "updated, macro",
+    "unchanged_micro": "unchanged, micro",
+    "unchanged_macro": "unchanged, macro",
+}
 CHOSEN_ON = {
     "held_out": "learned + retained on held-out probes",
     "held_out_learn": "learned on held-out probes (no held-out probe to retain counts)",
@@ -58,7 +64,8 @@ def words(table: Table) -> str:
         f"that the untouched model answers; held out: {asked['held_out_learn']} and {asked['held_out_retain']}. "
         "learned, retained: share of the answer tokens that the model predicts; balanced: learned with every answer "
         "counting alike; binding: pairs of facts whose answers the model would not exchange, 50 for any prior; bits "
-        "per byte and NLL: lower is better."
+        "per byte and NLL: lower is better. Span perplexity: exp of the mean NLL of an answer token, over probes "
+        "(micro) or groups of them (macro), of all probes to learn (updated) and retain (unchanged); lower is better."
     )
 
 
@@ -72,6 +79,7 @@ def sections(table: Table) -> list[tuple[str, list[str], Cells]]:
         found.append((title, *_scores(table, place)))
         if table["baseline"] and len(table["arms"]) > 1:
             found.append((f"{title}: difference from {table['baseline']}", *_differences(table, place)))
+        found.append((f"{title}: span perplexity", *_perplexities(table, place)))
     return [*found, ("Cost", *_costs(table)), *([("Methods", *_methods(table))])]
 
 
@@ -104,6 +112,13 @@ def _differences(table: Table, place: str) -> tuple[list[str], Cells]:
         if arm != table["baseline"]
     ]
     return ["arm", *(HEADS[name] for name in names)], rows
+
+
+def _perplexities(table: Table, place: str) -> tuple[list[str], Cells]:
+    names = [name for name in PERPLEXITIES if table["untouched"].get(name) is not None]
+    rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
+    rows.append(["*untouched model*", *(value(name, {"mean": table["untouched"][name]}) for name in names)])
+    return ["arm", *(PERPLEXITIES[name] for name in names)], rows
 
 
 def _costs(table: Table) -> tuple[list[str], Cells]:
@@ -140,7 +155,8 @@ def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def _number(name: str, known: float, signed: bool) -> str:
-    shown = f"{100 * known:{'+' if signed else ''}.1f}" if name in SHARES else f"{known:{'+' if signed else ''}.3f}"
+    digits, scale = (1, 100) if name in SHARES else (1, 1) if name in PERPLEXITIES else (3, 1)
+    shown = f"{scale * known:{'+' if signed else ''}.{digits}f}"
     return shown.replace("-", "\N{MINUS SIGN}")
 
 

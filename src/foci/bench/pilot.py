@@ -50,7 +50,7 @@ def _measured(run: Run, rows: Sequence[Row], scores: Path) -> float:
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as nowhere:
         trainer = FocusTrainer(
-            learner(run, loaded.model),
+            learner(run, loaded.model, plan),
             arguments(run.train, run.seed, Path(nowhere), loaded.compute_dtype),
             plan=plan,
             train_dataset=rows,

@@ -5,16 +5,17 @@ from typing import Any
 
 from foci.folder import ArmFolder, read_lines
 from foci.measure import HELD_OUT, scored
-from foci.probes import Answer, balanced, read_answers
+from foci.probes import Answer, balanced, read_answers, span_perplexity
 
 Point = dict[str, Any]
 """step, tokens, seconds, and by name what was measured there (None where nothing was asked)."""
 
 METRICS = (
     "learned", "retained", "total", "learned_nll", "retained_nll", "bits_per_byte", "corpus_bits_per_byte", "balanced",
-    "binding",
+    "binding", "updated_micro", "updated_macro", "unchanged_micro", "unchanged_macro",
 )  # fmt: skip
-"""`total` = learned + retained. NLL in nats per answer token; `balanced` = learned with all answers alike."""
+"""`total` = learned + retained. NLL in nats per answer token; `balanced` = learned with all answers alike; the
+others are `span_perplexity`."""
 COSTS = ("step", "tokens", "seconds")
 
 
@@ -53,7 +54,9 @@ def measured(answers: Sequence[Answer]) -> Point:
         "held_out_learned": _mean([a.accuracy for a in _of(held, "learn")]),
         "held_out_retained": _mean([a.accuracy for a in _of(held, "retain")]),
     }
-    return {**found, "total": _sum(found["learned"], found["retained"])}
+    sides = span_perplexity(open_)
+    perplexities = {f"{side}_{how}": (sides[side] or {}).get(how) for side in sides for how in ("micro", "macro")}
+    return {**found, **perplexities, "total": _sum(found["learned"], found["retained"])}
 
 
 def chosen(path: Sequence[Point]) -> Point:

@@ -18,6 +18,7 @@ data_app = typer.Typer(help="Make or convert data.", no_args_is_help=True)
 Held = Annotated[int, typer.Option(help="Probes of each role set aside to choose the reported point; 0 = none.")]
 Limit = Annotated[int | None, typer.Option(help="Probes of each role at most; default: all.")]
 Seed = Annotated[int, typer.Option(help="Decides which probes are drawn.")]
+Trace = Annotated[int, typer.Option(help="Probes to trace through a model (grad_profile), asked nowhere else.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the suite; default: out/<name of the suite>.")]
 
 
@@ -104,11 +105,12 @@ def templama(
     held_out: Held = 20,
     limit: Limit = None,
     seed: Seed = 0,
+    trace: Trace = 0,
 ) -> None:
     """TempLAMA: facts of a year whose answer changed to learn, facts whose answer did not to retain."""
     from foci.data.templama import TempLama, convert
 
-    settings = TempLama(year, corpus, new_only, held_out, limit, seed)  # type: ignore[arg-type]
+    settings = TempLama(year, corpus, new_only, held_out, limit, seed, trace)  # type: ignore[arg-type]
     _write(convert(path, settings), out)
 
 
@@ -120,11 +122,12 @@ def ecbd(
     held_out: Held = 64,
     limit: Limit = None,
     seed: Seed = 0,
+    trace: Trace = 0,
 ) -> None:
     """ECBD: definitions of new entities as corpus, spans of sentences about them to learn."""
     from foci.data.ecbd import Ecbd, convert
 
-    _write(convert(path, Ecbd(held_out, limit, seed), popular), out)
+    _write(convert(path, Ecbd(held_out, limit, seed, trace), popular), out)
 
 
 @data_app.command("published-biographies")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foci.data import sources
-from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted
+from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted, set_apart
 from foci.probes.probe import Probe, Role
 
 NAME = "ecbd"
@@ -23,13 +23,19 @@ _KEYS = {"ex_id": str, "definition": str, "def_target": str, "probe_sentences": 
 
 @dataclass(frozen=True)
 class Ecbd:
-    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them."""
+    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them.
+
+    `trace`: about so many probes to trace through a model, of entities that no other probe asks about.
+    """
 
     held_out: int = 64
     limit: int | None = None
     seed: int = 0
+    trace: int = 0
 
     def __post_init__(self) -> None:
+        if self.trace < 0:
+            raise ValueError(f"ecbd: trace must be at least 0, got {self.trace}")
         check_splits(NAME, self)
 
 
@@ -40,6 +46,7 @@ def convert(path: Path, settings: Ecbd, popular: Path | None = None) -> Suite:
     records = list(sources.read_records(NAME, file, _KEYS))
     documents = [found for number, record in records if (found := _definition(record, f"{file}:{number}", left))]
     probes = _probes(file, records, "learn", left)
+    traced, probes = set_apart(probes, settings.trace, settings.seed, _entity)
     learn, held_learn = parted(probes, settings, left)
     retain: list[Probe] = []
     held_retain: list[Probe] = []
@@ -60,6 +67,7 @@ def convert(path: Path, settings: Ecbd, popular: Path | None = None) -> Suite:
         learn=tuple(learn),
         retain=tuple(retain),
         held_out=(*held_learn, *held_retain),
+        trace=tuple(traced),
         left_out=left,
         notes=tuple(notes),
     )
@@ -80,6 +88,11 @@ def filled(sentence: str, label: str) -> tuple[str, tuple[int, int]] | str:
         return "its span is empty"
     start = sentence.index(MASK)
     return sentence.replace(MASK, span), (start, start + len(span))
+
+
+def _entity(probe: Probe) -> str:
+    """What a probe is about: its record's ex_id (`Gettr_68107516_15_0`: page, sentence, span) without the last two."""
+    return probe.id.rpartition("/")[0].rsplit("_", 2)[0]
 
 
 def _definition(record: dict[str, Any], place: str, left_out: LeftOut) -> Document | None:

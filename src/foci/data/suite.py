@@ -5,6 +5,7 @@
     retain.jsonl     probes of what the model should know still
     held_out.jsonl   probes of both roles that are in neither file: the point that is reported is chosen on them
     units.jsonl      documents that no probe and no corpus line came from, to fit a method on (lama-ckl only)
+    trace.jsonl      probes of facts or entities that no other file asks, to trace through a model (templama, ecbd)
     suite.json       settings, checksums of what was read, what was used, what was left out and why
 
 A file that would be empty is not written (suite.json says why); the same settings give the same bytes.
@@ -23,8 +24,8 @@ from foci.data.sources import Used
 from foci.probes.controls import balanced_majority, majority
 from foci.probes.probe import Probe
 
-CORPUS, LEARN, RETAIN, HELD_OUT, UNITS = (
-    f"{name}.jsonl" for name in ("corpus", "learn", "retain", "held_out", "units")
+CORPUS, LEARN, RETAIN, HELD_OUT, UNITS, TRACE = (
+    f"{name}.jsonl" for name in ("corpus", "learn", "retain", "held_out", "units", "trace")
 )
 RECORD = "suite.json"
 
@@ -87,6 +88,7 @@ class Suite:
     retain: tuple[Probe, ...] = ()
     held_out: tuple[Probe, ...] = ()
     units: tuple[Mapping[str, Any], ...] = ()
+    trace: tuple[Probe, ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
     measured: Mapping[str, Any] = field(default_factory=dict)
@@ -94,7 +96,13 @@ class Suite:
     def __post_init__(self) -> None:
         if not self.learn:
             raise ValueError(f"{self.name}: expected probes to learn, got none ({self._why()})")
-        for name, probes in {LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out}.items():
+        asked = {probe.prompt.strip() for probe in (*self.learn, *self.retain, *self.held_out)}
+        if both := [probe.id for probe in self.trace if probe.prompt.strip() in asked]:
+            raise ValueError(
+                f"{self.name}: {len(both)} questions to trace are asked too, such as {both[0]!r}; part them"
+            )
+        lists = {LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out, TRACE: self.trace}
+        for name, probes in lists.items():
             twice = [id for id, count in Counter(probe.id for probe in probes).items() if count > 1]
             if twice:
                 raise ValueError(f"{self.name}: {name} would hold the id {twice[0]!r} twice; give every fact its own")
@@ -105,14 +113,17 @@ class Suite:
 
     def record(self) -> dict[str, Any]:
         """What suite.json holds, but for the checksums of the written files."""
-        used = {CORPUS: self.documents, LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out}
+        used: dict[str, Sequence[Any]] = {
+            CORPUS: self.documents, LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out,
+            UNITS: self.units, TRACE: self.trace,
+        }  # fmt: skip
         notes = [*self.notes, *(_untested(source) for source in self.sources if not source.tested)]
         return {
             "suite": self.name,
             "foci": foci.__version__,
             "settings": dict(self.settings),
             "sources": [asdict(source) for source in self.sources],
-            "used": {name: len(lines) for name, lines in {**used, UNITS: self.units}.items() if lines},
+            "used": {name: len(lines) for name, lines in used.items() if lines},
             "left_out": self.left_out.records(),
             "notes": notes,
             "controls": {"majority": majority(self.learn), "balanced_majority": balanced_majority(self.learn)},
@@ -127,7 +138,7 @@ class Suite:
         contents = {name: text.encode("utf-8") for name, text in self._contents().items()}
         sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in contents.items()}
         contents[RECORD] = (json.dumps({**self.record(), "files": sums}, indent=2, ensure_ascii=False) + "\n").encode()
-        names = (CORPUS, LEARN, RETAIN, HELD_OUT, UNITS)
+        names = (CORPUS, LEARN, RETAIN, HELD_OUT, UNITS, TRACE)
         there = [name for name in names if (folder / name).exists()]
         if there and not (folder / RECORD).is_file():
             raise FileExistsError(
@@ -149,6 +160,7 @@ class Suite:
             RETAIN: map(probe_line, self.retain),
             HELD_OUT: map(probe_line, self.held_out),
             UNITS: self.units,
+            TRACE: map(probe_line, self.trace),
         }
         texts = {n: "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in some) for n, some in lines.items()}
         return {name: text for name, text in texts.items() if text}
@@ -242,6 +254,23 @@ def parted(
         left_out.add(f"{probes[0].role} probes", f"not drawn: limit is {settings.limit}", rest)
     chosen = {probe.id for probe in held}, {probe.id for probe in kept}
     return [p for p in probes if p.id in chosen[1]], [p for p in probes if p.id in chosen[0]]
+
+
+def set_apart(
+    probes: Sequence[Probe], count: int, seed: int, thing: Callable[[Probe], str]
+) -> tuple[list[Probe], list[Probe]]:
+    """(to trace, the rest): about `count` probes drawn by seed, one or more of each drawn `thing`, none of the others.
+
+    At most half of the probes are set apart.
+    """
+    chosen: set[str] = set()
+    wanted, taken = min(count, len(probes) // 2), 0
+    sizes = Counter(map(thing, probes))
+    for name in drawn(sorted(sizes), seed, lambda name: f"trace/{name}"):
+        if taken + sizes[name] <= wanted:
+            chosen.add(name)
+            taken += sizes[name]
+    return [p for p in probes if thing(p) in chosen], [p for p in probes if thing(p) not in chosen]
 
 
 def _document_line(document: Document) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foci.data import sources
-from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted
+from foci.data.suite import Document, LeftOut, Suite, check_splits, drawn, merged, parted
 from foci.probes.probe import Probe, Role
 
 NAME = "templama"
@@ -27,7 +27,8 @@ class TempLama:
 
     `corpus`: sentences of all facts of the year ("all", as the table of suites has it) or of the changed ones
     only ("changed"), so that the facts to retain are not read again. `new_only`: a changed fact is a probe only
-    where the year has an answer that the year before had not (else one of several answers has ended).
+    where the year has an answer that the year before had not (else one of several answers has ended). `trace`: facts to
+    trace through a model, which brought a new answer in an earlier year and are not asked in this one, at most so many.
     """
 
     year: int = 2020
@@ -36,8 +37,11 @@ class TempLama:
     held_out: int = 20
     limit: int | None = None
     seed: int = 0
+    trace: int = 0
 
     def __post_init__(self) -> None:
+        if self.trace < 0:
+            raise ValueError(f"templama: trace must be at least 0, got {self.trace}")
         if self.corpus not in ("all", "changed"):
             raise ValueError(f"templama: corpus must be all or changed, got {self.corpus!r}")
         check_splits(NAME, self)
@@ -84,7 +88,8 @@ def convert(path: Path, settings: TempLama) -> Suite:
     """Reads the published file (or `train.jsonl` in the folder `path`) and makes the suite of one year."""
     file = sources.located(NAME, Path(path))
     left = LeftOut()
-    every = read_facts(file, settings.year)
+    years = read_years(file)
+    every = facts_of(years, settings.year, file)
     counts = _counts(every)
     known = [fact for fact in every if _usable(fact, settings, left)]
     changed = [fact for fact in known if fact.changed]
@@ -109,29 +114,54 @@ def convert(path: Path, settings: TempLama) -> Suite:
         learn=tuple(learn),
         retain=tuple(retain),
         held_out=(*held_learn, *held_retain),
+        trace=tuple(_traced(years, every, settings, file)),
         left_out=left,
         notes=tuple(notes),
         measured=counts,
     )
 
 
-def read_facts(file: Path, year: int) -> list[Fact]:
-    """All facts of a year, with the answers of the year before. Raises ValueError for a year that is not there."""
-    facts: dict[int, dict[str, Fact]] = {}
+Years = dict[int, dict[str, Fact]]
+"""The facts of every year, by an id without the year."""
+
+
+def read_years(file: Path) -> Years:
+    """All facts of the file, without the answers of the year before. Raises ValueError with the line of a bad one."""
+    years: Years = {}
     for number, record in sources.read_records(NAME, file, _KEYS):
         answers = _answers(record, f"{file}:{number}")
         if not record["date"].isdigit():
             raise ValueError(f"{file}:{number}: expected a year as 'date', got {record['date']!r}")
-        key = record["id"].rsplit("_", 1)[0]
         fact = Fact(record["id"], record["relation"], record["query"], answers)
-        facts.setdefault(int(record["date"]), {})[key] = fact
-    if year not in facts:
-        raise ValueError(f"templama: {file} has no facts of {year}; its years are {', '.join(map(str, sorted(facts)))}")
-    last = facts.get(year - 1, {})
+        years.setdefault(int(record["date"]), {})[_key(fact)] = fact
+    return years
+
+
+def facts_of(years: Years, year: int, file: Path) -> list[Fact]:
+    """The facts of a year, with the answers of the year before. Raises ValueError for a year that is not there."""
+    if year not in years:
+        raise ValueError(f"templama: {file} has no facts of {year}; its years are {', '.join(map(str, sorted(years)))}")
+    last = years.get(year - 1, {})
     return [
         Fact(f.id, f.relation, f.query, f.answers, frozenset(last[key].answers) if key in last else None)
-        for key, f in facts[year].items()
+        for key, f in years[year].items()
     ]
+
+
+def _key(fact: Fact) -> str:
+    return fact.id.rsplit("_", 1)[0]
+
+
+def _traced(years: Years, asked: Sequence[Fact], settings: TempLama, file: Path) -> list[Probe]:
+    """The newest change of facts that the year does not ask: other subjects and relations, other sentences."""
+    keys, sentences = {_key(fact) for fact in asked}, {fact.query for fact in asked}
+    found: dict[str, Fact] = {}
+    for year in sorted((year for year in years if year < settings.year), reverse=True):
+        for fact in facts_of(years, year, file):
+            if _unusable(fact, year) is None and fact.changed and fact.new and fact.query not in sentences:
+                found.setdefault(_key(fact), fact)
+    probes = {fact.query: fact.probe() for key, fact in found.items() if key not in keys}
+    return drawn(list(probes.values()), settings.seed, lambda probe: f"trace/{probe.id}")[: settings.trace]
 
 
 def _answers(record: Mapping[str, Any], place: str) -> tuple[str, ...]:
@@ -143,17 +173,20 @@ def _answers(record: Mapping[str, Any], place: str) -> tuple[str, ...]:
 
 def _usable(fact: Fact, settings: TempLama, left_out: LeftOut) -> bool:
     """Whether a causal model can be asked the fact; if not, why is counted."""
-    start, what = fact.query.find(GAP), f"facts of {settings.year}"
-    why = None
-    if fact.relation not in RELATIONS:
-        why = f"relation {fact.relation}: its sentence does not end in the object"
-    elif start < 0 or not fact.query[:start].strip() or fact.query[start + len(GAP) :].strip(" ."):
-        why = f"its sentence does not end in {GAP}"
-    elif fact.before is None:
-        why = f"no record of {settings.year - 1} to compare with"
+    why = _unusable(fact, settings.year)
     if why:
-        left_out.add(what, why)
+        left_out.add(f"facts of {settings.year}", why)
     return why is None
+
+
+def _unusable(fact: Fact, year: int) -> str | None:
+    """Why a causal model cannot be asked the fact of a year; None where it can."""
+    start = fact.query.find(GAP)
+    if fact.relation not in RELATIONS:
+        return f"relation {fact.relation}: its sentence does not end in the object"
+    if start < 0 or not fact.query[:start].strip() or fact.query[start + len(GAP) :].strip(" ."):
+        return f"its sentence does not end in {GAP}"
+    return f"no record of {year - 1} to compare with" if fact.before is None else None
 
 
 def _counts(facts: Sequence[Fact]) -> dict[str, dict[str, int]]:

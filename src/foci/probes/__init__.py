@@ -7,6 +7,7 @@ the answers of the model before its first step, never with a moving model.
 from foci.probes.asking import Answer, answer
 from foci.probes.binding import binding
 from foci.probes.controls import balanced, balanced_majority, majority
+from foci.probes.perplexity import span_perplexity
 from foci.probes.probe import Probe, read_probes
 from foci.probes.table import counted_by, read_answers, summarise, write_answers
 from foci.probes.text import bits_per_byte
@@ -23,6 +24,7 @@ __all__ = [
     "majority",
     "read_answers",
     "read_probes",
+    "span_perplexity",
     "summarise",
     "write_answers",
 ]

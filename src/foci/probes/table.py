@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from foci.probes.asking import Answer
 from foci.probes.controls import balanced, balanced_majority, majority
+from foci.probes.perplexity import span_perplexity
 
 _TYPES = {
     "correct": pa.bool_(), "counted": pa.bool_(), "accuracy": pa.float64(), "exact_match": pa.float64(),
@@ -66,8 +67,9 @@ def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, ob
     """What was learned and retained: the share of answer tokens right, before and after.
 
     `before` is the frozen baseline and decides which retain probes count. Keys: learned, retained (None where
-    there is no such probe), learned_by_kind, retained_probes (counted), retain_asked, learn_probes, controls
-    (of the learn probes' accuracy; None without any; `untouched_model` is the baseline's).
+    there is no such probe), learned_by_kind, span_perplexity (of updated and unchanged, micro and macro),
+    retained_probes (counted), retain_asked, learn_probes, controls (of the learn probes' accuracy; None without
+    any; `untouched_model` is the baseline's).
     """
     matched = {(a.role, a.probe_id): a for a in counted_by(before, after)}
     pairs = [(b, matched[b.role, b.probe_id]) for b in counted_by(before, before)]
@@ -80,6 +82,7 @@ def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, ob
         "learned_by_kind": {
             kind: _by_kind([p for p in learn if p[0].kind == kind]) for kind in sorted({b.kind for b, _ in learn})
         },
+        "span_perplexity": _perplexities(before, after),
         "retained_probes": len(kept),
         "retain_asked": len(retain),
         "learn_probes": len(learn),
@@ -105,6 +108,16 @@ def _by_kind(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Change | None]
         made["exact_match"] = _change(pairs, lambda answer: answer.exact_match or 0.0)
         made["f1"] = _change(pairs, lambda answer: answer.f1 or 0.0)
     return made
+
+
+def _perplexities(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, dict[str, Change] | None]:
+    then, now = span_perplexity(before), span_perplexity(after)
+    return {
+        side: {name: {"before": was[name], "after": now_is[name]} for name in was}
+        if (was := then[side]) and (now_is := now[side])
+        else None
+        for side in then
+    }
 
 
 def _controls(learn: Sequence[tuple[Answer, Answer]]) -> dict[str, object] | None:

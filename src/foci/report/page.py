@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from foci.report import guided, plots
+from foci.report import guided, layers, plots
 from foci.report.contrast import contrasts
 from foci.report.measure import verdict
 from foci.report.read import Arm, Run
@@ -71,6 +71,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         "kinds": [row for index, (name, arm) in enumerate(arms) for row in _kinds(index, name, arm)],
         "figures": figures(arms),
         "probes": script_json(probe_table(arms)),
+        "layers": layers.section([(name, arm.profiles) for name, arm in arms]),
         "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
         "samples": rows,
         "nll_top": top,

@@ -65,10 +65,10 @@ def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: 
     if all(len(curve.values) < 2 for curve in lines):
         return None
     tips: dict[str, str] = {}
-    figure, axes = _figure()
+    figure, axes = canvas()
     for k, curve in enumerate(lines):
         above = _above(k, len(lines)) if marked else 0.0
-        axes.plot(curve.steps, curve.values, **_stroke(curve.index, above))
+        axes.plot(curve.steps, curve.values, **stroke(curve.index, above))
         for n, (step, value) in enumerate(zip(curve.steps, curve.values, strict=True)):
             if marked:
                 tip = f"{curve.name} · step {step:.0f} · {_said(value, unit)}"
@@ -82,7 +82,7 @@ def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: 
 
 def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Markup | None:
     """Each arm as a path from the untouched model, its points labelled by step; None where no arm has two."""
-    figure, axes = _figure(left=0.14)
+    figure, axes = canvas(left=0.14)
     tips: dict[str, str] = {}
     labels: list[tuple[float, float, str]] = []
     paths: list[list[tuple[float, float]]] = []
@@ -93,7 +93,7 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
             if (x := number(p.get("learned"))) is not None and (y := number(p.get("retained"))) is not None
         ]
         above = _above(index, len(arms))
-        axes.plot([x for x, _, _ in known], [y for _, y, _ in known], **_stroke(index, above))
+        axes.plot([x for x, _, _ in known], [y for _, y, _ in known], **stroke(index, above))
         for x, y, step in known:
             gid = _point(axes, x, y, index, above, f"p{index}-{step}")
             said = f"learned {percent(x)} %, retained {percent(y)} %"
@@ -111,7 +111,8 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
     return inline(figure, "Learned against retained, one path per arm, points labelled by step", "path", tips)
 
 
-def _figure(left: float = 0.105) -> tuple[Figure, Axes]:
+def canvas(left: float = 0.105) -> tuple[Figure, Axes]:
+    """An empty figure in the page's placeholder colours, and its axes."""
     figure = Figure(figsize=(4.8, 3.5), facecolor="none")
     axes = figure.add_axes((left, 0.135, 0.985 - left, 0.84), facecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
@@ -125,7 +126,8 @@ def _figure(left: float = 0.105) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _colour(index: int) -> str:
+def colour(index: int) -> str:
+    """The placeholder of the colour of arm `index`."""
     return f"#fe01{index % ARM_COLOURS:02x}"
 
 
@@ -134,16 +136,17 @@ def _above(index: int, lines: int) -> float:
     return (lines - 1 - index) / max(lines - 1, 3)
 
 
-def _stroke(index: int, above: float) -> dict[str, Any]:
+def stroke(index: int, above: float) -> dict[str, Any]:
+    """How the line of arm `index` is drawn; `above` as `_above` gives it."""
     dash = DASHES[index // ARM_COLOURS % len(DASHES)]
     width = 1.5 + 2.4 * above
-    return {"color": _colour(index), "linewidth": width, "linestyle": dash, "solid_joinstyle": "round"}
+    return {"color": colour(index), "linewidth": width, "linestyle": dash, "solid_joinstyle": "round"}
 
 
 def _point(axes: Axes, x: float, y: float, index: int, above: float, gid: str) -> str:
     marker, size = MARKERS[index % len(MARKERS)], 6.5 + 6 * above
     look: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 1.0, "markersize": size}
-    axes.plot([x], [y], marker=marker, color=_colour(index), linestyle="none", gid=gid, zorder=3, **look)
+    axes.plot([x], [y], marker=marker, color=colour(index), linestyle="none", gid=gid, zorder=3, **look)
     return gid
 
 
@@ -228,6 +231,6 @@ def inline(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Mar
 
 def _themed(value: str, key: str) -> str:
     names = {PAPER: "--paper", INK: "--ink", FAINT: "--faint", RULE: "--rule"}
-    names |= {_colour(i): f"--arm-{i}" for i in range(ARM_COLOURS)}
+    names |= {colour(i): f"--arm-{i}" for i in range(ARM_COLOURS)}
     value = re.sub(r"#fe0[01]0[0-9a-f]", lambda m: f"var({names[m[0]]})", value)
     return re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", value)

@@ -32,6 +32,7 @@ class Arm:
     samples: list[dict[str, Any]]
     guided: list[dict[str, Any]] = field(default_factory=list)
     maps: Any = None
+    profiles: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
     samples = _read(folder / "samples.json", _json, own)
     points = _told_path(told, path(probings, texts))
     first, last = (min(probings), max(probings)) if probings else (0, 0)
+    profiles = [_read(file, _json, own) for file in sorted((folder / "scores").glob("*/profile.json"))]
     own += _missing(metrics, probings, samples)
     notices.extend(f"Arm {name}: {notice}" for notice in own)
     return Arm(
@@ -131,6 +133,7 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
         samples=[s for s in samples or [] if isinstance(s, dict) and s.get("tokens")],
         guided=(_read(folder / "guided.jsonl", _jsonl, own) if (folder / "guided.jsonl").is_file() else None) or [],
         maps=_read(folder / "maps.json", _json, own) if (folder / "maps.json").is_file() else None,
+        profiles=[p for p in profiles if isinstance(p, dict) and isinstance(p.get("blocks"), list)],
     )
 
 

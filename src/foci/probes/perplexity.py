@@ -1,0 +1,36 @@
+"""Span perplexity of what changed and of what did not: the measure of arXiv 2411.04448 on TempLAMA and ECBD.
+
+    micro = exp(mean over probes of the probe's mean NLL)                       (nats per token of the span)
+    macro = exp(mean over groups of the mean over the group's probes)           (every relation counts alike)
+
+A probe without a group is one by itself, so that micro and macro are the same where there are no groups. Lower is
+better. Unlike `retained`, all unchanged probes count, those too that the untouched model has not right.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from foci.probes.asking import Answer
+
+SIDES = {"updated": "learn", "unchanged": "retain"}
+"""What a role's probes are called: the corpus updates what is to be learned."""
+
+
+def span_perplexity(answers: Sequence[Answer]) -> dict[str, dict[str, float] | None]:
+    """{"updated": {"micro": ..., "macro": ...}, "unchanged": ...}; None where nothing of a role was asked."""
+    return {side: _of([a for a in answers if a.role == role]) for side, role in SIDES.items()}
+
+
+def _of(answers: Sequence[Answer]) -> dict[str, float] | None:
+    if not answers:
+        return None
+    groups: dict[str, list[float]] = defaultdict(list)
+    for answer in answers:
+        groups[f"group {answer.group}" if answer.group else f"probe {answer.probe_id}"].append(answer.nll)
+    means = [_mean(group) for group in groups.values()]
+    return {"micro": math.exp(_mean([answer.nll for answer in answers])), "macro": math.exp(_mean(means))}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
