@@ -1,5 +1,6 @@
 """Whole runs of tiny models: what lies in the folder afterwards, and that the numbers are what they say."""
 
+import gc
 import itertools
 import json
 import math
@@ -10,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import runs
 import tiny
+from foci import arm as arms
 from foci.config import load_run
 from foci.learn import learn
 from foci.probes import answer, read_probes
@@ -256,3 +259,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, things
         run = load_run(runs.run_file(tmp_path / name, things, seed=seed, arms={"plain": []}, train={"epochs": 1}))
         found.append(learn(run)["arms"]["plain"]["weights_sha256"])
     assert found[0] == found[1] != found[2]
+
+
+def test_an_arm_does_not_keep_the_models_of_the_one_before(tmp_path, things, monkeypatch):
+    """Cycles between trainer and model are not left to a collector that counts objects, not bytes."""
+    alive: list[int] = []
+
+    def load(start):
+        alive.append(sum(issubclass(type(thing), PreTrainedModel) for thing in gc.get_objects()))
+        return loading(start)
+
+    loading = arms.load
+    monkeypatch.setattr(arms, "load", load)
+    settings = runs.run_file(tmp_path, things, train={"steps": 1, "epochs": None}, probes={"every": None})
+    gc.collect()
+    gc.disable()
+    try:
+        learn(load_run(settings), console=Console(quiet=True))
+    finally:
+        gc.enable()
+    assert alive[1] <= alive[0]

@@ -23,8 +23,8 @@ WIDER = {"foci.influence:token_influence": 8}
 
 TOP = {"foci.cli", "foci.learn", "foci.arm", "foci.train"}
 LOW = (
-    "foci.losses", "foci.corpus", "foci.models", "foci.focus", "foci.rows", "foci.attention", "foci.architecture", "foci.sources",
-    "foci.adapters", "foci.k_adapter",
+    "foci.losses", "foci.corpus", "foci.models", "foci.focus", "foci.rows", "foci.attention", "foci.architecture",
+    "foci.sources", "foci.adapters", "foci.k_adapter",
 )  # fmt: skip
 
 NAMED = {

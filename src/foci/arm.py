@@ -1,5 +1,6 @@
 """One arm of a run: the model as it was, trained under one plan, and everything that is measured on the way."""
 
+import gc
 import json
 import shutil
 import warnings
@@ -61,6 +62,7 @@ class Arm:
                 f"  {self.name}  finished before, {done['steps']} updates", highlight=False, markup=False
             )
             return done  # type: ignore[no-any-return]
+        gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)
         self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
         for words in filter(None, (method.told() for method in self.plan.methods if isinstance(method, Prepares))):
