@@ -118,6 +118,8 @@ def test_processes_share_them_out_and_what_is_there_stays(tmp_path):
 
     shards = Shards(tmp_path, {"model": "m"}, "c", rows, tokens=20)
     one = list(shards.fill(counted, 1, 2))
+    there = [shards.path(part).exists() for part in range(len(shards.parts))]
+    assert there == [part % 2 == 1 for part in range(len(shards.parts))]
     two = list(shards.fill(counted, 0, 2))
     assert sum(done.tokens for done in one + two) == sum(map(len, rows))
     assert shards.complete()

@@ -23,6 +23,8 @@ from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 
 BATCH, POSITIONS = 32, 4096
 """Rows, and positions with padding, of a forward pass at most (or one row)."""
+SHORTEST = 0.8
+"""The shortest row of a forward pass, at least, over its longest: so much of it is no padding."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def attention_received(
     some = [i for i, queries in enumerate(asked) if queries]
     check_watched(model)
     with answering(model, loaded.compute_dtype):
-        for bucket in buckets([len(read[i]) for i in some], BATCH, POSITIONS):
+        for bucket in alike([len(read[i]) for i in some]):
             these = [some[n] for n in bucket]
             batch = padded([read[i] for i in these], pad_id(loaded.tokenizer), "right", device_of(model))
             queries = look.queries if look.queries != "answers" else _marks([asked[i] for i in these], batch.input_ids)
@@ -72,6 +74,21 @@ def attention_received(
         tuple(line) if theirs is ours else tuple(gathered(spread(line, theirs.offsets, ours.text), ours.offsets))
         for line, theirs, ours in zip(found, read, rows, strict=True)
     ]
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows by their numbers in batches of like length, longest first.
+
+    >>> alike([10, 100, 8, 81, 79])
+    [[1, 3], [4], [0, 2]]
+    """
+    parts: list[list[int]] = []
+    for bucket in buckets(lengths, BATCH, POSITIONS):
+        for at in bucket:
+            if at == bucket[0] or lengths[at] < SHORTEST * lengths[parts[-1][0]]:
+                parts.append([])
+            parts[-1].append(at)
+    return parts
 
 
 def as_read(loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> list[Row]:

@@ -100,10 +100,9 @@ def _clues(number: int, row: Row, line: dict[str, Any]) -> list[Clue]:
     found = []
     for start, group in line["answers"]:
         first = next((t for t, (a, b) in enumerate(row.offsets) if b > a and b > start), 0)
-        names = [(a, b) for a, b in line["names"] if b <= start]
-        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in names)]
-        if first and keys:
-            a, b = names[0]
+        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in line["names"])]
+        if keys:
+            a, b = line["names"][0]
             found.append(Clue(number, str(group), row.text[a:b], first - 1, tuple(keys)))
     return found
 
