@@ -1,18 +1,23 @@
 """Answers: values worked by hand, and the law that they depend on neither batch size nor padding side."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+import small
 import tiny
+from foci.losses import token_nll
 from foci.probes import Probe, answer
+from foci.probes.cloze import teacher_forced
 from foci.probes.encode import encode, encode_prompts
-from foci.probes.forward import answering
+from foci.probes.forward import answering, padded
 from foci.probes.qa import generate, token_limits
 from foci.probes.scoring import exact_match, f1, normalise
+from training import trained
 
 CITIES = ("Paris", "Bern", "1999", "the town of Bern")
 PROMPTS = ("The capital of France is", "She was born in the town of", "in", "She works as a painter and was")
@@ -268,3 +273,24 @@ def test_normalisation_is_that_of_squad(text, expected):
 def test_exact_match_and_f1_by_hand(predicted, answers, em, score):
     assert exact_match(predicted, answers) == em
     assert f1(predicted, answers) == pytest.approx(score)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_model_that_was_trained_in_bfloat16_answers_in_float32(tmp_path, lora):
+    """As its weights do when they are loaded anew: before and after are measured alike."""
+    start = tiny.build("llama", vocab=tiny.VOCAB)
+    start = tiny.lora(start) if lora else start
+    net, _ = trained(tmp_path, small.rows(4), start=start, max_steps=2, bf16=True)
+    rows = encode([Probe("a", "learn", "span", "Ada was born in", "Bern")], tiny.tokenizer())
+    fresh = deepcopy(net)
+    for name in ("forward", "_original_forward"):
+        fresh.__dict__.pop(name)
+    forward = net.forward
+    with answering(net, torch.float32):
+        after = teacher_forced(net, rows, tiny.PAD)[0].nll
+    with answering(fresh, torch.float32):
+        assert after == teacher_forced(fresh, rows, tiny.PAD)[0].nll
+    assert net.forward == forward
+    with torch.no_grad():
+        half = token_nll(net, padded(rows, tiny.PAD, "right", torch.device("cpu")))
+    assert not torch.equal(half[0][-len(after) :], torch.tensor(after)), "bfloat16 would tell"

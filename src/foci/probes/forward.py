@@ -15,8 +15,24 @@ TOKEN_BUDGET = 16384
 
 
 @contextmanager
+def as_loaded(model: nn.Module) -> Iterator[None]:
+    """Inside, the model's own `forward`: accelerate wraps that of a model it trains in half precision in an autocast,
+    which it leaves behind and which no setting outside reaches.
+    """
+    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    if own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped
+
+
+@contextmanager
 def answering(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's own mode is back afterwards.
+    """Evaluation mode without gradients; every module's own mode and `forward` are back afterwards.
 
     `dtype` float32: no autocast, whatever is open outside (weights stay in their own dtype). Another dtype:
     autocast to it. None: the autocast that is open outside, if any.
@@ -28,7 +44,7 @@ def answering(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         precision = torch.autocast(kind, enabled=False)
     else:
         precision = torch.autocast(kind, dtype=dtype)
-    with evaluating(model), torch.inference_mode(), precision:
+    with evaluating(model), as_loaded(model), torch.inference_mode(), precision:
         yield
 
 
