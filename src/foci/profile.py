@@ -140,7 +140,8 @@ def reordered(profile: Values, order: Order, rng: np.random.Generator) -> Values
     "reversed": the largest where the smallest was, the second largest where the second smallest was, and so on;
     "random": any permutation. So a control has exactly the rates of the profile, elsewhere.
 
-    >>> reordered({"layers.0": 5.0, "layers.1": 1.0, "layers.2": 2.0, "norm": 9.0}, "reversed", None)
+    >>> rng = np.random.default_rng(0)
+    >>> reordered({"layers.0": 5.0, "layers.1": 1.0, "layers.2": 2.0, "norm": 9.0}, "reversed", rng)
     {'layers.0': 1.0, 'layers.1': 5.0, 'layers.2': 2.0, 'norm': 9.0}
     """
     layers = [block for block in profile if block.startswith("layers.")]
