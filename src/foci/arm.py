@@ -173,8 +173,7 @@ def plan_of(run: Run, arm: str) -> Plan:
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
     """What offline halves may look at, and the questions they may not learn from."""
-    asked = frozenset(filter(None, (probe.prompt.strip() for probe in start.questions.probes)))
-    return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, asked)
+    return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, start.questions.prompts())
 
 
 def prepare(plan: Plan, context: Context) -> tuple[Plan, Sequence[Row]]:

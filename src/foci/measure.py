@@ -33,6 +33,10 @@ class Questions:
     rows: tuple[Row, ...]
     batch_size: int = 32
 
+    def prompts(self) -> frozenset[str]:
+        """What is asked; offline halves of methods may not learn from it."""
+        return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()))
+
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
         """Answers to all probes, and what else is measured, None where not asked: bits per byte of the page and of the
         corpus, `binding` of the probes to learn.

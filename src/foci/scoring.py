@@ -111,7 +111,14 @@ def _folder(run: Run, number: int) -> Iterator[RunFolder]:
 
 
 def _context(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
-    return Context(made.loaded.model, made.loaded.tokenizer, made.rows, folder.arm(arm).scores, run.seed)  # type: ignore[arg-type]
+    return Context(
+        made.loaded.model,  # type: ignore[arg-type]
+        made.loaded.tokenizer,
+        made.rows,
+        folder.arm(arm).scores,
+        run.seed,
+        made.questions.prompts(),
+    )
 
 
 def _share(

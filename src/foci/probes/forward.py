@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,8 @@ def as_loaded(model: nn.Module) -> Iterator[None]:
     """Inside, the model's own `forward`: accelerate wraps that of a model it trains in half precision in an autocast,
     which it leaves behind and which no setting outside reaches.
     """
-    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    wrapped: Any = model.forward
+    own = model.__dict__.get("_original_forward")
     if own is None:
         yield
         return
