@@ -46,7 +46,8 @@ def test_the_embedded_model_learns_four_texts(tmp_path, capsys):
     assert "smollm2-135m reads 4 documents (4 rows, " in said
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     arm = summary["arms"]["plain"]
-    first, second = (json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    metrics = (tmp_path / "out" / "arms" / "plain" / "metrics.jsonl").read_text()
+    first, second = (json.loads(line) for line in metrics.splitlines())
     assert 2 < second["loss"] < first["loss"] - 0.2 < 8  # nats per token; the same four rows twice
     assert arm["corpus_bits_per_byte"]["after"] < arm["corpus_bits_per_byte"]["before"]
     assert arm["learned_by_kind"]["cloze"]["nll"]["after"] < arm["learned_by_kind"]["cloze"]["nll"]["before"]
