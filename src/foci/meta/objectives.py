@@ -119,13 +119,12 @@ class Loop(Objective):
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> None:
         batch = self.material.documents(pairs)
         later = self.material.later(pairs, self.seed, key)
-        weights = weigher(batch)
+        with torch.no_grad():
+            weights = weigher(batch)
         with self._warmed(batch):
             step = self.step
-            influence = token_influence(
-                self.material.learner, batch, later, weights.detach(), lr=step.lr, inner=step.kind
-            )
-        weights.backward(influence.to(weights.dtype))
+            influence = token_influence(self.material.learner, batch, later, weights, lr=step.lr, inner=step.kind)
+        weigher(batch).backward(influence.to(weights.dtype))  # once more: its activations and the learner's never meet
 
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         batch = self.material.documents(pairs)
