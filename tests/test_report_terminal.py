@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001 - the tables are typeset
 
 import json
+import re
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_terminal_table_fits_80_columns_in_plain_text(run: Path) -> None:
     text = printed(summary)
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
-    assert "oracle  20.0→74.2  100→88.9  0.912→0.924  8.0→70.2      19.0     80    72" in text
+    assert "oracle  20.0→74.2  100→88.9  0.912→0.924  8.0→70.2    19.0     80    72" in text
     assert "20.0->74.2" in printed(summary, "ascii")
 
 
@@ -66,3 +67,10 @@ def test_markdown_table_has_one_line_per_arm_whatever_its_name(run: Path) -> Non
     odd = markdown_table({"arms": {"a|b\n<i>*": {}}}).splitlines()
     assert len(odd) == 3
     assert odd[2].startswith(r"| a\|b &lt;i&gt;\* |")
+
+
+def test_the_arms_of_a_default_run_fit_on_a_line(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", arms=("plain", "train_attention"))
+    assert re.search(
+        r"^train_attention  20\.0→", printed(json.loads((folder / "summary.json").read_text())), re.MULTILINE
+    )

@@ -16,7 +16,7 @@ from foci.losses import token_nll
 from foci.probes import Answer, Probe, answer, binding, bits_per_byte
 from foci.probes.forward import answering, buckets, device_of, pad_id, padded
 
-CORPUS_TOKENS = 8192
+CORPUS_TOKENS = 2048
 """Tokens of the corpus, at most, on which bits per byte are measured."""
 HELD_OUT = "held_out/"
 """How the id of a held-out probe begins. It is asked with the others, but has no part in learned and retained."""

@@ -20,7 +20,7 @@ def print_table(summary: Mapping[str, Any], console: Console) -> None:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("arm\n", overflow="fold", min_width=6)
     for head in HEADS:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head.replace("majority", "major."), justify="right", no_wrap=True)  # room for longer names
     ascii_only = not console.encoding.lower().startswith("utf")
 
     def text(words: str, style: str = "") -> Text:
