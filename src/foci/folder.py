@@ -95,6 +95,20 @@ class RunFolder:
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Makes the folder and holds it. Raises FileExistsError where another process holds it."""
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"another process is working in {path}; wait for it, or name another output"
+            ) from None
+        yield
+
+
+@contextmanager
 def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     """The run's folder, new or its own again, locked against a second process.
 
@@ -111,14 +125,7 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
         if overwrite:
             raise FileExistsError(f"output {path} has a run.yaml but no start.json, so it is not a run's; name another")
         _check_same(config, text, resume)
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"another process is working in {path}; wait for it, or name another output"
-            ) from None
+    with locked(path):
         if config.is_file() and overwrite and known:
             _clear(path)
         elif config.is_file() and known and not (path / "start.json").is_file():

@@ -9,7 +9,6 @@
 Everything but the cells is small; a cell keeps its model only where the suite says so.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from foci import strict_yaml
 from foci.bench.config import Suite
 from foci.checkpoint import sha256, write_text
-from foci.folder import read_json, write_json
+from foci.folder import locked, read_json, write_json
 
 
 class SuiteFolder:
@@ -58,12 +57,7 @@ def opened_suite(suite: Suite) -> Iterator[SuiteFolder]:
     known = (".lock", ".suite.yaml.part", "suite.yaml")
     if path.exists() and not folder.config.is_file() and any(child.name not in known for child in path.iterdir()):
         raise FileExistsError(f"output {path} holds files but no suite.yaml, so it is no suite's; name another folder")
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another process works in {path}; wait for it, or name another output") from None
+    with locked(path):
         write_text(folder.config, strict_yaml.dump(suite.model_dump(mode="json")))
         yield folder
 

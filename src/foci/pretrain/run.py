@@ -1,6 +1,5 @@
 """A pretraining from its file to its table: arms x seeds, one after another; finished cells are never run again."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from transformers.utils import logging
 
 from foci.checkpoint import write_text
 from foci.config import dump_run
-from foci.folder import ArmFolder, read_json, read_lines, write_json
+from foci.folder import ArmFolder, locked, read_json, read_lines, write_json
 from foci.learn import machine, versions
 from foci.pretrain.cells import Cell, check, forget, run_cell
 from foci.pretrain.config import Pretraining
@@ -77,10 +76,5 @@ def _opened(path: Path) -> Iterator[None]:
     ours = (path / "pretrain.yaml").is_file() or (path / ".lock").is_file()
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not ours)):
         raise FileExistsError(f"output {path} holds something that is no pretraining; name another folder")
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another process works in {path}; wait for it, or name another output") from None
+    with locked(path):
         yield
