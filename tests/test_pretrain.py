@@ -17,7 +17,7 @@ from foci.corpus import Document
 from foci.dataset import edited
 from foci.focus import Row
 from foci.folder import read_lines
-from foci.pretrain import Pretraining, load_pretraining, pretrain
+from foci.pretrain import Pretraining, load_pretraining, over_grid, pretrain
 from foci.pretrain.config import TYPES, ScratchConfig
 from foci.pretrain.masking import HIDDEN, ORIGINAL, MaskedCollator, Masking, masked_nll
 from foci.pretrain.models import scratch
@@ -318,3 +318,56 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "text.txt").write_text("x")
     with pytest.raises(ValueError, match="0 to validate on"):
         material(short)
+
+
+# ---- the grid ----
+
+
+def test_a_grid_compares_all_arms_at_every_rate_and_warm_up(tmp_path):
+    run = run_of(tmp_path, grid={"learning_rate": [1e-3, 1e-2], "warmup": [0.4]})
+    grid = over_grid(run, console=quiet())
+    assert [(p["learning_rate"], p["warmup"]) for p in grid["points"]] == [(1e-3, 0.4), (1e-2, 0.4)]
+    alone = pretrain(
+        run.model_copy(
+            update={
+                "grid": None,
+                "output": tmp_path / "alone",
+                "train": run.train.model_copy(update={"learning_rate": 1e-2, "warmup": 0.4}),
+            }
+        ),
+        console=quiet(),
+    )
+    at = grid["points"][1]["arms"]
+    assert {arm: of["nats"] for arm, of in at.items()} == {arm: of["nats"] for arm, of in alone["arms"].items()}
+    losses = [p["arms"]["guided"]["nats"]["mean"] for p in grid["points"]]
+    gaps = [p["arms"]["guided"]["nats"]["mean"] - p["arms"]["plain"]["nats"]["mean"] for p in grid["points"]]
+    told = grid["arms"]["guided"]
+    assert (told["best"], told["worst"]) == (min(losses), max(losses))
+    assert len(set(losses)) == 2
+    assert told["below_baseline"] == sum(gap < 0 for gap in gaps)
+    assert told["difference"]["mean"] == pytest.approx(sum(gaps) / 2)
+    assert grid["arms"]["plain"]["below_baseline"] is None
+    table = (run.output / "grid.md").read_text()
+    assert table.count("\n| 0.001 | 0.4 |") == 1
+    assert f"| {losses[0]:.3f} |" in table
+    assert all((run.output / name).stat().st_size > 1000 for name in ("grid.svg", "grid.png"))
+
+
+def test_a_grid_goes_on_where_it_stopped(tmp_path):
+    run = run_of(tmp_path, grid={"learning_rate": [1e-3], "warmup": [0.0]})
+    first = over_grid(run, console=quiet())
+    results = sorted(run.output.glob("points/*/cells/*/*/arm.json"))
+    times = [path.stat().st_mtime_ns for path in results]
+    wider = run.model_copy(update={"grid": run.grid.model_copy(update={"warmup": (0.0, 0.5)})})
+    second = over_grid(wider, console=quiet())
+    assert len(results) == 2
+    assert [path.stat().st_mtime_ns for path in results] == times
+    assert second["points"][0] == first["points"][0]
+    assert len(second["points"]) == 2
+
+
+def test_a_pretraining_without_a_grid_has_no_points(tmp_path):
+    with pytest.raises(ValueError, match=r"has no grid; write grid: \{learning_rate"):
+        over_grid(run_of(tmp_path), console=quiet())
+    with pytest.raises(ValueError, match="every value stands once"):
+        run_of(tmp_path, grid={"learning_rate": [1e-3, 1e-3], "warmup": [0.0]})

@@ -204,16 +204,18 @@ def pretrain(
 ) -> None:
     """Train models from scratch, all arms with all seeds, and compare their held-out loss; goes on where it stopped."""
     from foci import pretrain as training
-    from foci.pretrain.terminal import print_arms
+    from foci.pretrain.terminal import print_arms, print_grid
 
     console = Console()
     run = training.load_pretraining(file, changes or [])
+    work, show, name = (
+        (training.over_grid, print_grid, "grid.md") if run.grid else (training.pretrain, print_arms, "table.md")
+    )
     try:
-        found = training.pretrain(run, overwrite=overwrite, console=console)
+        show(work(run, overwrite=overwrite, console=console), console)
     except Interrupted as stop:
         raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
-    print_arms(found, console)
-    console.print(f"table: {run.output / 'table.md'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"table: {run.output / name}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

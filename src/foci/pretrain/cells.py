@@ -42,7 +42,7 @@ from foci.probes.forward import device_of
 from foci.stopping import Stop
 from foci.watch import Display, Metrics, Probing, Saving
 
-SHARED = frozenset({"name", "output", "seeds", "arms", "keep_models"})
+SHARED = frozenset({"name", "output", "seeds", "arms", "grid", "keep_models"})
 """Keys of the file that a cell's numbers do not depend on, its own arm and seed apart."""
 
 

@@ -53,6 +53,25 @@ class HeldOutConfig(Section):
     every: Count = Field(default=50, description="updates between validations")
 
 
+class GridConfig(Section):
+    """Other rates and warm-ups: the whole comparison is made once at every pair of them."""
+
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, description="values of that setting")
+    warmup: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(min_length=1, description="values of that setting")
+
+    @field_validator("learning_rate", "warmup", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("learning_rate", "warmup")
+    @classmethod
+    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"every value stands once, got {list(values)}; leave out the repeated ones")
+        return values
+
+
 class Pretraining(Section):
     """One pretraining: a model from scratch, trained once per arm and seed."""
 
@@ -73,6 +92,9 @@ class Pretraining(Section):
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         default=(0, 1, 2), min_length=1, description="seeds; every arm is trained once with each"
+    )
+    grid: GridConfig | None = Field(
+        default=None, description="learning rates and warm-ups to compare all arms at; null = those of train alone"
     )
     keep_models: bool = Field(default=False, description="keep every model when its training is finished")
     arms: dict[ArmName, Methods] = Field(

@@ -1,4 +1,4 @@
-"""The held-out loss against updates and seconds, and what guided heads look at, by matplotlib."""
+"""The held-out loss against updates and seconds and over a grid, and what guided heads look at, by matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,6 +53,38 @@ def draw_heads(arm: str, guided: Sequence[Mapping[str, Any]], maps: Mapping[str,
     pictures = drawn(maps, INK, RULE)
     pictures.set_facecolor("white")
     _save(pictures, folder, f"maps-{arm}")
+
+
+def draw_grid(grid: Mapping[str, Any], folder: Path) -> Path:
+    """Writes grid.svg and grid.png: a panel per arm, rates along x and warm-ups along y, the last loss in each field;
+    an arm with a baseline has the difference from it below.
+    """
+    points, arms, base = grid["points"], list(grid["arms"]), grid["baseline"]
+    rates, warmups = (sorted({point[name] for point in points}) for name in ("learning_rate", "warmup"))
+    figure = Figure(figsize=(0.8 + 1.1 * len(rates) * len(arms), 1.2 + 0.75 * len(warmups)), facecolor="white")
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+    means = [point["arms"][arm]["nats"]["mean"] for point in points for arm in arms]
+    for axes, arm in zip(panels, arms, strict=True):
+        at = {(point["learning_rate"], point["warmup"]): point["arms"][arm]["nats"] for point in points}
+        field = [[at[rate, warmup]["mean"] for rate in rates] for warmup in warmups]
+        axes.imshow(
+            field, cmap="Blues_r", vmin=min(means), vmax=max(means) + 0.6 * (max(means) - min(means)), aspect="auto"
+        )
+        for y, warmup in enumerate(warmups):
+            for x, rate in enumerate(rates):
+                gap = at[rate, warmup]["difference"].get("mean") if arm != base else None
+                text = f"{at[rate, warmup]['mean']:.2f}" + ("" if gap is None else f"\n{gap:+.2f}".replace("-", "−"))  # noqa: RUF001
+                axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK)
+        axes.set_title(arm, fontsize=10, color=INK)
+        axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        axes.set_yticks(range(len(warmups)), [f"{warmup:g}" for warmup in warmups])
+        axes.spines[:].set_visible(False)
+        axes.tick_params(colors=FAINT, labelsize=9, length=0)
+        axes.set_xlabel("learning rate", color=FAINT)
+    panels[0].set_ylabel("warm-up, share of the updates", color=FAINT)
+    _save(figure, folder, "grid")
+    return folder / "grid.svg"
 
 
 def _save(figure: Figure, folder: Path, name: str) -> None:

@@ -32,7 +32,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
     """
     console = console or Console()
     logging.disable_progress_bar()
-    with stoppable() as stop, _opened(run.output):
+    with stoppable() as stop, opened(run.output):
         text = material(run)
         check(run, text)
         console.print(
@@ -50,11 +50,13 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
             console.print(f"cell {number} of {len(cells)}: {cell.name}", highlight=False)
             run_cell(cell, console, stop)
             written(run, cells)
-        return written(run, cells)
+        found = written(run, cells)
+        _draw(run, cells, found)
+        return found
 
 
 def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
-    """The table of the finished cells, written with its figure."""
+    """The table of the finished cells."""
     curves: dict[str, dict[int, Any]] = {}
     for cell in cells:
         if cell.result() is not None:
@@ -62,16 +64,20 @@ def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
     found = {**table(run, curves), "machine": machine(), "versions": versions()}
     write_json(run.output / "table.json", found)
     write_text(run.output / "table.md", markdown(found))
+    return found
+
+
+def _draw(run: Pretraining, cells: list[Cell], found: dict[str, Any]) -> None:
+    """The figures of all cells."""
     draw(found, run.output)
     for cell in cells:
         folder = ArmFolder(cell.path)
         if cell.seed == run.seeds[0] and folder.maps.is_file():
             draw_heads(cell.arm, read_lines(folder.guided), read_json(folder.maps), run.output)
-    return found
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[None]:
+def opened(path: Path) -> Iterator[None]:
     """The folder, new or one of ours, locked against a second process."""
     ours = (path / "pretrain.yaml").is_file() or (path / ".lock").is_file()
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not ours)):

@@ -1,0 +1,104 @@
+"""Is the comparison of arms one of a single learning rate? The same pretraining at every point of a small grid.
+
+    pretrain.yaml      the file
+    points/<point>/    a pretraining each, as in `run`
+    grid.json          the last held-out loss of every arm at every point
+    grid.md, grid.svg  the same as a table and as a picture (.png too)
+
+are in the folder of a pretraining with a `grid`.
+"""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from rich.console import Console
+
+from foci.bench.statistics import interval
+from foci.checkpoint import write_text
+from foci.config import dump_run
+from foci.folder import write_json
+from foci.pretrain.config import Pretraining
+from foci.pretrain.plots import draw_grid
+from foci.pretrain.run import opened, pretrain
+from foci.pretrain.table import told, words
+
+
+def points(run: Pretraining) -> list[Pretraining]:
+    """The pretraining at every point of its grid, each in a folder of its own: rates first, then warm-ups."""
+    if run.grid is None:
+        raise ValueError(f"pretraining {run.name} has no grid; write grid: {{learning_rate: [...], warmup: [...]}}")
+    found = []
+    for rate, warmup in product(run.grid.learning_rate, run.grid.warmup):
+        name = f"rate-{rate:g}-warmup-{warmup:g}"
+        changes = {"name": f"{run.name}, {name}", "output": run.output / "points" / name, "grid": None}
+        train = run.train.model_copy(update={"learning_rate": rate, "warmup": warmup})
+        found.append(run.model_copy(update={**changes, "train": train}))
+    return found
+
+
+def over_grid(run: Pretraining, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Trains every arm with every seed at every point where that was not done before; gives grid.json's contents.
+
+    Errors as in `pretrain`.
+    """
+    with opened(run.output):
+        write_text(run.output / "pretrain.yaml", dump_run(run))
+        found = [(point, pretrain(point, overwrite=overwrite, console=console)) for point in points(run)]
+        grid = gathered(run, found)
+        write_json(run.output / "grid.json", grid)
+        write_text(run.output / "grid.md", markdown(grid))
+        draw_grid(grid, run.output)
+    return grid
+
+
+def gathered(run: Pretraining, found: list[tuple[Pretraining, dict[str, Any]]]) -> dict[str, Any]:
+    """The last losses of all points, and per arm its best and worst point, and where it is below the baseline."""
+    rows: list[dict[str, Any]] = [
+        {
+            "learning_rate": point.train.learning_rate,
+            "warmup": point.train.warmup,
+            "arms": {arm: {name: of[name] for name in ("nats", "step_ratio")} for arm, of in table["arms"].items()},
+        }
+        for point, table in found
+    ]
+    arms = {}
+    for arm in run.arms:
+        means = [row["arms"][arm]["nats"]["mean"] for row in rows]
+        gaps = [row["arms"][arm]["nats"]["difference"].get("mean") for row in rows]
+        known = [gap for gap in gaps if gap is not None]
+        arms[arm] = {
+            "best": min(means),
+            "worst": max(means),
+            "below_baseline": sum(gap < 0 for gap in known) if known else None,
+            "difference": told(interval(known)),
+        }
+    return {
+        "name": run.name, "objective": run.objective, "baseline": run.baseline, "seeds": list(run.seeds),
+        "steps": run.train.steps, "points": rows, "arms": arms,
+    }  # fmt: skip
+
+
+def markdown(grid: Mapping[str, Any]) -> str:
+    """One line per point, one column per arm, and what the arms have in common below."""
+    arms, base = list(grid["arms"]), grid["baseline"]
+    others = [arm for arm in arms if arm != base] if base else []
+    lines = [
+        f"# {grid['name']}",
+        "",
+        f"Held-out loss after the last update, {grid['objective']} objective, nats per predicted token; means over "
+        f"seeds {', '.join(map(str, grid['seeds']))}, differences from {base or 'nothing'} paired by seed.",
+        "",
+        "| " + " | ".join(["learning rate", "warm-up", *arms, *(f"{arm}, difference" for arm in others)]) + " |",
+        "|" + "---:|" * (2 + len(arms) + len(others)),
+    ]
+    for point in grid["points"]:
+        of = point["arms"]
+        cells = [f"{point['learning_rate']:g}", f"{point['warmup']:g}", *(words(of[arm]["nats"]) for arm in arms)]
+        cells += [words(of[arm]["nats"]["difference"], signed=True) for arm in others]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for arm, of in grid["arms"].items():
+        below = "" if arm not in others else f"; below {base} at {of['below_baseline']} of {len(grid['points'])} points"
+        lines.append(f"- {arm}: best {of['best']:.3f}, worst {of['worst']:.3f}{below}")
+    return "\n".join([*lines, ""])
