@@ -371,3 +371,35 @@ def test_a_pretraining_without_a_grid_has_no_points(tmp_path):
         over_grid(run_of(tmp_path), console=quiet())
     with pytest.raises(ValueError, match="every value stands once"):
         run_of(tmp_path, grid={"learning_rate": [1e-3, 1e-3], "warmup": [0.0]})
+
+
+# ---- arms of other sizes ----
+
+
+def test_arms_may_have_models_of_other_sizes(tmp_path):
+    sizes = {"large": {"width": 64, "layers": 3}}
+    run = run_of(tmp_path, arms={"small": [], "large": []}, sizes=sizes, keep_models=True)
+    found = pretrain(run, console=quiet())
+    small, large = (run.output / "cells" / arm / "seed-0" for arm in ("small", "large"))
+    widths = [json.loads((path / "model" / "config.json").read_text())["hidden_size"] for path in (small, large)]
+    assert widths == [32, 64]
+    assert json.loads((large / "cell.json").read_text())["model"]["layers"] == 3
+    assert found["arms"]["small"]["nats"]["values"] != found["arms"]["large"]["nats"]["values"]
+    alone = run_of(tmp_path, arms={"small": []}, output=str(tmp_path / "alone"))
+    assert (
+        pretrain(alone, console=quiet())["arms"]["small"]["nats"]["values"] == found["arms"]["small"]["nats"]["values"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ({"big": {"width": 64}}, "sizes names big, but the arms are plain, guided"),
+        ({"plain": {"depth": 3}}, r"sizes\.plain\.depth: Extra inputs are not permitted"),
+        ({"plain": {"heads": 5}}, "heads share the width"),
+        ({"plain": {"type": "roberta"}}, "one pretraining has one type, bert"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(tmp_path, sizes, why):
+    with pytest.raises(ValueError, match=why):
+        run_of(tmp_path, sizes=sizes)

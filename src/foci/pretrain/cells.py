@@ -42,7 +42,7 @@ from foci.probes.forward import device_of
 from foci.stopping import Stop
 from foci.watch import Display, Metrics, Probing, Saving
 
-SHARED = frozenset({"name", "output", "seeds", "arms", "grid", "keep_models"})
+SHARED = frozenset({"name", "output", "seeds", "arms", "sizes", "grid", "keep_models"})
 """Keys of the file that a cell's numbers do not depend on, its own arm and seed apart."""
 
 
@@ -70,12 +70,18 @@ class Cell:
         """The held-out losses, one line per validation; step 0 is before the first update."""
         return self.path / "validation.jsonl"
 
+    def untrained(self) -> PreTrainedModel:
+        """Its model with random weights, the same every time."""
+        run = self.run
+        return scratch(run.model_of(self.arm), self.material.tokenizer, run.corpus.max_length, self.seed)
+
     def key(self) -> dict[str, Any]:
         """What its numbers depend on."""
         run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in SHARED}
         methods = self.run.model_dump(mode="json")["arms"][self.arm]
         text = [rows_key(self.material.rows), rows_key(self.material.held_out)]
-        return {**run, "methods": methods, "seed": self.seed, "text": text}
+        size = self.run.model_of(self.arm).model_dump(mode="json")
+        return {**run, "model": size, "methods": methods, "seed": self.seed, "text": text}
 
     def result(self) -> dict[str, Any] | None:
         """What a finished cell says; FileExistsError where the folder holds one of other settings or text."""
@@ -132,12 +138,12 @@ def _trained(
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
     """The model after its last update, and the metrics of all."""
     run, text = cell.run, cell.material
-    model = scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed)
+    model = cell.untrained()
     dtype, masking = compute_dtype(run.dtype, device_of(model).type), masking_of(run, text)
     settings = arguments(run.train, cell.seed, folder.checkpoints, dtype)
     trainer, rows = _trainer(cell, model, folder, settings, masking)
     heads = GuidedHeads.of(trainer.plan, model, rows, text.tokenizer)
-    maps = heads and heads.maps(scratch(run.model, text.tokenizer, run.corpus.max_length, cell.seed))
+    maps = heads and heads.maps(cell.untrained())
     metrics = Metrics(folder, trainer, (read_lines(folder.metrics) or [{}])[-1])
     held_out = Validation(text, masking, dtype)
 
@@ -191,8 +197,8 @@ def _trainer(
 
 def check(run: Pretraining, text: Material) -> None:
     """Raises ValueError, before anything is trained, where an arm cannot work with the model or the objective."""
-    model = scratch(run.model, text.tokenizer, run.corpus.max_length, run.seeds[0])
     for arm, specs in run.arms.items():
+        model = Cell(run, arm, run.seeds[0], text).untrained()
         plan = Plan([build(spec) for spec in specs])
         if plan.mixers and run.objective == "masked":
             raise ValueError(

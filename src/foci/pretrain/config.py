@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from foci.adapter_config import Count, Section
 from foci.config import ArmName, CorpusConfig, Methods, Text, TrainConfig, load
@@ -100,6 +100,9 @@ class Pretraining(Section):
     arms: dict[ArmName, Methods] = Field(
         default={"plain": ()}, min_length=1, description="methods by arm; [] = plain pretraining"
     )
+    sizes: dict[ArmName, dict[str, Any]] = Field(
+        default={}, description="changes of model by arm, such as {small: {layers: 2, width: 64}}"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +133,24 @@ class Pretraining(Section):
                 f"set objective: {TYPES[self.model.type]}, or model.type to one of {known}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Pretraining":
+        if unknown := sorted(set(self.sizes) - set(self.arms)):
+            raise ValueError(f"sizes names {', '.join(unknown)}, but the arms are {', '.join(self.arms)}")
+        for arm in self.sizes:
+            if self.model_of(arm).type != self.model.type:
+                raise ValueError(f"sizes of arm {arm} change its type; one pretraining has one type, {self.model.type}")
+        return self
+
+    def model_of(self, arm: str) -> ScratchConfig:
+        """The arm's model: `model` with the arm's changes. Raises ValueError for changes that are none."""
+        try:
+            return ScratchConfig(**{**self.model.model_dump(), **self.sizes.get(arm, {})})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["sizes", arm, *map(str, first["loc"])])
+            raise ValueError(f"{key}: {first['msg']}, got {first['input']!r}") from None
 
     @property
     def baseline(self) -> str | None:
