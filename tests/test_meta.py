@@ -368,7 +368,7 @@ def test_the_command(files, tmp_path):
         f"pairs: {{path: {files / 'pairs.jsonl'}, held_out: 6, max_length: 64}}\nmodel: {{name: {files / 'model'}}}\n"
         f"output: {tmp_path / 'out'}\ntrain: {{epochs: 1, batch_size: 8}}\n"
     )
-    command = [sys.executable, "-c", "from foci.cli import main; main()", "meta", str(path)]
+    command = [sys.executable, "-m", "foci", "meta", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "after one by the weigher" in done.stdout

@@ -15,12 +15,12 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging
 
 from foci import checkpoint, memory, models
 from foci.adapters import save_k_adapter
 from foci.combine import block_scales
 from foci.config import Run, TrainConfig
+from foci.embedded import without_bars
 from foci.focus import Context, Plan, Prepares, Row
 from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json
 from foci.guided_heads import GuidedHeads
@@ -54,6 +54,7 @@ class Arm:
         self.plan = plan_of(start.run, name)
         self.heads: GuidedHeads | None = None
 
+    @without_bars()
     def result(self) -> dict[str, Any]:
         """The arm's part of summary.json, computed or, where the arm was finished before, read."""
         done = read_json(self.folder.result)
@@ -257,7 +258,6 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder
     adapter/ (with the tokenizer) is for `models.load`.
     """
     trained = folder.model
-    logging.disable_progress_bar()
     if isinstance(model, models.KAdapterModel):
         with _replacing(folder.adapter) as part:
             save_k_adapter(model, part, base)

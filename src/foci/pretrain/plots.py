@@ -6,10 +6,14 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from foci.bench.plots import COLOURS, FAINT, INK, RULE
 from foci.report.guided import drawn
+
+LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", ["#8fc1e8", "#f6f2ea"])
+"""Light enough everywhere for figures in ink."""
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> Path:
@@ -68,9 +72,7 @@ def draw_grid(grid: Mapping[str, Any], folder: Path) -> Path:
     for axes, arm in zip(panels, arms, strict=True):
         at = {(point["learning_rate"], point["warmup"]): point["arms"][arm]["nats"] for point in points}
         field = [[at[rate, warmup]["mean"] for rate in rates] for warmup in warmups]
-        axes.imshow(
-            field, cmap="Blues_r", vmin=min(means), vmax=max(means) + 0.6 * (max(means) - min(means)), aspect="auto"
-        )
+        axes.imshow(field, cmap=LOW_TO_HIGH, vmin=min(means), vmax=max(means), aspect="auto")
         for y, warmup in enumerate(warmups):
             for x, rate in enumerate(rates):
                 gap = at[rate, warmup]["difference"].get("mean") if arm != base else None

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers.utils import logging
 
 from foci.checkpoint import write_text
 from foci.config import dump_run
+from foci.embedded import without_bars
 from foci.folder import ArmFolder, locked, read_json, read_lines, write_json
 from foci.learn import machine, versions
 from foci.pretrain.cells import Cell, check, forget, run_cell
@@ -31,8 +31,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
     signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
     """
     console = console or Console()
-    logging.disable_progress_bar()
-    with stoppable() as stop, opened(run.output):
+    with stoppable() as stop, opened(run.output), without_bars():
         text = material(run)
         check(run, text)
         console.print(

@@ -1,0 +1,5 @@
+"""`python -m foci` is the command `foci`."""
+
+from foci.cli import main
+
+main()
