@@ -101,7 +101,7 @@ def test_imports_go_one_way():
             elif module == "foci.train":
                 bad = below(name, "foci.methods") or below(name, "foci.probes") or name in TOP - {module}
             else:
-                bad = name == "foci.cli"
+                bad = name == "foci.cli" and module != "foci.__main__"
             wrong += [f"{module} imports {name}"] * bad
     assert not wrong
 
@@ -225,7 +225,7 @@ def test_no_code_runs_at_import():
     fine = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     wrong = []
     for module in MODULES:
-        for node in tree(module).body:
+        for node in tree(module).body if module != "foci.__main__" else ():
             constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
             commands = isinstance(node, ast.Expr) and ast.unparse(node).startswith("app.add_typer(")
