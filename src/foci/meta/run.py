@@ -57,7 +57,8 @@ def meta(
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun
-    loaded = weigher.new(run.model.name, r=run.weigher.r, alpha=run.weigher.alpha, seed=run.seed, bias=objective.bias)
+    shape = {"r": run.weigher.r, "alpha": run.weigher.alpha, "output": run.weigher.output}
+    loaded = weigher.new(run.model.name, seed=run.seed, bias=objective.bias, **shape)  # type: ignore[arg-type]
     before = weights_of(made, loaded.weigher)
     training = Training(run, made, objective, loaded.weigher)
     while not training.ended():
