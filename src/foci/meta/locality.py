@@ -88,9 +88,9 @@ def locality(config: LocalityConfig, model: nn.Module, tokenizer: PreTrainedToke
     learned, held_out = rows[: -config.batch_size], rows[-config.batch_size :]
     if not learned:
         raise ValueError(
-            f"locality.text {config.text!r} has {len(rows)} windows of at most {config.max_length} tokens, expected "
-            f"more than the {config.batch_size} that are held out; give a longer text, or lower locality.max_length or "
-            "locality.batch_size"
+            f"locality.text {config.text!r}: expected more windows of at most {config.max_length} tokens than the "
+            f"{config.batch_size} that are held out, got {len(rows)}; give a longer text, or lower locality.max_length "
+            "or locality.batch_size"
         )
     pad = pad_id(tokenizer)
     asked = reference(model, padded(held_out, pad, "right", device_of(model)))
