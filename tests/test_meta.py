@@ -468,7 +468,7 @@ def test_a_file_is_read_with_overrides_and_faults_are_told(files, tmp_path):
         ),
         ("locality: {strength: 0.1}", r"are the loop's, got how: amortised with locality.strength 0.1"),
         ("step: {normalise: none}", r"are the loop's, got how: amortised with .* step.normalise none; set how: loop"),
-        ("how: loop\nlocality: {max_length: 64}", "off at strength 0, got other settings"),
+        ("how: loop\nlocality: {max_length: 64}", r"off at strength 0, got .*max_length.: 64"),
         ("step: {kind: adam}", "a step of kind adam needs a rate or a length"),
     ],
 )

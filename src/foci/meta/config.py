@@ -86,7 +86,8 @@ class LocalityConfig(Section):
     @model_validator(mode="after")
     def _on(self) -> "LocalityConfig":
         if self.strength == 0 and self != LocalityConfig.model_construct():
-            raise ValueError("locality is off at strength 0, got other settings of it; set strength or leave them out")
+            given = self.model_dump(exclude_defaults=True)
+            raise ValueError(f"locality is off at strength 0, got {given}; set strength too, or leave them out")
         return self
 
 
