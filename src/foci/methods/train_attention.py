@@ -2,7 +2,7 @@
 
 L = sum(w nll) / sum(w), w from a weigher that was trained (`foci meta`) so that a step on L lowers the loss of what
 will be asked later. The weigher reads the corpus once, before training. Its weights lie between 0 and 1, or, from a
-softplus (arXiv 2305.15076), above 0; here their scale says nothing but beside rehearsed rows, whose weight is 1.
+softplus (arXiv 2305.15076), above 0; here their scale counts beside rehearsed rows alone, whose weight is 1.
 """
 
 from collections.abc import Sequence
