@@ -14,8 +14,9 @@ from foci.influence import gradient_alignment, token_influence
 from foci.inner_step import InnerStep
 from foci.losses import token_nll
 
+ROWS = (range(9), range(6))  # tokens of the two documents, all but the first of which are predicted
 RATES = {"sgd": 1e-2, "adam": 1e-4}
-LAYOUTS = [(inner, normalise) for inner in ("sgd", "adam") for normalise in ("row", "batch")]
+LAYOUTS = [(inner, normalise) for inner in ("sgd", "adam") for normalise in ("row", "batch", "none")]
 
 
 def rows(lengths: tuple[int, ...], seed: int, side: str = "right") -> Batch:
@@ -26,7 +27,7 @@ def rows(lengths: tuple[int, ...], seed: int, side: str = "right") -> Batch:
 
 def pair(side: str = "right") -> tuple[Batch, Batch, torch.Tensor]:
     """Two documents, two later tasks of which only the last tokens are asked for, and uneven weights."""
-    batch, later = rows((9, 6), 0, side), rows((5, 4), 1, side)
+    batch, later = rows(tuple(map(len, ROWS)), 0, side), rows((5, 4), 1, side)
     labels = later.labels.clone()
     labels[:, :3] = IGNORED
     weights = torch.rand(batch.input_ids.shape, generator=torch.Generator().manual_seed(2)) + 0.1
@@ -40,6 +41,8 @@ def later_loss_after(model: nn.Module, batch: Batch, later: Batch, weights: torc
     nll = token_nll(model, batch)
     if normalise == "batch":
         loss = (weights * nll).sum() / weights.sum()
+    elif normalise == "none":
+        loss = (weights * nll).sum() / (sum(len(line) - 1 for line in ROWS))
     else:
         loss = torch.stack([(w * n).sum() / w.sum() for w, n in zip(weights, nll, strict=True)]).mean()
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -122,7 +125,8 @@ def test_the_update_and_its_slope_by_hand():
 
 def test_the_formula_by_hand():
     """Row 1: j (., 1, 3), w (., 1, 1): W 2, mean 2, -(.5 / 2)(-1, 1); row 2: j (., 4, .), w (., 2, .): W 2, mean 4, 0.
-    By rows half of that (two rows). Over the batch: W 4, mean (1 + 3 + 8) / 4 = 3, -(.5 / 4)(-2, 0, 1)."""
+    By rows half of that (two rows). Over the batch: W 4, mean (1 + 3 + 8) / 4 = 3, -(.5 / 4)(-2, 0, 1). Not normalised:
+    3 tokens, -(.5 / 3)(1, 3, 4), whatever the weights; L = (1 * 1 + 1 * 3 + 2 * 4) / 3 of NLLs that equal j."""
     j = torch.tensor([[9.0, 1.0, 3.0], [9.0, 4.0, 9.0]])
     weights = torch.tensor([[5.0, 1.0, 1.0], [5.0, 2.0, 5.0]])
     counted = torch.tensor([[False, True, True], [False, True, False]])
@@ -130,6 +134,11 @@ def test_the_formula_by_hand():
     assert by_row.tolist() == [[0, 0.125, -0.125], [0, 0, 0]]
     by_batch = InnerStep(0.5, normalise="batch").influence(j, weights, counted)
     assert by_batch.tolist() == [[0, 0.25, 0], [0, -0.125, 0]]
+    as_they_are = InnerStep(0.5, normalise="none")
+    for scale in (1.0, 7.0):
+        by_none = as_they_are.influence(j, scale * weights, counted)
+        torch.testing.assert_close(by_none, torch.tensor([[0, -0.5 / 3, -1.5 / 3], [0, -2 / 3, 0]]))
+        assert as_they_are.loss(j, scale * weights * counted, counted).item() == pytest.approx(4.0 * scale)
 
 
 def test_a_row_without_weight_has_no_influence_and_is_not_counted():
@@ -143,7 +152,8 @@ def test_a_row_without_weight_has_no_influence_and_is_not_counted():
         expected = token_influence(model, alone, later, weights[:1], lr=1e-2, mode=mode)
         torch.testing.assert_close(got[:1], expected, rtol=2e-3, atol=1e-7)
     nll = torch.tensor([[0.0, 2.0], [0.0, 8.0]])
-    assert InnerStep(0.5).loss(nll, torch.tensor([[0.0, 0.5], [0.0, 0.0]])).item() == 2.0
+    counted = torch.tensor([[False, True], [False, True]])
+    assert InnerStep(0.5).loss(nll, torch.tensor([[0.0, 0.5], [0.0, 0.0]]), counted).item() == 2.0
 
 
 def test_the_scale_of_the_weights_only_divides():
@@ -155,6 +165,23 @@ def test_the_scale_of_the_weights_only_divides():
     torch.testing.assert_close(three * 3, one, rtol=1e-4, atol=1e-7)
     sums = (one * weights).sum(1)
     assert float(sums.abs().max()) < 1e-5 * float((one * weights).abs().sum())
+
+
+def test_weights_that_are_not_normalised_are_a_rate():
+    """Weights times c are the rate times c: so is the influence per unit of c w, and a row without weight has one."""
+    model = tiny.build("gpt2").double()
+    batch, later, weights = pair()
+    weights = weights.double()
+    once = {"normalise": "none", "mode": "jvp"}
+    three = token_influence(model, batch, later, 3 * weights, lr=1e-2, **once)
+    rate = token_influence(model, batch, later, weights, lr=3e-2, **once)
+    torch.testing.assert_close(3 * three, rate, rtol=1e-9, atol=0)
+    assert bool((rate[batch.predicted()] != 0).all())
+    weights[1] = 0
+    without = token_influence(model, batch, later, weights, lr=1e-2, **once)
+    slow = token_influence(model, batch, later, weights, lr=1e-2, normalise="none", mode="unroll")
+    torch.testing.assert_close(without, slow, rtol=1e-9, atol=1e-12)
+    assert bool((without[1][batch.predicted()[1]] != 0).all())
 
 
 @pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])

@@ -10,9 +10,11 @@ import torch
 
 import tiny
 from foci import weigher
+from foci.cli import main
+from foci.combine import check_columns, update_weights
 from foci.embedded import EMBEDDED, Embedded
-from foci.focus import Batch, Context, Row
-from foci.influence import targets, token_influence
+from foci.focus import Batch, Context, Plan, Row
+from foci.influence import later_loss, targets, token_influence
 from foci.inner_step import InnerStep
 from foci.losses import hidden_states, token_nll
 from foci.meta import MetaRun, load_meta, meta
@@ -93,6 +95,32 @@ def test_a_weigher_is_saved_and_found_again_bit_for_bit_or_in_half(files, tmp_pa
     assert sizes[1] < 0.7 * sizes[0]
     with pytest.raises(ValueError, match="no weigher at"):
         weigher.load(str(tmp_path / "nothing"))
+
+
+def test_a_softplus_weigher_begins_at_one_has_no_bound_and_is_found_again(files, tmp_path):
+    loaded = weigher.new(str(files / "model"), r=4, alpha=8.0, seed=3, output="softplus")
+    row = Row("r", (5, 6, 7, 8, 9))
+    assert loaded.weigher(Batch.of([row], tiny.PAD))[0].tolist() == pytest.approx([1.0] * 5)
+    torch.nn.init.normal_(loaded.weigher.head.weight, std=3.0)
+    (expected,) = weigher.weigh_rows(loaded, [row], loaded.tokenizer)
+    with torch.no_grad():
+        logits = loaded.weigher.logits(Batch.of([row], tiny.PAD))[0].double()
+    assert list(expected) == pytest.approx((1 + logits.exp()).log().tolist(), rel=1e-4)
+    assert max(expected) > 1.5
+    assert min(expected) > 0
+    weigher.save(loaded.weigher, tmp_path / "w", base=str(files / "model"), made_by={})
+    again = weigher.load(str(tmp_path / "w"))
+    assert weigher.weigh_rows(again, [row], again.tokenizer) == [expected]
+    told = json.loads((tmp_path / "w/weigher.json").read_text())
+    assert told.pop("output") == "softplus"
+    (tmp_path / "w/weigher.json").write_text(json.dumps(told))  # a file of before the choice is a sigmoid's
+    older = weigher.load(str(tmp_path / "w"))
+    assert weigher.weigh_rows(older, [row], older.tokenizer)[0] == pytest.approx(logits.sigmoid().tolist(), rel=1e-5)
+    assert older.fingerprint != again.fingerprint, "what was kept for one would be read for the other"
+    (tmp_path / "w/weigher.json").write_text(json.dumps({**told, "output": "exp"}))
+    for read in (weigher.load, weigher.check):
+        with pytest.raises(ValueError, match="makes its weights by 'exp', expected one of sigmoid, softplus"):
+            read(str(tmp_path / "w"))
 
 
 def test_a_weigher_for_another_model_is_refused(files, tmp_path):
@@ -237,6 +265,57 @@ def test_answers_in_the_top_are_counted_by_hand():
 # --- a meta-training ---
 
 
+def test_the_loop_goes_down_the_task_and_the_divergence_by_weights_as_they_are(files):
+    """As above, with softplus, a step that keeps the weights' scale, and strength * KL(before || after)."""
+    locality = {"strength": 3.0, "max_length": 32}
+    made = material_of(files, how="loop", locality=locality, step={"lr": 0.1, "normalise": "none"})
+    loaded = weigher.new(str(files / "model"), r=4, alpha=8.0, output="softplus")
+    torch.nn.init.normal_(loaded.weigher.head.weight, std=0.3)
+    pairs, step = made.train[:4], InnerStep(0.1, normalise="none")
+    Loop(made, step).backward(loaded.weigher, pairs, 7)
+    got, start = loaded.weigher.head.bias.grad.item(), loaded.weigher.head.bias.item()
+    text = made.locality.drawn(made.learner, 0, 7)
+    of = {}
+
+    def after(bias: float) -> float:
+        loaded.weigher.head.bias.data.fill_(bias)
+        batch = made.documents(pairs)
+        with torch.no_grad():
+            weights = loaded.weigher(batch) * batch.predicted()
+        loss = (weights * token_nll(made.learner, batch)).sum() / batch.predicted().sum()
+        parameters = list(made.learner.parameters())
+        before = [p.detach().clone() for p in parameters]
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for p, g in zip(parameters, gradients, strict=True):
+                p.sub_(0.1 * g)
+            of[bias] = later_loss(made.learner, made.later(pairs)).item(), text.divergence(made.learner).item()
+            for p, own in zip(parameters, before, strict=True):
+                p.copy_(own)
+        return of[bias][0] + 3.0 * of[bias][1]
+
+    expected = (after(start + 0.1) - after(start - 0.1)) / 0.2
+    task, moved = ((of[start + 0.1][n] - of[start - 0.1][n]) / 0.2 for n in (0, 1))
+    assert task < 0 < moved, "a larger step teaches more and moves more"
+    assert got == pytest.approx(expected, rel=0.02)
+    assert got != pytest.approx(task, rel=0.1)
+
+
+def test_the_divergence_is_from_the_learner_before_the_warm_step(files, monkeypatch):
+    made = material_of(files, how="loop", locality={"strength": 1.0, "max_length": 32}, step={"lr": 0.1})
+    loaded = weigher.new(str(files / "model"), r=4, alpha=8.0)
+    pairs, seen = made.train[:4], []
+
+    def caught(model, batch, later, weights, **_):
+        seen.append((later(model) - later_loss(model, made.later(pairs))).item())
+        return torch.zeros_like(weights)
+
+    monkeypatch.setattr("foci.meta.objectives.token_influence", caught)
+    for warm in (False, True):
+        Loop(made, InnerStep(0.1), warm=warm).backward(loaded.weigher, pairs, 0)
+    assert abs(seen[0]) < 1e-6 < 1e-4 < seen[1]
+
+
 @pytest.mark.parametrize("how", ["amortised", "loop"])
 def test_a_weigher_learns_and_its_steps_teach_more(files, tmp_path, how):
     step = {"lr": 0.05} if how == "loop" else {}
@@ -321,6 +400,51 @@ def test_a_killed_meta_training_goes_on_to_the_same_weigher(files, tmp_path, mon
         assert (tmp_path / "torn/weigher" / name).read_bytes() == (tmp_path / "whole/weigher" / name).read_bytes()
 
 
+def test_weights_of_any_size_and_a_locality_term_from_file_to_method(files, tmp_path, monkeypatch, capsys):
+    """By the command, and killed after an epoch and resumed; then its weights, some above 1, weigh an update."""
+    (tmp_path / "meta.yaml").write_text(
+        f"how: loop\nmodel: {{name: {files / 'model'}, dtype: float32}}\n"
+        f"pairs: {{path: {files / 'pairs.jsonl'}, held_out: 6, max_length: 64}}\n"
+        "step: {lr: 0.05, normalise: none}\nweigher: {r: 4, output: softplus}\n"
+        "locality: {strength: 0.1, max_length: 32}\n"
+        "train: {epochs: 2, batch_size: 8, patience: 2, learning_rate: 1.0e-2, head_rate: 5.0e-2}\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["foci", "meta", str(tmp_path / "meta.yaml"), f"output={tmp_path / 'whole'}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "moved on other text (nats)" in " ".join(capsys.readouterr().out.split())
+    whole, epoch = json.loads((tmp_path / "whole/summary.json").read_text()), Training.epoch
+
+    def dies(self: Training):
+        epoch(self)
+        raise KeyboardInterrupt
+
+    run = load_meta(tmp_path / "meta.yaml", [f"output={tmp_path / 'torn'}"])
+    monkeypatch.setattr(Training, "epoch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        meta(run)
+    monkeypatch.setattr(Training, "epoch", epoch)
+    assert {**meta(run, resume=True), "seconds": None} == {**whole, "seconds": None}
+    kept = [(tmp_path / name / "weigher/head.safetensors").read_bytes() for name in ("whole", "torn")]
+    assert kept[0] == kept[1]
+    assert whole["later_nll_after_weighed"] < whole["later_nll_before"]
+    assert 0 < whole["locality_after_plain"] != whole["locality_after_weighed"] > 0
+    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    best = lines[whole["best_epoch"] - 1]["held_out"]
+    outer = whole["later_nll_after_weighed"] + 0.1 * whole["locality_after_weighed"]
+    assert best == pytest.approx(outer, rel=1e-4), "the held-out loss is that of task and divergence"
+    assert "Moved on other text" in (tmp_path / "whole/report.html").read_text()
+    rows = [pair.document for pair in read_pairs(str(files / "pairs.jsonl"), tiny.tokenizer(), max_length=64)[:4]]
+    context = Context(tiny.build("llama", vocab=tiny.VOCAB), tiny.tokenizer(), rows, tmp_path / "kept")
+    method, made = TrainAttention(str(tmp_path / "whole/weigher"), power=1.0).prepare(context)
+    plan, batch = Plan(methods=[method]), Batch.of(made, tiny.PAD)
+    check_columns(plan, made)
+    weights = update_weights(plan, batch)
+    assert weights.max() > 1
+    assert torch.equal(weights, method.weigh(batch) * batch.predicted())
+
+
 def test_a_file_is_read_with_overrides_and_faults_are_told(files, tmp_path):
     path = tmp_path / "meta.yaml"
     path.write_text("pairs: {path: pairs.jsonl}\nhow: amortised\n")
@@ -338,6 +462,13 @@ def test_a_file_is_read_with_overrides_and_faults_are_told(files, tmp_path):
     [
         ("how: loop\nstep: {length: 0.3}", "the loop's step has a rate, got step.length 0.3"),
         ("warm: true", "warm is a step of the loop"),
+        (
+            "weigher: {output: softplus}",
+            r"a share of its document's largest, 0 to 1, got .* softplus, .* set how: loop",
+        ),
+        ("locality: {strength: 0.1}", r"are the loop's, got how: amortised with locality.strength 0.1"),
+        ("step: {normalise: none}", r"are the loop's, got how: amortised with .* step.normalise none; set how: loop"),
+        ("how: loop\nlocality: {max_length: 64}", r"off at strength 0, got .*max_length.: 64"),
         ("step: {kind: adam}", "a step of kind adam needs a rate or a length"),
     ],
 )

@@ -4,13 +4,14 @@ One inner step on the weighted loss of a batch, theta' = theta - lr * u(g), g = 
 With v = du/dg * grad L_T(theta') and the alignments j_i = <grad nll_i(theta), v> of all tokens (nats squared),
 
     dL_T / dw_i = -(lr / W) (j_i - sum_k w_k j_k / W)         W = sum w, over the batch or over the token's row
+    dL_T / dw_i = -(lr / N) j_i                               not normalised; N = tokens of the batch
 
 and all j together are one Jacobian-vector product of the per-token losses along v: no double backward, no graph through
 the step (arXiv 2407.16920 differentiates through it). The rows of a batch share one step.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from foci.inner_step import Inner, InnerStep, Normalise
 from foci.losses import token_nll
 
 Mode = Literal["difference", "jvp", "unroll"]
+Later = Batch | Callable[[nn.Module], Tensor]  # what is asked later: a batch, or any other loss of the model
 LATER = "later"
 """Column of a later batch: how much each token's NLL counts in the later loss."""
 
@@ -40,7 +42,7 @@ On tiny models of seven architectures the error against jvp was smallest, 1e-4 t
 def token_influence(  # noqa: PLR0913
     model: nn.Module,
     batch: Batch,
-    later_batch: Batch,
+    later_batch: Later,
     weights: Float[Tensor, "batch seq"],
     *,
     lr: float,
@@ -50,14 +52,13 @@ def token_influence(  # noqa: PLR0913
 ) -> Float[Tensor, "batch seq"]:
     """d(later loss) / d(weight) of every token of `batch`, in nats per unit of weight; below 0 = more weight helps.
 
-    One step (`InnerStep(lr, inner, normalise)`) moves what is trainable, all weights or an adapter alone. The later
-    loss is that of `later_loss`. 0 where a token has no NLL and in rows
-    without weight. Dropout is off; the model is as before afterwards.
+    One `InnerStep(lr, inner, normalise)` moves what is trainable, all weights or an adapter; then comes `later_loss`.
+    0 where a token has no NLL and, if normalised, in rows without weight. No dropout; the model stays as it was.
 
     `mode`: "difference", forward passes at theta +- eps v, with any attention, float32 (relative error about 1e-3);
-    "jvp", forward-mode AD, exact, sdpa or eager attention; "unroll", double backward through the step: slow, for
-    comparison. Source: the meta-gradient of arXiv 2407.16920, section 3. Raises ValueError where the mode cannot work
-    with the model, before anything runs, or where nothing is trained, weighed or asked.
+    "jvp", forward-mode AD, exact, sdpa or eager attention; "unroll", double backward through the step, for comparison.
+    Source: the meta-gradient of arXiv 2407.16920, section 3. Raises ValueError where the mode cannot work with the
+    model, before anything runs, or where nothing is trained, weighed or asked.
     """
     step = InnerStep(lr, inner, normalise)
     weights = _weights(batch, weights)
@@ -71,7 +72,7 @@ def token_influence(  # noqa: PLR0913
 def gradient_alignment(
     model: nn.Module,
     batch: Batch,
-    later_batch: Batch,
+    later_batch: Later,
     weights: Float[Tensor, "batch seq"],
     step: InnerStep,
     *,
@@ -83,11 +84,10 @@ def gradient_alignment(
     """
     check_mode(model, mode)
     weights = _weights(batch, weights)
-    parameters = trainable(model)
     with deterministic(model):
         direction = _direction(model, batch, later_batch, weights, step)
         along = _difference if mode == "difference" else _forward_mode
-        return along(model, batch, parameters, direction)
+        return along(model, batch, trainable(model), direction)
 
 
 def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
@@ -150,15 +150,17 @@ def _weights(batch: Batch, weights: Tensor) -> Tensor:
     return counted
 
 
-def later_loss(model: nn.Module, later: Batch) -> Float[Tensor, ""]:
-    """The mean NLL in nats of the labels, of each row and then of rows; with a column `later`, sum(column * NLL)."""
+def later_loss(model: nn.Module, later: Later) -> Float[Tensor, ""]:
+    """Of a batch the mean NLL in nats of its labels, by row, then of rows; with a column `later`, sum(column * NLL)."""
+    if not isinstance(later, Batch):
+        return later(model)
     asked = later.predicted()
     if not bool(asked.any()):
         raise ValueError("the later batch has no label that could be predicted; leave the labels of the answer in it")
     nll = token_nll(model, later)
     if LATER in later.columns:
         return (nll * later.columns[LATER]).sum()
-    return InnerStep().loss(nll, asked.to(nll.dtype))
+    return InnerStep().loss(nll, asked.to(nll.dtype), asked)
 
 
 def _gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,14 +178,14 @@ def stepped(
     gradients: dict[str, Tensor] = {}
     if step.lr or step.length or step.kind == "adam":
         with deterministic(model):
-            gradients = _gradients(step.loss(token_nll(model, batch), weights), parameters)
+            gradients = _gradients(step.loss(token_nll(model, batch), weights, batch.predicted()), parameters)
     updates = {name: step.update(g) for name, g in gradients.items()}
     rate = step.lr if step.length is None else step.length / max(_norm(updates), 1e-30)
     with _moved(parameters, updates, -rate):
         yield gradients
 
 
-def _direction(model: nn.Module, batch: Batch, later: Batch, weights: Tensor, step: InnerStep) -> dict[str, Tensor]:
+def _direction(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> dict[str, Tensor]:
     """du/dg * the gradient of the later loss at theta', by parameter."""
     with stepped(model, batch, weights, step) as gradients:
         found = _gradients(later_loss(model, later), trainable(model))
@@ -278,16 +280,16 @@ class _LaterGradient(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, later: Batch, weights: Tensor) -> Tensor:
+    def forward(self, later: Later, weights: Tensor) -> Tensor:
         return torch.autograd.grad(later_loss(self.model, later), weights)[0]
 
 
-def _unrolled(model: nn.Module, batch: Batch, later: Batch, weights: Tensor, step: InnerStep) -> Tensor:
+def _unrolled(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> Tensor:
     """Double backward through the step."""
     parameters = trainable(model)
     weights = weights.detach().clone().requires_grad_()
     with deterministic(model), sdpa_kernel(SDPBackend.MATH):
-        loss = step.loss(token_nll(model, batch), weights)
+        loss = step.loss(token_nll(model, batch), weights, batch.predicted())
         found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
         moved = {
             f"model.{name}": p - step.lr * step.update(g)

@@ -1,21 +1,24 @@
-"""A weigher: a causal language model's body, one number per token in place of the vocabulary, and a sigmoid.
+"""A weigher: a causal language model's body, one number per token in place of the vocabulary, made a weight.
 
 The weight for predicting token t is read *at* t: the weigher sees the token and what stands to its left (arXiv
-2407.16920, section 3.2). Saved as an adapter, the head and the base model's name.
+2407.16920, section 3.2), by a sigmoid, or by a softplus (arXiv 2305.15076). Saved as an adapter, the head and the base
+model's name.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from foci import models
@@ -32,29 +35,37 @@ from foci.sources import read_json
 SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
 READY_MADE = "ready-made"
 """The name of the weigher that comes with foci."""
-NEAR_ONE = 4.0
-"""Bias of a new head: all weights begin at sigmoid(4) = .982."""
+Output = Literal["sigmoid", "softplus"]
+"""What makes a weight of the head's number: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
+NEAR_ONE: dict[Output, float] = {"sigmoid": 4.0, "softplus": math.log(math.e - 1)}
+"""Bias of a new head: all weights begin at sigmoid(4) = .982 or softplus(.541) = 1."""
 
 
 class Weigher(nn.Module):
-    """Body and head. `body` is a causal LM, usually with an adapter; its own LM head is not used."""
+    """Body and head. `body` is a causal LM, usually with an adapter; its own LM head is not used.
 
-    def __init__(self, body: PreTrainedModel | PeftModel, bias: float = NEAR_ONE) -> None:
+    `bias` is where the head begins; None: where all weights are near 1.
+    """
+
+    def __init__(
+        self, body: PreTrainedModel | PeftModel, bias: float | None = None, output: Output = "sigmoid"
+    ) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.output = body, output
         width = models.head_of(body).module.weight.shape[1]  # type: ignore[union-attr, index]
         self.head = nn.Linear(int(width), 1, device=device_of(body))
         nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.bias, bias)
+        nn.init.constant_(self.head.bias, NEAR_ONE[output] if bias is None else bias)
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """What the sigmoid makes weights of."""
+        """What weights are made of."""
         hidden: Tensor = hidden_states(self.body, batch)
         return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Weights between 0 and 1; what stands on padding and on first tokens means nothing."""
-        return self.logits(batch).float().sigmoid()
+        """Weights above 0, of a sigmoid below 1; what stands on padding and on first tokens means nothing."""
+        logits = self.logits(batch).float()
+        return logits.sigmoid() if self.output == "sigmoid" else F.softplus(logits)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Head and adapter by name."""
@@ -70,12 +81,14 @@ class Loaded:
     fingerprint: str
 
 
-def new(model: str, *, r: int, alpha: int | float, seed: int = 0, bias: float = NEAR_ONE) -> Loaded:
+def new(
+    model: str, *, r: int, alpha: int | float, seed: int = 0, bias: float | None = None, output: Output = "sigmoid"
+) -> Loaded:
     """A weigher that weighs all tokens alike, over a fresh LoRA adapter of a model's body."""
     loaded = models.load(model, dtype="float32")
     torch.manual_seed(seed)
     body = models.add_adapter(loaded.model, models.Adapter(r=r, alpha=alpha))
-    made = Weigher(body, bias)
+    made = Weigher(body, bias, output)
     return Loaded(made, loaded.tokenizer, fingerprint(made))
 
 
@@ -94,12 +107,17 @@ def save(weigher: Weigher, folder: Path, *, base: str, made_by: dict[str, Any], 
     save_file(
         {name: p.detach().float().cpu().contiguous() for name, p in weigher.head.state_dict().items()}, folder / HEAD
     )
-    (folder / SETTINGS).write_text(json.dumps({"base": base, **made_by}, indent=2) + "\n", encoding="utf-8")
+    told = {"base": base, "output": weigher.output, **made_by}
+    (folder / SETTINGS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def check(name: str) -> None:
-    """Raises ValueError where there is no such weigher, or its body is an embedded model that is not installed."""
-    base = str(_told(_folder(name))["base"])
+    """Raises ValueError where there is no such weigher, its weights are made in a way that is unknown here, or its body
+    is an embedded model that is not installed.
+    """
+    told = _told(_folder(name))
+    _output(name, told)
+    base = str(told["base"])
     if base in EMBEDDED:
         embedded_file(base)
 
@@ -116,7 +134,7 @@ def load(name: str) -> Loaded:
         )
     with peft_quiet():
         body = PeftModel.from_pretrained(base.model, str(folder / ADAPTER), autocast_adapter_dtype=True)
-    weigher = Weigher(body).to(device_of(base.model))
+    weigher = Weigher(body, output=_output(name, settings)).to(device_of(base.model))
     weigher.head.load_state_dict(load_file(folder / HEAD))
     return Loaded(weigher.eval(), base.tokenizer, fingerprint(weigher))
 
@@ -134,11 +152,22 @@ def _told(folder: Path) -> dict[str, Any]:
     return read_json(folder / SETTINGS)
 
 
+def _output(name: str, told: dict[str, Any]) -> Output:
+    found: Output = told.get("output", "sigmoid")  # files of before the choice do not say it
+    if found not in get_args(Output):
+        raise ValueError(
+            f"the weigher {name!r} makes its weights by {found!r}, expected one of {', '.join(get_args(Output))}; load "
+            "it with the foci that wrote it, or train it again"
+        )
+    return found
+
+
 def fingerprint(weigher: Weigher) -> str:
-    """16 hex digits of all its weights."""
+    """16 hex digits of all its weights, and of what makes them weights of tokens where that is no sigmoid."""
     digest = hashlib.sha256(models.fingerprint(weigher.body).encode())  # type: ignore[arg-type]
     for value in weigher.head.state_dict().values():
         digest.update(value.detach().float().cpu().numpy().tobytes())
+    digest.update(b"" if weigher.output == "sigmoid" else weigher.output.encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """The file of a meta-training: pairs of a document and a later task, and how a weigher learns from them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,8 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from foci.adapter_config import AdapterConfig, Count, Section
 from foci.config import ModelConfig, PathText, PathTexts, Text, load
-from foci.inner_step import Inner, InnerStep
+from foci.inner_step import Inner, InnerStep, Normalise
 from foci.run_file import as_path
+from foci.weigher import Output
 
 
 class PairsConfig(Section):
@@ -28,12 +30,16 @@ class StepConfig(Section):
     kind: Inner = Field(default="sgd", description="sgd, or adam: Adam's first step")
     lr: float | None = Field(default=None, gt=0, description="rate of the step; exactly one of lr and length")
     length: float | None = Field(default=None, gt=0, description="L2 length of the step, in place of a rate")
+    normalise: Normalise = Field(
+        default="row",
+        description="the loop's weights sum to 1 over a row or the batch; none: as they are, the mean over tokens",
+    )
 
     def step(self, default: InnerStep) -> InnerStep:
         """As the influence wants it; `default` where neither rate nor length is given."""
         if self.lr is None and self.length is None:
-            return default
-        return InnerStep(self.lr or 0.0, self.kind, length=self.length)
+            return replace(default, normalise=self.normalise)
+        return InnerStep(self.lr or 0.0, self.kind, self.normalise, self.length)
 
     @model_validator(mode="after")
     def _one(self) -> "StepConfig":
@@ -51,6 +57,9 @@ class WeigherConfig(Section):
 
     r: Count = Field(default=16, description="rank of the adapter")
     alpha: float = Field(default=32.0, gt=0, description="its update is scaled by alpha / r")
+    output: Output = Field(
+        default="sigmoid", description="sigmoid: weights between 0 and 1; softplus: of any size (the loop alone)"
+    )
     half: bool = Field(default=False, description="save the adapter in float16: half the bytes")
 
 
@@ -60,6 +69,26 @@ class RetainConfig(Section):
     path: PathText = Field(description="probes (.jsonl) that the learner knows")
     strength: float = Field(default=1.0, gt=0, description="how much their loss counts beside the task's")
     batch_size: Count = Field(default=4, description="probes beside each batch of tasks, another draw each time")
+
+
+class LocalityConfig(Section):
+    """Text on which the loop's step should leave the learner as it was."""
+
+    strength: float = Field(
+        default=0.0, ge=0, description="how much KL(before || after the step) counts beside the task's loss; 0 = off"
+    )
+    text: PathText = Field(default="general", description="text file; general = the page in foci")
+    max_length: int = Field(default=128, ge=2, description="longest window of the text, in tokens")
+    batch_size: Count = Field(
+        default=2, description="windows beside each batch of tasks, another draw each time; as many are held out"
+    )
+
+    @model_validator(mode="after")
+    def _on(self) -> "LocalityConfig":
+        if self.strength == 0 and self != LocalityConfig.model_construct():
+            given = self.model_dump(exclude_defaults=True)
+            raise ValueError(f"locality is off at strength 0, got {given}; set strength too, or leave them out")
+        return self
 
 
 class MetaTrainConfig(Section):
@@ -89,7 +118,10 @@ class MetaRun(Section):
     pairs: PairsConfig = Field(description="what the weigher learns from, at least {path: FILE}")
     step: StepConfig = Field(default_factory=StepConfig, description="the learner's step on a document")
     retain: RetainConfig | None = Field(default=None, description="what the step should not make it forget")
-    weigher: WeigherConfig = Field(default_factory=WeigherConfig, description="the weigher's adapter")
+    locality: LocalityConfig = Field(
+        default_factory=LocalityConfig, description="text on which the step should change nothing"
+    )
+    weigher: WeigherConfig = Field(default_factory=WeigherConfig, description="the weigher's adapter and its output")
     train: MetaTrainConfig = Field(default_factory=MetaTrainConfig, description="the optimisation of the weigher")
 
     @model_validator(mode="after")
@@ -98,6 +130,17 @@ class MetaRun(Section):
             raise ValueError(f"the loop's step has a rate, got step.length {self.step.length}; set step.lr instead")
         if self.how == "amortised" and self.warm:
             raise ValueError(f"warm is a step of the loop, got how: {self.how}; leave warm out")
+        if self.how == "amortised" and self.weigher.output != "sigmoid":
+            raise ValueError(
+                "amortised training predicts each token's influence as a share of its document's largest, 0 to 1, got "
+                f"weigher.output {self.weigher.output}, whose scale it would not teach; set how: loop, or leave output "
+                "out"
+            )
+        if self.how == "amortised" and (self.locality.strength or self.step.normalise != "row"):
+            raise ValueError(
+                f"locality and step.normalise are the loop's, got how: {self.how} with locality.strength "
+                f"{self.locality.strength} and step.normalise {self.step.normalise}; set how: loop, or leave them out"
+            )
         return self
 
 

@@ -15,6 +15,7 @@ from foci.dataset import generator
 from foci.focus import IGNORED, Batch, Row
 from foci.influence import LATER
 from foci.meta.config import MetaRun
+from foci.meta.locality import Locality, locality
 from foci.pairs import Pair, read_pairs
 from foci.pairs import documents as documents_of
 from foci.pairs import tasks as tasks_of
@@ -25,7 +26,9 @@ from foci.probes.forward import device_of, pad_id, padded
 
 @dataclass(frozen=True)
 class Material:
-    """The learner, pairs to learn from, pairs to validate on (of other documents), and known facts, if any."""
+    """The learner, pairs to learn from, pairs to validate on (of other documents), and, if any, known facts and text at
+    large.
+    """
 
     learner: nn.Module
     tokenizer: PreTrainedTokenizerFast
@@ -35,6 +38,7 @@ class Material:
     known: Sequence[Row] = ()
     strength: float = 0.0
     known_at_a_time: int = 4
+    locality: Locality | None = None
 
     def documents(self, pairs: Sequence[Pair]) -> Batch:
         """The pairs' documents on the learner's device."""
@@ -70,7 +74,9 @@ def material(run: MetaRun) -> Material:
         adapter = models.Adapter(**run.learner.model_dump())
         learner = models.add_adapter(loaded.model, adapter)
     strength, at_a_time = (run.retain.strength, run.retain.batch_size) if run.retain else (0.0, 0)
-    return Material(learner, loaded.tokenizer, loaded.fingerprint, train, held_out, tuple(known), strength, at_a_time)
+    at_large = locality(run.locality, learner, loaded.tokenizer)
+    given = (tuple(known), strength, at_a_time, at_large)
+    return Material(learner, loaded.tokenizer, loaded.fingerprint, train, held_out, *given)
 
 
 def split(pairs: Sequence[Pair], run: MetaRun) -> tuple[list[Pair], list[Pair]]:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,12 +13,12 @@ from torch.nn import functional as F
 
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Row
-from foci.influence import gradient_alignment, later_loss, stepped, targets, token_influence
+from foci.influence import Later, gradient_alignment, later_loss, stepped, targets, token_influence
 from foci.inner_step import InnerStep
 from foci.keeping import kept
 from foci.meta.material import Material
 from foci.pairs import Pair
-from foci.weigher import NEAR_ONE, Weigher
+from foci.weigher import Weigher
 
 PAPER = InnerStep(2e-4, "adam")
 """The paper's inner step: Adam at rate 2e-4."""
@@ -27,9 +28,9 @@ PAIRS_A_FILE = 16
 
 
 class Objective(ABC):
-    """A loss of the weigher on pairs. `bias` is where its head should begin."""
+    """A loss of the weigher on pairs. `bias` is where its head should begin; None: where weights are near 1."""
 
-    bias: float = NEAR_ONE
+    bias: float | None = None
 
     @abstractmethod
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float | None:
@@ -107,7 +108,10 @@ class Amortised(Objective):
 
 
 class Loop(Objective):
-    """The task's loss after the learner's step under the weigher's weights (arXiv 2407.16920, algorithm 1)."""
+    """The task's loss after the learner's step under the weigher's weights (arXiv 2407.16920, algorithm 1).
+
+    With `material.locality`, and beside it strength * the divergence on text at large (arXiv 2305.15076).
+    """
 
     def __init__(self, material: Material, step: InnerStep, *, warm: bool = False, seed: int = 0) -> None:
         if step.length is not None:
@@ -118,12 +122,12 @@ class Loop(Objective):
 
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> None:
         batch = self.material.documents(pairs)
-        later = self.material.later(pairs, self.seed, key)
+        later = self._later(pairs, key)
         with torch.no_grad():
             weights = weigher(batch)
+        step = {"lr": self.step.lr, "inner": self.step.kind, "normalise": self.step.normalise}
         with self._warmed(batch):
-            step = self.step
-            influence = token_influence(self.material.learner, batch, later, weights, lr=step.lr, inner=step.kind)
+            influence = token_influence(self.material.learner, batch, later, weights, **step)  # type: ignore[arg-type]
         weigher(batch).backward(influence.to(weights.dtype))  # once more: its activations and the learner's never meet
 
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
@@ -131,7 +135,17 @@ class Loop(Objective):
         with torch.no_grad():
             weights = weigher(batch) * batch.predicted()
         with self._warmed(batch):
-            return later_after(self.material, pairs, weights, self.step, seed=self.seed)
+            found = after(self.material, pairs, weights, self.step, seed=self.seed)
+        at_large = self.material.locality
+        return found.nll if at_large is None else found.nll + at_large.strength * found.divergence
+
+    def _later(self, pairs: Sequence[Pair], key: int) -> Later:
+        """The loss of tasks and known facts, and the divergence from the learner, which nothing has moved yet."""
+        asked, at_large = self.material.later(pairs, self.seed, key), self.material.locality
+        if at_large is None:
+            return asked
+        text, strength = at_large.drawn(self.material.learner, self.seed, key), at_large.strength
+        return lambda model: later_loss(model, asked) + strength * text.divergence(model)
 
     def _warmed(self, batch: Batch) -> AbstractContextManager[object]:
         """One plain step that nothing is differentiated through, as the published code takes."""
@@ -140,14 +154,24 @@ class Loop(Objective):
         return stepped(self.material.learner, batch, batch.predicted().float(), self.step)
 
 
-def later_after(
+@dataclass(frozen=True)
+class After:
+    """After a step, in nats: the later loss, and the divergence on held-out text at large (0 where none is asked)."""
+
+    nll: float
+    divergence: float = 0.0
+
+
+def after(
     material: Material, pairs: Sequence[Pair], weights: Float[Tensor, "batch seq"], step: InnerStep, *, seed: int = 0
-) -> float:
-    """Mean over pairs of the later loss in nats after one step on the pair's document under its row of `weights`."""
-    total = 0.0
+) -> After:
+    """Means over pairs, after one step on the pair's document under its row of `weights`."""
+    nll, divergence = 0.0, 0.0
     for pair, line in zip(pairs, weights, strict=True):
         batch = material.documents([pair])
         own = line[None, : batch.input_ids.shape[1]]
         with stepped(material.learner, batch, own, step), torch.no_grad():
-            total += float(later_loss(material.learner, material.later([pair], seed, "validation", pair.id)))
-    return total / len(pairs)
+            nll += float(later_loss(material.learner, material.later([pair], seed, "validation", pair.id)))
+            if material.locality is not None:
+                divergence += float(material.locality.held_out.divergence(material.learner))
+    return After(nll / len(pairs), divergence / len(pairs))

@@ -9,7 +9,7 @@ from torch import Tensor
 from foci.inner_step import InnerStep
 from foci.measure import SAMPLES, words_of
 from foci.meta.material import Material, answers_in_top
-from foci.meta.objectives import Objective, later_after
+from foci.meta.objectives import After, Objective, after
 from foci.probes.forward import answering
 from foci.weigher import Weigher
 
@@ -22,19 +22,24 @@ def weights_of(material: Material, weigher: Weigher) -> Float[Tensor, "pairs seq
 
 def measured(material: Material, weights: Float[Tensor, "pairs seq"], step: InnerStep) -> dict[str, float | None]:
     """On the held-out pairs: the later loss in nats before, after a plain step, and after one by these weights; how
-    often the answer (where the documents mark it) is among the 5 % of tokens of largest weight.
+    often the answer (where the documents mark it) is among the 5 % of tokens of largest weight. With text at large: the
+    divergence on windows of it that were held out, in nats per token, after either step.
     """
     batch = material.documents(material.held_out)
     counted = batch.predicted()
 
-    def after(of: Tensor, by: InnerStep) -> float:
-        return later_after(material, material.held_out, of * counted, by)
+    def moved(of: Tensor, by: InnerStep) -> After:
+        return after(material, material.held_out, of * counted, by)
 
+    before, plain = moved(torch.ones_like(weights), InnerStep()), moved(torch.ones_like(weights), step)
+    weighed = moved(weights.clone(), step)
+    at_large = {"locality_after_plain": plain.divergence, "locality_after_weighed": weighed.divergence}
     hits = answers_in_top(weights, batch) if "answer" in batch.columns else torch.zeros(0)
     return {
-        "later_nll_before": after(torch.ones_like(weights), InnerStep()),
-        "later_nll_after_plain": after(torch.ones_like(weights), step),
-        "later_nll_after_weighed": after(weights.clone(), step),
+        "later_nll_before": before.nll,
+        "later_nll_after_plain": plain.nll,
+        "later_nll_after_weighed": weighed.nll,
+        **({} if material.locality is None else at_large),
         "answer_in_top_5_percent": float(hits.mean()) if len(hits) else None,
     }
 

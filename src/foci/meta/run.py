@@ -57,7 +57,8 @@ def meta(
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun
-    loaded = weigher.new(run.model.name, r=run.weigher.r, alpha=run.weigher.alpha, seed=run.seed, bias=objective.bias)
+    shape = run.weigher.model_dump(exclude={"half"})
+    loaded = weigher.new(run.model.name, seed=run.seed, bias=objective.bias, **shape)
     before = weights_of(made, loaded.weigher)
     training = Training(run, made, objective, loaded.weigher)
     while not training.ended():
@@ -66,8 +67,7 @@ def meta(
         tell(f"epoch {line['epoch']}/{run.train.epochs}{loss}  held out {line['held_out']:.4f}")
     training.best()
     base = {"fingerprint": made.fingerprint, "how": run.how, "pairs": len(made.train), "seed": run.seed}
-    folder, half = run.output / "weigher", run.weigher.half
-    weigher.save(loaded.weigher, folder, base=run.model.name, made_by=base, half=half)
+    weigher.save(loaded.weigher, run.output / "weigher", base=run.model.name, made_by=base, half=run.weigher.half)
     after = weights_of(made, loaded.weigher)
     write_json(run.output / "samples.json", described(made, objective, before, after))
     found = {

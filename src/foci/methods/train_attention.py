@@ -1,7 +1,8 @@
 """Each token counts as much as a learned weigher says: Train-Attention (TAALM, arXiv 2407.16920).
 
-L = sum(w nll) / sum(w), w between 0 and 1 from a weigher that was trained (`foci meta`) so that a step on L lowers the
-loss of what will be asked later. The weigher reads the corpus once, before training.
+L = sum(w nll) / sum(w), w from a weigher that was trained (`foci meta`) so that a step on L lowers the loss of what
+will be asked later. The weigher reads the corpus once, before training. Its weights lie between 0 and 1, or, from a
+softplus (arXiv 2305.15076), above 0; here their scale counts beside rehearsed rows alone, whose weight is 1.
 """
 
 from collections.abc import Sequence
