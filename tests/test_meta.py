@@ -1,12 +1,15 @@
 """A weigher: what it computes, what it learns from, and a meta-training from file to weigher."""
 
 import json
+import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import tiny
 from foci import weigher
@@ -14,6 +17,7 @@ from foci.cli import main
 from foci.combine import check_columns, update_weights
 from foci.embedded import EMBEDDED, Embedded
 from foci.focus import Batch, Context, Plan, Row
+from foci.folder import locked
 from foci.influence import later_loss, targets, token_influence
 from foci.inner_step import InnerStep
 from foci.losses import hidden_states, token_nll
@@ -507,3 +511,17 @@ def test_the_command(files, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "go on with --resume" in done.stderr
+
+
+def test_a_second_process_is_refused_while_one_works(files, tmp_path):
+    run = run_of(files, tmp_path / "out")
+    with locked(run.output), pytest.raises(FileExistsError, match="another process is working in"):
+        meta(run)
+
+
+def test_a_long_epoch_says_where_it_is(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("foci.meta.run.TELL_EVERY", 0)
+    console = Console(file=StringIO())
+    meta(run_of(files, tmp_path / "out", train={"epochs": 1, "batch_size": 8}), console=console)
+    told = console.file.getvalue()
+    assert re.search(r"epoch 1  update 1/3  \d+ s\n\s+epoch 1  update 2/3", told), told

@@ -127,9 +127,9 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
         _check_same(config, text, resume)
     with locked(path):
         if config.is_file() and overwrite and known:
-            _clear(path)
+            clear(path)
         elif config.is_file() and known and not (path / "start.json").is_file():
-            _clear(path, MADE_FIRST)  # input was refused, or a kill came before the baseline: there is nothing to lose
+            clear(path, MADE_FIRST)  # input was refused, or a kill came before the baseline: there is nothing to lose
         elif config.is_file():
             _check_same(config, text, resume)
         with _told_when_full(path):
@@ -167,7 +167,7 @@ def _told_when_full(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _clear(path: Path, only: Sequence[str] = ()) -> None:
+def clear(path: Path, only: Sequence[str] = ()) -> None:
     """Deletes a run's files, results first: what a kill leaves in between can still be resumed or overwritten."""
     found = [child for child in path.iterdir() if child.name != LOCK and (not only or child.name in only)]
     for child in sorted(found, key=lambda c: (c.name == "run.yaml", c.name in MADE_FIRST, c.name == "start.json")):

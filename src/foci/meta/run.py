@@ -11,9 +11,9 @@ out/weigher/
   report.html      one page of all this
 """
 
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from foci import checkpoint, models, weigher
 from foci.config import dump_run
 from foci.dataset import generator
-from foci.folder import append_line, read_json, read_lines, write_json, write_lines
+from foci.folder import LOCK, append_line, clear, locked, read_json, read_lines, write_json, write_lines
 from foci.inner_step import InnerStep
 from foci.meta.config import MetaRun
 from foci.meta.material import Material, material
@@ -35,6 +35,9 @@ from foci.pairs import Pair
 from foci.probes.forward import device_of
 from foci.report import write_report
 from foci.weigher import Weigher
+
+TELL_EVERY = 60
+"""Seconds after which an epoch says where it is."""
 
 
 def meta(
@@ -49,9 +52,14 @@ def meta(
     def tell(words: str) -> None:
         console.print(f"  {words}", highlight=False, markup=False)
 
-    _open(run, resume=resume, overwrite=overwrite)
-    if (done := read_json(run.output / "summary.json")) is not None:
-        return done  # type: ignore[no-any-return]
+    with _opened(run, resume=resume, overwrite=overwrite):
+        if (done := read_json(run.output / "summary.json")) is not None:
+            return done  # type: ignore[no-any-return]
+        return _learned(run, tell)
+
+
+def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Trains the weigher, or goes on; the summary, written."""
     begun = time.monotonic()
     made = material(run)
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
@@ -60,7 +68,7 @@ def meta(
     shape = run.weigher.model_dump(exclude={"half"})
     loaded = weigher.new(run.model.name, seed=run.seed, bias=objective.bias, **shape)
     before = weights_of(made, loaded.weigher)
-    training = Training(run, made, objective, loaded.weigher)
+    training = Training(run, made, objective, loaded.weigher, tell)
     while not training.ended():
         line = training.epoch()
         loss = "" if line["loss"] is None else f"  loss {line['loss']:.4f}"
@@ -91,6 +99,7 @@ class Training:
     material: Material
     objective: Objective
     weigher: Weigher
+    tell: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.metrics, self.checkpoints = self.run.output / "metrics.jsonl", self.run.output / "checkpoints"
@@ -117,10 +126,14 @@ class Training:
     def epoch(self) -> dict[str, Any]:
         """Every pair once, but for the rest that fills no batch; then validation and a checkpoint."""
         begun, size, losses = time.monotonic(), self.run.train.batch_size, list[float | None]()
+        told = begun
         order = generator("meta", self.run.seed, self.done).permutation(len(self.material.train))
         for batch in range(self.batches):
             pairs = [self.material.train[i] for i in order[batch * size : (batch + 1) * size]]
             losses.append(self._update(pairs, self.done * self.batches + batch))
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                self.tell(f"epoch {self.done + 1}  update {batch + 1}/{self.batches}  {told - begun:.0f} s")
         self.done += 1
         line = {
             "epoch": self.done,
@@ -184,17 +197,20 @@ def _step(run: MetaRun) -> InnerStep:
     return run.step.step(PAPER if run.how == "loop" else NUDGE)
 
 
-def _open(run: MetaRun, *, resume: bool, overwrite: bool) -> None:
+@contextmanager
+def _opened(run: MetaRun, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """The folder, new or its own again, locked against a second process."""
     path, text = run.output / "meta.yaml", dump_run(run)
-    if overwrite and path.is_file():
-        shutil.rmtree(run.output)
-    if path.is_file() and not resume:
-        raise FileExistsError(
-            f"{run.output} holds a meta-training; go on with --resume, or replace it with --overwrite"
-        )
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise FileExistsError(f"{run.output} holds a meta-training with other settings; name another output")
-    if not path.is_file() and run.output.exists() and any(run.output.iterdir()):
+    if run.output.exists() and not path.is_file() and any(child.name != LOCK for child in run.output.iterdir()):
         raise FileExistsError(f"output {run.output} holds files but no meta.yaml; name another folder")
-    run.output.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(path, text)
+    with locked(run.output):
+        if overwrite and path.is_file():
+            clear(run.output)
+        if path.is_file() and not resume:
+            raise FileExistsError(
+                f"{run.output} holds a meta-training; go on with --resume, or replace it with --overwrite"
+            )
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise FileExistsError(f"{run.output} holds a meta-training with other settings; name another output")
+        checkpoint.write_text(path, text)
+        yield
