@@ -12,8 +12,8 @@ the step (arXiv 2407.16920 differentiates through it). The rows of a batch share
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,12 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from foci import sharded
 from foci.architecture import base_of, without_dropout
 from foci.focus import Batch
 from foci.inner_step import Inner, InnerStep, Normalise
 from foci.losses import token_nll
+from foci.moving import gradients, moved, trainable
 
 Mode = Literal["difference", "jvp", "unroll"]
 Later = Batch | Callable[[nn.Module], Tensor]  # what is asked later: a batch, or any other loss of the model
@@ -59,14 +61,18 @@ def token_influence(  # noqa: PLR0913
     "jvp", forward-mode AD, exact, sdpa or eager attention; "unroll", double backward through the step, for comparison.
     Source: the meta-gradient of arXiv 2407.16920, section 3. Raises ValueError where the mode cannot work with the
     model, before anything runs, or where nothing is trained, weighed or asked.
+
+    A model sharded by FSDP2 (`fully_shard`, its outermost call on the whole model) takes "difference" alone. Every
+    process passes the same batches and weights and gets the influence that one process alone would: processes share
+    the memory, not the rows. Where they differ, ValueError. A model over several devices works as it is; of an
+    offloaded one (accelerate), what is trained must be in memory.
     """
     step = InnerStep(lr, inner, normalise)
-    weights = _weights(batch, weights)
     check_mode(model, mode)
     if mode == "unroll":
-        return _unrolled(model, batch, later_batch, weights, step)
+        return _unrolled(model, batch, later_batch, _weights(batch, weights), step)
     found = gradient_alignment(model, batch, later_batch, weights, step, mode=mode)
-    return step.influence(found, weights, batch.predicted())
+    return step.influence(found, _weights(batch, weights), batch.predicted())
 
 
 def gradient_alignment(
@@ -83,11 +89,12 @@ def gradient_alignment(
     Above 0 where training on the token alone lowers the later loss. Arguments and errors as in `token_influence`.
     """
     check_mode(model, mode)
+    sharded.check_same(model, **_given(batch, weights, step), **_given(later_batch, prefix="later "))
     weights = _weights(batch, weights)
     with deterministic(model):
         direction = _direction(model, batch, later_batch, weights, step)
         along = _difference if mode == "difference" else _forward_mode
-        return along(model, batch, trainable(model), direction)
+        return along(model, batch, direction)
 
 
 def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
@@ -103,10 +110,16 @@ def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]
 
 
 def check_mode(model: nn.Module, mode: Mode) -> None:
-    """Raises ValueError where a mode cannot work with the model's attention or number format."""
+    """Raises ValueError where a mode cannot work with the model's attention, number format or place."""
     if mode not in ("difference", "jvp", "unroll"):
         raise ValueError(f"mode is 'difference', 'jvp' or 'unroll', got {mode!r}")
+    sharded.check(model)
     parameters = trainable(model)
+    if mode != "difference" and sharded.root(model) is not None:
+        raise ValueError(
+            f"mode {mode!r} differentiates with respect to whole parameters, got {type(base_of(model)).__name__} "
+            "sharded by FSDP2, which keeps parts; use mode='difference'"
+        )
     attention = base_of(model).config._attn_implementation
     if mode != "difference" and attention not in ("sdpa", "eager"):
         raise ValueError(
@@ -121,19 +134,29 @@ def check_mode(model: nn.Module, mode: Mode) -> None:
         )
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that the inner step moves, by name. Raises ValueError where there are none."""
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not found:
-        raise ValueError("no parameter of the model requires a gradient, so no step can move it; unfreeze some")
-    return found
-
-
 @contextmanager
 def deterministic(model: nn.Module) -> Iterator[None]:
-    """Inside, no dropout and no autocast."""
-    with without_dropout(model), torch.autocast(next(model.parameters()).device.type, enabled=False):
+    """Inside, no dropout and no autocast on any device; a sharded model is made ready (`sharded.settled`)."""
+    accelerator = torch.accelerator.current_accelerator()
+    with ExitStack() as stack:
+        stack.enter_context(without_dropout(model))
+        for kind in {"cpu", "cpu" if accelerator is None else accelerator.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(sharded.settled(model))
         yield
+
+
+def _given(
+    batch: Later, weights: Tensor | None = None, step: InnerStep | None = None, prefix: str = ""
+) -> dict[str, Tensor]:
+    """What a loss, and a step down it, are made from, by name; nothing can be told of a loss that is a function."""
+    if not isinstance(batch, Batch):
+        return {}
+    found = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+    found[LATER] = batch.columns.get(LATER, torch.empty(0))
+    found |= {} if weights is None else {"weights": weights}
+    found |= {} if step is None else {"step": torch.tensor(list(repr(step).encode()))}
+    return {prefix + name: value for name, value in found.items()}
 
 
 def _weights(batch: Batch, weights: Tensor) -> Tensor:
@@ -163,87 +186,57 @@ def later_loss(model: nn.Module, later: Later) -> Float[Tensor, ""]:
     return InnerStep().loss(nll, asked.to(nll.dtype), asked)
 
 
-def _gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By name; a parameter that the loss does not reach is left out."""
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None}
-
-
 @contextmanager
 def stepped(
     model: nn.Module, batch: Batch, weights: Float[Tensor, "batch seq"], step: InnerStep
 ) -> Iterator[dict[str, Tensor]]:
-    """Inside, theta' = theta - lr u(g); gives g by parameter (empty for a step of no length). Afterwards theta."""
-    parameters = trainable(model)
-    gradients: dict[str, Tensor] = {}
+    """Inside, theta' = theta - lr u(g); gives g by parameter (empty for a step of no length). Afterwards theta.
+
+    Raises ValueError where processes that share the model pass other batches, weights or steps.
+    """
+    sharded.check_same(model, **_given(batch, weights, step))
+    found: dict[str, Tensor] = {}
     if step.lr or step.length or step.kind == "adam":
+        parameters = trainable(model)
         with deterministic(model):
-            gradients = _gradients(step.loss(token_nll(model, batch), weights, batch.predicted()), parameters)
-    updates = {name: step.update(g) for name, g in gradients.items()}
-    rate = step.lr if step.length is None else step.length / max(_norm(updates), 1e-30)
-    with _moved(parameters, updates, -rate):
-        yield gradients
+            found = gradients(model, step.loss(token_nll(model, batch), weights, batch.predicted()), parameters)
+    updates = {name: step.update(g) for name, g in found.items()}
+    rate = step.lr if step.length is None else step.length / max(sharded.norm(updates), 1e-30)
+    with moved(model, updates, -rate):
+        yield found
 
 
 def _direction(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> dict[str, Tensor]:
     """du/dg * the gradient of the later loss at theta', by parameter."""
-    with stepped(model, batch, weights, step) as gradients:
-        found = _gradients(later_loss(model, later), trainable(model))
+    parameters = trainable(model)
+    with stepped(model, batch, weights, step) as slopes_at:
+        found = gradients(model, later_loss(model, later), parameters)
     if step.kind == "adam":
-        found = {name: v * step.slope(gradients[name]) for name, v in found.items() if name in gradients}
+        found = {name: v * step.slope(slopes_at[name]) for name, v in found.items() if name in slopes_at}
     return found
 
 
-@contextmanager
-def _moved(parameters: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor], *lengths: float) -> Iterator[Any]:
-    """Inside, theta + length * direction, for one length after another by `next`; afterwards theta, bit for bit."""
-    before = {name: parameters[name].detach().clone() for name in direction}
-
-    def places() -> Iterator[None]:
-        for length in lengths:
-            with torch.no_grad():
-                for name, start in before.items():
-                    torch.add(start, direction[name], alpha=length, out=parameters[name])
-            yield
-
-    moves = places()
-    next(moves)
-    try:
-        yield moves
-    finally:
-        with torch.no_grad():
-            for name, start in before.items():
-                parameters[name].copy_(start)
-
-
-def _difference(
-    model: nn.Module, batch: Batch, parameters: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor]
-) -> Tensor:
+def _difference(model: nn.Module, batch: Batch, direction: Mapping[str, Tensor]) -> Tensor:
     """(nll(theta + eps v) - nll(theta - eps v)) / (2 eps) at eps = 3e-4 |theta| / |v|.
 
     Where the loss that moves most moves too little for float32, or too far for a straight line (v may lie on few
     weights), eps is chosen anew from what it did.
     """
-    size = _norm(direction)
+    size = sharded.norm(direction)
     if size == 0:
         return torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
-    moving = {name: parameters[name] for name in direction}
-    eps = 3e-4 * _norm(moving) / size
+    parameters = trainable(model)
+    eps = 3e-4 * sharded.norm({name: parameters[name] for name in direction}) / size
     for _ in range(3):
-        with torch.no_grad(), _moved(parameters, direction, eps, -eps) as moves:
+        with torch.no_grad(), moved(model, direction, eps, -eps) as moves:
             above = token_nll(model, batch)
             next(moves)
-            moved = above - token_nll(model, batch)
-        largest = float(moved.abs().max())
+            change = above - token_nll(model, batch)
+        largest = sharded.largest(model, float(change.abs().max()))
         if largest == 0 or MOVES[0] <= largest <= MOVES[1]:
             break
         eps *= min(max(MOVES[2] / largest, 1e-3), 1e3)
-    return moved / (2 * eps)
-
-
-def _norm(tensors: Mapping[str, Tensor]) -> float:
-    """The L2 norm of all together, wherever each of them is."""
-    return float(sum(float(torch.linalg.vector_norm(t.detach().float())) ** 2 for t in tensors.values())) ** 0.5
+    return change / (2 * eps)
 
 
 class _TokenNll(nn.Module):
@@ -255,10 +248,9 @@ class _TokenNll(nn.Module):
         return token_nll(self.model, batch)
 
 
-def _forward_mode(
-    model: nn.Module, batch: Batch, parameters: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor]
-) -> Tensor:
+def _forward_mode(model: nn.Module, batch: Batch, direction: Mapping[str, Tensor]) -> Tensor:
     """The Jacobian-vector product by forward-mode AD."""
+    parameters = trainable(model)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _scripts_quietly(), forward_ad.dual_level():
         duals = {f"model.{n}": forward_ad.make_dual(parameters[n].detach(), v) for n, v in direction.items()}
         nll = functional_call(_TokenNll(model), duals, (batch,))

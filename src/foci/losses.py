@@ -14,7 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput
 
+from foci import sharded
 from foci.focus import Batch
 from foci.models import Head, base_of, head_of
 
@@ -31,7 +33,8 @@ def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
     """While open, a forward pass of `model` (wrapped or not) stops before the LM head.
 
     What the head would have read is appended to the list that is yielded, (batch, seq, hidden); the model's
-    logits come back with a last axis of 0. The model's own forward runs, so hooks of DDP and autocast hold.
+    logits come back with a last axis of 0. The model's own forward runs, so hooks of DDP and autocast hold. Where
+    FSDP2 shards the model, its output holds it too (`hidden_states`), as FSDP2 hooks the backward pass on outputs.
     """
     base, head = base_of(model), head_of(model).module
     stand_in = _Keeper(head)
@@ -39,9 +42,12 @@ def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
     places = [(base.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
     for parent, leaf in places:
         setattr(parent, leaf, stand_in)
+    shown = base.register_forward_hook(stand_in.show, prepend=True) if sharded.root(model) is not None else None
     try:
         yield stand_in.inputs
     finally:
+        if shown is not None:
+            shown.remove()
         for parent, leaf in places:
             setattr(parent, leaf, head)
 
@@ -56,7 +62,12 @@ class _Keeper(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         self.inputs.append(hidden)
-        return hidden[..., :0]
+        return hidden[..., :0].clone()
+
+    def show(self, _model: nn.Module, _inputs: object, output: ModelOutput) -> ModelOutput:
+        """Puts what was kept into the model's output."""
+        output["hidden_states"] = tuple(self.inputs)
+        return output
 
 
 def positions(attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
@@ -146,13 +157,14 @@ def token_nll(
     """Negative log-likelihood of every token given those before it, in nats; that of token t stands at t.
 
     0 where there is none: a row's first token, padding, labels `IGNORED`, and where `where` is False (those
-    positions never reach the LM head). Differentiable; at least float32 whatever the model computes in.
+    positions never reach the LM head). Differentiable; at least float32 whatever the model computes in; on the
+    batch's device, wherever the model's layers are.
     """
     wanted = batch.predicted() if where is None else batch.predicted() & where
     hidden = hidden_states(model, batch)
-    picked = hidden[:, :-1][wanted[:, 1:]]
-    targets = batch.labels[:, 1:][wanted[:, 1:]]
-    nll = head_nll(head_of(model), picked, targets)
+    picked = hidden[:, :-1][wanted[:, 1:].to(hidden.device)]
+    targets = batch.labels[:, 1:][wanted[:, 1:]].to(hidden.device)
+    nll = head_nll(head_of(model), picked, targets).to(wanted.device)
     return torch.zeros(wanted.shape, dtype=nll.dtype, device=nll.device).masked_scatter(wanted, nll)
 
 
