@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import runs
 import tiny
-from foci import __version__
+from foci import __version__, cli
 from foci.config import load_run
 
 
@@ -164,7 +164,13 @@ def test_help_does_not_import_torch():
     assert done.returncode == 0, done.stderr
     for command in ("learn", "check", "probe", "report", "methods", "data"):
         assert command in done.stdout
-    assert __version__
+
+
+def test_the_version_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["foci", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"foci {__version__}\n")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from foci.config import Run, load_run
 from foci.data.commands import data_app
+from foci.pretrain_command import pretrain_app
 from foci.score_command import score_app
 from foci.stopping import Interrupted, stoppable
 
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from foci.probes import Probe
 
 app = typer.Typer(
-    help="Teach a language model new knowledge from a small corpus, and measure what it learned and forgot.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
 app.add_typer(score_app)
+app.add_typer(pretrain_app)
 
 Target = Annotated[
     str | None,
@@ -39,6 +40,24 @@ Changes = Annotated[list[str] | None, typer.Argument(help="Changes to the run fi
 Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; may be given several times.")]
 Model = Annotated[str | None, typer.Option(help="smollm2-135m, a hub id, a model folder or a .gguf file.")]
 Out = Annotated[str | None, typer.Option(help="Folder of the run; default: out/<name>.")]
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        from foci import __version__
+
+        print(f"foci {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def foci(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Teach a language model new knowledge from a small corpus, and measure what it learned and forgot."""
 
 
 @app.command()
@@ -194,28 +213,6 @@ def meta(
     except Interrupted as stop:
         raise Interrupted(stop.signum, f"{stop}; go on with the same command and --resume") from None
     print_meta(found, run.output / "weigher", console)
-
-
-@app.command()
-def pretrain(
-    file: Annotated[Path, typer.Argument(help="A pretraining file (.yaml): text, a model from scratch, arms, seeds.")],
-    changes: Changes = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or text.")] = False,
-) -> None:
-    """Train models from scratch, all arms with all seeds, and compare their held-out loss; goes on where it stopped."""
-    from foci import pretrain as training
-    from foci.pretrain.terminal import print_arms, print_grid
-
-    console = Console()
-    run = training.load_pretraining(file, changes or [])
-    work, show, name = (
-        (training.over_grid, print_grid, "grid.md") if run.grid else (training.pretrain, print_arms, "table.md")
-    )
-    try:
-        show(work(run, overwrite=overwrite, console=console), console)
-    except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
-    console.print(f"table: {run.output / name}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
