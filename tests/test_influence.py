@@ -315,3 +315,14 @@ def test_a_model_that_already_answers_gives_zeros():
     for p in model.parameters():
         p.requires_grad_(p is not model.lm_head.weight)
     assert bool((token_influence(model, batch, later, weights, lr=1e-2) == 0).all())
+
+
+def test_weights_from_a_graph_are_left_to_their_graph():
+    """Its own loss is not differentiated into what the weights came from, which may be differentiated afterwards."""
+    model, (batch, later, _) = tiny.build("llama"), pair()
+    strength = torch.ones((), requires_grad=True)
+    weights = strength * torch.ones(batch.input_ids.shape)
+    influence = token_influence(model, batch, later, weights, lr=1e-2)
+    assert strength.grad is None
+    weights.backward(influence)
+    assert torch.equal(strength.grad, influence.sum())

@@ -409,7 +409,7 @@ def test_weights_of_any_size_and_a_locality_term_from_file_to_method(files, tmp_
     (tmp_path / "meta.yaml").write_text(
         f"how: loop\nmodel: {{name: {files / 'model'}, dtype: float32}}\n"
         f"pairs: {{path: {files / 'pairs.jsonl'}, held_out: 6, max_length: 64}}\n"
-        "step: {lr: 0.05, normalise: none}\nweigher: {r: 4, output: softplus}\n"
+        "warm: true\nstep: {lr: 0.05, normalise: none}\nweigher: {r: 4, output: softplus}\n"
         "locality: {strength: 0.1, max_length: 32}\n"
         "train: {epochs: 2, batch_size: 8, patience: 2, learning_rate: 1.0e-2, head_rate: 5.0e-2}\n"
     )
@@ -525,3 +525,22 @@ def test_a_long_epoch_says_where_it_is(files, tmp_path, monkeypatch):
     meta(run_of(files, tmp_path / "out", train={"epochs": 1, "batch_size": 8}), console=console)
     told = console.file.getvalue()
     assert re.search(r"epoch 1  update 1/3  \d+ s\n\s+epoch 1  update 2/3", told), told
+
+
+def test_a_kill_while_an_old_weigher_is_cleared_can_be_made_good(files, tmp_path, monkeypatch):
+    """meta.yaml goes last: what is left can still be overwritten."""
+    run = run_of(files, tmp_path / "out", train={"epochs": 1, "batch_size": 8})
+    meta(run)
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False):
+        if path.name == "meta.yaml":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        meta(run, overwrite=True)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert {path.name for path in run.output.iterdir()} == {".lock", "meta.yaml"}
+    assert meta(run, overwrite=True)["best_epoch"] == 1

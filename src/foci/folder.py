@@ -170,7 +170,9 @@ def _told_when_full(path: Path) -> Iterator[None]:
 def clear(path: Path, only: Sequence[str] = ()) -> None:
     """Deletes a run's files, results first: what a kill leaves in between can still be resumed or overwritten."""
     found = [child for child in path.iterdir() if child.name != LOCK and (not only or child.name in only)]
-    for child in sorted(found, key=lambda c: (c.name == "run.yaml", c.name in MADE_FIRST, c.name == "start.json")):
+    for child in sorted(
+        found, key=lambda c: (c.name in ("run.yaml", "meta.yaml"), c.name in MADE_FIRST, c.name == "start.json")
+    ):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

@@ -54,7 +54,8 @@ def token_influence(  # noqa: PLR0913
 ) -> Float[Tensor, "batch seq"]:
     """d(later loss) / d(weight) of every token of `batch`, in nats per unit of weight; below 0 = more weight helps.
 
-    One `InnerStep(lr, inner, normalise)` moves what is trainable, all weights or an adapter; then comes `later_loss`.
+    One `InnerStep(lr, inner, normalise)` moves what is trainable, all weights or an adapter; then comes `later_loss` of
+    `later_batch`, which may be a function too: of the model, giving a loss in nats to differentiate.
     0 where a token has no NLL and, if normalised, in rows without weight. No dropout; the model stays as it was.
 
     `mode`: "difference", forward passes at theta +- eps v, with any attention, float32 (relative error about 1e-3);
@@ -164,7 +165,7 @@ def _weights(batch: Batch, weights: Tensor) -> Tensor:
         raise ValueError(
             f"weights must have the batch's shape {tuple(batch.input_ids.shape)}, got {tuple(weights.shape)}"
         )
-    counted = weights * batch.predicted()
+    counted = weights.detach() * batch.predicted()
     if not bool((torch.isfinite(weights) & (weights >= 0)).all()) or not bool(counted.sum() > 0):
         raise ValueError(
             f"weights are finite, at least 0 and somewhere above, got {weights.min().item()} to {weights.max().item()} "
@@ -194,6 +195,7 @@ def stepped(
 
     Raises ValueError where processes that share the model pass other batches, weights or steps.
     """
+    weights = weights.detach()
     sharded.check_same(model, **_given(batch, weights, step))
     found: dict[str, Tensor] = {}
     if step.lr or step.length or step.kind == "adam":

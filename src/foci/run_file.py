@@ -162,7 +162,7 @@ def _sentence(error: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:
     if kind == "extra_forbidden":
         return unknown_key(key, known)
     if kind == "value_error":
-        return f"{key!r}: {context['error']}"
+        return f"{key!r}: {context['error']}" if key else str(context["error"])
     meaning = f"; it is: {known[key].description}" if key in known else ""
     if kind == "missing":
         return f"{key!r} is missing{meaning}"

@@ -21,6 +21,8 @@ from foci.architecture import head_of
 
 def root(model: nn.Module) -> FSDPModule | None:
     """The outermost module that FSDP2 shards; None where there is none."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None  # without a walk through all modules at every forward pass
     return next((module for module in model.modules() if isinstance(module, FSDPModule)), None)
 
 
@@ -36,7 +38,8 @@ def check(model: nn.Module) -> None:
     if outer is None:
         _check_parts(model, 0)
         return
-    outside = [name for name, module in modules.items() if module not in set(outer.modules())]  # type: ignore[attr-defined]
+    inside = set(outer.modules())  # type: ignore[attr-defined]
+    outside = [name for name, module in modules.items() if module not in inside]
     if outside:
         raise ValueError(
             f"FSDP2 must shard the model as a whole, got {len(modules)} modules of which none holds {outside[0]!r} and "
@@ -96,8 +99,8 @@ def check_same(model: nn.Module, **given: Tensor) -> None:
     differ = [name for name, most, least in zip(given, *found.chunk(2), strict=True) if most != -least]
     if differ:
         raise ValueError(
-            f"every process of a sharded model must pass the same, got other {', '.join(differ)} on some; gather "
-            "the rows and weights of all processes and pass them to each"
+            f"every process of a sharded model must pass the same, got other {', '.join(differ)} on some; "
+            "pass the same on each, the rows and weights of all processes gathered"
         )
 
 
@@ -172,7 +175,10 @@ def gradients(outer: FSDPModule, loss: Tensor, parameters: Mapping[str, nn.Param
         for name, p in parameters.items():
             p.grad = before[name]
     if not found:
-        raise RuntimeError(f"FSDP2 left no gradient in any of {len(parameters)} parameters after the backward pass")
+        raise RuntimeError(
+            f"FSDP2 left no gradient in any of {len(parameters)} parameters after the backward pass; "
+            "the loss must come from a forward pass of the sharded model itself"
+        )
     return found
 
 

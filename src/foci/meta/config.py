@@ -87,7 +87,9 @@ class LocalityConfig(Section):
     def _on(self) -> "LocalityConfig":
         if self.strength == 0 and self != LocalityConfig.model_construct():
             given = self.model_dump(exclude_defaults=True)
-            raise ValueError(f"locality is off at strength 0, got {given}; set strength too, or leave them out")
+            raise ValueError(
+                f"locality is off at strength 0, got {given}; set strength too, or remove locality to switch it off"
+            )
         return self
 
 

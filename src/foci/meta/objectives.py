@@ -46,6 +46,10 @@ class Objective(ABC):
         """The weights of the pair's document that it goes for; None where it knows of none."""
         return None
 
+    def warmed(self, batch: Batch) -> AbstractContextManager[object]:
+        """Inside, the learner stands where the steps that are judged begin: by default, where it is."""
+        return nullcontext()
+
 
 class Amortised(Objective):
     """Predicts each token's target, computed once at weight 1, by binary cross-entropy, the mean over tokens."""
@@ -126,7 +130,7 @@ class Loop(Objective):
         with torch.no_grad():
             weights = weigher(batch)
         step = {"lr": self.step.lr, "inner": self.step.kind, "normalise": self.step.normalise}
-        with self._warmed(batch):
+        with self.warmed(batch):
             influence = token_influence(self.material.learner, batch, later, weights, **step)  # type: ignore[arg-type]
         weigher(batch).backward(influence.to(weights.dtype))  # once more: its activations and the learner's never meet
 
@@ -134,7 +138,7 @@ class Loop(Objective):
         batch = self.material.documents(pairs)
         with torch.no_grad():
             weights = weigher(batch) * batch.predicted()
-        with self._warmed(batch):
+        with self.warmed(batch):
             found = after(self.material, pairs, weights, self.step, seed=self.seed)
         at_large = self.material.locality
         return found.nll if at_large is None else found.nll + at_large.strength * found.divergence
@@ -147,7 +151,7 @@ class Loop(Objective):
         text, strength = at_large.drawn(self.material.learner, self.seed, key), at_large.strength
         return lambda model: later_loss(model, asked) + strength * text.divergence(model)
 
-    def _warmed(self, batch: Batch) -> AbstractContextManager[object]:
+    def warmed(self, batch: Batch) -> AbstractContextManager[object]:
         """One plain step that nothing is differentiated through, as the published code takes."""
         if not self.warm:
             return nullcontext()

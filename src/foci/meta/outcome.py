@@ -20,10 +20,13 @@ def weights_of(material: Material, weigher: Weigher) -> Float[Tensor, "pairs seq
         return weigher(material.documents(material.held_out)).detach()
 
 
-def measured(material: Material, weights: Float[Tensor, "pairs seq"], step: InnerStep) -> dict[str, float | None]:
-    """On the held-out pairs: the later loss in nats before, after a plain step, and after one by these weights; how
-    often the answer (where the documents mark it) is among the 5 % of tokens of largest weight. With text at large: the
-    divergence on windows of it that were held out, in nats per token, after either step.
+def measured(
+    material: Material, objective: Objective, weights: Float[Tensor, "pairs seq"], step: InnerStep
+) -> dict[str, float | None]:
+    """On the held-out pairs: the later loss in nats before, after a plain step, and after one by these weights (both
+    from where the objective's steps begin); how often the answer (where the documents mark it) is among the 5 % of
+    tokens of largest weight. With text at large: the divergence on windows of it that were held out, in nats per
+    token, after either step.
     """
     batch = material.documents(material.held_out)
     counted = batch.predicted()
@@ -31,8 +34,9 @@ def measured(material: Material, weights: Float[Tensor, "pairs seq"], step: Inne
     def moved(of: Tensor, by: InnerStep) -> After:
         return after(material, material.held_out, of * counted, by)
 
-    before, plain = moved(torch.ones_like(weights), InnerStep()), moved(torch.ones_like(weights), step)
-    weighed = moved(weights.clone(), step)
+    before = moved(torch.ones_like(weights), InnerStep())
+    with objective.warmed(batch):
+        plain, weighed = moved(torch.ones_like(weights), step), moved(weights.clone(), step)
     at_large = {"locality_after_plain": plain.divergence, "locality_after_weighed": weighed.divergence}
     hits = answers_in_top(weights, batch) if "answer" in batch.columns else torch.zeros(0)
     return {

@@ -84,7 +84,7 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
         "held_out": len(made.held_out),
         "seconds": {"influence": prepared, "weigher": sum(m["seconds"] for m in read_lines(training.metrics))},
         "best_epoch": training.best_epoch(),
-        **measured(made, after, _step(run)),
+        **measured(made, objective, after, _step(run)),
     }
     write_json(run.output / "summary.json", found)
     write_report([run.output], run.output)

@@ -137,10 +137,15 @@ class Pretraining(Section):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Pretraining":
         if unknown := sorted(set(self.sizes) - set(self.arms)):
-            raise ValueError(f"sizes names {', '.join(unknown)}, but the arms are {', '.join(self.arms)}")
+            raise ValueError(
+                f"sizes are of arms ({', '.join(self.arms)}), got {', '.join(unknown)}; name an arm, or leave it out"
+            )
         for arm in self.sizes:
             if self.model_of(arm).type != self.model.type:
-                raise ValueError(f"sizes of arm {arm} change its type; one pretraining has one type, {self.model.type}")
+                raise ValueError(
+                    f"one pretraining has one type, {self.model.type}, got sizes.{arm}.type {self.model_of(arm).type}; "
+                    "leave it out, and pretrain the other type by another file"
+                )
         return self
 
     def model_of(self, arm: str) -> ScratchConfig:
@@ -150,7 +155,8 @@ class Pretraining(Section):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(["sizes", arm, *map(str, first["loc"])])
-            raise ValueError(f"{key}: {first['msg']}, got {first['input']!r}") from None
+            got = f", got {first['input']!r}" if first["loc"] else ""
+            raise ValueError(f"{key}: {first['msg'].removeprefix('Value error, ')}{got}") from None
 
     @property
     def baseline(self) -> str | None:

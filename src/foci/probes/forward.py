@@ -46,7 +46,7 @@ def answering(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         precision = torch.autocast(kind, enabled=False)
     else:
         precision = torch.autocast(kind, dtype=dtype)
-    with evaluating(model), as_loaded(model), torch.no_grad(), precision:  # inference mode casts weights at every pass
+    with evaluating(model), as_loaded(model), torch.no_grad(), precision:  # inference mode keeps no cast weights
         yield
 
 
