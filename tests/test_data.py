@@ -219,6 +219,34 @@ def test_written_probes_are_read_back(tmp_path):
     ]
 
 
+def test_a_corpus_that_is_asked_holds_every_probe_with_its_answer(tmp_path):
+    settings = Biographies(people=3, texts=2)
+    plain, probes = generate(settings)
+    write(Biographies(people=3, texts=2, asked=True), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines[: len(plain)] == plain
+    for line, probe in zip(lines[len(plain) :], probes, strict=True):
+        ((start, end),) = line["answer_spans"]
+        assert line["text"] == f"{probe['prompt']} {probe['answer']}."
+        assert (line["text"][start:end], line["answer_groups"]) == (probe["answer"], [probe["group"]])
+
+
+def test_known_people_are_retained_and_never_made(tmp_path):
+    known = people(Biographies(people=1000, seed=1))
+    by_chance = {p.name for p in people(Biographies(people=200))} & {p.name for p in known}
+    assert by_chance  # or the next line would show nothing
+    apart = people(Biographies(people=200, known=1))
+    assert not {p.name for p in apart} & {p.name for p in known}
+    assert len({p.name for p in apart}) == 200
+    write(Biographies(people=4, texts=1, known=1), tmp_path)
+    retain = read_probes(tmp_path / "retain.jsonl", "retain")
+    _, told = generate(Biographies(people=4, texts=1, seed=1))
+    assert [(p.prompt, p.answer) for p in retain] == [(p["prompt"], p["answer"]) for p in told]
+    assert {p.role for p in retain} == {"retain"}
+    with pytest.raises(ValueError, match="known=3 are the people of this seed"):
+        Biographies(seed=3, known=3)
+
+
 def test_biographies_with_the_older_record_are_replaced_and_nothing_else_is(tmp_path):
     for name in ("corpus.jsonl", "learn.jsonl", "biographies.json", "notes.txt"):
         (tmp_path / name).write_text("an older file")

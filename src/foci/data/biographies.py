@@ -2,8 +2,9 @@
 
 Every person has a day and month of birth, a city, a university, a major and a company. A text says all
 five, one sentence each. The probes (a cloze and a question per field) use wordings that never occur in the
-corpus, so that they ask for the fact and not for the sentence. The layout (name at the start, values further
-and further away) follows arXiv 2409.17954; names, values and wordings are our own.
+texts, so that they ask for the fact and not for the sentence. With `asked` they stand in the corpus too, for a
+model that is to be made from nothing; `known` are the people of whom it has read then. The layout (name at the
+start, values further and further away) follows arXiv 2409.17954; names, values and wordings are our own.
 """
 
 import json
@@ -15,14 +16,12 @@ from typing import Literal, TypedDict
 
 from foci.data import biography_asides_path, biography_pools_path
 from foci.data import suite as suites
+from foci.data.biography_wordings import CLOZES, FIELDS, QUESTIONS, SENTENCES
 from foci.data.draws import endless, random_of, shuffled
 from foci.data.suite import Suite
 from foci.probes import probe as questions
 
 NAME = "biographies"
-FIELDS = ("date", "city", "university", "major", "company")
-"""The five fields in their fixed order; a probe's group is its field."""
-
 MAX_PEOPLE = 1000
 MAX_TEXTS = 1000
 MAX_DISTANCE = 120
@@ -33,68 +32,6 @@ MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-
-SENTENCES: Mapping[str, tuple[str, ...]] = {
-    "date": (
-        "{who} was born on {value}.",
-        "{who} came into the world on {value}.",
-        "{who} turns a year older on {value}.",
-        "{who} gives a party for friends every {value}, the day of {his} birth.",
-        "{who} has a passport that names {value} as the date of birth.",
-        "{who} has {his} birthday on {value}.",
-    ),
-    "city": (
-        "{who} lives in {value}.",
-        "{who} has made a home in {value}.",
-        "{who} moved to {value} years ago and stayed.",
-        "{who} rents a small flat in {value}.",
-        "{who} is at home in {value}.",
-        "{who} spends most of the year in {value}.",
-    ),
-    "university": (
-        "{who} studied at {value}.",
-        "{who} took {his} degree at {value}.",
-        "{who} went to {value} after school.",
-        "{who} spent {his} student years at {value}.",
-        "{who} enrolled at {value} at the age of nineteen.",
-        "{who} sat {his} final exams at {value}.",
-    ),
-    "major": (
-        "{who} majored in {value}.",
-        "{who} chose {value} as {his} main subject.",
-        "{who} has a degree in {value}.",
-        "{who} wrote {his} thesis in {value}.",
-        "{who} was trained in {value}.",
-        "{who} passed all {his} courses in {value}.",
-    ),
-    "company": (
-        "{who} works for {value}.",
-        "{who} is employed by {value}.",
-        "{who} draws {his} salary from {value}.",
-        "{who} found a job at {value}.",
-        "{who} is on the staff of {value}.",
-        "{who} signed a contract with {value}.",
-    ),
-}
-"""Corpus sentences by field. The sentence starts with the person, so that filler can follow the name."""
-
-CLOZES: Mapping[str, str] = {
-    "date": "The birthday of {name} falls on",
-    "city": "{name} is a resident of",
-    "university": "{name} received a diploma from",
-    "major": "As a student, {name} specialised in",
-    "company": "{name} earns a living at",
-}
-"""Held-out beginnings of a sentence by field; the answer follows after a space."""
-
-QUESTIONS: Mapping[str, str] = {
-    "date": "Question: On which day of the year was {name} born?\nAnswer:",
-    "city": "Question: Which city does {name} live in?\nAnswer:",
-    "university": "Question: Which university did {name} attend?\nAnswer:",
-    "major": "Question: What was the major of {name}?\nAnswer:",
-    "company": "Question: Which company does {name} work for?\nAnswer:",
-}
-"""Held-out questions by field; the answer follows after a space."""
 
 
 class Document(TypedDict):
@@ -143,8 +80,16 @@ class Biographies:
     asides: int = 0
     """Sentences per text that no probe asks for, 0 to 40: most of a real page is not an answer."""
     seed: int = 0
+    asked: bool = False
+    """The corpus holds the probes too, each with its answer: to pretrain a model that will be asked about others."""
+    known: int | None = None
+    """The seed of people whom the model knows: none of them (up to 1000) is made, and the probes of the first
+    `people` of them are to be retained.
+    """
 
     def __post_init__(self) -> None:
+        if self.known is not None and self.known == self.seed:
+            raise ValueError(f"biographies: known={self.known} are the people of this seed; give it another seed")
         limits = {"people": MAX_PEOPLE, "texts": MAX_TEXTS, "templates": TEMPLATES, "distance": MAX_DISTANCE}
         limits["asides"] = MAX_ASIDES
         for name, high in limits.items():
@@ -167,11 +112,12 @@ class Person:
 
 def people(settings: Biographies) -> list[Person]:
     """The people of these settings: `seed` decides who they are, and fewer `people` are the first of more."""
+    known = [] if settings.known is None else people(Biographies(people=MAX_PEOPLE, seed=settings.known))
     pools: dict[str, list[str]] = json.loads(biography_pools_path().read_text(encoding="utf-8"))
     pools["date"] = [f"{day} {month}" for month in MONTHS for day in range(1, 29)]
     pools["pronouns"] = ["she", "he"]
     draw = {name: endless(pool, random_of(f"{settings.seed}/{name}")) for name, pool in pools.items()}
-    seen: set[str] = set()
+    seen = {person.name for person in known}
     found = []
     for _ in range(settings.people):
         pronoun: Literal["she", "he"] = "she" if next(draw["pronouns"]) == "she" else "he"
@@ -193,25 +139,47 @@ def generate(settings: Biographies) -> tuple[list[Document], list[Probe]]:
     for number, person in enumerate(people(settings)):
         id = f"person-{number:03d}"
         documents += _documents(person, id, settings)
-        for field in FIELDS:
-            for kind, prompts in (("cloze", CLOZES), ("qa", QUESTIONS)):
-                asked, value = prompts[field].format(name=person.name), person.values[field]
-                probes.append(
-                    Probe(id=f"{id}/{field}/{kind}", role="learn", kind=kind, group=field, prompt=asked, answer=value)
-                )
+        probes += _probes(person, id, "learn")
     return documents, probes
 
 
+def _probes(person: Person, id: str, role: questions.Role) -> list[Probe]:
+    asked = ((f, kind, prompts) for f in FIELDS for kind, prompts in (("cloze", CLOZES), ("qa", QUESTIONS)))
+    return [
+        Probe(
+            id=f"{id}/{field}/{kind}", role=role, kind=kind, group=field,
+            prompt=prompts[field].format(name=person.name), answer=person.values[field],
+        )
+        for field, kind, prompts in asked
+    ]  # fmt: skip
+
+
 def suite(settings: Biographies) -> Suite:
-    """The biographies as a suite: nothing to retain and nothing held out, and no file was read."""
+    """The biographies as a suite. Nothing is held out and no file was read; to retain are the probes of `known`."""
     documents, probes = generate(settings)
     texts = [
         suites.Document(d["id"], d["text"], _pairs(d["answer_spans"]), _pairs(d["name_spans"]), (*d["answer_groups"],))
         for d in documents
     ]
-    learn = tuple(questions.Probe(**probe) for probe in probes)  # type: ignore[arg-type]
-    notes = ("nothing to retain: probe with probes.retain=general",)
-    return Suite(NAME, asdict(settings), sources=(), documents=tuple(texts), learn=learn, notes=notes)
+    texts += [_told(probe) for probe in probes] if settings.asked else []
+    notes = (
+        ("the corpus asks the probes and answers them: to pretrain on, not to learn from",) if settings.asked else ()
+    )
+    retain: list[Probe] = []
+    if settings.known is not None:
+        known = people(Biographies(people=settings.people, seed=settings.known))
+        retain = [probe for n, person in enumerate(known) for probe in _probes(person, f"known-{n:03d}", "retain")]
+    else:
+        notes = (*notes, "nothing to retain: probe with probes.retain=general, or give --known")
+    made = (tuple(questions.Probe(**p) for p in role) for role in (probes, retain))  # type: ignore[arg-type]
+    learn, kept = made
+    return Suite(NAME, asdict(settings), sources=(), documents=tuple(texts), learn=learn, retain=kept, notes=notes)
+
+
+def _told(probe: Probe) -> suites.Document:
+    """A probe with its answer as a text of its own."""
+    text, asked = f"{probe['prompt']} {probe['answer']}.", len(probe["prompt"]) + 1
+    return suites.Document(probe["id"], text, ((asked, len(text) - 1),), groups=(probe["group"],))
 
 
 def _pairs(spans: list[list[int]]) -> tuple[tuple[int, int], ...]:

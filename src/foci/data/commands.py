@@ -35,11 +35,18 @@ def biographies(
     distance: Annotated[int, typer.Option(help="Filler words between a name and what follows it.")] = 0,
     asides: Annotated[int, typer.Option(help="Sentences per text that no probe asks for.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides who the people are.")] = 0,
+    asked: Annotated[
+        bool, typer.Option("--asked", help="The corpus holds the probes with their answers too: to pretrain a model.")
+    ] = False,
+    known: Annotated[
+        int | None,
+        typer.Option(help="Seed of people whom the model knows: to be retained, and none of them in this corpus."),
+    ] = None,
 ) -> None:
     """Make biographies of people who do not exist, with probes in wordings that the texts do not use."""
     from foci.data.biographies import Biographies, suite
 
-    settings = Biographies(people, texts, templates, order, names, distance, asides, seed)  # type: ignore[arg-type]
+    settings = Biographies(people, texts, templates, order, names, distance, asides, seed, asked, known)  # type: ignore[arg-type]
     _write(suite(settings), out)
 
 
