@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from foci.data import sources
-from foci.data.biographies import FIELDS
+from foci.data.biography_wordings import FIELDS
 from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted
 from foci.probes.probe import Probe, Role
 
