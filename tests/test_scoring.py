@@ -20,7 +20,7 @@ from foci.attended import Look
 from foci.attention import pair_attention, received
 from foci.corpus import read_corpus
 from foci.focus import Batch, Row
-from foci.premise import premise
+from foci.premise import dropped, premise
 from foci.shards import Done, Shards
 
 NAMES = [
@@ -200,7 +200,10 @@ def test_kill_9_loses_and_doubles_no_row(tmp_path, things, capsys, small_shards)
 def test_learn_finds_what_was_scored(tmp_path, things, capsys, monkeypatch):
     file = run_file(tmp_path, things)
     said = runs.told(["score", file], capsys)
-    rate = re.search(r"contrast: Contrast\(large=.*rate=([\d.]+)", said)[1]
+    rate = re.search(r"contrast: Contrast\(large=.*rate=([\d.]+), dropped=\(\('names', 0", said)[1]
+    sides = re.findall(r"^(large|small): (\S+)", said, re.MULTILINE)
+    assert [side for side, _ in sides] == ["large", "small"]
+    assert len({name for _, name in sides}) == 2  # two models are never called the same
     monkeypatch.setattr("foci.reading.attention_received", None)
     runs.told(["learn", file], capsys)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -309,3 +312,21 @@ def test_no_premise_where_no_line_tells_names(things):
     loaded = models.load(str(things.model), dtype="float32")
     rows = read_corpus(things.corpus, loaded.tokenizer, max_length=64).rows
     assert premise(loaded, rows, loaded.tokenizer, Look()) == []
+
+
+def test_what_is_dropped_of_names_of_answers_and_of_the_rest(things):
+    """A name's tokens have chance .1, an answer's .2, all others .3 and .5 by turns; of two rows, the first untold."""
+    rows, line = rows_of(things), documents()[0]
+    drops, others = [], []
+    for t, (start, end) in enumerate(rows[0].offsets):
+        if any(start < b and end > a and rows[0].text[start:end].strip() for a, b in line["name_spans"]):
+            drops.append(0.1)
+        elif any(start < b and end > a for a, b in line["answer_spans"]):
+            drops.append(0.2)
+        else:
+            others.append((0.3, 0.5)[t % 2])
+            drops.append(others[-1])
+    untold = Row("elsewhere", (1, 2))
+    expected = (("names", 0.1), ("answers", 0.2), ("others", round(sum(others) / len(others), 4)))
+    assert dropped([untold, rows[0]], [[0.9, 0.9], drops]) == expected
+    assert dropped([untold], [[0.9, 0.9]]) == ()

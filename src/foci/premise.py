@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import stats  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
@@ -59,6 +60,21 @@ def premise(
         _summary(_named(loaded, look), group, [(c, s) for c, s in zip(clues, shares, strict=True) if c.group == group])
         for group in groups
     ]
+
+
+def dropped(rows: Sequence[Row], chances: Sequence[Sequence[float] | np.ndarray]) -> tuple[tuple[str, float], ...]:
+    """The mean chance to be dropped of the tokens of names, of answers and of all others.
+
+    Of rows of which the corpus tells where names are; empty where it tells none, without a kind that no token is of.
+    """
+    of = {id(row): chance for row, chance in zip(rows, chances, strict=True)}
+    found: dict[str, list[float]] = {"names": [], "answers": [], "others": []}
+    for row, line in _told(rows):
+        answers = row.columns.get("answer", (0,) * len(row))
+        for t, chance in enumerate(of[id(row)]):
+            name = any(_touch(row, t, span) for span in line["names"])
+            found["names" if name else "answers" if answers[t] else "others"].append(float(chance))
+    return tuple((kind, round(sum(some) / len(some), 4)) for kind, some in found.items() if some)
 
 
 def _named(loaded: models.Loaded, look: Look) -> str:

@@ -43,11 +43,24 @@ def _premise(lines: list[dict[str, Any]]) -> Table:
     for head in ("model", "answer", "tokens away", "attention", "95 % interval", "names"):
         text = head in ("model", "answer")
         table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=head == "95 % interval")
-    last = ""
+    short, last = _tails({line["model"] for line in lines}), ""
     for line in lines:
-        name = Path(line["model"]).name
+        name = f"{line['side']}: {short[line['model']]}"
         spread = "" if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
         cells = (str(line["distance"]), f"{line['mean']:.4f}", spread, str(line["names"]))
         table.add_row("" if name == last else name, line["group"], *cells)
         last = name
     return table
+
+
+def _tails(paths: set[str]) -> dict[str, str]:
+    """Each path's last parts, as many as tell all of them apart.
+
+    >>> _tails({"pair/large/model", "pair/small/model"})["pair/small/model"]
+    'small/model'
+    """
+    for depth in range(1, max((len(Path(path).parts) for path in paths), default=1) + 1):
+        tails = {path: "/".join(Path(path).parts[-depth:]) for path in paths}
+        if len(set(tails.values())) == len(paths):
+            break
+    return tails

@@ -21,6 +21,7 @@ from foci.elusive import By, Seen, chances, ranked
 from foci.focus import Context, EditsTokens, Prepares, Row
 from foci.folder import write_json
 from foci.measure import samples
+from foci.premise import dropped
 from foci.reading import Reading
 
 DROP = "contrast_drop"
@@ -39,7 +40,8 @@ class Contrast(EditsTokens, Prepares):
     their layers. `by` is the method ("difference") or a control at the same mean rate. `queries`, `without_first`: see
     `foci.attended.Look`. `copies`: 0 draws afresh at every reading, 10 reads the row and 10 fixed copies by turns.
     `blank` writes a space where a token is dropped. `scores`: a folder for attention that several arms share. `rate`:
-    the mean share of tokens dropped, null = what "difference" drops by alpha and beta.
+    the mean share of tokens dropped, null = what "difference" drops by alpha and beta. After `prepare` it is what is
+    dropped, and `dropped` the shares of names', answers' and all other tokens, where the corpus tells what they are.
     """
 
     large: str | None
@@ -58,6 +60,7 @@ class Contrast(EditsTokens, Prepares):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     rate: float | None = None
     space: int | None = field(default=None, init=False, repr=False)
+    dropped: tuple[tuple[str, float], ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha <= 1 and 0 < self.beta < float("inf") and self.copies >= 0):
@@ -88,6 +91,7 @@ class Contrast(EditsTokens, Prepares):
         online = copy(self)
         rate = sum(float(drop.sum()) for drop in drops) / sum(len(row) for row in rows)
         object.__setattr__(online, "rate", round(rate, 6))
+        object.__setattr__(online, "dropped", dropped(rows, drops))
         object.__setattr__(online, "space", _space(context) if self.blank else None)
         shown = [_shown(row, context) for row in samples(rows, context.seed)]
         write_json(context.folder / "contrast.json", {"method": repr(online), "rate": rate, "rows": shown})
@@ -101,7 +105,8 @@ class Contrast(EditsTokens, Prepares):
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
         """How much each model looks from the token before an answer to the name (`foci.premise`)."""
         plain = replace(self, queries="following")  # the premise has a query of its own
-        return [line for side in SIDES for line in plain._reading(context, side).premise()]
+        sides = {side: plain._reading(context, side).premise() for side in SIDES}
+        return [{"side": side, **line} for side, lines in sides.items() for line in lines]
 
     def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
         """With `copies`, reading n of a row is copy n mod (copies + 1), of which 0 is the row as it is."""
