@@ -127,6 +127,20 @@ def test_what_controls_rank():
     assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_the_oracle_keeps_names_and_answers_and_drops_as_much():
+    """d's mean rate over three tokens all falls on the one that is neither, if it may go."""
+    row = seen([0.1, 0.4, 0.3], [0.2, 0.1, 0.3])
+    own = sum(0.6 * (1 - np.exp(-0.5 * r)) for r in range(3))
+    (found,) = chances([replace(row, told=np.array([False, True, False]))], "told", 0.6, 0.5, 0)
+    assert found.tolist() == pytest.approx([0, own, 0])
+    stays = replace(row, told=np.array([True, True, False]), free=np.array([False, True, True]))
+    assert chances([stays], "told", 0.6, 0.5, 0)[0][[0, 2]].tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"dropped by 'told', with chances of at most 1 it is 0\.000"):
+        chances([replace(row, told=np.array([False, False, False]))], "told", 0.6, 0.5, 0)
+    with pytest.raises(ValueError, match=r"nothing tells where those of row r are; give the corpus as \.jsonl lines"):
+        chances([row], "told", 0.6, 0.5, 0)
+
+
 @pytest.mark.parametrize("by", ["difference", "random", "backward"])
 def test_a_rate_that_is_written_down_is_met(by):
     rows = many()

@@ -20,7 +20,7 @@ from foci.attended import Look
 from foci.attention import pair_attention, received
 from foci.corpus import read_corpus
 from foci.focus import Batch, Row
-from foci.premise import dropped, premise
+from foci.premise import dropped, kinds, premise
 from foci.shards import Done, Shards
 
 NAMES = [
@@ -328,5 +328,5 @@ def test_what_is_dropped_of_names_of_answers_and_of_the_rest(things):
             drops.append(others[-1])
     untold = Row("elsewhere", (1, 2))
     expected = (("names", 0.1), ("answers", 0.2), ("others", round(sum(others) / len(others), 4)))
-    assert dropped([untold, rows[0]], [[0.9, 0.9], drops]) == expected
-    assert dropped([untold], [[0.9, 0.9]]) == ()
+    assert dropped(kinds([untold, rows[0]]), [[0.9, 0.9], drops]) == expected
+    assert dropped(kinds([untold]), [[0.9, 0.9]]) == ()

@@ -18,20 +18,24 @@ from numpy.typing import NDArray
 
 from foci.dataset import generator
 
-By = Literal["difference", "reversed", "large", "small", "random", "random_ranks", "forward", "backward"]
+By = Literal["difference", "reversed", "large", "small", "random", "random_ranks", "forward", "backward", "told"]
 """What is ranked: d, -d, one model's attention alone, nothing (all chances alike), chance, or the position: "forward"
-drops late tokens, "backward" early ones.
+drops late tokens, "backward" early ones. "told" is an oracle: names and answers stay, all others go alike.
 """
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One row: the attention its tokens receive in both models, and whether each may be dropped. Shape: seq."""
+    """One row: the attention its tokens receive in both models, and whether each may be dropped. Shape: seq.
+
+    `told` is true for tokens that are neither of a name nor of an answer; None where the corpus does not say.
+    """
 
     row_id: str
     large: NDArray[np.float64]
     small: NDArray[np.float64]
     free: NDArray[np.bool_]
+    told: NDArray[np.bool_] | None = None
 
     @property
     def difference(self) -> NDArray[np.float64]:
@@ -61,7 +65,7 @@ def drop_probability(rank: int, alpha: float, beta: float) -> float:
 
 
 def ranked(seen: Seen, by: By, seed: int) -> NDArray[np.int64]:
-    """Every token's rank in its row; "random" has the method's own, which it does not use."""
+    """Every token's rank in its row; "random" and "told" have the method's own, which they do not use."""
     size = len(seen.free)
     if by == "random_ranks":
         return generator("contrast ranks", seed, seen.row_id).permutation(size)
@@ -95,12 +99,13 @@ def chances(
             f"none of the {tokens} tokens of {len(rows)} rows may be dropped: they are "
             "protected, special, seen by no query or alone in their row; protect less, or give longer rows"
         )
-    if by == "random":
-        made = [row.free.astype(float) for row in rows]
+    if by in ("random", "told"):
+        made = [(row.free if by == "random" else row.free & _told(row)).astype(float) for row in rows]
     else:
         made = [plain(ranked(row, by, seed), row.free) for row in rows]
     wanted = wanted if rate is None else rate * tokens
-    factor = wanted / sum(float(chance.sum()) for chance in made)
+    total = sum(float(chance.sum()) for chance in made)
+    factor = wanted / total if total else 0.0
     made = [np.minimum(chance * factor, 1.0) for chance in made]
     if (reached := sum(float(chance.sum()) for chance in made)) < 0.99 * wanted:
         raise ValueError(
@@ -108,3 +113,12 @@ def chances(
             f"it is {reached / tokens:.3f}; lower the rate or alpha"
         )
     return made
+
+
+def _told(row: Seen) -> NDArray[np.bool_]:
+    if row.told is None:
+        raise ValueError(
+            f"by: told keeps names and answers, but nothing tells where those of row {row.row_id} are; give the corpus "
+            "as .jsonl lines with name_spans and answer_spans (foci data biographies), or rank by something else"
+        )
+    return row.told

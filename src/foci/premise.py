@@ -62,18 +62,26 @@ def premise(
     ]
 
 
-def dropped(rows: Sequence[Row], chances: Sequence[Sequence[float] | np.ndarray]) -> tuple[tuple[str, float], ...]:
-    """The mean chance to be dropped of the tokens of names, of answers and of all others.
+def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
+    """What every token of every row is: of "names", of "answers" or of "others"; None where no line tells the names."""
+    told = {id(row): line["names"] for row, line in _told(rows)}
+    found: list[tuple[str, ...] | None] = []
+    for row in rows:
+        answers, names = row.columns.get("answer", (0,) * len(row)), told.get(id(row), [])
+        kind = ("answers" if answer else "others" for answer in answers)
+        of = ("names" if any(_touch(row, t, span) for span in names) else other for t, other in enumerate(kind))
+        found.append(tuple(of) if names else None)
+    return found
 
-    Of rows of which the corpus tells where names are; empty where it tells none, without a kind that no token is of.
-    """
-    of = {id(row): chance for row, chance in zip(rows, chances, strict=True)}
+
+def dropped(
+    of: Sequence[tuple[str, ...] | None], chances: Sequence[Sequence[float] | np.ndarray]
+) -> tuple[tuple[str, float], ...]:
+    """The mean chance to be dropped of each of `kinds`, over the rows that are told; empty where there is none."""
     found: dict[str, list[float]] = {"names": [], "answers": [], "others": []}
-    for row, line in _told(rows):
-        answers = row.columns.get("answer", (0,) * len(row))
-        for t, chance in enumerate(of[id(row)]):
-            name = any(_touch(row, t, span) for span in line["names"])
-            found["names" if name else "answers" if answers[t] else "others"].append(float(chance))
+    for row, chance in zip(of, chances, strict=True):
+        for kind, share in zip(row or (), chance if row else (), strict=True):
+            found[kind].append(float(share))
     return tuple((kind, round(sum(some) / len(some), 4)) for kind, some in found.items() if some)
 
 

@@ -21,7 +21,7 @@ from foci.elusive import By, Seen, chances, ranked
 from foci.focus import Context, EditsTokens, Prepares, Row
 from foci.folder import write_json
 from foci.measure import samples
-from foci.premise import dropped
+from foci.premise import dropped, kinds
 from foci.reading import Reading
 
 DROP = "contrast_drop"
@@ -85,13 +85,14 @@ class Contrast(EditsTokens, Prepares):
         if taken := [row.row_id for row in context.rows if DROP in row.columns]:
             raise ValueError(f"row {taken[0]} has the column {DROP!r} already; a plan holds contrast once")
         large, small = (self._reading(context, side).column() for side in SIDES)
-        seen = [self._seen(row, context, a, b) for row, a, b in zip(context.rows, large, small, strict=True)]
+        of = kinds(context.rows)
+        seen = [self._seen(*one, context) for one in zip(context.rows, large, small, of, strict=True)]
         drops = chances(seen, self.by, self.alpha, self.beta, context.seed, self.rate)
         rows = [self._marked(*one, context.seed) for one in zip(context.rows, seen, drops, strict=True)]
         online = copy(self)
         rate = sum(float(drop.sum()) for drop in drops) / sum(len(row) for row in rows)
         object.__setattr__(online, "rate", round(rate, 6))
-        object.__setattr__(online, "dropped", dropped(rows, drops))
+        object.__setattr__(online, "dropped", dropped(of, drops))
         object.__setattr__(online, "space", _space(context) if self.blank else None)
         shown = [_shown(row, context) for row in samples(rows, context.seed)]
         write_json(context.folder / "contrast.json", {"method": repr(online), "rate": rate, "rows": shown})
@@ -147,14 +148,17 @@ class Contrast(EditsTokens, Prepares):
         look = Look(self.queries, self.without_first, layers)
         return Reading(name, look, self.dtype, Path(self.scores or context.folder).expanduser(), context)
 
-    def _seen(self, row: Row, context: Context, large: Sequence[float], small: Sequence[float]) -> Seen:
+    def _seen(
+        self, row: Row, large: Sequence[float], small: Sequence[float], of: Sequence[str] | None, context: Context
+    ) -> Seen:
         """Which tokens may go: not special ones, not the protected, and none that no query sees."""
         special = set(context.tokenizer.all_special_ids)
         free = [
             token not in special and word != "" and word.strip() not in self.protected and a + b > 0
             for token, word, a, b in zip(row.input_ids, _words(row, context), large, small, strict=True)
         ]
-        return Seen(row.row_id, np.array(large), np.array(small), np.array(free))
+        told = np.array([kind == "others" for kind in of or ()], dtype=bool) if of else None
+        return Seen(row.row_id, np.array(large), np.array(small), np.array(free), told)
 
 
 def _words(row: Row, context: Context) -> list[str]:
