@@ -175,6 +175,17 @@ def test_with_lora_and_in_half_precision():
     assert received(tiny.build("llama").double(), ids, mask).dtype == torch.float64
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3", "gpt2"])
+def test_a_callers_autocast_is_no_reason_to_refuse(name):
+    """The first look at a model may happen inside autocast: rounding is not another attention."""
+    ids, mask = texts()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = received(tiny.build(name), ids, mask)
+    exact = received(tiny.build(name), ids, mask)
+    assert not torch.equal(found, exact)
+    close(found, exact, 5e-2)
+
+
 def test_padding_changes_nothing():
     model, (ids, mask) = tiny.build("mistral"), texts()
     alone = received(model, ids[1:2, :-7], mask[1:2, :-7])

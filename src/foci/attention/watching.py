@@ -151,9 +151,12 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
     ids = probe_ids(inner).repeat(2, 1)
     mask = torch.ones_like(ids)
     mask[1, -3:] = 0
-    theirs = _hidden(inner, ids, mask)
+    exact = torch.autocast(ids.device.type, enabled=False)  # a caller's autocast would round both, and differently
+    with exact:
+        theirs = _hidden(inner, ids, mask)
     try:
-        ours = run_in_blocks(inner, ids, mask, see)
+        with exact:
+            ours = run_in_blocks(inner, ids, mask, see)
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: its code works on the "
