@@ -86,8 +86,23 @@ def dropped(
 
 
 def _named(loaded: models.Loaded, look: Look) -> str:
-    layers = "" if look.layers is None else f", layers {', '.join(map(str, look.layers))}"
+    layers = "" if look.layers is None else f", layers {_listed(look.layers)}"
     return f"{loaded.name}{', without the first token' if look.without_first else ''}{layers}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers in order, neighbours as a range.
+
+    >>> _listed([0, 1, 2, 5, 7, 8])
+    '0-2, 5, 7-8'
+    """
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def _told(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
