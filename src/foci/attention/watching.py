@@ -7,7 +7,7 @@ attention is what `Scores` says, and refuses it by name where it is not.
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -113,14 +113,20 @@ def in_blocks(see: See) -> Attention:
     return attention
 
 
-def run_in_blocks(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, see: See) -> Tensor:
-    """The last hidden states, with every layer's attention shown to `see`; no dropout, no gradient, no LM head."""
+def run_in_blocks(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, see: See, *, exact: bool = False
+) -> Tensor:
+    """The last hidden states, with every layer's attention shown to `see`; no dropout, no gradient, no LM head.
+
+    `exact` leaves a caller's autocast, which would round two ways of computing the same differently.
+    """
     with watched(model, in_blocks(see), MaskRule.of):
-        return _hidden(model, input_ids, attention_mask)
+        return _hidden(model, input_ids, attention_mask, exact)
 
 
-def _hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    with torch.no_grad(), evaluating(model):
+def _hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, exact: bool = False) -> Tensor:
+    rounding = torch.autocast(input_ids.device.type, enabled=False) if exact else nullcontext()
+    with torch.no_grad(), evaluating(model), rounding:
         made = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     hidden: Tensor = made.last_hidden_state
     return hidden
@@ -151,12 +157,9 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
     ids = probe_ids(inner).repeat(2, 1)
     mask = torch.ones_like(ids)
     mask[1, -3:] = 0
-    exact = torch.autocast(ids.device.type, enabled=False)  # a caller's autocast would round both, and differently
-    with exact:
-        theirs = _hidden(inner, ids, mask)
+    theirs = _hidden(inner, ids, mask, exact=True)
     try:
-        with exact:
-            ours = run_in_blocks(inner, ids, mask, see)
+        ours = run_in_blocks(inner, ids, mask, see, exact=True)
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: its code works on the "
