@@ -171,8 +171,7 @@ def suite(settings: Biographies) -> Suite:
         retain = [probe for n, person in enumerate(known) for probe in _probes(person, f"known-{n:03d}", "retain")]
     else:
         notes = (*notes, "nothing to retain: probe with probes.retain=general, or give --known")
-    made = (tuple(questions.Probe(**p) for p in role) for role in (probes, retain))  # type: ignore[arg-type]
-    learn, kept = made
+    learn, kept = (tuple(questions.Probe(**p) for p in some) for some in (probes, retain))  # type: ignore[arg-type]
     return Suite(NAME, asdict(settings), sources=(), documents=tuple(texts), learn=learn, retain=kept, notes=notes)
 
 
