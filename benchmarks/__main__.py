@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foci.learn import machine, versions
+from foci.system.machine import machine, versions
 
 NAMES = ("step", "sparse", "loss", "padding", "probing", "influence", "gradnorm", "attention")
 RESULTS = Path(__file__).with_name("results.json")

@@ -15,9 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
 from foci import models
-from foci.attended import Look, attention_received
 from foci.attention import Guide, guided, pattern_targets, received
 from foci.focus import Pattern, Row
+from foci.methods.contrast.corpus_attention import Look, attention_received
 
 MAPS = "eager, output_attentions=True"
 PATTERNS: tuple[Pattern, ...] = ("previous", "previous-2", "first")

@@ -22,8 +22,8 @@ from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
 from benchmarks.training import MakeTrainer, Setting, timed_steps
 from foci import FocusTrainer, Plan, models
 from foci.focus import Batch, Row, ScalesLayers
-from foci.gradnorm import block_norms
-from foci.losses import token_nll, vocabulary
+from foci.gradients.norms import block_norms
+from foci.models.losses import token_nll, vocabulary
 
 TIME_GOAL, MEMORY_GOAL, FROZEN_GOAL = 0.5, 0.2, 0.75
 SPANS = 64

@@ -17,15 +17,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.side_by_side import Result, allocated_peak_mib, extra_peak_mib, in_turns
-from foci import models, weigher
+from foci import models
 from foci.data.biographies import Biographies, generate
 from foci.focus import Batch
-from foci.influence import token_influence
-from foci.inner_step import InnerStep
-from foci.losses import token_nll
+from foci.gradients.influence import token_influence
+from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material
 from foci.meta.objectives import Loop
-from foci.pairs import Pair, read_pairs
+from foci.methods.train_attention import weigher
+from foci.methods.train_attention.pairs import Pair, read_pairs
+from foci.models.losses import token_nll
 
 RIVAL = "double backward (create_graph, MATH attention)"
 VOCABULARY, RATE = 8192, 1e-2

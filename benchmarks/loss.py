@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
-from foci.losses import head_nll
 from foci.models import Head
+from foci.models.losses import head_nll
 
 GOAL = 0.35
 TOKENS, VOCABULARY, WIDTH = 4 * 512, 49152, 576

@@ -8,12 +8,12 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from benchmarks.side_by_side import Result
 from foci import FocusTrainer, Plan
-from foci.config import Run, load_run
+from foci.config.run import Run, load_run
 from foci.corpus import read_corpus
 from foci.data.biographies import Biographies
 from foci.data.biographies import write as write_biographies
 from foci.focus import Row
-from foci.sources import folder_of
+from foci.models.locate import folder_of
 
 GOAL = 0.10
 DEMO = Path("runs/quickstart.yaml")

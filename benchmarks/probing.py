@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.side_by_side import Result, in_turns
-from foci import data, models
+from foci import models
 from foci.data import lama_ckl
 from foci.data.suite import LeftOut
-from foci.probes import Probe, answer, read_probes
+from foci.probes import Probe, answer, general, read_probes
 from foci.probes.encode import encode
 
 GOAL = 0.5
@@ -61,7 +61,7 @@ def facts() -> tuple[list[Probe], str]:
     """The probes there are, and their name in the row."""
     files = [PUBLISHED / name for name in lama_ckl.FILES]
     if not all(file.is_file() for file in files):
-        return read_probes(data.general_facts_path(), "retain"), "of foci's own general facts (no LAMA-ckl here)"
+        return read_probes(general.general_facts_path(), "retain"), "of foci's own general facts (no LAMA-ckl here)"
     found = lama_ckl.read_facts(files, LeftOut())
     return [fact.probe("learn" if fact.variant else "retain") for fact in found], "LAMA-ckl facts"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from foci import memory
+from foci.system import machine
 
 Tick = Callable[[], None]
 
@@ -138,10 +138,10 @@ class _Baton:
 
 def extra_peak_mib(work: Callable[[], object]) -> float:
     """MiB that `work` needs at its peak beyond what is held when it begins."""
-    memory.reset_peak()
-    before = memory.peak_mib()
+    machine.reset_peak()
+    before = machine.peak_mib()
     work()
-    after = memory.peak_mib()
+    after = machine.peak_mib()
     if before is None or after is None:
         raise RuntimeError("peak memory is read from /proc/self/status or from CUDA; here is neither, so use Linux")
     return after - before

@@ -12,7 +12,7 @@ from benchmarks.side_by_side import Result
 from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps
 from foci import FocusTrainer, Plan
 from foci.focus import Batch, WeighsTokens
-from foci.losses import weighted_mean
+from foci.models.losses import weighted_mean
 
 GOAL = 0.85
 SHARE = 0.05

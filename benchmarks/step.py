@@ -9,8 +9,8 @@ from transformers import Trainer, TrainingArguments
 from benchmarks.side_by_side import Result
 from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps, tiny
 from foci import FocusTrainer, Plan
-from foci.dataset import Collator
 from foci.focus import Row
+from foci.training.dataset import Collator
 
 GOAL = 1.03
 

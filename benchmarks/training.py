@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.side_by_side import Tick, alternated
 from foci import models
 from foci.focus import Row
-from foci.losses import vocabulary
+from foci.models.losses import vocabulary
 
 MakeTrainer = Callable[[nn.Module, TrainingArguments], Trainer]
 

@@ -11,8 +11,6 @@ import torch
 
 import tiny
 from foci.attention import AHEAD
-from foci.combine import update_weights
-from foci.dataset import edited, generator
 from foci.focus import (
     ROLES,
     Batch,
@@ -26,6 +24,9 @@ from foci.focus import (
     WeighsTokens,
 )
 from foci.models import blocks, layer_count
+from foci.seeds import generator
+from foci.training.dataset import edited
+from foci.training.plan import update_weights
 from training import assert_same, model, trained, weights
 
 

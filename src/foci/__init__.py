@@ -24,7 +24,8 @@ True
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foci.config import Run, load_run
+    __version__: str
+    from foci.config.run import Run, load_run
     from foci.focus import (
         Batch,
         Context,
@@ -38,19 +39,17 @@ if TYPE_CHECKING:
         ScalesLayers,
         WeighsTokens,
     )
-    from foci.losses import token_nll, weighted_mean
-    from foci.train import FocusMixin, FocusTrainer
-
-__version__ = "0.1.0"
+    from foci.models.losses import token_nll, weighted_mean
+    from foci.training.trainer import FocusMixin, FocusTrainer
 
 _HOMES = {
-    "config": ("Run", "load_run"),
+    "config.run": ("Run", "load_run"),
     "focus": (
         "Batch", "Context", "EditsTokens", "GuidesHeads", "HoldsWeights", "MixesRows", "Plan", "Prepares", "Row",
         "ScalesLayers", "WeighsTokens",
     ),
-    "losses": ("token_nll", "weighted_mean"),
-    "train": ("FocusMixin", "FocusTrainer"),
+    "models.losses": ("token_nll", "weighted_mean"),
+    "training.trainer": ("FocusMixin", "FocusTrainer"),
 }  # fmt: skip
 
 __all__ = [
@@ -77,7 +76,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Public names are imported when they are first used: `foci --help` and `foci report` need no torch."""
     from importlib import import_module
+    from importlib.metadata import version
 
+    if name == "__version__":
+        return version("foci")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"foci.{home}"), name)

@@ -1,5 +1,5 @@
 """`python -m foci` is the command `foci`."""
 
-from foci.cli import main
+from foci.cli.main import main
 
 main()

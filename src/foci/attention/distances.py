@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from foci.architecture import base_of
 from foci.attention.patterns import on_pattern
 from foci.attention.scores import Block
 from foci.attention.targets import Targets
 from foci.attention.watching import check_watched, run_in_blocks
 from foci.focus import Pattern
+from foci.models.architecture import base_of
 
 
 def head_distances(

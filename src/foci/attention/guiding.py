@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foci.architecture import base_of
 from foci.attention.patterns import loss_of, of_heads
 from foci.attention.scores import Scores
 from foci.attention.targets import AHEAD, Targets, pattern_targets
 from foci.attention.watching import Attention, attention_of, check_watched, layer_of, scores_of, watched
 from foci.focus import DELIMITER, Batch, Pattern
+from foci.models.architecture import base_of
 
 
 @dataclass

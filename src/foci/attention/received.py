@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from foci.architecture import base_of
 from foci.attention.scores import Block
 from foci.attention.watching import check_watched, run_in_blocks
+from foci.models.architecture import base_of
 
 Queries = Literal["following", "later"]
 """`"following"`: a token and those after it; `"later"`: those after it only."""

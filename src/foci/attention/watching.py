@@ -18,9 +18,9 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from foci.architecture import base_of, evaluating, probe_ids
 from foci.attention.masks import MaskRule
 from foci.attention.scores import Block, Scores, grouped
+from foci.models.architecture import base_of, evaluating, probe_ids
 
 NAME = "foci_watched"
 """What the attention of a watched model is called, with a number."""

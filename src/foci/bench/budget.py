@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
-from foci.config import TrainConfig
-from foci.dataset import MixedDataset, RowDataset
+from foci.config.run import TrainConfig
 from foci.focus import Plan, Row
+from foci.training.dataset import MixedDataset, RowDataset
 
 
 class Epoch(NamedTuple):

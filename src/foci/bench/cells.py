@@ -8,17 +8,19 @@ from pathlib import Path
 from rich.console import Console
 
 from foci import models
-from foci.arm import Start, context_of, plan_of, prepare
 from foci.bench.budget import planned_updates, tokens_of, updates_of
 from foci.bench.config import Suite, cell_run, start_run
 from foci.bench.folder import SuiteFolder
 from foci.bench.pilot import seconds_per_update
-from foci.combine import check_columns, with_columns
-from foci.config import Run, dump_run
+from foci.config.run import Run, dump_run
 from foci.focus import Plan, Prepares, Row
-from foci.folder import RunFolder, opened, read_json, write_json
-from foci.learn import learn, prepared
+from foci.learn.baseline import Start, context_of, prepared
+from foci.learn.folder import RunFolder, opened
+from foci.learn.offline import plan_of, prepare
+from foci.learn.run import learn
 from foci.report import write_report
+from foci.system.files import read_json, write_json
+from foci.training.plan import check_columns, with_columns
 
 SHARED = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline", "start.json")
 """What a cell takes from the start of its seed instead of computing it."""
@@ -103,7 +105,7 @@ def forget(cell: Cell) -> bool:
 
 
 def run_cell(cell: Cell, console: Console) -> None:
-    """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.learn` raises."""
+    """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.run.learn` raises."""
     _stage(cell)
     learn(cell.run, resume=True, console=console)
     tidy(cell)

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from foci.config import ArmName, Run, TrainConfig, fields, load
-from foci.run_file import unknown_key
-from foci.words import hint, shown
+from foci.config.run import ArmName, Run, TrainConfig, fields, load
+from foci.config.values import unknown_key
+from foci.errors import hint, shown
 
 PLAIN = "plain"
 """The arm that others are compared with, where there is one of this name."""
@@ -79,7 +79,7 @@ class Suite(Run):
 
 
 def load_suite(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Suite:
-    """The suite of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.load_run`."""
+    """The suite of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.run.load_run`."""
     return load(path, overrides, Suite)
 
 

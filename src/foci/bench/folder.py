@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foci import strict_yaml
 from foci.bench.config import Suite
-from foci.checkpoint import sha256, write_text
-from foci.folder import locked, read_json, write_json
+from foci.config import strict_yaml
+from foci.system.files import read_json, sha256, write_json, write_text
+from foci.system.folder import locked
 
 
 class SuiteFolder:

@@ -12,11 +12,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback
 
 from foci import models
-from foci.arm import arguments, learner, plan_of, prepare
-from foci.config import Run, dump_run
+from foci.config.run import Run, dump_run
 from foci.focus import Context, Row
-from foci.folder import read_json, write_json
-from foci.train import FocusTrainer
+from foci.learn.arguments import arguments, learner
+from foci.learn.offline import plan_of, prepare
+from foci.system.files import read_json, write_json
+from foci.training.trainer import FocusTrainer
 
 UPDATES = 12
 """Updates of a pilot. The first third only warms up."""

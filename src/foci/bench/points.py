@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from foci.folder import ArmFolder, read_lines
-from foci.measure import HELD_OUT, scored
+from foci.learn.folder import ArmFolder
+from foci.learn.questions import HELD_OUT, scored
 from foci.probes import Answer, balanced, read_answers, span_perplexity
+from foci.system.files import read_lines
 
 Point = dict[str, Any]
 """step, tokens, seconds, and by name what was measured there (None where nothing was asked)."""

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from foci.arm import Start, plan_of
 from foci.bench.cells import Cell
 from foci.bench.config import MATCHED, Suite
 from foci.bench.points import COSTS, METRICS, Point, chosen, points, top
-from foci.bench.statistics import CONFIDENCE, Mean, difference, interval
-from foci.folder import RunFolder, read_json
-from foci.measure import HELD_OUT, scored
+from foci.learn.baseline import Start
+from foci.learn.folder import RunFolder
+from foci.learn.offline import plan_of
+from foci.learn.questions import HELD_OUT, scored
 from foci.probes import Answer, summarise
+from foci.probes.intervals import CONFIDENCE, Mean, difference, interval
+from foci.system.files import read_json
 
 PLACES = ("chosen", "end")
 """The points of every cell that are compared: the one chosen on held-out probes, and the last."""

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from foci.bench.cells import Cell, run_cell
-from foci.folder import RunFolder, read_lines
+from foci.learn.folder import RunFolder
+from foci.system.files import read_lines
 
 FAILED = 3
 """Exit status of a process whose cell could not go on; the reason is in the cell's error file."""

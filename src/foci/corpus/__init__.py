@@ -7,9 +7,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.documents import BadLine, Document, find_sources, read_source
-from foci.corpus.rows import make_rows, row_id, tokenizer_fingerprint
+from foci.corpus.rows import make_rows
 from foci.corpus.split import union
 from foci.corpus.store import read_rows, write_quarantine, write_rows
+from foci.corpus.tokens import row_id, tokenizer_fingerprint
 from foci.focus import Row
 
 __all__ = [

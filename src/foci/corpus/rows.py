@@ -1,7 +1,5 @@
 """Documents to rows: tokenised in batches, cut where they are too long, answers carried along."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -11,32 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.documents import BadLine, Document, excerpt
 from foci.corpus.split import Room, Span, cuts, tighten
+from foci.corpus.tokens import row_id, tokenizer_fingerprint
 from foci.focus import Row
 
 _BATCH = 1024
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """16 hex characters that say how a tokenizer behaves: a hash of its fast backend, not of its path.
-
-    Padding and truncation, which a call may leave set, are not part of it. Raises ValueError for a slow
-    tokenizer.
-    """
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"{type(tokenizer).__name__}: expected a fast tokenizer (rows need character offsets), got a slow "
-            "one; load it with AutoTokenizer or save it as tokenizer.json"
-        )
-    backend: Any = tokenizer
-    state = json.loads(backend.backend_tokenizer.to_str())
-    state.pop("truncation", None)
-    state.pop("padding", None)
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def row_id(text: str, fingerprint: str) -> str:
-    """16 hex characters: the hash of a row's text and of `tokenizer_fingerprint`."""
-    return hashlib.sha256(f"{fingerprint}\0{text}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

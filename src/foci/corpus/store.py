@@ -1,5 +1,6 @@
 """Rows and quarantine on disk; each file appears whole or not at all."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,3 +91,11 @@ def write_quarantine(bad: Iterable[BadLine], path: str | Path) -> None:
     lines = (json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in bad)
     with _replacing(Path(path)) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def rows_key(rows: Sequence[Row]) -> str:
+    """16 hex digits of the hash of all rows, their ids and tokens in this order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.row_id} {row.input_ids}\n".encode())
+    return digest.hexdigest()[:16]

@@ -11,21 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 
 
-def general_facts_path() -> Path:
-    """The probe file of general facts: role `retain`, kind `cloze`, one JSON object per line."""
-    return Path(str(files("foci.data").joinpath("general_facts.jsonl")))
-
-
-def general_text_path() -> Path:
-    """The page of general prose for bits per byte: UTF-8, paragraphs between blank lines."""
-    return Path(str(files("foci.data").joinpath("general_text.md")))
-
-
-def general_text() -> str:
-    """The page of general prose, as text."""
-    return general_text_path().read_text(encoding="utf-8")
-
-
 def biography_pools_path() -> Path:
     """The JSON object of lists that `foci.data.biographies` draws names, values and filler from."""
     return Path(str(files("foci.data").joinpath("biography_pools.json")))
@@ -39,8 +24,3 @@ def biography_asides_path() -> Path:
 def encyclopedia_path() -> Path:
     """The JSON object that `foci.data.encyclopedia` takes names, values, sentences and tasks from."""
     return Path(str(files("foci.data").joinpath("encyclopedia.json")))
-
-
-def weigher_path() -> Path:
-    """The folder of the ready-made weigher: adapter, head and settings, over the embedded model."""
-    return Path(str(files("foci.data").joinpath("weigher")))

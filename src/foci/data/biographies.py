@@ -17,9 +17,9 @@ from typing import Literal, TypedDict
 from foci.data import biography_asides_path, biography_pools_path
 from foci.data import suite as suites
 from foci.data.biography_wordings import CLOZES, FIELDS, QUESTIONS, SENTENCES
-from foci.data.draws import endless, random_of, shuffled
 from foci.data.suite import Suite
 from foci.probes import probe as questions
+from foci.seeds import endless, random_of, shuffled
 
 NAME = "biographies"
 MAX_PEOPLE = 1000

@@ -2,8 +2,8 @@
 
 A pair is a document of one to four sentences and a task that asks for one of its facts in a wording that no
 document has; half of the tasks are sentences, half schematic. A weigher learns from such pairs which tokens
-of a document are worth learning from (`foci.pairs`). Names, values and wordings, in `encyclopedia.json`, are
-our own; `foci.data.entity` says how a template is read.
+of a document are worth learning from (`foci.methods.train_attention.pairs`). Names, values and wordings, in
+`encyclopedia.json`, are our own; `foci.data.entity` says how a template is read.
 """
 
 import json
@@ -14,8 +14,8 @@ from random import Random
 from typing import Any, TypedDict
 
 from foci.data import encyclopedia_path
-from foci.data.draws import endless, random_of, shuffled
 from foci.data.entity import Entity
+from foci.seeds import endless, random_of, shuffled
 
 MAX_COUNT = 100_000
 SENTENCES = 4

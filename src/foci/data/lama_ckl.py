@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from foci import models
 from foci.data import sources
-from foci.data.suite import Document, LeftOut, Suite, drawn, merged
+from foci.data.suite import Document, LeftOut, Suite, merged
 from foci.probes.asking import Answer, answer
 from foci.probes.probe import Probe, Role
+from foci.seeds import drawn
 
 NAME = "lama-ckl"
 FILES = tuple(source.name for source in sources.SOURCES[NAME])

@@ -16,13 +16,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import foci
 from foci.data.sources import Used
 from foci.probes.controls import balanced_majority, majority
 from foci.probes.probe import Probe
+from foci.seeds import drawn
 
 CORPUS, LEARN, RETAIN, HELD_OUT, UNITS, TRACE = (
     f"{name}.jsonl" for name in ("corpus", "learn", "retain", "held_out", "units", "trace")
@@ -30,7 +31,6 @@ CORPUS, LEARN, RETAIN, HELD_OUT, UNITS, TRACE = (
 RECORD = "suite.json"
 
 Span = tuple[int, int]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Suite:
         notes = [*self.notes, *(_untested(source) for source in self.sources if not source.tested)]
         return {
             "suite": self.name,
-            "foci": foci.__version__,
+            "foci": version("foci"),
             "settings": dict(self.settings),
             "sources": [asdict(source) for source in self.sources],
             "used": {name: len(lines) for name, lines in used.items() if lines},
@@ -205,14 +205,6 @@ def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
         else:
             made.append((start, end))
     return tuple(made)
-
-
-def drawn(items: Sequence[Item], seed: int, id: Callable[[Item], str]) -> list[Item]:
-    """The items in an order that `seed` and each one's own id decide (SHA-256 of "seed/id", ascending).
-
-    Whether an item comes before another never depends on what else is there, nor on the order of a file.
-    """
-    return sorted(items, key=lambda item: hashlib.sha256(f"{seed}/{id(item)}".encode()).digest())
 
 
 @runtime_checkable

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foci.data import sources
-from foci.data.suite import Document, LeftOut, Suite, check_splits, drawn, merged, parted
+from foci.data.suite import Document, LeftOut, Suite, check_splits, merged, parted
 from foci.probes.probe import Probe, Role
+from foci.seeds import drawn
 
 NAME = "templama"
 GAP = "_X_"

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from foci.adapter_config import AdapterConfig, Count, Section
-from foci.config import ModelConfig, PathText, PathTexts, Text, load
-from foci.inner_step import Inner, InnerStep, Normalise
-from foci.run_file import as_path
-from foci.weigher import Output
+from foci.config.adapter import AdapterConfig, Count, Section
+from foci.config.run import ModelConfig, PathText, PathTexts, Text, load
+from foci.config.values import as_path
+from foci.gradients.inner_step import Inner, InnerStep, Normalise
+from foci.methods.train_attention.weigher import Output
 
 
 class PairsConfig(Section):
@@ -147,5 +147,5 @@ class MetaRun(Section):
 
 
 def load_meta(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> MetaRun:
-    """The meta-training of a YAML file, after overrides such as `"train.epochs=2"`; errors as in `foci.config.load`."""
+    """Reads a meta-training from YAML, with overrides such as `"train.epochs=2"`; errors as `foci.config.run.load`."""
     return load(path, overrides, MetaRun)

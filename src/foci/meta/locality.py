@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus import Document, make_rows
-from foci.data import general_text
-from foci.dataset import generator
 from foci.focus import Batch, Row
-from foci.influence import deterministic
-from foci.losses import hidden_states
+from foci.gradients.influence import deterministic
 from foci.meta.config import LocalityConfig
 from foci.models import head_of
-from foci.probes.forward import device_of, pad_id, padded
+from foci.models.forward import device_of, pad_id, padded
+from foci.models.losses import hidden_states
+from foci.probes.general import general_text
+from foci.seeds import generator
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> Float[Tensor, "token vocab"]:

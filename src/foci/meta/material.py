@@ -10,18 +10,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from foci import models
-from foci.data.suite import drawn
-from foci.dataset import generator
 from foci.focus import IGNORED, Batch, Row
-from foci.influence import LATER
+from foci.gradients.influence import LATER
 from foci.meta.config import MetaRun
 from foci.meta.locality import Locality, locality
-from foci.pairs import Pair, read_pairs
-from foci.pairs import documents as documents_of
-from foci.pairs import tasks as tasks_of
+from foci.methods.train_attention.pairs import Pair, read_pairs
+from foci.methods.train_attention.pairs import documents as documents_of
+from foci.methods.train_attention.pairs import tasks as tasks_of
+from foci.models.forward import device_of, pad_id, padded
 from foci.probes import read_probes
 from foci.probes.encode import encode
-from foci.probes.forward import device_of, pad_id, padded
+from foci.seeds import drawn, generator
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Row
-from foci.influence import Later, gradient_alignment, later_loss, stepped, targets, token_influence
-from foci.inner_step import InnerStep
-from foci.keeping import kept
+from foci.gradients.influence import Later, gradient_alignment, later_loss, stepped, targets, token_influence
+from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material
-from foci.pairs import Pair
-from foci.weigher import Weigher
+from foci.methods.train_attention.pairs import Pair
+from foci.methods.train_attention.weigher import Weigher
+from foci.system.cache import kept
 
 PAPER = InnerStep(2e-4, "adam")
 """The paper's inner step: Adam at rate 2e-4."""

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foci.inner_step import InnerStep
-from foci.measure import SAMPLES, words_of
+from foci.corpus.samples import SAMPLES, words_of
+from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material, answers_in_top
 from foci.meta.objectives import After, Objective, after
-from foci.probes.forward import answering
-from foci.weigher import Weigher
+from foci.methods.train_attention.weigher import Weigher
+from foci.models.forward import answering
 
 
 def weights_of(material: Material, weigher: Weigher) -> Float[Tensor, "pairs seq"]:

@@ -22,19 +22,22 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from foci import checkpoint, models, weigher
-from foci.config import dump_run
-from foci.dataset import generator
-from foci.folder import LOCK, append_line, clear, locked, read_json, read_lines, write_json, write_lines
-from foci.inner_step import InnerStep
+from foci import models
+from foci.config.run import dump_run
+from foci.gradients.inner_step import InnerStep
 from foci.meta.config import MetaRun
 from foci.meta.material import Material, material
 from foci.meta.objectives import NUDGE, PAPER, Amortised, Loop, Objective
 from foci.meta.outcome import described, measured, weights_of
-from foci.pairs import Pair
-from foci.probes.forward import device_of
+from foci.methods.train_attention import weigher
+from foci.methods.train_attention.pairs import Pair
+from foci.methods.train_attention.weigher import Weigher
+from foci.models.forward import device_of
 from foci.report import write_report
-from foci.weigher import Weigher
+from foci.seeds import generator
+from foci.system import checkpoint, files
+from foci.system.files import append_line, read_json, read_lines, write_json, write_lines
+from foci.system.folder import LOCK, clear, locked
 
 TELL_EVERY = 60
 """Seconds after which an epoch says where it is."""
@@ -212,5 +215,5 @@ def _opened(run: MetaRun, *, resume: bool, overwrite: bool) -> Iterator[None]:
             )
         if path.is_file() and path.read_text(encoding="utf-8") != text:
             raise FileExistsError(f"{run.output} holds a meta-training with other settings; name another output")
-        checkpoint.write_text(path, text)
+        files.write_text(path, text)
         yield

@@ -16,8 +16,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from foci.errors import hint, shown
 from foci.focus import ROLES, Method
-from foci.words import hint, shown
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,15 @@ def _modules() -> dict[str, str]:
     found: dict[str, str] = {}
     for package, folders in shelves.items():
         for module in pkgutil.iter_modules(folders):
-            if module.ispkg or module.name.startswith("_"):
+            papers = module.ispkg and any((Path(folder) / module.name / "method.py").is_file() for folder in folders)
+            if module.name.startswith("_") or (module.ispkg and not papers):
                 continue
             if module.name in found:
                 raise TypeError(
                     f"two methods are named {module.name!r}: {found[module.name]} and "
                     f"{package}.{module.name}; rename one"
                 )
-            found[module.name] = f"{package}.{module.name}"
+            found[module.name] = f"{package}.{module.name}{'.method' if papers else ''}"
     return found
 
 

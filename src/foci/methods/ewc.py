@@ -16,13 +16,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from foci.corpus import read_corpus
-from foci.data import general_text_path
-from foci.data.suite import drawn
+from foci.corpus.store import rows_key
 from foci.focus import Context, HoldsWeights, Prepares, Row
-from foci.keeping import kept, rows_key
-from foci.losses import token_nll
 from foci.models import evaluating, fingerprint
-from foci.probes.forward import device_of, pad_id, padded
+from foci.models.forward import device_of, pad_id, padded
+from foci.models.losses import token_nll
+from foci.probes.general import general_text_path
+from foci.seeds import drawn
+from foci.system.cache import kept
 
 
 def diagonal_fisher(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) -> dict[str, Tensor]:

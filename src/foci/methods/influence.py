@@ -14,12 +14,13 @@ from torch import Tensor
 
 from foci import models
 from foci.corpus import read_rows, write_rows
+from foci.corpus.store import rows_key
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
-from foci.influence import gradient_alignment, targets
-from foci.inner_step import InnerStep
-from foci.keeping import kept, rows_key
-from foci.pairs import Pair, read_pairs, tasks
-from foci.probes.forward import device_of, pad_id, padded
+from foci.gradients.influence import gradient_alignment, targets
+from foci.gradients.inner_step import InnerStep
+from foci.methods.train_attention.pairs import Pair, read_pairs, tasks
+from foci.models.forward import device_of, pad_id, padded
+from foci.system.cache import kept
 
 COLUMN = "influence"
 WHOLE = 2**31

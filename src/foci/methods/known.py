@@ -13,9 +13,11 @@ from torch import Tensor
 
 from foci import models
 from foci.corpus import read_rows, write_rows
+from foci.corpus.store import rows_key
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
-from foci.keeping import kept, rows_key
-from foci.methods.rho import COLUMN, reference_nll
+from foci.methods.rho import COLUMN
+from foci.models.forward import reference_nll
+from foci.system.cache import kept
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from numpy.random import Generator
 
 from foci.focus import Context, MixesRows, Prepares, Row
-from foci.rehearsal import Pool, pool_of
+from foci.methods._rehearsal import Pool, pool_of
 
 
 def decayed(ratio: int | float, decay: int | float, epoch: int) -> float:

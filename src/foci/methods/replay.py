@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from numpy.random import Generator
 
 from foci.focus import Context, MixesRows, Prepares, Row
-from foci.rehearsal import Pool, pool_of
+from foci.methods._rehearsal import Pool, pool_of
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from foci import models
 from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
+from foci.corpus.store import rows_key
 from foci.focus import REHEARSED, Batch, Context, Prepares, Row, WeighsTokens
-from foci.keeping import kept, rows_key
-from foci.losses import token_nll
-from foci.probes.forward import answering, buckets, device_of, pad_id, padded
+from foci.models.forward import reference_nll
+from foci.system.cache import kept
 
 COLUMN = "start_nll"
 """The reference's NLL of each token in nats; 0 at a row's first."""
@@ -42,20 +42,6 @@ def top_share(
     kept_places = torch.zeros_like(counted).flatten()
     kept_places[places[order[:count]]] = True
     return kept_places.view_as(counted)
-
-
-def reference_nll(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]
-) -> list[tuple[float, ...]]:
-    """NLL of every token of every row in nats, computed without autocast; 0 at each row's first token."""
-    found: list[tuple[float, ...]] = [()] * len(rows)
-    with answering(model, torch.float32):
-        for bucket in buckets([len(row) for row in rows], 32):
-            some = [rows[i] for i in bucket]
-            batch = padded(some, pad_id(tokenizer), "right", device_of(model))
-            for i, line in zip(bucket, token_nll(model, batch).tolist(), strict=True):
-                found[i] = tuple(line[: len(rows[i])])
-    return found
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foci.dataset import generator
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
 from foci.methods import build
+from foci.seeds import generator
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,3 @@
 writes table.md: the held-out loss of every arm, and how soon each is at the plain arm's last one. With a `grid` in
 the file, `over_grid(run)` does so at every learning rate and warm-up.
 """
-
-from foci.pretrain.config import Pretraining, load_pretraining
-from foci.pretrain.grid import over_grid
-from foci.pretrain.run import pretrain
-
-__all__ = ["Pretraining", "load_pretraining", "over_grid", "pretrain"]

@@ -22,15 +22,16 @@ from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from foci import checkpoint, memory
-from foci.arm import arguments, prepare
-from foci.dataset import Collator
+from foci.attention.heads import GuidedHeads
+from foci.corpus.store import rows_key
 from foci.focus import Context, Plan, Prepares, Row
-from foci.folder import ArmFolder, append_line, read_json, read_lines, write_json, write_lines
-from foci.guided_heads import GuidedHeads
-from foci.keeping import rows_key
+from foci.learn.arguments import arguments
+from foci.learn.callbacks import Display, Metrics, Probing, Saving
+from foci.learn.folder import ArmFolder
+from foci.learn.offline import prepare
 from foci.methods import build
 from foci.models import compute_dtype
+from foci.models.forward import device_of
 from foci.pretrain.config import Pretraining
 from foci.pretrain.masking import MaskedCollator, Masking
 from foci.pretrain.models import scratch
@@ -38,9 +39,10 @@ from foci.pretrain.table import MEASURES
 from foci.pretrain.text import Material
 from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
-from foci.probes.forward import device_of
-from foci.stopping import Stop
-from foci.watch import Display, Metrics, Probing, Saving
+from foci.system import checkpoint, machine
+from foci.system.files import append_line, read_json, read_lines, write_json, write_lines
+from foci.system.signals import Stop
+from foci.training.dataset import Collator
 
 SHARED = frozenset({"name", "output", "seeds", "arms", "sizes", "grid", "keep_models"})
 """Keys of the file that a cell's numbers do not depend on, its own arm and seed apart."""
@@ -115,7 +117,7 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
     done = checkpoint.step_of(newest) if newest else 0
     folder.rewind(done)
     write_lines(cell.validation, [line for line in read_lines(cell.validation) if line["step"] <= done])
-    memory.reset_peak()
+    machine.reset_peak()
     model, metrics = _trained(cell, folder, console, stop, newest)
     lines = read_lines(cell.validation)
     if cell.run.keep_models:
@@ -126,7 +128,7 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
         **{name: last[name if name != "steps" else "step"] for name in ("steps", "tokens", "seconds")},
         **{name: lines[-1][name] for name in MEASURES},
         "parameters": sum(p.numel() for p in model.parameters()),
-        "peak_memory_mib": memory.peak_mib(),
+        "peak_memory_mib": machine.peak_mib(),
         "weights": weights_key(model),
     }
     write_json(folder.result, found)

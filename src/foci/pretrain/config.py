@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from foci.adapter_config import Count, Section
-from foci.config import ArmName, CorpusConfig, Methods, Text, TrainConfig, load
-from foci.run_file import as_path
+from foci.config.adapter import Count, Section
+from foci.config.run import ArmName, CorpusConfig, Methods, Text, TrainConfig, load
+from foci.config.values import as_path
 
 Objective = Literal["causal", "masked"]
 """Every token from those before it, or some tokens that are hidden from all others."""
@@ -166,5 +166,5 @@ class Pretraining(Section):
 
 
 def load_pretraining(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Pretraining:
-    """The pretraining of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.load`."""
+    """The pretraining of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.run.load`."""
     return load(path, overrides, Pretraining)

@@ -14,13 +14,12 @@ from typing import Any
 
 from rich.console import Console
 
-from foci.checkpoint import write_text
-from foci.config import dump_run
-from foci.folder import write_json
+from foci.config.run import dump_run
 from foci.pretrain.config import Pretraining
 from foci.pretrain.plots import draw_grid
 from foci.pretrain.run import opened, pretrain
 from foci.pretrain.table import words
+from foci.system.files import write_json, write_text
 
 
 def points(run: Pretraining) -> list[Pretraining]:

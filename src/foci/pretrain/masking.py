@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from foci.dataset import Collator
 from foci.focus import DELIMITER, IGNORED, Batch, EditsTokens, Row
-from foci.losses import head_nll, hidden_states
 from foci.models import head_of
+from foci.models.losses import head_nll, hidden_states
+from foci.training.dataset import Collator
 
 ORIGINAL, HIDDEN = "original", "hidden"
 """Columns of a masked row: the tokens as they were, and 1 on those that are predicted."""

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from foci.bench.plots import COLOURS, FAINT, INK, RULE
 from foci.report.guided import drawn
+from foci.report.style import COLOURS, FAINT, INK, RULE
 
 LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", ["#8fc1e8", "#f6f2ea"])
 """Light enough everywhere for figures in ink."""

@@ -7,17 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
-from foci.checkpoint import write_text
-from foci.config import dump_run
-from foci.embedded import without_bars
-from foci.folder import ArmFolder, locked, read_json, read_lines, write_json
-from foci.learn import machine, versions
+from foci.config.run import dump_run
+from foci.learn.folder import ArmFolder
+from foci.models.gguf import without_bars
 from foci.pretrain.cells import Cell, check, forget, run_cell
 from foci.pretrain.config import Pretraining
 from foci.pretrain.plots import draw, draw_heads
 from foci.pretrain.table import markdown, table
 from foci.pretrain.text import material
-from foci.stopping import stoppable
+from foci.system.files import read_json, read_lines, write_json, write_text
+from foci.system.folder import locked
+from foci.system.machine import machine, versions
+from foci.system.signals import stoppable
 
 
 def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:

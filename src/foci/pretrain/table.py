@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from foci.bench.statistics import CONFIDENCE, Mean, difference, interval
 from foci.pretrain.config import Pretraining
+from foci.probes.intervals import CONFIDENCE, Mean, difference, interval
 
 Curve = Sequence[Mapping[str, Any]]
 """Validations in order: step, seconds, nats, bits_per_byte."""

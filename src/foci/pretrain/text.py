@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from foci.config import CorpusConfig
+from foci.config.run import CorpusConfig
 from foci.corpus import BadLine, Document, row_id, tokenizer_fingerprint
 from foci.corpus.documents import find_sources, read_source
 from foci.focus import Row

@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foci.focus import Batch
-from foci.losses import token_nll
+from foci.models.losses import token_nll
 from foci.pretrain.masking import masked_nll
-from foci.train import FocusTrainer
+from foci.training.trainer import FocusTrainer
 
 
 class Pretrainer(FocusTrainer):

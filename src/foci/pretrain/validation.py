@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from foci.dataset import Collator, batch_of, generator
 from foci.focus import Row
-from foci.losses import token_nll
+from foci.models.forward import answering, buckets, device_of
+from foci.models.losses import token_nll
 from foci.pretrain.masking import MaskedCollator, Masking, masked_nll
 from foci.pretrain.text import Material, token_bytes
-from foci.probes.forward import answering, buckets, device_of
+from foci.seeds import generator
+from foci.training.dataset import Collator, batch_of
 
 
 @dataclass(frozen=True)

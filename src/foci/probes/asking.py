@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from foci.models.forward import answering, pad_id
 from foci.probes.cloze import Forced, teacher_forced
 from foci.probes.encode import encode, encode_prompts
-from foci.probes.forward import answering, pad_id
 from foci.probes.probe import Kind, Probe, Role
 from foci.probes.qa import generate, token_limits
 from foci.probes.scoring import exact_match, f1

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from foci.models.forward import answering, pad_id
 from foci.probes.cloze import teacher_forced
 from foci.probes.encode import encode
-from foci.probes.forward import answering, pad_id
 from foci.probes.probe import Probe
 
 FACTS, PARTNERS = 64, 4

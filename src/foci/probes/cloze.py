@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from foci.focus import Row
-from foci.losses import SLICE_ELEMENTS, hidden_states, vocabulary
 from foci.models import Head, head_of
-from foci.probes.forward import buckets, check_fits, device_of, padded
+from foci.models.forward import buckets, check_fits, device_of, padded
+from foci.models.losses import SLICE_ELEMENTS, hidden_states, vocabulary
 
 
 @dataclass(frozen=True)

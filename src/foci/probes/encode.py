@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.tokens import tokens
 from foci.focus import Row
 from foci.probes import scoring
 from foci.probes.probe import Probe
@@ -58,28 +59,3 @@ def encode_prompts(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) 
             raise ValueError(f"probe {probe.id!r}: a question needs a prompt, got {probe.prompt!r}; write one")
         rows.append(Row(row_id=probe.id, input_ids=ids[:length], text=text, offsets=offsets[:length]))
     return rows
-
-
-def tokens(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
-) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
-    """Ids and character offsets [start, end) of every text; `special` adds what the tokenizer adds."""
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"{type(tokenizer).__name__} gives no character offsets, which probes need; "
-            "load the model's fast tokenizer (tokenizer.json)"
-        )
-    if not texts:
-        return []
-    made = tokenizer(
-        list(texts),
-        add_special_tokens=special,
-        return_offsets_mapping=True,
-        padding=False,
-        truncation=False,
-        verbose=False,
-    )
-    return [
-        (tuple(ids), tuple((int(start), int(end)) for start, end in offsets))
-        for ids, offsets in zip(made["input_ids"], made["offset_mapping"], strict=True)
-    ]

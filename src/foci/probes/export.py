@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +24,6 @@ from typing import Any
 
 import yaml
 
-import foci
 from foci.probes.probe import Probe
 
 RECORD = "export.json"
@@ -62,7 +62,7 @@ def export_lm_eval(probes: Sequence[Probe], folder: Path, *, source: str, overwr
     record = {
         "name": name,
         "source": source,
-        "foci": foci.__version__,
+        "foci": version("foci"),
         "probes": len(probes),
         "files": {file: hashlib.sha256(text.encode()).hexdigest() for file, text in contents.items()},
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from foci.words import suggest
+from foci.errors import suggest
 
 Role = Literal["learn", "retain"]
 """`learn`: the corpus teaches it. `retain`: the model should know it still."""

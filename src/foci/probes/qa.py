@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.tokens import tokens
 from foci.focus import Batch, Row
-from foci.losses import captured_hidden, positions
 from foci.models import base_of, head_of
-from foci.probes.encode import tokens
-from foci.probes.forward import buckets, check_fits, device_of, pad_id, padded
+from foci.models.forward import buckets, check_fits, device_of, pad_id, padded
+from foci.models.losses import captured_hidden, positions
 from foci.probes.probe import Probe
 from foci.probes.scoring import first_line
 

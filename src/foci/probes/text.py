@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.tokens import tokens
 from foci.focus import Batch
-from foci.losses import token_nll
 from foci.models import max_length
-from foci.probes.encode import tokens
-from foci.probes.forward import answering, device_of
+from foci.models.forward import answering, device_of
+from foci.models.losses import token_nll
 
 
 def bits_per_byte(

@@ -1,7 +1,7 @@
 """The contrast of one model's late layers with its early ones: no second model is needed.
 
 Whether late layers see what early ones overlook, as a large model is said to see what a small one does, has not been
-shown. Everything but the choice of layers is `foci.methods.contrast`.
+shown. Everything but the choice of layers is `foci.methods.contrast.method`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from foci.focus import Context, EditsTokens, Prepares, Row
-from foci.methods.contrast import Contrast
+from foci.methods.contrast.method import Contrast
 from foci.models import layer_count
 
 

@@ -1,0 +1,35 @@
+"""`foci pretrain`: models from scratch, compared."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from foci.system.signals import Interrupted
+
+pretrain_app = typer.Typer()
+
+
+@pretrain_app.command()
+def pretrain(
+    file: Annotated[Path, typer.Argument(help="A pretraining file (.yaml): text, a model from scratch, arms, seeds.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the run file, such as train.steps=100.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or text.")] = False,
+) -> None:
+    """Train models from scratch, all arms with all seeds, and compare their held-out loss; goes on where it stopped."""
+    from foci.cli.tables import print_arms, print_grid
+    from foci.pretrain.config import load_pretraining
+    from foci.pretrain.grid import over_grid
+    from foci.pretrain.run import pretrain as run_pretraining
+
+    console = Console()
+    run = load_pretraining(file, changes or [])
+    work, show, name = (over_grid, print_grid, "grid.md") if run.grid else (run_pretraining, print_arms, "table.md")
+    try:
+        show(work(run, overwrite=overwrite, console=console), console)
+    except Interrupted as stop:
+        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+    console.print(f"table: {run.output / name}", highlight=False, markup=False, soft_wrap=True)

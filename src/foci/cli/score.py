@@ -1,0 +1,85 @@
+"""`foci score`: the offline halves of a run's methods, without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from foci.bench.config import load_suite
+from foci.config import strict_yaml
+from foci.config.run import Run, load_run
+from foci.system.signals import Interrupted
+
+score_app = typer.Typer()
+
+
+@score_app.command()
+def score(
+    target: Annotated[Path, typer.Argument(help="A run file or a suite file (.yaml).")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the run file, such as corpus.max_length=64.")
+    ] = None,
+) -> None:
+    """Run the offline halves of a run's methods without training; goes on where it stopped. `foci learn` finds them."""
+    from foci.learn.score import score as run_score
+
+    console = Console()
+    run, suite = run_of(target, changes or [])
+    try:
+        found = run_score(run, shared_only=suite, console=console)
+    except Interrupted as stop:
+        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+    for arm, methods in found["methods"].items():
+        console.print(f"{arm}: {', '.join(methods)}", highlight=False, markup=False, soft_wrap=True)
+    if found["premise"]:
+        console.print(_premise(found["premise"]), highlight=False)
+    if found["methods"]:
+        speed = f": {found['tokens'] / found['seconds']:,.0f} tokens/s" if found["tokens"] else " (all was kept)"
+        console.print(f"models read {found['tokens']:,} tokens in {found['seconds']:.1f} s{speed}", highlight=False)
+
+
+def _premise(lines: list[dict[str, Any]]) -> Table:
+    """The attention to the name, from the token before an answer; a model's name once."""
+    table = Table(box=None, pad_edge=False, title="attention to the name before an answer", title_justify="left")
+    for head in ("model", "answer", "tokens away", "attention", "95 % interval", "names"):
+        text = head in ("model", "answer")
+        table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=head == "95 % interval")
+    short, last = _tails({line["model"] for line in lines}), ""
+    for line in lines:
+        name = f"{line['side']}: {short[line['model']]}"
+        spread = "" if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
+        cells = (str(line["distance"]), f"{line['mean']:.4f}", spread, str(line["names"]))
+        table.add_row("" if name == last else name, line["group"], *cells)
+        last = name
+    return table
+
+
+def _tails(paths: set[str]) -> dict[str, str]:
+    """Each path's last parts, as many as tell all of them apart.
+
+    >>> _tails({"pair/large/model", "pair/small/model"})["pair/small/model"]
+    'small/model'
+    """
+    for depth in range(1, max((len(Path(path).parts) for path in paths), default=1) + 1):
+        tails = {path: "/".join(Path(path).parts[-depth:]) for path in paths}
+        if len(set(tails.values())) == len(paths):
+            break
+    return tails
+
+
+def run_of(path: str | Path, changes: Sequence[str]) -> tuple[Run, bool]:
+    """The run of a run file or a suite file, and whether it is a suite's.
+
+    A suite's has `-score` after its output: its cells find there nothing but what a method keeps where it was told to.
+    """
+    path = Path(path).expanduser()
+    raw, _ = strict_yaml.parse(path.read_bytes(), str(path)) if path.is_file() else ({}, None)
+    if not isinstance(raw, dict) or "seeds" not in raw:
+        return load_run(path, changes), False
+    suite = load_suite(path, list(changes))
+    known = {name: getattr(suite, name) for name in ("model", "corpus", "probes", "adapter", "train", "arms")}
+    output = suite.output.with_name(f"{suite.output.name}-score")
+    return Run(name=suite.name, output=output, seed=suite.seeds[0], **known), True

@@ -1,0 +1,123 @@
+"""The scores of a suite on the terminal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from foci.bench.markdown import CHOSEN_ON
+from foci.pretrain.table import share_words, words
+from foci.probes.asking import Answer
+from foci.probes.table import summarise
+from foci.report.words import NONE, number
+
+HEADS = ("arm", "learned\n%", "retained\n%", "sum\n%", "sum, from\n{base}", "balanced\n%", "updates")
+
+
+def print_suite(table: Mapping[str, Any], console: Console) -> None:
+    """Prints one line per arm at the reported point: means and half of their intervals. The files say more."""
+    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in HEADS:
+        shown.add_column(head.format(base=table["baseline"] or "plain"), justify="left" if head == "arm" else "right")
+    for arm, told in table["arms"].items():
+        at = told["chosen"]
+        scores = [_share(at[name]) for name in ("learned", "retained", "total")]
+        paired = _share(at["total"]["difference"] or {}, sign="+")
+        step = number(at["step"].get("mean"))
+        row = [arm, *scores, paired, _share(at["balanced"]), NONE if step is None else f"{step:g}"]
+        shown.add_row(*(Text(cell) for cell in row))
+    console.print(shown)
+    seeds, confidence = len(table["seeds"]), 100 * table["confidence"]
+    spread = (
+        f"{seeds} seeds, mean and half of the {confidence:.0f} % interval" if seeds > 1 else "one seed, no intervals"
+    )
+    console.print(Text(f"{spread}; the point is chosen on {CHOSEN_ON[table['chosen_on']]}.", style="dim"))
+
+
+def _share(mean: Mapping[str, Any], sign: str = "") -> str:
+    """A share in per cent with half of its interval: "61.2 ±6.2"."""
+    known, high = number(mean.get("mean")), number(mean.get("high"))
+    if known is None:
+        return NONE
+    half = "" if high is None else f" ±{100 * (high - known):.1f}"
+    return f"{100 * known:{sign}.1f}{half}"
+
+
+def _locality(found: Mapping[str, Any]) -> dict[str, str]:
+    if "locality_after_weighed" not in found:
+        return {}
+    plain, weighed = found["locality_after_plain"], found["locality_after_weighed"]
+    return {"moved on other text (nats)": f"{plain:.2e} by a plain step, {weighed:.2e} by the weigher's"}
+
+
+def print_meta(found: Mapping[str, Any], weigher: Path, console: Console) -> None:
+    """Prints the summary of a meta-training and where the weigher is."""
+    table = Table(box=None, show_header=False)
+    for name, value in {
+        "later loss (nats)": f"{found['later_nll_before']:.3f} before a step on the document",
+        "": f"{found['later_nll_after_plain']:.3f} after a plain one",
+        " ": f"{found['later_nll_after_weighed']:.3f} after one by the weigher",
+        **_locality(found),
+        "answer in the top 5 %": "unknown" if (hits := found["answer_in_top_5_percent"]) is None else f"{hits:.0%}",
+        "seconds": f"{found['seconds']['influence']:.0f} + {found['seconds']['weigher']:.0f}",
+    }.items():
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    console.print(f"weigher: {weigher}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_arms(found: Mapping[str, Any], console: Console) -> None:
+    """Prints one line per arm: the held-out loss, and how soon it is at the baseline's last one."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("arm", "nats per token", "difference", "bits per byte", "steps", "seconds"):
+        table.add_column(head, justify="left" if head == "arm" else "right")
+    for arm, of in found["arms"].items():
+        table.add_row(
+            arm, words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
+            share_words(of["step_ratio"]), share_words(of["seconds_ratio"]),
+        )  # fmt: skip
+    console.print(table, highlight=False)
+
+
+def print_grid(grid: Mapping[str, Any], console: Console) -> None:
+    """Prints one line per learning rate and warm-up: every arm's held-out loss and difference from the baseline."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("learning rate", "warm-up", *grid["arms"]):
+        table.add_column(head, justify="right")
+    for point in grid["points"]:
+        of = point["arms"]
+        losses = []
+        for arm in grid["arms"]:
+            gap = words({**of[arm]["nats"]["difference"], "low": None}, signed=True)
+            losses.append(words({**of[arm]["nats"], "low": None}) + (f" ({gap})" if gap else ""))
+        table.add_row(f"{point['learning_rate']:g}", f"{point['warmup']:g}", *losses)
+    console.print(table, highlight=False)
+
+
+def print_answers(answers: Sequence[Answer], binding: float | None, console: Console) -> None:
+    """Prints a table of a model's answers by role and kind, and the controls of the learn probes with `binding`."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"):
+        table.add_column(head, justify="left" if head in ("role", "kind") else "right")
+    for role, kind in sorted({(a.role, a.kind) for a in answers}):
+        some = [a for a in answers if (a.role, a.kind) == (role, kind)]
+        extra = [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind == "qa" else ["", ""]
+        shares = [
+            _mean([a.accuracy for a in some]),
+            _mean([float(a.correct) for a in some]),
+            _mean([a.nll for a in some]),
+        ]
+        table.add_row(role, kind, str(len(some)), *shares, *extra)
+    console.print(table, highlight=False)
+    if controls := summarise(answers, answers)["controls"]:
+        told = json.dumps({**controls, "binding": binding and round(binding, 3)})  # type: ignore[dict-item]
+        console.print(f"controls of the learn probes: {told}", highlight=False, markup=False)
+
+
+def _mean(values: Sequence[Any]) -> str:
+    return f"{sum(v or 0.0 for v in values) / len(values):.3f}"

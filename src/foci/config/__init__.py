@@ -1,0 +1,1 @@
+"""Run files: typed settings read from YAML. Nothing here imports torch."""

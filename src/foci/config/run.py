@@ -1,0 +1,256 @@
+"""The run file: one YAML document that says everything about a run.
+
+Paths are relative to the current directory (not to the run file); a leading `~` is the home directory.
+Every key has a default but `corpus.path`. `fields()` lists all keys with their meaning.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from foci.config import strict_yaml
+from foci.config.adapter import AdapterConfig, Count, Section
+from foci.config.values import arm_name, as_method, as_methods, as_path, as_paths, explain, home, override
+from foci.errors import shown
+
+Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[str, BeforeValidator(home), Field(min_length=1)]
+PathTexts = Annotated[tuple[Text, ...], BeforeValidator(as_paths), Field(min_length=1)]
+ArmName = Annotated[str, AfterValidator(arm_name)]
+MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method)]
+"""A method in a run file, `"oracle"` or `{"oracle": {"floor": 0.1}}`; `foci.methods.build` makes the object."""
+Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
+
+
+class ModelConfig(Section):
+    """The model that learns."""
+
+    name: PathText = Field(
+        default="smollm2-135m",
+        description="smollm2-135m (embedded), a hub id, a model folder or a .gguf file",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="number format of the forward pass; auto = bfloat16 where the machine has it",
+    )
+    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
+
+
+class CorpusConfig(Section):
+    """The text to learn."""
+
+    path: PathTexts = Field(
+        description="file or folder of .txt, .md, .jsonl, .parquet, or a list; relative to the current directory"
+    )
+    max_length: int = Field(default=256, ge=2, description="longest row, in tokens; longer documents are split")
+    max_bad: float = Field(default=0.01, ge=0, le=1, description="largest share of bad lines (0 to 1) that is no error")
+    text_field: Text = Field(default="text", description="field or column that holds the text (.jsonl, .parquet)")
+
+    @field_serializer("path")
+    def _one_or_list(self, path: tuple[str, ...]) -> str | list[str]:
+        return path[0] if len(path) == 1 else list(path)
+
+
+class ProbesConfig(Section):
+    """The questions that measure what was learned and what was forgotten."""
+
+    learn: PathText | None = Field(default=None, description="probe file (.jsonl) on what the corpus says; null = none")
+    retain: PathText | None = Field(
+        default="general",
+        description="probe file on what must stay; general = the facts in foci; null = none",
+    )
+    text: PathText | None = Field(
+        default="general", description="text file for bits per byte; general = the page in foci; null = none"
+    )
+    held_out: PathText | None = Field(
+        default=None,
+        description="probe file of both roles, asked with the others but left out of learned and retained; null = none",
+    )
+    corpus_text: bool = Field(default=True, description="also measure bits per byte on a sample of the corpus")
+    every: Count | None = Field(
+        default=None,
+        description="probe after every so many updates; null = only before the first and after the last",
+    )
+    batch_size: Count = Field(default=32, description="probes per forward pass; changes speed, not answers")
+
+
+class TrainConfig(Section):
+    """The optimisation. One update = `batch_size * accumulation` rows on each process."""
+
+    epochs: Count | None = Field(default=4, description="passes over the corpus; exactly one of epochs and steps")
+    steps: Count | None = Field(default=None, description="updates; exactly one of epochs and steps")
+    batch_size: Count = Field(default=16, description="rows per forward pass, on each process")
+    accumulation: Count = Field(default=1, description="forward passes per update")
+    learning_rate: float = Field(default=1e-3, gt=0, description="largest learning rate, after warm-up")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="linear",
+        description="learning rate after warm-up: to 0 linearly, to 0 as a cosine, or constant",
+    )
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the updates in which the rate rises from 0")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay (AdamW)")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to this L2 norm; 0 = never")
+    checkpoint_every: Count | None = Field(
+        default=None, description="updates between checkpoints; null = a tenth of all"
+    )
+    keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
+    group_by_length: bool = Field(default=True, description="batches of rows of like length: less padding")
+    copies: Count = Field(default=1, description="times each row is read per epoch; edits differ between copies")
+    normalise: Literal["update", "row"] = Field(
+        default="update",
+        description="weights sum to one over the update (tokens count alike) or each row (rows do)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_default_epochs(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("steps") is not None and "epochs" not in data:
+            return {**data, "epochs": None}
+        return data
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"exactly one of epochs and steps says how long to train, got epochs = {shown(self.epochs)} "
+                f"and steps = {shown(self.steps)}; set one and make the other null"
+            )
+        return self
+
+
+class Run(Section):
+    """One run: a model, a corpus, probes, and arms that differ only in their methods."""
+
+    name: Text = Field(default="", description="what tables call the run; default: the corpus' name")
+    output: Annotated[Path, BeforeValidator(as_path)] = Field(
+        default=Path("out"),
+        description="folder of the run, relative to the current directory; default: out/<name>",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="the model that learns")
+    corpus: CorpusConfig = Field(description="the text to learn, at least {path: FILE_OR_FOLDER}")
+    probes: ProbesConfig = Field(default_factory=ProbesConfig, description="what is asked before, during and after")
+    adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="what trains; null = all weights")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
+    arms: dict[ArmName, Methods] = Field(
+        default={"plain": (), "train_attention": ("train_attention",)},
+        min_length=1,
+        description="methods by arm; all arms start alike; [] = plain fine-tuning",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_and_output(cls, data: Any) -> Any:
+        """The default name is the corpus' (first) name, the default output out/<name>."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        corpus = data.get("corpus")
+        paths = as_paths(corpus.get("path") if isinstance(corpus, dict) else getattr(corpus, "path", None))
+        if "name" not in data and isinstance(paths, tuple) and paths and isinstance(paths[0], str):
+            data["name"] = re.sub(r"\.(txt|md|jsonl?|parquet)\Z", "", Path(paths[0]).resolve().name) or "run"
+        if "output" not in data and isinstance(data.get("name"), str):
+            folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.")
+            data["output"] = Path("out") / (folder or "run")
+        return data
+
+    @staticmethod
+    def of_flags(
+        corpus: str | Path | Sequence[str | Path],
+        model: str | None = None,
+        output: str | Path | None = None,
+        overrides: Sequence[str] = (),
+    ) -> "Run":
+        """A run without a run file; what is None keeps its default.
+
+        >>> run = Run.of_flags(corpus="texts/manual.md", overrides=["train.epochs=2"])
+        >>> run.name, str(run.output), run.train.epochs, list(run.arms)
+        ('manual', 'out/manual', 2, ['plain', 'train_attention'])
+        """
+        paths = [str(corpus)] if isinstance(corpus, str | Path) else [str(path) for path in corpus]
+        raw: dict[str, Any] = {"corpus": {"path": paths}}
+        if model is not None:
+            raw["model"] = {"name": model}
+        if output is not None:
+            raw["output"] = str(output)
+        places: dict[strict_yaml.Place, str] = {(key,): f"--{key}" for key in raw}
+        return _validated(raw, overrides, places, "command line", Run)
+
+
+RunType = TypeVar("RunType", bound=Section)
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
+    """The run of a YAML file (or of a run's folder, from its run.yaml), after overrides; see `load`."""
+    return load(path, overrides, Run)
+
+
+def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> RunType:
+    """A run, or a kind of run with more keys, from a YAML file (or a run's folder), after overrides.
+
+    An override is `key=value` with a dotted key and a YAML value: `"train.epochs=2"`, `"arms.plain=[]"`.
+
+    Raises FileNotFoundError where there is no such file, else a ValueError that tells all faults, one per
+    line, each with its place, what was expected and the cure.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path /= "run.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a run file (YAML), found none; check the path, or use --corpus")
+    raw, lines = strict_yaml.parse(path.read_bytes(), str(path))
+    if not isinstance(raw, dict):
+        raise ValueError(  # noqa: TRY004
+            f"{path}: a run file is a mapping of keys to values, got {shown(raw)}; "
+            "the shortest one is: corpus: {path: my_texts}"
+        )
+    return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), kind)
+
+
+def dump_run(run: Section) -> str:
+    """The resolved run as YAML, defaults written out; `load_run` reads the same run back."""
+    return strict_yaml.dump(run.model_dump(mode="json"))
+
+
+def fields(kind: type[Section] = Run) -> dict[str, FieldInfo]:
+    """Every key of a run file by its dotted name, in order: `.description`, `.default`, `.annotation`.
+
+    >>> fields()["train.accumulation"].description
+    'forward passes per update'
+    """
+    found: dict[str, FieldInfo] = {}
+    for name, info in kind.model_fields.items():
+        found[name] = info
+        for section in (info.annotation, *get_args(info.annotation)):
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                found |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
+    return found
+
+
+def _validated(
+    raw: dict[str, Any],
+    overrides: Sequence[str],
+    places: dict[strict_yaml.Place, str],
+    source: str,
+    kind: type[RunType],
+) -> RunType:
+    """The run of plain data; `places` says where each value was written, `source` where the rest belongs."""
+    known = fields(kind)
+    for text in overrides:
+        raw, places = override(raw, places, text, known)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(explain(error.errors(), known, places, source)) from None

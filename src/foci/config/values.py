@@ -1,0 +1,186 @@
+"""Single values, overrides and errors of a run file: plain data in, words out.
+
+`known` are the fields of a run by dotted key (`foci.config.run.fields`); `places` say where a value was
+written ("runs/x.yaml:12", "--model", "override 'train.epochs=2'") by its keys from the outside in.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from foci.config import strict_yaml
+from foci.errors import hint, shown, suggest
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping (key: value)",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "int_type": "a whole number",
+    "is_instance_of": "text",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "literal_error": "{expected}",
+    "model_type": "a mapping (key: value)",
+    "string_too_short": "text of at least one character",
+    "string_type": "text",
+    "too_short": "at least one entry",
+    "tuple_type": "text or a list of texts",
+}
+"""What was expected, by pydantic's type of error."""
+
+_FREE = "arms"
+"""The section whose keys the user chooses."""
+
+
+def home(value: object) -> object:
+    """Text with a leading `~` expanded; anything else as it is."""
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - hub ids stay as they are
+
+
+def as_path(value: object) -> object:
+    """Text as a path with `~` expanded; anything else as it is."""
+    return Path(str(home(value))) if isinstance(value, str) and value else value
+
+
+def as_paths(value: object) -> object:
+    """One path or several as a tuple of texts with `~` expanded; anything else as it is."""
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, list | tuple):
+        return tuple(home(str(item) if isinstance(item, Path) else item) for item in value)
+    return (home(value),) if isinstance(value, str) else value
+
+
+def arm_name(name: str) -> str:
+    """The name itself if a folder can bear it."""
+    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,100}", name):
+        raise ValueError(
+            "an arm's name is a folder's name: 1 to 100 of A-Z a-z 0-9 . _ - and no dot first, "
+            f"got {shown(name)}; rename it"
+        )
+    return name
+
+
+def as_method(value: object) -> str | dict[str, dict[str, Any]]:
+    """A method's name, or {name: {setting: value}}; without settings it is the bare name."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, settings),) = value.items()
+        if not settings:
+            return str(name)
+        if isinstance(settings, dict):
+            return {str(name): settings}
+    raise ValueError(
+        f"a method is its name or {{name: {{setting: value}}}}, got {shown(value)}; "
+        "write for example [oracle] or [{oracle: {floor: 0.1}}]"
+    )
+
+
+def as_methods(value: object) -> object:
+    """The methods of an arm as a tuple, each still to be checked by `as_method`."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"an arm is a list of methods, got {shown(value)}; write [] for none or [oracle] for one")  # noqa: TRY004
+    return tuple(value)
+
+
+def override(
+    raw: Mapping[str, Any], places: Mapping[strict_yaml.Place, str], text: str, known: Mapping[str, FieldInfo]
+) -> tuple[dict[str, Any], dict[strict_yaml.Place, str]]:
+    """Run data and places after one `key=value`: a dotted key and a YAML value."""
+    key, _, value_text = (part.strip() for part in text.partition("="))
+    where = f"override {text!r}"
+    if not value_text:
+        raise ValueError(f"{where}: expected key=value such as train.epochs=2; write key=null for no value")
+    if key not in known and not (key.startswith(f"{_FREE}.") and key != f"{_FREE}."):
+        raise ValueError(f"{where}: {unknown_key(key, known)}")
+    value, _ = strict_yaml.parse(value_text, where)
+    path = tuple(key.split(".", 1))
+    if len(path) == 1:
+        changed = {**raw, key: value}
+    else:
+        section = raw.get(path[0])
+        if section is None:
+            section = dict(known[_FREE].default) if path[0] == _FREE else {}
+        if not isinstance(section, dict):
+            place = _place(path[:1], places, where)
+            raise ValueError(f"{place}: {path[0]!r} expected a mapping (key: value), got {shown(section)}")
+        changed = {**raw, path[0]: {**section, path[1]: value}}
+    return changed, {p: place for p, place in places.items() if p[: len(path)] != path} | {path: where}
+
+
+def explain(
+    errors: Sequence[ErrorDetails],
+    known: Mapping[str, FieldInfo],
+    places: Mapping[strict_yaml.Place, str],
+    source: str,
+) -> str:
+    """Pydantic's errors in words, one line each, in the order in which the values were written."""
+    order = {place: number for number, place in enumerate(places.values())}
+    told = [(_place(error["loc"], places, source), _sentence(error, known)) for error in errors]
+    told.sort(key=lambda pair: order.get(pair[0], -1))
+    return "\n".join(f"{place}: {sentence}" for place, sentence in told)
+
+
+def unknown_key(key: str, known: Mapping[str, FieldInfo]) -> str:
+    """What to say of a key that a run file does not have, with the nearest right one.
+
+    >>> from foci.config.run import fields
+    >>> unknown_key("train.learningrate", fields())
+    "unknown key 'train.learningrate'; did you mean 'train.learning_rate'?"
+    >>> unknown_key("train.max_length", fields())
+    "unknown key 'train.max_length'; did you mean 'corpus.max_length'?"
+    """
+    section, _, leaf = key.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    leaves = {name.rpartition(".")[2]: name for name in known}
+    nearest = leaves.get(leaf)
+    if nearest is None and (near := suggest(leaf, siblings) or suggest(leaf, leaves)):
+        nearest = siblings.get(near, leaves[near])
+    cure = f"did you mean {nearest!r}?" if nearest else hint(key, siblings or known)
+    return f"unknown key {key!r}; {cure}"
+
+
+def _place(loc: Sequence[str | int], places: Mapping[strict_yaml.Place, str], source: str) -> str:
+    """Where the value at `loc`, or else the nearest thing around it, was written."""
+    path = tuple(loc)
+    around = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
+    return next(around, source)
+
+
+def _sentence(error: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return unknown_key(key, known)
+    if kind == "value_error":
+        return f"{key!r}: {context['error']}" if key else str(context["error"])
+    meaning = f"; it is: {known[key].description}" if key in known else ""
+    if kind == "missing":
+        return f"{key!r} is missing{meaning}"
+    expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else error["msg"]
+    return f"{key!r} expected {expected}, got {shown(error['input'])}{_cure(error, key, known)}{meaning}"
+
+
+def _cure(error: ErrorDetails, key: str, known: Mapping[str, FieldInfo]) -> str:
+    """What to write instead, where the wrong value tells."""
+    kind, value = error["type"], error["input"]
+    if value is None:
+        return "; leave the key out for the default"
+    if kind == "literal_error":
+        nearest = suggest(str(value), re.findall("'([^']*)'", error["ctx"]["expected"]))
+        return f"; did you mean {nearest!r}?" if nearest else ""
+    if kind == "model_type" and isinstance(value, str):
+        first = next(name for name in known if name.startswith(f"{key}."))
+        return f"; write {key}: {{{first.rpartition('.')[2]}: {value}}}"
+    if kind in ("string_type", "is_instance_of", "tuple_type") and isinstance(value, int | float):
+        return f"; put it in quotes: '{value}'"
+    return ""

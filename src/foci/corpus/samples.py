@@ -1,0 +1,23 @@
+"""The few rows whose tokens a report shows."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from foci.focus import Row
+from foci.seeds import generator
+
+SAMPLES = 12
+"""Rows whose tokens the report shows."""
+
+
+def samples(rows: Sequence[Row], seed: int) -> list[Row]:
+    """A few rows for the report, the same in every arm."""
+    order = generator(seed, "samples").permutation(len(rows))[:SAMPLES]
+    return [rows[i] for i in sorted(order)]
+
+
+def words_of(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of every token; a special token's name where it stands for none."""
+    pairs = zip(row.input_ids, row.offsets, strict=True)
+    return [row.text[a:b] if b > a else str(tokenizer.convert_ids_to_tokens(i)) for i, (a, b) in pairs]

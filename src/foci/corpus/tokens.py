@@ -1,0 +1,56 @@
+"""Token ids of a text, as a tokenizer gives them for training, and the hashes that name rows and tokenizers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+
+def tokens(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
+) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
+    """Ids and character offsets [start, end) of every text; `special` adds what the tokenizer adds."""
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no character offsets, which probes need; "
+            "load the model's fast tokenizer (tokenizer.json)"
+        )
+    if not texts:
+        return []
+    made = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    return [
+        (tuple(ids), tuple((int(start), int(end)) for start, end in offsets))
+        for ids, offsets in zip(made["input_ids"], made["offset_mapping"], strict=True)
+    ]
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """16 hex characters that say how a tokenizer behaves: a hash of its fast backend, not of its path.
+
+    Padding and truncation, which a call may leave set, are not part of it. Raises ValueError for a slow
+    tokenizer.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__}: expected a fast tokenizer (rows need character offsets), got a slow "
+            "one; load it with AutoTokenizer or save it as tokenizer.json"
+        )
+    backend: Any = tokenizer
+    state = json.loads(backend.backend_tokenizer.to_str())
+    state.pop("truncation", None)
+    state.pop("padding", None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def row_id(text: str, fingerprint: str) -> str:
+    """16 hex characters: the hash of a row's text and of `tokenizer_fingerprint`."""
+    return hashlib.sha256(f"{fingerprint}\0{text}".encode()).hexdigest()[:16]

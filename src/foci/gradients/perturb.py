@@ -1,0 +1,69 @@
+"""The parameters that a step moves: their gradients by name, and the model with them moved along a direction and back.
+
+For whole parameters and for those that FSDP2 has shared out among processes (`foci.models.fsdp`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foci.models import fsdp
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a step moves, by name; of a sharded model, their parts.
+
+    Raises ValueError where there are none, or where one is not in memory to be moved.
+    """
+    fsdp.settle(model)
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not found:
+        raise ValueError("no parameter of the model requires a gradient, so no step can move it; unfreeze some")
+    away = [name for name, p in found.items() if p.is_meta or p.numel() == 0]
+    if away:
+        raise ValueError(
+            f"a step moves parameters that are in memory, got {len(away)} of {len(found)} that are kept elsewhere "
+            f"(offloaded, or shared out by DeepSpeed), {away[0]!r} first; load those on a device, or freeze them"
+        )
+    return found
+
+
+def gradients(model: nn.Module, loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """By name; a parameter that the loss does not reach is left out. `.grad` stays as it is.
+
+    `parameters` are those of `trainable`, taken before the loss was computed.
+    """
+    outer = fsdp.root(model)
+    if outer is not None:
+        return fsdp.gradients(outer, loss, parameters)
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+@contextmanager
+def moved(model: nn.Module, direction: Mapping[str, Tensor], *lengths: float) -> Iterator[Any]:
+    """Inside, theta + length * direction, for one length after another by `next`; afterwards theta, bit for bit."""
+    parameters = trainable(model)
+    places = {name: (fsdp.local(parameters[name]), fsdp.local(along)) for name, along in direction.items()}
+    before = {name: place.clone() for name, (place, _) in places.items()}
+
+    def moves() -> Iterator[None]:
+        for length in lengths:
+            fsdp.settle(model)
+            with torch.no_grad():
+                for name, (place, along) in places.items():
+                    torch.add(before[name], along, alpha=length, out=place)
+            yield
+
+    steps = moves()
+    next(steps)
+    try:
+        yield steps
+    finally:
+        fsdp.settle(model)
+        with torch.no_grad():
+            for name, (place, _) in places.items():
+                place.copy_(before[name])

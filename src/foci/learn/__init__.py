@@ -1,0 +1,1 @@
+"""The run of `foci learn`: corpus, baseline, arms, summary."""

@@ -1,0 +1,55 @@
+"""Translates a run file into the Trainer's arguments and the model it trains."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from foci import models
+from foci.config.run import Run, TrainConfig
+from foci.focus import Plan
+from foci.training.plan import block_scales
+
+
+def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> models.LanguageModel:
+    """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free.
+
+    Blocks that the plan (of online halves) freezes have no adapter.
+    """
+    scales = block_scales(plan or Plan(), model)
+    set_seed(run.seed)
+    if run.adapter is None:
+        return model
+    adapted = models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
+    models.spare(adapted, {block for block, scale in scales.items() if not scale})
+    return adapted
+
+
+def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:
+    """The run file in the Trainer's words."""
+    schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
+    settings = TrainingArguments(
+        output_dir=str(output),
+        seed=seed,
+        num_train_epochs=train.epochs or 1,
+        max_steps=train.steps or -1,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulation,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
+        save_strategy="no",
+        save_total_limit=train.keep_checkpoints,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+    if settings.n_gpu > 1:
+        settings._n_gpu = 1  # a run uses one device
+    return settings

@@ -1,0 +1,150 @@
+"""One arm of a run: the model as it was, trained under one plan, and everything that is measured on the way."""
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+from transformers.trainer_callback import PrinterCallback
+
+from foci import models
+from foci.attention.heads import GuidedHeads
+from foci.focus import Prepares, Row
+from foci.learn.arguments import arguments, learner
+from foci.learn.baseline import Start, context_of, load
+from foci.learn.callbacks import Display, Metrics, Probing, Saving
+from foci.learn.folder import ArmFolder
+from foci.learn.offline import plan_of, prepare
+from foci.learn.questions import scored
+from foci.learn.samples import described, row_nll
+from foci.learn.save import save
+from foci.models.gguf import without_bars
+from foci.probes import Answer, read_answers, summarise, write_answers
+from foci.system import checkpoint, machine
+from foci.system.files import append_line, read_json, read_lines, write_json
+from foci.system.signals import Stop
+from foci.training.trainer import FocusTrainer
+
+
+class Arm:
+    """Trains and measures one arm; resumes where an earlier process stopped."""
+
+    def __init__(self, name: str, start: Start, folder: ArmFolder, console: Console, stop: Stop) -> None:
+        self.name, self.start, self.folder, self.console, self.stop = name, start, folder, console, stop
+        self.plan = plan_of(start.run, name)
+        self.heads: GuidedHeads | None = None
+
+    @without_bars()
+    def result(self) -> dict[str, Any]:
+        """The arm's part of summary.json, computed or, where the arm was finished before, read."""
+        done = read_json(self.folder.result)
+        if done is not None:
+            self.console.print(
+                f"  {self.name}  finished before, {done['steps']} updates", highlight=False, markup=False
+            )
+            return done  # type: ignore[no-any-return]
+        gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
+        loaded = load(self.start)
+        self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
+        for words in filter(None, (method.told() for method in self.plan.methods if isinstance(method, Prepares))):
+            self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
+        self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
+        maps = self.heads and self.heads.maps(loaded.model)
+        model = learner(self.start.run, loaded.model, self.plan)
+        resume = self._newest()
+        if self.heads is not None and resume is None:
+            self.heads.note(model, self.folder.guided, 0)
+        machine.reset_peak()
+        metrics, peak = self._train(model, rows, loaded, resume)
+        last = metrics[-1]
+        self._ask(model, loaded.tokenizer, last["step"])
+        nll = row_nll(model, loaded.tokenizer, self.start.samples)
+        ids = {row.row_id: row for row in rows}
+        shown = [ids.get(row.row_id, row) for row in self.start.samples]
+        if self.heads is not None:
+            write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
+        write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, self.start.sample_nll, nll))
+        saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
+        found = {**self._summary(metrics), "peak_memory_mib": peak, "weights_sha256": saved}
+        write_json(self.folder.result, found)
+        return found
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to go on from; says what was passed over. Forgets what came after it."""
+        found, skipped = checkpoint.newest(self.folder.checkpoints)
+        for path, reason in skipped:
+            self.console.print(
+                f"  {self.name}  skipped checkpoint {path.name}: {reason}", highlight=False, markup=False
+            )
+        step = checkpoint.step_of(found) if found else 0
+        if found or self.folder.metrics.exists():
+            words = f"resumes after update {step}" if found else "starts again"
+            self.console.print(f"  {self.name}  {words}", highlight=False, markup=False)
+        self.folder.rewind(step)
+        write_answers(self.folder.probes(0), self.start.answers)
+        if not read_lines(self.folder.texts):
+            append_line(self.folder.texts, {"step": 0, **self.start.texts})
+        return found
+
+    def _train(
+        self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
+    ) -> tuple[list[dict[str, Any]], float | None]:
+        """The metrics of all updates, and the peak memory of training in MiB."""
+        run, tokenizer = self.start.run, loaded.tokenizer
+        trainer = FocusTrainer(
+            model,
+            arguments(run.train, run.seed, self.folder.checkpoints, loaded.compute_dtype),
+            plan=self.plan,
+            train_dataset=rows,
+            copies=run.train.copies,
+            processing_class=tokenizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        metrics = Metrics(self.folder, trainer, (read_lines(self.folder.metrics) or [{}])[-1])
+        display = Display(self.console, self.name)
+        asking = Probing(run.probes.every, lambda step: self._ask(model, tokenizer, step), metrics.clock)
+        for callback in (metrics, asking, Saving(run.train.checkpoint_every, self.stop), display):
+            trainer.add_callback(callback)
+        try:
+            with self.stop.deferring():
+                trainer.train(resume_from_checkpoint=resume)
+        finally:
+            display.close()
+        return read_lines(self.folder.metrics), machine.peak_mib()
+
+    def _ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
+        answers, texts = self.start.questions.ask(model, tokenizer)
+        if answers:
+            write_answers(self.folder.probes(step), answers, self.start.answers)
+        append_line(self.folder.texts, {"step": step, **texts})
+        if self.heads is not None:
+            self.heads.note(model, self.folder.guided, step)
+
+    def _summary(self, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        last, texts = metrics[-1], {line["step"]: line for line in read_lines(self.folder.texts)}
+        path = [{"step": step, **self._point(step), **texts[step]} for step in sorted(texts)]
+        after = self._answers(last["step"])
+        return {
+            "methods": [repr(method) for method in self.plan.methods],
+            **summarise(scored(self.start.answers), scored(after)),
+            **{
+                name: {"before": self.start.texts.get(name), "after": texts[last["step"]].get(name)}
+                for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
+            },
+            "path": path,
+            "steps": last["step"],
+            "tokens": last["tokens"],
+            "seconds": last["seconds"],
+            "padding": sum(line["padding"] for line in metrics) / len(metrics),
+            "empty_updates": sum(line["weighted_tokens"] == 0 for line in metrics),
+        }
+
+    def _answers(self, step: int) -> list[Answer]:
+        return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
+
+    def _point(self, step: int) -> dict[str, Any]:
+        found: dict[str, Any] = summarise(scored(self.start.answers), scored(self._answers(step)))
+        return {name: found[name] and found[name]["after"] for name in ("learned", "retained")}

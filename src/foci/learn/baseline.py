@@ -1,0 +1,122 @@
+"""The frozen baseline: what the untouched model answers before the first update."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from foci import models
+from foci.config.run import Run
+from foci.corpus import read_rows, write_quarantine, write_rows
+from foci.corpus.samples import samples
+from foci.focus import Context, Row
+from foci.learn.folder import RunFolder
+from foci.learn.inputs import _questions, material
+from foci.learn.questions import Questions
+from foci.learn.samples import row_nll
+from foci.probes import Answer, Probe, read_answers, write_answers
+from foci.system.files import read_json, read_lines, write_json, write_lines
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all arms of a run share: rows, questions, and the frozen baseline."""
+
+    run: Run
+    rows: Sequence[Row]
+    questions: Questions
+    answers: Sequence[Answer]
+    texts: dict[str, float | None]
+    samples: Sequence[Row]
+    sample_nll: Sequence[Sequence[float | None]]
+    fingerprint: str
+
+
+def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
+    """What offline halves may look at, and the questions they may not learn from."""
+    return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, start.questions.prompts())
+
+
+def load(start: Start) -> models.Loaded:
+    """The untouched model; ValueError where it is not the one the run began with."""
+    loaded = models.load(
+        start.run.model.name, dtype=start.run.model.dtype, trust_remote_code=start.run.model.trust_remote_code
+    )
+    if loaded.fingerprint != start.fingerprint:
+        raise ValueError(
+            f"model {start.run.model.name} is not the one this run began with (fingerprint {loaded.fingerprint}, "
+            f"began with {start.fingerprint}); put the old one back, or start again with --overwrite"
+        )
+    return loaded
+
+
+def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict[str, Any]]:
+    """Rows, questions and the frozen baseline: made, or read where an earlier process made them."""
+    known = read_json(folder.start)
+    if known is None:
+        _make(run, folder, console)
+        known = read_json(folder.start)
+    rows = read_rows(folder.rows)
+    questions = _questions(
+        run, rows, [Probe(**_probe(line)) for line in read_lines(folder.questions)], _read(folder.text)
+    )
+    answers = folder.baseline / "probes.parquet"
+    start = Start(
+        run=run,
+        rows=rows,
+        questions=questions,
+        answers=read_answers(answers) if answers.exists() else [],
+        texts=known["texts"],
+        samples=samples(rows, run.seed),
+        sample_nll=known["sample_nll"],
+        fingerprint=known["model"],
+    )
+    return start, read_json(folder.corpus)
+
+
+def _make(run: Run, folder: RunFolder, console: Console) -> None:
+    """Writes rows, questions and baseline; start.json is last, so that a torn start begins again."""
+    made = material(run, folder)
+    counts = made.corpus.counts()
+    console.print(
+        f"{run.model.name} reads {_counted(counts['documents'], 'document')} ({_counted(counts['rows'], 'row')}, "
+        f"{counts['tokens']:,} tokens)"
+        + "".join(f", {_counted(counts[k], *words)}" for k, words in _TOLD.items() if counts[k]),
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    write_rows(made.rows, folder.rows)
+    write_quarantine(made.corpus.bad, folder.quarantine)
+    write_json(folder.corpus, counts)
+    write_lines(folder.questions, [{**vars(probe), "aliases": list(probe.aliases)} for probe in made.questions.probes])
+    if made.questions.text is not None:
+        folder.text.write_text(made.questions.text, encoding="utf-8")
+    if made.questions.probes:
+        console.print(f"baseline: {len(made.questions.probes)} probes to the untouched model", highlight=False)
+    answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
+    if answers:
+        write_answers(folder.baseline / "probes.parquet", answers)
+    nll = row_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
+    write_json(folder.start, {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll})
+
+
+_TOLD = {
+    "duplicates": ("duplicate", "left out"),
+    "quarantined": ("bad line", "in quarantine.jsonl"),
+    "skipped": ("file", "of unknown kind left out"),
+}
+
+
+def _counted(count: int, noun: str, rest: str = "") -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)} {rest}".strip()
+
+
+def _probe(line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "aliases": tuple(line["aliases"])}
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -1,0 +1,141 @@
+"""What looks on while a model trains: metrics, probes, checkpoints, the progress line."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from foci.learn.folder import ArmFolder
+from foci.system.files import append_line
+from foci.system.signals import Stop
+
+
+class Clock:
+    """Seconds of training; what happens while it is paused does not count."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.mark = seconds, time.perf_counter()
+
+    def read(self) -> float:
+        """Seconds so far."""
+        now = time.perf_counter()
+        self.seconds += now - self.mark
+        self.mark = now
+        return self.seconds
+
+    def skip(self) -> None:
+        """Leaves out the time since the clock was last read."""
+        self.mark = time.perf_counter()
+
+
+class Metrics(TrainerCallback):
+    """One line of metrics.jsonl per update."""
+
+    def __init__(self, folder: ArmFolder, trainer: Any, last: dict[str, Any]) -> None:
+        self.folder, self.trainer = folder, trainer
+        self.tokens: int = last.get("tokens", 0)
+        self.clock = Clock(last.get("seconds", 0.0))
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.clock.skip()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.clock.read()
+        self.tokens += self.trainer.update.tokens
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.clock.skip()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if "loss" not in logs:
+            return
+        update = self.trainer.update
+        append_line(
+            self.folder.metrics,
+            {
+                "step": state.global_step,
+                "epoch": logs.get("epoch", state.epoch),
+                "loss": logs["loss"],
+                "grad_norm": logs.get("grad_norm"),
+                "learning_rate": logs.get("learning_rate"),
+                "tokens": self.tokens,
+                "weighted_tokens": update.weighted,
+                "padding": 1 - update.tokens / max(update.positions, 1),
+                "seconds": self.clock.seconds,
+            },
+        )
+
+
+class Probing(TrainerCallback):
+    """Asks the questions every so many updates (not after the last: that is asked when training is over)."""
+
+    def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock) -> None:
+        self.every, self.ask, self.clock = every, ask, clock
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.ask(state.global_step)
+            self.clock.skip()
+
+
+class Saving(TrainerCallback):
+    """A checkpoint every so many updates (None: ten in all) and before a stop that somebody asked for."""
+
+    def __init__(self, every: int | None, stop: Stop) -> None:
+        self.every, self.stop = every, stop
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        every = self.every or max(1, math.ceil(state.max_steps / 10))
+        if state.global_step % every == 0:
+            control.should_save = True
+        if self.stop.signum is not None:
+            control.should_save = control.should_training_stop = True
+
+
+class Display(TrainerCallback):
+    """A live line on a terminal; about ten plain lines elsewhere."""
+
+    def __init__(self, console: Console, arm: str) -> None:
+        self.console, self.arm, self.said = console, arm, ""
+        self.progress: Progress | None = None
+        self.clock = Clock()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.clock.skip()
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[said]}"),
+            console=self.console,
+        )
+        self.progress.start()
+        self.task = self.progress.add_task(f"  {self.arm}", total=state.max_steps, completed=state.global_step, said="")
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if "loss" not in logs:
+            return
+        said = f"loss {logs['loss']:.3f}"
+        if self.progress is not None:
+            self.progress.update(self.task, completed=state.global_step, said=said)
+        elif state.global_step % max(1, math.ceil(state.max_steps / 10)) == 0 or state.global_step == state.max_steps:
+            step = f"{state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
+            words = f"  {self.arm}  update {step}  {said}  {self.clock.read():.0f} s"
+            self.console.print(words, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Leaves the terminal as it should be."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

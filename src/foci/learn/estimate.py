@@ -1,0 +1,91 @@
+"""What a run will cost, from one update that is computed and thrown away."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from foci.config.run import Run
+from foci.focus import Batch
+from foci.learn.arguments import learner
+from foci.learn.inputs import Material
+from foci.models.forward import device_of, pad_id, padded
+from foci.models.losses import token_nll
+from foci.system import machine
+
+PROBES = 32
+"""Probes that are answered to see how long one takes."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Per arm unless said otherwise. Memory is of the machine where there is no GPU, else of the GPU."""
+
+    parameters: int
+    trained: int
+    rows: int
+    tokens_per_epoch: int
+    updates: int
+    tokens: int
+    memory_mib: float | None
+    train_seconds: float
+    probe_seconds: float
+    arms: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run: all arms, and the baseline once."""
+        return self.arms * (self.train_seconds + self.probe_seconds) + self.probe_seconds
+
+
+def estimate(run: Run, material: Material) -> Estimate:
+    """Estimates parameters, tokens, updates, memory (MiB) and time (s) of a run. Takes a few seconds.
+
+    Rehearsed rows and methods that read the model are not in it.
+    """
+    rows, train = material.rows, run.train
+    batches = math.ceil(len(rows) * train.copies / train.batch_size)
+    per_epoch = max(1, math.ceil(batches / train.accumulation))
+    updates = train.steps or per_epoch * (train.epochs or 1)
+    tokens = sum(len(row) for row in rows) * train.copies
+    loaded, asked = material.loaded, material.questions.probes
+    begin = time.perf_counter()
+    if asked:
+        type(material.questions)(asked[:PROBES], None, ()).ask(loaded.model, loaded.tokenizer)
+    per_probe = (time.perf_counter() - begin) / max(1, len(asked[:PROBES]))
+    probings = 1 + (math.ceil(updates / run.probes.every) - 1 if run.probes.every else 0)
+    model = learner(run, loaded.model)
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    longest = sorted(rows, key=len)[-train.batch_size :]
+    batch = padded(longest, pad_id(loaded.tokenizer), "right", device_of(model))
+    machine.reset_peak()
+    seconds = _step(model, batch, loaded.compute_dtype)
+    peak = machine.peak_mib()
+    return Estimate(
+        parameters=parameters,
+        trained=trained,
+        rows=len(rows),
+        tokens_per_epoch=tokens,
+        updates=updates,
+        tokens=round(tokens * updates / per_epoch),
+        memory_mib=None if peak is None else peak + 8 * trained / 2**20,  # Adam's two averages
+        train_seconds=seconds / max(1, int(batch.attention_mask.sum())) * tokens * updates / per_epoch,
+        probe_seconds=probings * per_probe * len(asked),
+        arms=len(run.arms),
+    )
+
+
+def _step(model: torch.nn.Module, batch: Batch, dtype: torch.dtype) -> float:
+    """Seconds of one forward and backward pass, the second of two."""
+    model.train()
+    took = 0.0
+    for _ in range(2):
+        begin = time.perf_counter()
+        with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = token_nll(model, batch).sum() / batch.predicted().sum()
+        loss.backward()
+        took = time.perf_counter() - begin
+        model.zero_grad(set_to_none=True)
+    return took

@@ -1,0 +1,91 @@
+"""Reads and checks what a run needs: model, rows, questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from foci import models
+from foci.config.run import Run
+from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
+from foci.focus import Plan, Prepares, Row
+from foci.learn.folder import RunFolder
+from foci.learn.offline import plan_of
+from foci.learn.questions import HELD_OUT, Questions, chosen
+from foci.probes import Probe, general, read_probes
+from foci.training.plan import block_scales, check_columns, head_targets
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run reads, checked: the model, the rows, the questions."""
+
+    loaded: models.Loaded
+    rows: Sequence[Row]
+    corpus: Corpus
+    questions: Questions
+
+
+def material(run: Run, folder: RunFolder | None = None) -> Material:
+    """Reads and checks everything a run needs; with a folder, bad lines are written to its quarantine."""
+    loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+    if isinstance(loaded.model, models.KAdapterModel):
+        raise ValueError(  # noqa: TRY004
+            f"model {run.model.name} has a k_adapter, which cannot be merged into its weights, so that a run cannot "
+            "start from it: name its base model, or train this one on with FocusTrainer"
+        )
+    if run.corpus.max_length > loaded.max_length:
+        raise ValueError(
+            f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} "
+            "tokens; lower corpus.max_length"
+        )
+    try:
+        corpus = read_corpus(
+            run.corpus.path,
+            loaded.tokenizer,
+            max_length=run.corpus.max_length,
+            max_bad=run.corpus.max_bad,
+            text_field=run.corpus.text_field,
+        )
+    except CorpusError as error:
+        if folder is not None:
+            write_quarantine(error.bad, folder.quarantine)
+        raise
+    for name in run.arms:
+        methods = plan_of(run, name).methods
+        for method in methods:
+            if isinstance(method, Prepares):
+                method.check(loaded.model)
+        known = Plan([m for m in methods if not isinstance(m, Prepares)])
+        check_columns(known, corpus.rows)
+        head_targets(known, loaded.model, block_scales(known, loaded.model))
+    return Material(loaded, corpus.rows, corpus, _questions(run, corpus.rows, _probes(run), _page(run)))
+
+
+def _probes(run: Run) -> list[Probe]:
+    """The probes of the run file; ids are unique within a role."""
+    found: list[Probe] = []
+    if run.probes.learn is not None:
+        found += read_probes(run.probes.learn, "learn")
+    if run.probes.retain == "general":
+        found += read_probes(general.general_facts_path(), "retain")
+    elif run.probes.retain is not None:
+        found += read_probes(run.probes.retain, "retain")
+    if run.probes.held_out is not None:
+        found += [replace(probe, id=HELD_OUT + probe.id) for probe in read_probes(run.probes.held_out)]
+    return found
+
+
+def _page(run: Run) -> str | None:
+    if run.probes.text is None:
+        return None
+    if run.probes.text == "general":
+        return general.general_text()
+    path = Path(run.probes.text)
+    if not path.is_file():
+        raise FileNotFoundError(f"probes.text: there is no file {path}; name a text file, 'general' or null")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _questions(run: Run, rows: Sequence[Row], probes: Sequence[Probe], page: str | None) -> Questions:
+    text_rows = chosen(rows, run.seed) if run.probes.corpus_text else ()
+    return Questions(tuple(probes), page, text_rows, run.probes.batch_size)

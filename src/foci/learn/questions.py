@@ -1,0 +1,82 @@
+"""Everything a run asks its model: probes, bits per byte of a page, bits per byte of the corpus, sample rows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from foci.focus import Row
+from foci.models.forward import answering, buckets, device_of, pad_id, padded
+from foci.models.losses import token_nll
+from foci.probes import Answer, Probe, answer, binding, bits_per_byte
+from foci.seeds import generator
+
+CORPUS_TOKENS = 2048
+"""Tokens of the corpus, at most, on which bits per byte are measured."""
+HELD_OUT = "held_out/"
+"""How the id of a held-out probe begins. It is asked with the others, but has no part in learned and retained."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked, the same before, during and after training."""
+
+    probes: tuple[Probe, ...]
+    text: str | None
+    rows: tuple[Row, ...]
+    batch_size: int = 32
+
+    def prompts(self) -> frozenset[str]:
+        """What is asked; offline halves of methods may not learn from it."""
+        return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()))
+
+    def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
+        """Answers to all probes, and what else is measured, None where not asked: bits per byte of the page and of the
+        corpus, `binding` of the probes to learn.
+        """
+        answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
+        return answers, {
+            "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
+            "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
+            "binding": binding(model, tokenizer, [probe for probe in self.probes if _learned(probe)]),
+        }
+
+
+def _learned(probe: Probe) -> bool:
+    return probe.role == "learn" and not probe.id.startswith(HELD_OUT)
+
+
+def scored(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers that make up learned and retained: all but the held-out ones."""
+    return [answer for answer in answers if not answer.probe_id.startswith(HELD_OUT)]
+
+
+def chosen(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple[Row, ...]:
+    """Random rows with at most `tokens` tokens together (at least one row)."""
+    kept: list[Row] = []
+    for index in generator(seed, "corpus text").permutation(len(rows)):
+        row = rows[index]
+        if kept and len(row) > tokens:
+            break
+        kept.append(row)
+        tokens -= len(row)
+    return tuple(kept)
+
+
+def rows_bits_per_byte(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
+    """Bits per UTF-8 byte of the rows' text that is predicted (all but each row's first token). Lower = better."""
+    nats, size = 0.0, 0
+    with answering(model, torch.float32):
+        for bucket in buckets([len(row) for row in rows], 32):
+            some = [rows[i] for i in bucket]
+            batch = padded(some, pad_id(tokenizer), "right", device_of(model))
+            text = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+            for n, row in enumerate(some):
+                spans = torch.tensor(row.offsets)
+                text[n, : len(row)] = (spans[:, 1] > spans[:, 0]).to(text.device)
+                size += len(row.text.encode()) - len(row.text[: row.offsets[0][1]].encode())
+            nats += float(token_nll(model, batch, text).double().sum())
+    return nats / math.log(2) / max(size, 1)

@@ -1,0 +1,62 @@
+"""A run, from the run file to the report: corpus -> rows -> baseline -> arms -> summary."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from rich.console import Console
+
+from foci.config.run import Run
+from foci.learn.arm import Arm
+from foci.learn.baseline import prepared
+from foci.learn.folder import RunFolder, opened
+from foci.report import write_report
+from foci.system.files import read_json, write_json
+from foci.system.machine import machine, versions
+from foci.system.signals import stoppable
+
+
+def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Runs all arms and writes the run's folder; returns the summary (also in summary.json).
+
+    Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after
+    a signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
+    """
+    console = console or Console()
+    with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
+        start, corpus = prepared(run, folder, console)
+        summary = read_json(folder.summary) or _head(run, corpus)
+        for name in run.arms:
+            summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
+            write_json(folder.summary, summary)
+        folder.link(list(run.arms)[-1])
+        with reporting(folder, console):
+            write_report([folder.path], folder.report)
+    return summary
+
+
+def _head(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
+    """What summary.json says beside the arms."""
+    return {
+        "foci": version("foci"),
+        "name": run.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": run.model.name,
+        "seed": run.seed,
+        "machine": machine(),
+        "versions": versions(),
+        "corpus": corpus,
+        "arms": {},
+    }
+
+
+@contextlib.contextmanager
+def reporting(folder: RunFolder, console: Console) -> Iterator[None]:
+    """A report that cannot be drawn must not cost the run: the reason is told, the summary stands."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        words = f"the report could not be written ({error}); try again with: foci report {folder.path}"
+        console.print(words, markup=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""Writes a trained model and its adapter."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from foci import models
+from foci.learn.folder import ArmFolder
+from foci.models.adapters import save_k_adapter
+from foci.system import files
+
+
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
+    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights.
+
+    A K-Adapter has no place in a Transformers model, so there is no model/, which would lose what was learned; its
+    adapter/ (with the tokenizer) is for `models.load`.
+    """
+    trained = folder.model
+    if isinstance(model, models.KAdapterModel):
+        with _replacing(folder.adapter) as part:
+            save_k_adapter(model, part, base)
+            tokenizer.save_pretrained(part)
+        return files.sha256(folder.adapter / "adapter_model.safetensors")
+    if isinstance(model, PeftModel):
+        trained = folder.adapter
+        for settings in model.peft_config.values():
+            settings.base_model_name_or_path = base
+        with _replacing(folder.adapter) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
+            model.save_pretrained(part, save_embedding_layers=False)
+        model = model.merge_and_unload()
+    with _replacing(folder.model) as part:
+        model.save_pretrained(part)  # type: ignore[operator]
+        tokenizer.save_pretrained(part)
+    hashes = {path.name: files.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
+    return next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes)
+
+
+class _replacing:  # noqa: N801
+    """A folder written beside its place and renamed into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.part = path, path.with_name(f".{path.name}.part")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir(parents=True)
+        return self.part
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.part.rename(self.path)
+        else:
+            shutil.rmtree(self.part, ignore_errors=True)

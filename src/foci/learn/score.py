@@ -1,0 +1,125 @@
+"""The offline halves of a run's methods over its corpus, without training: `foci learn` finds what they made.
+
+    foci score RUN.yaml                                            # goes on where it stopped
+    torchrun --no-python --nproc-per-node=2 foci score RUN.yaml    # the shards shared out among processes
+
+First every process does its share of what can be shared (`Prepares.fill`), then one prepares every arm, and measures
+what can be of the methods' premises.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from rich.console import Console
+
+from foci.config.run import Run
+from foci.focus import Context, Prepares
+from foci.learn.folder import RunFolder, opened
+from foci.learn.inputs import Material, material
+from foci.learn.offline import own_folder, plan_of, prepare
+from foci.system.files import write_json
+from foci.system.signals import stoppable
+
+SCORES = "scores.json"
+
+
+def score(run: Run, *, shared_only: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Runs the offline halves and returns what scores.json in the run's folder says.
+
+    `tokens` that models read now and `seconds` it took (of the slowest process), `methods` by arm after their offline
+    halves, and `premise`, rows of a table without those that another arm has too. `shared_only` leaves out arms that
+    have nothing to share, whose scores a suite's cells would not find. Raises what `foci.learn.run.learn` raises of its
+    input, and ValueError where no arm has an offline half.
+    """
+    arms = _arms(run, shared_only)
+    console = console or Console()
+    with stoppable(), _processes() as (number, count), _folder(run, number) as folder:
+        made = material(run, folder if number == 0 else None)
+        tokens, seconds = _share(run, arms, made, folder, (number, count), console)
+        found: dict[str, Any] = {"processes": count, "tokens": tokens, "seconds": seconds, "methods": {}, "premise": []}
+        for arm in arms if number == 0 else ():
+            context = _context(run, made, folder, arm)
+            plan, _ = prepare(plan_of(run, arm), context)
+            found["methods"][arm] = [repr(method) for method in plan.methods]
+            for n, method in enumerate(plan_of(run, arm).methods):
+                if isinstance(method, Prepares):
+                    lines = method.premise(replace(context, folder=own_folder(context, n, method)))
+                    found["premise"] += [line for line in lines if line not in found["premise"]]
+        if number == 0:
+            write_json(folder.path / SCORES, found)
+    return found
+
+
+def _arms(run: Run, shared_only: bool) -> list[str]:
+    def has(arm: str) -> bool:
+        methods = [method for method in plan_of(run, arm).methods if isinstance(method, Prepares)]
+        return any(not shared_only or type(method).fill is not Prepares.fill for method in methods)
+
+    arms = [arm for arm in run.arms if has(arm)]
+    if not arms:
+        raise ValueError(
+            f"there is nothing to score: none of the arms {', '.join(run.arms)} has a method that looks at the corpus "
+            f"before training{' and can keep it for a suite' if shared_only else ''}; start with foci learn"
+        )
+    return arms
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int]]:
+    """(number of this process, how many a launcher such as torchrun started)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0, 1
+        return
+    state = PartialState(cpu=not torch.cuda.is_available())
+    try:
+        yield state.process_index, state.num_processes
+    finally:
+        state.destroy_process_group()
+
+
+@contextmanager
+def _folder(run: Run, number: int) -> Iterator[RunFolder]:
+    """The run's folder, held by the first process."""
+    if number:
+        yield RunFolder(run.output, len(run.arms))
+        return
+    with opened(run, resume=True, overwrite=False) as folder:
+        yield folder
+
+
+def _context(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
+    return Context(
+        made.loaded.model,  # type: ignore[arg-type]
+        made.loaded.tokenizer,
+        made.rows,
+        folder.arm(arm).scores,
+        run.seed,
+        made.questions.prompts(),
+    )
+
+
+def _share(
+    run: Run, arms: Sequence[str], made: Material, folder: RunFolder, place: tuple[int, int], console: Console
+) -> tuple[int, float]:
+    """Does this process' part; returns the tokens of all and the seconds of the slowest."""
+    tokens, seconds, (number, count) = 0, 0.0, place
+    for arm in arms:
+        context = _context(run, made, folder, arm)
+        for n, method in enumerate(plan_of(run, arm).methods):
+            if not isinstance(method, Prepares):
+                continue
+            for read, took in method.fill(replace(context, folder=own_folder(context, n, method)), number, count):
+                tokens, seconds = tokens + read, seconds + took
+                if read and number == 0:
+                    words = f"  {arm}  {tokens:,} tokens{f' of process 1 of {count}' if count > 1 else ''}"
+                    console.print(f"{words}, {tokens / seconds:,.0f} per second", highlight=False, markup=False)
+    if count == 1:
+        return tokens, seconds
+    every = gather_object([(tokens, seconds)])  # all processes have done their part when this returns
+    return sum(read for read, _ in every), max(took for _, took in every)

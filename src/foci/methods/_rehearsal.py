@@ -1,0 +1,134 @@
+"""Old text to rehearse: rows of files or the model's own samples, and how many of them an epoch reads.
+
+The model's own samples need no old data: each begins with the token that begins a text and is drawn token by token
+from the model's distribution (temperature 1, nothing cut off), so that the untouched model is, in expectation, already
+at the optimum of their loss: they ask for nothing but staying.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from numpy.random import Generator
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from foci.corpus import read_corpus, read_rows, row_id, tokenizer_fingerprint, write_rows
+from foci.focus import Context, Row
+from foci.models import fingerprint
+from foci.models.forward import answering, device_of
+from foci.system.cache import kept
+
+BATCH = 64
+"""Samples that are drawn side by side."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Old rows to draw from, and the number of new rows that ratios are counted by."""
+
+    rows: Sequence[Row]
+    new: int
+
+    def drawn(self, ratio: int | float, rng: Generator) -> list[Row]:
+        """`ratio` old rows per new row, rounded half up. No row comes twice before every row came once."""
+        count, picked = rehearsed(self.new, ratio), list[int]()
+        while len(picked) < count:
+            picked += rng.permutation(len(self.rows))[: count - len(picked)].tolist()
+        return [self.rows[i] for i in picked]
+
+
+def rehearsed(new: int, ratio: int | float) -> int:
+    """How many old rows go with `new` new ones: ratio * new, rounded half up.
+
+    >>> rehearsed(10, 0.25), rehearsed(10, 4.0)
+    (3, 40)
+    """
+    return math.floor(ratio * new + 0.5)
+
+
+def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) -> Pool:
+    """Old rows from text files (`path`), or, for None, `samples` samples of the untouched model.
+
+    Rows of files are at most as long as the longest new row, samples as the average one, so that a sample costs what a
+    new row costs. They are kept in the context's folder, so that a resume reads the same; ValueError where what is kept
+    there was made for another model, path, length, seed or number.
+    """
+    longest = max(len(row) for row in context.rows)
+    average = max(2, math.ceil(sum(len(row) for row in context.rows) / len(context.rows)))
+    tokens = tokenizer_fingerprint(context.tokenizer)
+    if path is None:
+        key: dict[str, str | int | float] = {
+            "model": fingerprint(context.model),
+            "tokenizer": tokens,
+            "seed": context.seed,
+        }
+        rows = kept(
+            context.folder / "own_samples.parquet",
+            {**key, "samples": samples, "length": average},
+            lambda: own_samples(context.model, context.tokenizer, samples, average, seed=context.seed),
+            write_rows,
+            read_rows,
+        )
+    else:
+        paths = (path,) if isinstance(path, str) else path
+        rows = kept(
+            context.folder / "old_rows.parquet",
+            {"paths": " | ".join(paths), "tokenizer": tokens, "longest": longest},
+            lambda: list(read_corpus(paths, context.tokenizer, max_length=longest).rows),
+            write_rows,
+            read_rows,
+        )
+    return Pool(tuple(rows), len(context.rows))
+
+
+def own_samples(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, longest: int, *, seed: int = 0
+) -> list[Row]:
+    """`count` texts that the model writes by itself, of at most `longest` tokens, the same for the same seed.
+
+    Each begins with the tokenizer's BOS token (EOS where it has none) and ends with EOS or at `longest`. The first
+    token is part of the row, so that all others are predicted from what they were drawn from.
+    """
+    if count < 1 or longest < 2:
+        raise ValueError(f"own samples: expected at least 1 sample of at least 2 tokens, got {count} of {longest}")
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise ValueError("the tokenizer has no BOS or EOS token to begin a sample with; name a path to old text")
+    rng = torch.Generator().manual_seed(seed)
+    rows: list[Row] = []
+    with answering(model, torch.float32):
+        while len(rows) < count:
+            drawn = _drawn(model, int(start), tokenizer.eos_token_id, (min(BATCH, count - len(rows)), longest), rng)
+            rows += _rows(drawn.tolist(), tokenizer, len(rows))
+    return rows
+
+
+def _drawn(
+    model: PreTrainedModel, start: int, end: int | None, shape: tuple[int, int], rng: torch.Generator
+) -> Int[Tensor, "batch seq"]:
+    """Samples side by side, one token at a time over the model's key-value cache; -1 after the end of a sample."""
+    batch, longest = shape
+    drawn = torch.full((batch, 1), start)
+    cache, live = None, torch.ones(batch, dtype=torch.bool)
+    while drawn.shape[1] < longest and bool(live.any()):
+        read = drawn[:, -1:].clamp(min=0).to(device_of(model))
+        output = model(input_ids=read, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        chances = output.logits[:, -1].float().softmax(-1).cpu()
+        token = torch.multinomial(chances, 1, generator=rng)
+        drawn = torch.cat([drawn, torch.where(live[:, None], token, -1)], 1)
+        if end is not None:
+            live &= token[:, 0] != end
+    return drawn
+
+
+def _rows(drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, first: int) -> Iterator[Row]:
+    """Rows of drawn ids; their text is for reading, the ids are the model's own and are never made again from it."""
+    prints = tokenizer_fingerprint(tokenizer)
+    for number, line in enumerate(drawn, start=first):
+        ids = tuple(token for token in line if token >= 0)
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+        yield Row(row_id(" ".join(map(str, ids)), prints), ids, text, source=f"own sample:{number}")

@@ -1,0 +1,131 @@
+"""A model that reads a corpus once: the attention each token receives, kept in shards, the model loaded when needed.
+
+A folder of kept attention says which model made it, by fingerprint, and how that model's files looked then. Where they
+look the same, or are not on this machine at all (the corpus was scored elsewhere), the model is not loaded to read what
+it made.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from foci import models
+from foci.corpus import tokenizer_fingerprint
+from foci.corpus.shards import Shards
+from foci.corpus.store import rows_key
+from foci.focus import Context, Row
+from foci.methods.contrast.corpus_attention import Look, answers_key, attention_received
+from foci.methods.contrast.premise import premise
+from foci.models.locate import folder_of
+from foci.system.cache import kept
+from foci.system.files import read_json, read_lines, write_json, write_lines
+
+NOTE = "model.json"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The model `name` (None: the one that learns) looking at the rows of `context`; kept in a folder within `root`.
+
+    `dtype` is what it computes in, as `model.dtype` says it.
+    """
+
+    name: str | None
+    look: Look
+    dtype: str
+    root: Path
+    context: Context
+
+    def column(self) -> list[tuple[int | float, ...]]:
+        """The attention received by every token of every row, in order; what is missing is computed.
+
+        Raises ValueError where it was kept for another model, other rows or other settings.
+        """
+        found = self.shards.column_of(self._compute)
+        self._note()
+        return found
+
+    def fill(self, number: int, count: int) -> Iterator[tuple[int, float]]:
+        """Computes the shards of part `number` of `count`; yields tokens and seconds after each."""
+        if self.shards.complete():
+            return
+        yield from self.shards.fill(self._compute, number, count)
+        if self.shards.complete():
+            self._note()
+
+    def premise(self) -> list[dict[str, Any]]:
+        """What `foci.methods.contrast.premise` measures, once."""
+
+        def write(lines: list[dict[str, Any]], path: Path) -> None:
+            write_lines(path, lines)
+
+        key = {**self.shards.key, "rows": rows_key(self.context.rows)}
+        return kept(self.folder / "premise.jsonl", key, self._premise, write, read_lines)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where it is kept: one folder for each model and way of looking."""
+        mark = hashlib.sha256(f"{self.name} {self.look} {self.dtype}".encode()).hexdigest()[:8]
+        place = re.sub(r"[^A-Za-z0-9._]+", "-", self.name or "learner").strip("-.")[-60:]
+        return self.root / f"{place}-{mark}"
+
+    @cached_property
+    def loaded(self) -> models.Loaded:
+        """The model."""
+        if self.name is not None:
+            return models.load(self.name, dtype=self.dtype, device=str(self.context.model.device))
+        model: Any = self.context.model
+        dtype = models.compute_dtype(self.dtype, model.device.type)
+        tokenizer: Any = self.context.tokenizer
+        return models.Loaded(model, tokenizer, "learner", models.fingerprint(model), models.max_length(model), dtype)
+
+    @cached_property
+    def shards(self) -> Shards:
+        """Attention in shards, under a key that says what it depends on."""
+        bare = Shards(self.folder, {}, "attention", self.context.rows)
+        note = read_json(self.folder / NOTE)
+        known = note is not None and bare.complete() and self._stamp in (None, note["files"])
+        return Shards(
+            self.folder,
+            {
+                "model": self.name or "learner",
+                "fingerprint": note["fingerprint"] if known else self.loaded.fingerprint,
+                "dtype": self.dtype,
+                "tokenizer": tokenizer_fingerprint(self.context.tokenizer),
+                "look": repr(self.look),
+                "answers": answers_key(self.context.rows) if self.look.queries == "answers" else "",
+            },
+            "attention",
+            self.context.rows,
+        )
+
+    def _compute(self, rows: Sequence[Row]) -> list[tuple[float, ...]]:
+        tokenizer: Any = self.context.tokenizer
+        return attention_received(self.loaded, rows, tokenizer, self.look)
+
+    def _premise(self) -> list[dict[str, Any]]:
+        tokenizer: Any = self.context.tokenizer
+        return premise(self.loaded, self.context.rows, tokenizer, self.look)
+
+    def _note(self) -> None:
+        """Writes how the model's files look, beside what was read with it."""
+        note = {"fingerprint": self.shards.key["fingerprint"], "files": self._stamp}
+        if self._stamp is not None and read_json(self.folder / NOTE) != note:
+            write_json(self.folder / NOTE, note)
+
+    @cached_property
+    def _stamp(self) -> str | None:
+        """Names, sizes and times of the model's files; None where they are not here."""
+        if self.name is None:
+            return self.loaded.fingerprint
+        try:
+            folder = folder_of(self.name)
+        except ValueError:  # said again by `loaded`, should the model be needed
+            return None
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+        told = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+        return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]

@@ -1,0 +1,200 @@
+"""Whether a model looks at the name when it is about to say a fact: the premise of arXiv 2409.17954, measured.
+
+The attention from the token before an answer to the tokens of the names before it, added up; layers and heads
+averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. Where names
+are is told by the corpus' own lines: `name_spans`, characters [start, end), beside `answer_spans`, and in
+`answer_groups`, where they are given, the field of each answer.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats  # type: ignore[import-untyped]
+from transformers import PreTrainedTokenizerFast
+
+from foci import models
+from foci.attention import check_watched, pair_attention
+from foci.focus import Row
+from foci.methods.contrast.corpus_attention import Look, as_read
+from foci.models.forward import answering, buckets, device_of, pad_id, padded
+
+ROWS = 128
+"""Rows that are looked at, at most: the first ones of which names and answers are known."""
+BATCH, POSITIONS = 16, 2048
+
+
+@dataclass(frozen=True)
+class Clue:
+    """One answer of a row in a model's tokens: the query before it and the name's tokens before that."""
+
+    row: int
+    group: str
+    name: str
+    query: int
+    keys: tuple[int, ...]
+
+
+def premise(
+    loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, look: Look
+) -> list[dict[str, str | int | float | None]]:
+    """One line per field: model, group, tokens between the name and the query, attention with a 95 % interval, names.
+
+    `mean` is over names, each the mean of its rows, which are no independent measurements; Student's t. Empty where no
+    line of the corpus tells where names and answers are.
+    """
+    told = list(islice(_told(rows), ROWS))
+    if not told:
+        return []
+    read = as_read(loaded, [row for row, _ in told], tokenizer)
+    clues = [clue for n, (row, (_, line)) in enumerate(zip(read, told, strict=True)) for clue in _clues(n, row, line)]
+    shares = _shares(loaded, read, clues, look)
+    groups = list(dict.fromkeys(clue.group for clue in clues))
+    return [
+        _summary(_named(loaded, look), group, [(c, s) for c, s in zip(clues, shares, strict=True) if c.group == group])
+        for group in groups
+    ]
+
+
+def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
+    """What every token of every row is: of "names", of "answers" or of "others"; None where no line tells the names."""
+    told = {id(row): line["names"] for row, line in _told(rows)}
+    found: list[tuple[str, ...] | None] = []
+    for row in rows:
+        answers, names = row.columns.get("answer", (0,) * len(row)), told.get(id(row), [])
+        kind = ("answers" if answer else "others" for answer in answers)
+        of = ("names" if any(_touch(row, t, span) for span in names) else other for t, other in enumerate(kind))
+        found.append(tuple(of) if names else None)
+    return found
+
+
+def dropped(
+    of: Sequence[tuple[str, ...] | None], chances: Sequence[Sequence[float] | np.ndarray]
+) -> tuple[tuple[str, float], ...]:
+    """The mean chance to be dropped of each of `kinds`, over the rows that are told; empty where there is none."""
+    found: dict[str, list[float]] = {"names": [], "answers": [], "others": []}
+    for row, chance in zip(of, chances, strict=True):
+        for kind, share in zip(row or (), chance if row else (), strict=True):
+            found[kind].append(float(share))
+    return tuple((kind, round(sum(some) / len(some), 4)) for kind, some in found.items() if some)
+
+
+def _named(loaded: models.Loaded, look: Look) -> str:
+    layers = "" if look.layers is None else f", layers {_listed(look.layers)}"
+    return f"{loaded.name}{', without the first token' if look.without_first else ''}{layers}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers in order, neighbours as a range.
+
+    >>> _listed([0, 1, 2, 5, 7, 8])
+    '0-2, 5, 7-8'
+    """
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _told(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Rows of .jsonl lines with names and answers, each with its line, spans moved to the row's own characters."""
+    by_file: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        file, _, place = row.source.rpartition(":")
+        if file.endswith(".jsonl") and place.isdigit():
+            by_file[file][int(place)].append(row)
+    for file, wanted in by_file.items():
+        with Path(file).open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if number in wanted and '"name_spans"' in line:
+                    found = json.loads(line)
+                    yield from ((row, part) for row in wanted[number] if (part := _part(row, found)))
+
+
+def _part(row: Row, line: dict[str, Any]) -> dict[str, Any] | None:
+    """The names and answers of a line that lie in the row, whose text is the line's or a piece of it."""
+    text = next((value for value in line.values() if isinstance(value, str) and row.text in value), None)
+    if text is None or not line.get("name_spans") or not line.get("answer_spans"):
+        return None
+    lead = text.index(row.text)
+    groups = line.get("answer_groups") or [f"answer {n}" for n in range(1, len(line["answer_spans"]) + 1)]
+
+    def inside(span: list[int]) -> bool:
+        return lead <= span[0] and span[1] <= lead + len(row.text)
+
+    answers = [(a - lead, g) for (a, b), g in zip(line["answer_spans"], groups, strict=True) if inside([a, b])]
+    return {"names": [(a - lead, b - lead) for a, b in line["name_spans"] if inside([a, b])], "answers": answers}
+
+
+def _clues(number: int, row: Row, line: dict[str, Any]) -> list[Clue]:
+    found = []
+    for start, group in line["answers"]:
+        first = next((t for t, (a, b) in enumerate(row.offsets) if b > a and b > start), 0)
+        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in line["names"])]
+        if keys:
+            a, b = line["names"][0]
+            found.append(Clue(number, str(group), row.text[a:b], first - 1, tuple(keys)))
+    return found
+
+
+def _touch(row: Row, token: int, span: tuple[int, int]) -> bool:
+    start, end = row.offsets[token]
+    return any(not row.text[at].isspace() for at in range(max(start, span[0]), min(end, span[1])))
+
+
+def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], look: Look) -> list[float]:
+    """For each clue the attention from its query to its keys, added up over keys, the mean of layers and heads."""
+    model, found = loaded.model, [0.0] * len(clues)
+    of_row: dict[int, list[int]] = defaultdict(list)
+    for n, clue in enumerate(clues):
+        of_row[clue.row].append(n)
+    some = sorted(of_row)
+    check_watched(model)
+    with answering(model, loaded.compute_dtype):
+        for bucket in buckets([len(read[i]) for i in some], BATCH, POSITIONS):
+            these = [some[n] for n in bucket]
+            batch = padded([read[i] for i in these], pad_id(loaded.tokenizer), "right", device_of(model))
+            asked = [(n, at, key) for at, i in enumerate(these) for n in of_row[i] for key in _wanted(clues[n], look)]
+            pairs = torch.tensor([[at, clues[n].query, key] for n, at, key in asked])
+            made = pair_attention(model, batch.input_ids, batch.attention_mask, pairs, layers=look.layers).double()
+            begin = 0
+            for n in dict.fromkeys(n for n, _, _ in asked):
+                keys = _wanted(clues[n], look)
+                maps, begin = made[begin : begin + len(keys)], begin + len(keys)
+                share = maps[[keys.index(key) for key in clues[n].keys]].sum(0)
+                left = maps.sum(0).clamp(min=1e-300) if look.without_first else torch.ones_like(share)
+                found[n] = float((share / left).mean())
+    return found
+
+
+def _wanted(clue: Clue, look: Look) -> list[int]:
+    """The keys whose attention is needed: the name's, or all that the query sees but the first."""
+    return list(range(1, clue.query + 1)) if look.without_first else list(clue.keys)
+
+
+def _summary(model: str, group: str, measured: Sequence[tuple[Clue, float]]) -> dict[str, str | int | float | None]:
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for clue, share in measured:
+        by_name[clue.name].append(share)
+    means = [sum(shares) / len(shares) for shares in by_name.values()]
+    mean, n = sum(means) / len(means), len(means)
+    half = None if n < 2 else float(stats.t.ppf(0.975, n - 1)) * float(stats.sem(means))
+    distance = sum(clue.query - max(clue.keys) for clue, _ in measured) / len(measured)
+    return {
+        "model": model,
+        "group": group,
+        "distance": round(distance, 1),
+        "mean": mean,
+        "low": None if half is None else mean - half,
+        "high": None if half is None else mean + half,
+        "names": n,
+    }

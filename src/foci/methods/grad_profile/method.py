@@ -1,0 +1,240 @@
+"""The layers that hold the change move, the others rest: gradient localisation (arXiv 2411.04448).
+
+Before training, the untouched model's gradient norms are measured layer by layer, on spans that hold what is new and on
+ordinary text; their quotient decides how fast each layer learns.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foci.corpus import read_corpus
+from foci.focus import Context, Prepares, Row, ScalesLayers
+from foci.methods.grad_profile import profile
+from foci.methods.grad_profile.spans import (
+    Span,
+    asked_spans,
+    marked_spans,
+    random_spans,
+    rare_spans,
+    spans_key,
+    unasked,
+    whole,
+)
+from foci.models import blocks, fingerprint
+from foci.models.forward import pad_id
+from foci.probes import read_probes
+from foci.probes.general import general_text_path
+from foci.seeds import drawn, generator
+from foci.system.cache import kept
+from foci.system.files import write_json
+
+FILE = "profile.json"
+"""What the profile is told in, in the method's folder; the report draws it."""
+LEAST = 2
+"""Spans, and reference rows, below which there is no interval."""
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "mode": ("frozen", "adaptive", "auto_rgn", "by_hand"),
+    "order": ("measured", "reversed", "random"),
+    "others": ("mean", "own"),
+    "divisor": ("max", "mean"),
+}
+_UNREAD: Mapping[str, tuple[str, ...]] = {
+    "by_hand": ("order", "spans", "count", "reference", "references", "length", "shared", "others", "divisor"),
+    "frozen": ("divisor",),
+}
+"""Settings that a mode does not read."""
+
+
+@dataclass(frozen=True)
+class GradProfile(ScalesLayers, Prepares):
+    """Gives every layer the learning rate that the gradients of new text ask for, relative to those of ordinary text.
+
+    `mode`: "frozen" trains the layers whose R exceeds the mean of R; "adaptive" multiplies the rate by R over its
+    maximum (or, `divisor`, its mean); "auto_rgn" by ||gradient|| / ||weights|| over its maximum; "by_hand" by `rates`,
+    a number by block or pattern. `order` "reversed" and "random" are controls: the same rates on other layers.
+    `spans`: a probe file, "answers" (the corpus' answer_spans), "rare" (rare words and numbers of the corpus), None:
+    answers where the corpus marks any, else rare. At most `count` of them, and `references` rows of `length` tokens of
+    the text `reference` (files as in `corpus.path`, None = the general page of foci), are drawn by the seed.
+    Norms are kept with the run, or in the folder `shared`, where arms and runs of the same model and text find them.
+    `others`: embeddings, norm and head move like a layer of "mean" R, or by their "own".
+    """
+
+    mode: Literal["frozen", "adaptive", "auto_rgn", "by_hand"] = "frozen"
+    order: profile.Order = "measured"
+    spans: str | None = None
+    count: int = 64
+    reference: str | tuple[str, ...] | None = None
+    references: int = 64
+    length: int = 128
+    shared: str | None = None
+    others: profile.Others = "mean"
+    divisor: profile.Divisor = "max"
+    rates: dict[str, float] = field(default_factory=dict)
+    scales: Mapping[str, float] | None = field(default=None, init=False, repr=False, compare=False)
+    found: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"grad_profile's {name} is one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if min(self.count, self.references, self.length) < LEAST:
+            raise ValueError(
+                f"grad_profile needs count, references and length of at least {LEAST}, got {self.count}, "
+                f"{self.references} and {self.length}"
+            )
+        if bad := {name: rate for name, rate in self.rates.items() if not 0 <= rate < float("inf")}:
+            raise ValueError(f"grad_profile's rates are finite and at least 0, got {bad}")
+        if (self.mode == "by_hand") != bool(self.rates):
+            raise ValueError(
+                f"grad_profile's rates go with mode by_hand and no other, got mode {self.mode!r} and rates "
+                f"{self.rates}; write them such as {{mode: by_hand, rates: {{layers.0: 0, '*': 1}}}}"
+            )
+        unread = {name: getattr(self, name) for name in _UNREAD.get(self.mode, ()) if self._is_set(name)}
+        if unread:
+            raise ValueError(f"grad_profile's mode {self.mode!r} reads no {unread}; leave them out")
+
+    def prepare(self, context: Context) -> tuple["GradProfile", Sequence[Row]]:
+        """Measures the profile, or reads the norms that were kept, and writes `profile.json`; rows stay as they are.
+
+        Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
+        kept is of another model or text.
+        """
+        told: dict[str, Any]
+        if self.mode == "by_hand":
+            scales = profile.written_rates(self.rates, context.model)
+            told = {"blocks": [{"block": block, "rate": rate} for block, rate in scales.items()]}
+        else:
+            scales, told = self._profiled(context)
+        words = _words(scales, told.get("shape"), self.order)
+        write_json(context.folder / FILE, {"method": repr(self), "told": words, **told})
+        online = copy(self)
+        object.__setattr__(online, "scales", scales)
+        object.__setattr__(online, "found", words)
+        return online, context.rows
+
+    def told(self) -> str:
+        """The shape of the profile and how many layers move; empty before `prepare`."""
+        return self.found
+
+    def blocks(self) -> frozenset[str]:
+        """The blocks of the model that was profiled."""
+        return frozenset(self.scales or ())
+
+    def scale(self, block: str) -> float:
+        """The block's rate; 1 for what the untouched model has not (an adapter beside it).
+
+        Raises ValueError before `prepare` has run.
+        """
+        if self.scales is None:
+            raise ValueError(f"{self!r} has no profile yet; train with what its prepare(context) returns")
+        return self.scales.get(block, 1.0)
+
+    def _is_set(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).__dataclass_fields__[name].default)
+
+    def _profiled(self, context: Context) -> tuple[profile.Values, dict[str, Any]]:
+        """The rate of every block, and what profile.json says."""
+        assert self.mode != "by_hand"
+        source, spans = self._spans(context)
+        rows = self._reference(context)
+        rng = generator("grad_profile", context.seed)
+        sets = {"spans": spans, "random": random_spans(rows, [len(s) for s in spans], rng), "reference": whole(rows)}
+        norms, gradient = self._norms(context, sets)
+        columns: dict[str, profile.Values] = {}
+        for name, prefix in {"spans": "relative", "random": "control"}.items():
+            columns[prefix] = profile.relative(norms[name], norms["reference"])
+            low, high = profile.bootstrap(norms[name], norms["reference"], rng)
+            columns |= {f"{prefix}_low": low, f"{prefix}_high": high}
+        measured = gradient if self.mode == "auto_rgn" else columns["relative"]
+        ordered = profile.reordered(measured, self.order, rng)
+        scales = profile.rates_of(ordered, self.mode, others=self.others, divisor=self.divisor)
+        columns |= {"rate": scales, **({"relative_gradient": gradient} if gradient else {})}
+        return scales, {
+            "spans": {"from": source, "count": len(spans), "tokens": sum(map(len, spans))},
+            "reference": {"rows": len(rows), "tokens": sum(map(len, rows))},
+            "shape": profile.thirds(measured),
+            "blocks": [{"block": b} | {name: column[b] for name, column in columns.items()} for b in scales],
+        }
+
+    def _spans(self, context: Context) -> tuple[str, list[Span]]:
+        """Where the spans are from, in words, and at most `count` of them, which the seed draws."""
+        rows = list(unasked(context.rows, context.asked))
+        marked = marked_spans(rows) if self.spans in (None, "answers") else []
+        if marked or self.spans == "answers":
+            source, found = "answer spans of the corpus", marked
+        elif self.spans in (None, "rare"):
+            source, found = "rare words and numbers of the corpus: a guess, nobody marked them", rare_spans(rows)
+        else:
+            source = f"probes of {self.spans}"
+            found = asked_spans(read_probes(str(self.spans), "learn"), context.tokenizer, context.asked)
+        if len(found) < LEAST:
+            left = f"{len(context.rows) - len(rows)} of {len(context.rows)} rows were left out"
+            raise ValueError(
+                f"grad_profile found {len(found)} spans ({source}) and needs {LEAST}; {left} because the run asks what "
+                "they say. Give `spans` a probe file, or rare"
+            )
+        return source, drawn(found, context.seed, repr)[: self.count]
+
+    def _reference(self, context: Context) -> list[Row]:
+        """Ordinary sequences, which the seed draws, without the run's questions."""
+        paths = str(general_text_path()) if self.reference is None else self.reference
+        found = list(unasked(read_corpus(paths, context.tokenizer, max_length=self.length).rows, context.asked))
+        if len(found) < LEAST:
+            raise ValueError(
+                f"grad_profile found {len(found)} reference rows in {paths} and needs {LEAST}; name more text"
+            )
+        return drawn(found, context.seed, lambda row: row.row_id)[: self.references]
+
+    def _norms(
+        self, context: Context, sets: Mapping[str, Sequence[Span]]
+    ) -> tuple[dict[str, dict[str, Tensor]], profile.Values]:
+        """By set and block the norms of every span; and auto-RGN's relative gradient (empty in other modes)."""
+        model, pad, order = context.model, pad_id(context.tokenizer), blocks(context.model)
+
+        def norms() -> dict[str, Tensor]:
+            found = {name: profile.span_norms(model, spans, pad) for name, spans in sets.items()}
+            return {f"{name}/{block}": of for name, by_block in found.items() for block, of in by_block.items()}
+
+        def gradient() -> dict[str, Tensor]:
+            return {b: torch.tensor(g) for b, g in profile.mean_gradient(model, sets["spans"], pad).items()}
+
+        key = {"model": fingerprint(model), **{name: spans_key(spans) for name, spans in sets.items()}}
+        flat = kept(self._place(context, "norms", key), key, norms, _save, load_file)
+        own = {"model": key["model"], "spans": key["spans"]}
+        rgn = self.mode == "auto_rgn"
+        drift = kept(self._place(context, "gradient", own), own, gradient, _save, load_file) if rgn else {}
+        by_set = {name: {block: flat[f"{name}/{block}"] for block in order} for name in sets}
+        return by_set, {block: float(drift[block]) for block in order if block in drift}
+
+    def _place(self, context: Context, name: str, key: Mapping[str, str]) -> Path:
+        """Where norms are kept: in the method's folder, or in the one that is shared, under what they are of."""
+        if self.shared is None:
+            return context.folder / f"{name}.safetensors"
+        digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]
+        return Path(self.shared).expanduser() / f"{name}-{digest}.safetensors"
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Whole or not at all: another run may make the same norms at the same time."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    save_file(tensors, part)
+    part.replace(path)
+
+
+def _words(scales: profile.Values, shape: Mapping[str, float] | None, order: profile.Order) -> str:
+    """The measured shape, how many layers move, and whether it is a control, in one line."""
+    layers = [rate for block, rate in scales.items() if block.startswith("layers.")]
+    parts = [] if shape is None else [", ".join(f"{part} {value:.2f}" for part, value in shape.items())]
+    parts = [f"{part} of the mean layer" for part in parts]
+    parts.append(f"{sum(rate > 0 for rate in layers)} of {len(layers)} layers move")
+    told = f"profile: {'; '.join(parts)}, rates {min(layers):.2f} to {max(layers):.2f}"
+    return told if order == "measured" else f"{told}, {order} over the layers"

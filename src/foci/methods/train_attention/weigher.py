@@ -1,0 +1,200 @@
+"""A weigher: a causal language model's body, one number per token in place of the vocabulary, made a weight.
+
+The weight for predicting token t is read *at* t: the weigher sees the token and what stands to its left (arXiv
+2407.16920, section 3.2), by a sigmoid, or by a softplus (arXiv 2305.15076). Saved as an adapter, the head and the base
+model's name.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from foci import models
+from foci.corpus import tokenizer_fingerprint
+from foci.corpus.characters import retokenised, to_characters, to_tokens
+from foci.focus import Batch, Row
+from foci.models.adapters import peft_quiet
+from foci.models.forward import answering, buckets, device_of, pad_id, padded
+from foci.models.gguf import EMBEDDED, embedded_file
+from foci.models.locate import read_json
+from foci.models.losses import hidden_states
+
+SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
+READY_MADE = "ready-made"
+"""The name of the weigher that comes with foci."""
+Output = Literal["sigmoid", "softplus"]
+"""What makes a weight of the head's number: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
+NEAR_ONE: dict[Output, float] = {"sigmoid": 4.0, "softplus": math.log(math.e - 1)}
+"""Bias of a new head: all weights begin at sigmoid(4) = .982 or softplus(.541) = 1."""
+
+
+class Weigher(nn.Module):
+    """Body and head. `body` is a causal LM, usually with an adapter; its own LM head is not used.
+
+    `bias` is where the head begins; None: where all weights are near 1.
+    """
+
+    def __init__(
+        self, body: PreTrainedModel | PeftModel, bias: float | None = None, output: Output = "sigmoid"
+    ) -> None:
+        super().__init__()
+        self.body, self.output = body, output
+        width = models.head_of(body).module.weight.shape[1]  # type: ignore[union-attr, index]
+        self.head = nn.Linear(int(width), 1, device=device_of(body))
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, NEAR_ONE[output] if bias is None else bias)
+
+    def logits(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """What weights are made of."""
+        hidden: Tensor = hidden_states(self.body, batch)
+        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """Weights above 0, of a sigmoid below 1; what stands on padding and on first tokens means nothing."""
+        logits = self.logits(batch).float()
+        return logits.sigmoid() if self.output == "sigmoid" else F.softplus(logits)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Head and adapter by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A weigher and the tokenizer that its body reads."""
+
+    weigher: Weigher
+    tokenizer: PreTrainedTokenizerFast
+    fingerprint: str
+
+
+def new(
+    model: str, *, r: int, alpha: int | float, seed: int = 0, bias: float | None = None, output: Output = "sigmoid"
+) -> Loaded:
+    """A weigher that weighs all tokens alike, over a fresh LoRA adapter of a model's body."""
+    loaded = models.load(model, dtype="float32")
+    torch.manual_seed(seed)
+    body = models.add_adapter(loaded.model, models.Adapter(r=r, alpha=alpha))
+    made = Weigher(body, bias, output)
+    return Loaded(made, loaded.tokenizer, fingerprint(made))
+
+
+def save(weigher: Weigher, folder: Path, *, base: str, made_by: dict[str, Any], half: bool = False) -> None:
+    """Writes `folder`: adapter/, head.safetensors, weigher.json. `half` stores float16, half the bytes."""
+    if not isinstance(weigher.body, PeftModel):
+        raise TypeError(f"a weigher is saved as an adapter of its base model, got {type(weigher.body).__name__}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for settings in weigher.body.peft_config.values():
+        settings.base_model_name_or_path = base
+    weigher.body.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+    stored = folder / ADAPTER / "adapter_model.safetensors"
+    if half:
+        save_file({name: t.half() for name, t in load_file(stored).items()}, stored, metadata={"format": "pt"})
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)
+    save_file(
+        {name: p.detach().float().cpu().contiguous() for name, p in weigher.head.state_dict().items()}, folder / HEAD
+    )
+    told = {"base": base, "output": weigher.output, **made_by}
+    (folder / SETTINGS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def check(name: str) -> None:
+    """Raises ValueError where there is no such weigher, its weights are made in a way that is unknown here, or its body
+    is an embedded model that is not installed.
+    """
+    told = _told(_folder(name))
+    _output(name, told)
+    base = str(told["base"])
+    if base in EMBEDDED:
+        embedded_file(base)
+
+
+def load(name: str) -> Loaded:
+    """The weigher in a folder, or "ready-made", over its base model. Raises ValueError where it is none."""
+    folder = _folder(name)
+    settings = _told(folder)
+    base = models.load(str(settings["base"]), dtype="float32")
+    if settings.get("fingerprint") not in (None, base.fingerprint):
+        raise ValueError(
+            f"the weigher {name!r} was made over {settings['base']!r} with fingerprint {settings['fingerprint']}, "
+            f"found {base.fingerprint}; its adapter fits that model alone"
+        )
+    with peft_quiet():
+        body = PeftModel.from_pretrained(base.model, str(folder / ADAPTER), autocast_adapter_dtype=True)
+    weigher = Weigher(body, output=_output(name, settings)).to(device_of(base.model))
+    weigher.head.load_state_dict(load_file(folder / HEAD))
+    return Loaded(weigher.eval(), base.tokenizer, fingerprint(weigher))
+
+
+def _folder(name: str) -> Path:
+    folder = weigher_path() if name == READY_MADE else Path(name).expanduser()
+    if not (folder / SETTINGS).is_file():
+        raise ValueError(
+            f"no weigher at {name!r}: expected a folder with {SETTINGS}, as `foci meta` writes, or {READY_MADE!r}"
+        )
+    return folder
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    return read_json(folder / SETTINGS)
+
+
+def _output(name: str, told: dict[str, Any]) -> Output:
+    found: Output = told.get("output", "sigmoid")  # files of before the choice do not say it
+    if found not in get_args(Output):
+        raise ValueError(
+            f"the weigher {name!r} makes its weights by {found!r}, expected one of {', '.join(get_args(Output))}; load "
+            "it with the foci that wrote it, or train it again"
+        )
+    return found
+
+
+def fingerprint(weigher: Weigher) -> str:
+    """16 hex digits of all its weights, and of what makes them weights of tokens where that is no sigmoid."""
+    digest = hashlib.sha256(models.fingerprint(weigher.body).encode())  # type: ignore[arg-type]
+    for value in weigher.head.state_dict().values():
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    digest.update(b"" if weigher.output == "sigmoid" else weigher.output.encode())
+    return digest.hexdigest()[:16]
+
+
+def weigh_rows(
+    loaded: Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, *, batch_size: int = 32
+) -> list[tuple[float, ...]]:
+    """One weight per token of every row, in order; computed in float32.
+
+    Rows of another tokenizer are read as text, and weights go from token to token through characters; a token that
+    stands for no text has weight 1. Raises ValueError where such a row has no text.
+    """
+    same = tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer)
+    read = list(rows) if same else [retokenised(row, loaded.tokenizer, "the weigher") for row in rows]
+    found: list[list[float]] = [[]] * len(rows)
+    with answering(loaded.weigher.body, torch.float32):
+        for bucket in buckets([len(row) for row in read], batch_size):
+            batch = padded([read[i] for i in bucket], pad_id(loaded.tokenizer), "right", device_of(loaded.weigher.body))
+            for i, line in zip(bucket, loaded.weigher(batch).tolist(), strict=True):
+                found[i] = line[: len(read[i])]
+    if same:
+        return [tuple(line) for line in found]
+    return [
+        tuple(to_tokens(to_characters(line, theirs.offsets, len(ours.text), 1.0), ours.offsets, 1.0))
+        for line, theirs, ours in zip(found, read, rows, strict=True)
+    ]
+
+
+def weigher_path() -> Path:
+    """The folder of the ready-made weigher: adapter, head and settings, over the embedded model."""
+    return Path(str(files("foci.methods.train_attention").joinpath("ready_made")))

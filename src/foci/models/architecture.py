@@ -1,0 +1,247 @@
+"""How foci reads a loaded language model: blocks by name, LM head, and proof that both are right.
+
+Nothing here lists architectures. Names are read by the words they use, and `check_head` and `check_causal`
+run the model on 8 tokens: an architecture that foci would misread is refused by name.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foci.models.k_adapter import KAdapterModel
+
+LanguageModel: TypeAlias = PreTrainedModel | PeftModel | KAdapterModel
+"""A Transformers model, bare or with an adapter."""
+UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
+
+# The words that model code uses for its parts, after the containers a part may stand in.
+_CONTAINERS = (
+    "base_model model module transformer gpt_neox bert roberta encoder backbone decoder language_model _orig_mod"
+)
+_INSIDE = rf"^(?:(?:{'|'.join(_CONTAINERS.split())})\.)*"
+_LAYER = re.compile(_INSIDE + r"(?:layers|layer|h|blocks)\.(\d+)\.")
+_PART = re.compile(_INSIDE + r"(\w+)\.")
+_PARTS = {
+    "embeddings": "embed_tokens embed_in embed_positions wte wpe word_embeddings word_embeddings_layernorm "
+    "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm",
+    "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm",
+    "adapter": "k_adapter",
+    "head": "lm_head embed_out output cls head decoder",
+}
+_LAYER_PARTS = {
+    "attention": "self_attn attn attention self_attention cross_attn linear_attn",
+    "mlp": "mlp feed_forward ffn block_sparse_moe intermediate output",
+}
+_NORM = re.compile(r"norm|^ln_")
+_LAYER_PART = {word: part for part, words in _LAYER_PARTS.items() for word in words.split()}
+_BLOCK = {word: block for block, words in _PARTS.items() for word in words.split()}
+
+
+def block_of(parameter_name: str) -> str:
+    """The block a parameter is in: "embeddings", "layers.<n>" (from 0), "norm" (the last one), "adapter" or "head".
+
+    Takes names of the model or of its PEFT wrapper, whose adapters stand in the layers they adapt; "adapter" is a
+    K-Adapter, which stands before the head. A head tied to the embeddings has no name of its own in
+    `named_parameters()`: it is "embeddings".
+
+    >>> block_of("base_model.model.transformer.h.11.attn.c_attn.lora_A.default.weight")
+    'layers.11'
+    """
+    layer = _LAYER.match(parameter_name)
+    if layer:
+        return f"layers.{int(layer[1])}"
+    part = _PART.match(parameter_name)
+    block = _BLOCK.get(part[1]) if part else None
+    if block is None:
+        raise ValueError(
+            f"no block is known for the parameter {parameter_name!r}: expected a layer (layers.N, h.N, "
+            f"blocks.N) or one of {', '.join(_BLOCK)}; this architecture is not supported"
+        )
+    return block
+
+
+def part_of(parameter_name: str) -> str:
+    """The block of a parameter, a layer split into "layers.<n>.attention", "layers.<n>.mlp" and "layers.<n>.norm".
+
+    Norms inside the attention (of queries and keys) are the attention's. ValueError for a part with another name.
+
+    >>> part_of("model.layers.3.self_attn.q_norm.weight"), part_of("transformer.h.0.ln_1.bias")
+    ('layers.3.attention', 'layers.0.norm')
+    """
+    block, layer = block_of(parameter_name), _LAYER.match(parameter_name)
+    if layer is None:
+        return block
+    word = parameter_name[layer.end() :].partition(".")[0]
+    part = "norm" if _NORM.search(word) else _LAYER_PART.get(word)
+    if part is None:
+        raise ValueError(
+            f"no part of {block} is known for the parameter {parameter_name!r}: expected a norm or one of "
+            f"{', '.join(_LAYER_PART)}; take whole layers as blocks"
+        )
+    return f"{block}.{part}"
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """The blocks a model has, in depth order: embeddings, layers.0 ..., norm, adapter if any, and head unless tied."""
+    have = {block_of(name) for name, _ in model.named_parameters()}
+    layers = sorted((b for b in have if b.startswith("layers.")), key=lambda b: int(b.removeprefix("layers.")))
+    return [b for b in ("embeddings", *layers, "norm", "adapter", "head") if b in have]
+
+
+def layer_count(model: nn.Module) -> int:
+    """How many transformer layers a model has."""
+    return sum(block.startswith("layers.") for block in blocks(model))
+
+
+def layer_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules of a model's transformer layers, in depth order."""
+    found = {block_of(f"{name}."): module for name, module in model.named_modules() if _LAYER.fullmatch(f"{name}.")}
+    return [found[f"layers.{number}"] for number in range(len(found))]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The LM head: logits = cap(scale * module(hidden)), cap(x) = softcap * tanh(x / softcap), None = x."""
+
+    module: nn.Module
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... vocab"]:
+        """The model's logits of the hidden states that its head receives."""
+        raw = self.module(hidden) * self.scale
+        return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
+
+
+def base_of(model: LanguageModel) -> PreTrainedModel:
+    """The Transformers model itself, out of the wrappers of DDP and of adapters (which stay in place)."""
+    if not isinstance(model, LanguageModel):
+        return base_of(model.module)
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+
+
+def head_of(model: LanguageModel) -> Head:
+    """The LM head with what its architecture does to the logits; `check_head` proves it right."""
+    base = base_of(model)
+    module = base.get_output_embeddings()
+    if module is None:
+        raise ValueError(f"{type(base).__name__} has no LM head (get_output_embeddings() is None)")
+    config = base.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies by it
+    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
+    scale *= scaling if config.model_type.startswith("hyperclovax") else 1 / scaling  # Granite divides
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and later
+    return Head(module, scale, float(cap) if cap else None)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, every module is in eval mode; afterwards each is as it was, one by one."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Inside, eval mode for all but the layers that checkpoint their activations in training, which go on doing so."""
+    checkpointing = [m for m in model.modules() if m.training and getattr(m, "gradient_checkpointing", False)]
+    with evaluating(model):
+        for module in checkpointing:
+            module.training = True
+        yield
+
+
+def probe_ids(model: PreTrainedModel) -> Int[Tensor, "one seq"]:
+    """One row of 8 tokens from all over the vocabulary, to run an unknown architecture on."""
+    table = model.get_input_embeddings().weight
+    return torch.linspace(0, table.shape[0] - 1, 8, device=table.device).long()[None]
+
+
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    with torch.no_grad(), evaluating(model):
+        logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    return logits.float()
+
+
+def _equal(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> bool:
+    """Whether logits agree to the precision they were computed in, measured by the largest of them."""
+    tolerance = 1e-4 if computed_in in (torch.float32, torch.float64) else 2e-2
+    return float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
+
+
+def check_head(model: LanguageModel) -> None:
+    """Refuses, by name, an architecture whose logits are not `head_of(model).logits(hidden)`.
+
+    `hidden` is what enters the head in a forward pass over 8 tokens, within 1e-4
+    (bf16: 2e-2) of the largest logit.
+    """
+    base = base_of(model)
+    head, seen = head_of(model), list[Tensor]()
+    hook = head.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
+    try:
+        theirs = _logits(base, probe_ids(base))
+    finally:
+        hook.remove()
+    if len(seen) == 1:
+        with torch.no_grad():
+            ours = head.logits(seen[0]).float()
+        if ours.shape == theirs.shape and _equal(ours, theirs, seen[0].dtype):
+            return
+    raise ValueError(
+        f"{type(base).__name__} (model type {base.config.model_type!r}) is not supported: its logits are not "
+        f"softcap(scale * head(hidden)) with scale {head.scale:g} and softcap {head.softcap} as its "
+        f"configuration says; use a model whose forward does nothing else to its logits"
+    )
+
+
+def check_causal(model: LanguageModel) -> None:
+    """Refuses, by name, a model whose logits at a token depend on a later token."""
+    base = base_of(model)
+    ids = probe_ids(base)
+    other = ids.clone()
+    other[0, -1] = ids[0, 1]
+    before, after = _logits(base, ids)[:, :-1], _logits(base, other)[:, :-1]
+    if not _equal(before, after, base.get_input_embeddings().weight.dtype):
+        raise ValueError(
+            f"{type(base).__name__} (model type {base.config.model_type!r}) is not causal: logits change "
+            f"with tokens that come later; name a decoder-only language model"
+        )
+
+
+def max_length(model: LanguageModel) -> int:
+    """Tokens the model was made for, prompt and answer together; `UNLIMITED` if it states none."""
+    config = base_of(model).config.get_text_config()
+    stated = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((int(value) for value in stated if value), UNLIMITED)
+
+
+_NOT_THE_MODEL = re.compile(r"^(_.*|transformers_version|architectures|(torch_)?dtype|use_cache)$")
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """16 hex digits of sha256 over the configuration and every byte of every weight (adapters too).
+
+    The same after saving and loading; names of files, versions and attention implementations do not count.
+    """
+    fields = {k: v for k, v in base_of(model).config.to_dict().items() if not _NOT_THE_MODEL.match(k)}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.named_parameters()):  # tied weights once
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

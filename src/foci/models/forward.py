@@ -1,0 +1,120 @@
+"""How probes run a model: evaluation mode that undoes itself, batches of like length, the model's limits."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from foci.focus import Batch, Row
+from foci.models.architecture import base_of, evaluating, max_length
+from foci.models.losses import token_nll
+
+TOKEN_BUDGET = 16384
+"""Tokens of one batch, padding included; a batch of long rows has fewer rows than `batch_size`."""
+
+
+@contextmanager
+def as_loaded(model: nn.Module) -> Iterator[None]:
+    """Inside, the model's own `forward`: accelerate wraps that of a model it trains in half precision in an autocast,
+    which it leaves behind and which no setting outside reaches.
+    """
+    wrapped: Any = model.forward
+    own = model.__dict__.get("_original_forward")
+    if own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped
+
+
+@contextmanager
+def answering(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode and `forward` are back afterwards.
+
+    `dtype` float32: no autocast, whatever is open outside (weights stay in their own dtype). Another dtype:
+    autocast to it. None: the autocast that is open outside, if any.
+    """
+    kind = device_of(model).type
+    if dtype is None and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    if dtype is None or dtype is torch.float32:
+        precision = torch.autocast(kind, enabled=False)
+    else:
+        precision = torch.autocast(kind, dtype=dtype)
+    with evaluating(model), as_loaded(model), torch.no_grad(), precision:  # inference mode keeps no cast weights
+        yield
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is, and its input must be."""
+    return next(model.parameters()).device
+
+
+def padded(rows: Sequence[Row], pad_id: int, side: str, device: torch.device) -> Batch:
+    """The rows as one batch on `device`."""
+    batch = Batch.of(rows, pad_id=pad_id, side=side)  # type: ignore[arg-type]
+    return batch.to(device)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token to pad with. Which one does not matter: no real token sees it."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return int(next(token for token in known if token is not None))
+
+
+def buckets(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET) -> list[list[int]]:
+    """Indices in batches of like length, longest first, with at most `budget` tokens a batch (or one row).
+
+    >>> buckets([3, 9, 4, 8], batch_size=2)
+    [[1, 3], [2, 0]]
+    >>> buckets([3, 9, 4, 8], batch_size=4, budget=12)
+    [[1], [3], [2, 0]]
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    made: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        full = not made or len(made[-1]) == batch_size or (len(made[-1]) + 1) * lengths[made[-1][0]] > budget
+        if full:
+            made.append([])
+        made[-1].append(index)
+    return made
+
+
+def check_fits(model: nn.Module, rows: Sequence[Row], extra: Sequence[int] | None = None) -> None:
+    """Raises `ValueError` where a row (plus `extra` tokens to be generated) is longer than the model's input,
+    or holds a token that the model does not know.
+    """
+    limit = max_length(model)
+    known = int(base_of(model).get_input_embeddings().weight.shape[0])
+    for row, more in zip(rows, extra or [0] * len(rows), strict=True):
+        if len(row) + more > limit:
+            raise ValueError(
+                f"probe {row.row_id!r} needs {len(row) + more} tokens, the model reads at most {limit}; "
+                "shorten the probe or max_new_tokens"
+            )
+        if max(row.input_ids) >= known:
+            raise ValueError(
+                f"probe {row.row_id!r} has token {max(row.input_ids)}, the model knows 0 to {known - 1}; "
+                "use the model's own tokenizer"
+            )
+
+
+def reference_nll(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]
+) -> list[tuple[float, ...]]:
+    """NLL of every token of every row in nats, computed without autocast; 0 at each row's first token."""
+    found: list[tuple[float, ...]] = [()] * len(rows)
+    with answering(model, torch.float32):
+        for bucket in buckets([len(row) for row in rows], 32):
+            some = [rows[i] for i in bucket]
+            batch = padded(some, pad_id(tokenizer), "right", device_of(model))
+            for i, line in zip(bucket, token_nll(model, batch).tolist(), strict=True):
+                found[i] = tuple(line[: len(rows[i])])
+    return found

@@ -1,0 +1,210 @@
+"""Models whose parameters are shared out among processes by FSDP2: what may be done with them, and how.
+
+After `torch.distributed.fsdp.fully_shard` a parameter is a DTensor of which each process holds a part. Gradients exist
+only after a backward pass that FSDP2 itself ends (it averages them over processes), and a forward pass may leave whole
+parameters behind that a change of the parts would not reach. Every process must pass the same batch: the average is
+then the gradient of one process.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+from foci.models.architecture import head_of
+
+
+def root(model: nn.Module) -> FSDPModule | None:
+    """The outermost module that FSDP2 shards; None where there is none."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None  # without a walk through all modules at every forward pass
+    return next((module for module in model.modules() if isinstance(module, FSDPModule)), None)
+
+
+def check(model: nn.Module) -> None:
+    """Raises ValueError where parameters are shared out in a way in which no step can be taken with them."""
+    flat = [module for module in model.modules() if isinstance(module, FullyShardedDataParallel)]
+    if flat:
+        raise ValueError(
+            f"parameters must be whole or parts of a tensor each, got {len(flat)} modules of FSDP1 around "
+            f"{type(flat[0].module).__name__}; shard the model by torch.distributed.fsdp.fully_shard (FSDP2)"
+        )
+    outer, modules = root(model), {n: m for n, m in model.named_modules() if isinstance(m, FSDPModule)}
+    if outer is None:
+        _check_parts(model, 0)
+        return
+    inside = set(outer.modules())  # type: ignore[attr-defined]
+    outside = [name for name, module in modules.items() if module not in inside]
+    if outside:
+        raise ValueError(
+            f"FSDP2 must shard the model as a whole, got {len(modules)} modules of which none holds {outside[0]!r} and "
+            "the others; call fully_shard last on the model itself"
+        )
+    for name, module in modules.items():
+        _check_settings(name, module)
+    settle(model)
+    _check_parts(model, 1)
+    hooked = [name for name, p in model.named_parameters() if getattr(p, "_post_accumulate_grad_hooks", None)]
+    if hooked:
+        raise ValueError(
+            f"gradients of a sharded model pass through .grad, where hooks must not act on them, got hooks on "
+            f"{len(hooked)} parameters, {hooked[0]!r} first; remove them (register_post_accumulate_grad_hook)"
+        )
+
+
+def _check_parts(model: nn.Module, axes: int) -> None:
+    """Raises ValueError where a parameter is split along more axes of processes than FSDP2 splits it."""
+    for name, p in model.named_parameters():
+        if isinstance(p, DTensor) and len(_split_axes(p)) > axes:
+            raise ValueError(
+                f"parameter {name!r} must be whole or split by FSDP2 alone, got {p.placements} over {p.device_mesh}; "
+                "load the model without tensor parallelism"
+            )
+
+
+def _check_settings(name: str, module: FSDPModule) -> None:
+    """Raises ValueError where FSDP2 was told to do other than average float32 gradients after each backward pass."""
+    half, state = (torch.bfloat16, torch.float16), module._get_fsdp_state()
+    wrong = {f"{n}={kind}" for n, kind in vars(state._mp_policy).items() if n.endswith("_dtype") and kind in half}
+    for group in state._fsdp_param_groups:
+        whole = [getattr(p, "_unsharded_param", None) for p in group.fsdp_params]
+        if not (group.reduce_grads and group.all_reduce_grads):
+            wrong.add("set_requires_gradient_sync(False)")
+        if group.gradient_divide_factor is not None:
+            wrong.add(f"gradient_divide_factor={group.gradient_divide_factor}")
+        if any(p is not None and p.grad is not None for p in whole):
+            wrong.add("gradients that wait to be averaged")
+    if wrong:
+        raise ValueError(
+            f"FSDP2 must compute {name or 'the model'!r} in float32 and average its gradients over processes after "
+            f"every backward pass, got {', '.join(sorted(wrong))}; shard it without, or end the accumulation first"
+        )
+
+
+def check_same(model: nn.Module, **given: Tensor) -> None:
+    """Raises ValueError on every process where what they were given differs in a bit; nothing where none is sharded.
+
+    Parts of rows would be averaged as if all processes had as many, and sums over tokens would miss those of others.
+    """
+    meshes = _meshes(model)
+    if not meshes:
+        return
+    marks = torch.tensor([_digest(value) for value in given.values()])
+    found = _over_processes(torch.cat([marks, -marks]), meshes, distributed.ReduceOp.MAX)
+    differ = [name for name, most, least in zip(given, *found.chunk(2), strict=True) if most != -least]
+    if differ:
+        raise ValueError(
+            f"every process of a sharded model must pass the same, got other {', '.join(differ)} on some; "
+            "pass the same on each, the rows and weights of all processes gathered"
+        )
+
+
+def largest(model: nn.Module, value: float) -> float:
+    """The largest of the processes' values, so that all of them decide alike; the value where nothing is sharded."""
+    meshes = _meshes(model)
+    if not meshes:
+        return value
+    return float(_over_processes(torch.tensor([value], dtype=torch.float64), meshes, distributed.ReduceOp.MAX))
+
+
+def norm(tensors: Mapping[str, Tensor]) -> float:
+    """The L2 norm of all together, wherever each of them is and however it is split."""
+    squares: dict[tuple[DeviceMesh, tuple[int, ...]] | None, float] = {}
+    for t in tensors.values():
+        split = (t.device_mesh, _split_axes(t)) if isinstance(t, DTensor) else None
+        squares[split] = squares.get(split, 0.0) + float(torch.linalg.vector_norm(local(t).float())) ** 2
+    for split, square in squares.items():
+        if split is not None:
+            mesh, axes = split
+            part = torch.tensor([square], dtype=torch.float64)
+            squares[split] = float(_over_processes(part, {mesh: axes}, distributed.ReduceOp.SUM))
+    return sum(squares.values()) ** 0.5
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process' part, sharing its memory and without a graph; a tensor that is not split, as it is."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def settle(model: nn.Module) -> None:
+    """Puts the parts in the place of whole parameters that a forward pass left behind; forgets a pass that stopped.
+
+    Nothing where nothing is sharded.
+    """
+    outer = root(model)
+    if outer is not None:
+        outer._get_fsdp_state()._lazy_init()  # while every module is in its place: a stand-in may be in the head's soon
+        outer.reset_iter_state()
+
+
+@contextmanager
+def settled(model: nn.Module) -> Iterator[None]:
+    """Inside, losses can be taken of a sharded model: its head may be called after its forward pass is over."""
+    outer = root(model)
+    if outer is None:
+        yield
+        return
+    settle(model)
+    hook = head_of(model).module.register_forward_pre_hook(lambda *_: outer.unshard())  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        hook.remove()
+        settle(model)
+
+
+def gradients(outer: FSDPModule, loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The averaged gradient's parts by name, without those that the loss does not reach; `.grad` is as before.
+
+    `parameters` are the parts, taken before the forward pass. Raises RuntimeError where FSDP2 left no gradient.
+    """
+    before = {name: p.grad for name, p in parameters.items()}
+    for p in parameters.values():
+        p.grad = None
+    try:
+        outer._get_fsdp_state()._register_pre_backward_hook(loss)  # FSDP2 ends a backward pass that it saw begin
+        loss.backward()
+        found = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    finally:
+        for name, p in parameters.items():
+            p.grad = before[name]
+    if not found:
+        raise RuntimeError(
+            f"FSDP2 left no gradient in any of {len(parameters)} parameters after the backward pass; "
+            "the loss must come from a forward pass of the sharded model itself"
+        )
+    return found
+
+
+def _split_axes(tensor: DTensor) -> tuple[int, ...]:
+    """The axes of processes along which each holds another part."""
+    return tuple(axis for axis, placement in enumerate(tensor.placements) if not placement.is_replicate())
+
+
+def _meshes(model: nn.Module) -> dict[DeviceMesh, tuple[int, ...]]:
+    """The processes that share the parameters, with all axes."""
+    settle(model)
+    return {p.device_mesh: tuple(range(p.device_mesh.ndim)) for p in model.parameters() if isinstance(p, DTensor)}
+
+
+def _over_processes(
+    value: Tensor, meshes: Mapping[DeviceMesh, tuple[int, ...]], how: distributed.ReduceOp.RedOpType
+) -> Tensor:
+    for mesh, axes in meshes.items():
+        value = value.to(mesh.device_type)
+        for axis in axes:
+            distributed.all_reduce(value, op=how, group=mesh.get_group(axis))
+    return value.cpu()
+
+
+def _digest(tensor: Tensor) -> int:
+    """62 bits of sha256 over the shape and every byte."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(digest.digest()[:8], "big") >> 2

@@ -1,0 +1,149 @@
+"""Loads a causal language model and its tokenizer, and checks that foci reads them rightly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from foci.models.adapters import load_k_adapter, peft_quiet
+from foci.models.architecture import (
+    LanguageModel,
+    blocks,
+    check_causal,
+    check_head,
+    fingerprint,
+    max_length,
+)
+from foci.models.gguf import quiet
+from foci.models.k_adapter import KAdapterModel
+from foci.models.locate import check_tokenizer_files, folder_of, read_json
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be trained: weights float32, its tokenizer with offsets and a padding token.
+
+    `fingerprint` identifies configuration and weights, `max_length` is in tokens, `compute_dtype` is what
+    autocast should compute in.
+    """
+
+    model: PreTrainedModel | KAdapterModel
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+    fingerprint: str
+    max_length: int
+    compute_dtype: torch.dtype
+
+
+def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_remote_code: bool = False) -> Loaded:
+    """Loads a causal LM and its tokenizer by embedded name, hub id, folder or .gguf path, in eval mode.
+
+    Weights are float32 whatever `dtype` is: that only chooses what is computed in (`compute_dtype`). A PEFT
+    adapter's folder is loaded with its base model and merged into it, so that it can be trained in every way; a
+    K-Adapter's cannot be merged, and gives the base model wrapped by it.
+    `device=None` takes CUDA where there is one. Raises ValueError, with the cure, for what foci cannot train.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    compute = compute_dtype(dtype, device)
+    folder = folder_of(name, trust_remote_code=trust_remote_code)
+    if (folder / "adapter_config.json").is_file():
+        model, tokenizer = _adapted(folder, name, trust_remote_code)
+    else:
+        tokenizer = _tokenizer(folder, name, trust_remote_code)
+        model = _model(folder, name, trust_remote_code)
+    _check_pair(model, tokenizer, name)
+    model = model.to(device).eval()
+    blocks(model)  # refuses a parameter that stands in no block
+    check_causal(model)
+    check_head(model)
+    return Loaded(model, tokenizer, name, fingerprint(model), max_length(model), compute)
+
+
+def _model(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
+    with quiet():
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"model {name!r}: {len(missing)} weights are not in its files and would be random "
+            f"({', '.join(missing[:4])}...); the files do not belong to its config.json, get both again"
+        )
+    return model
+
+
+def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
+    check_tokenizer_files(folder, name)
+    config = folder / "tokenizer_config.json"
+    if config.is_file() and "auto_map" in read_json(config) and not trust_remote_code:
+        raise ValueError(
+            f"the tokenizer of {name!r} wants to run code of its own (auto_map in tokenizer_config.json); "
+            f"set trust_remote_code: true if you have read that code and trust it"
+        )
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer of {name!r}, a {type(tokenizer).__name__}, has no fast backend and gives no "
+            f"character offsets; save one with a tokenizer.json (transformers.convert_slow_tokenizer) next to the model"
+        )
+    if tokenizer.pad_token is None:  # padding is masked, so any token will do
+        if tokenizer.eos_token is None:
+            raise ValueError(f"the tokenizer of {name!r} has neither pad nor eos token; set one and save it again")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _adapted(
+    folder: Path, name: str, trust_remote_code: bool
+) -> tuple[PreTrainedModel | KAdapterModel, PreTrainedTokenizerFast]:
+    """Base and adapter as one model, merged if they can be; the tokenizer is the folder's own, else the base's."""
+    settings = read_json(folder / "adapter_config.json")
+    base_name = settings.get("base_model_name_or_path")
+    try:
+        base = folder_of(str(base_name), trust_remote_code=trust_remote_code)
+    except ValueError as error:
+        raise ValueError(
+            f"the adapter {name!r} needs its base model {base_name!r}: {error}; if the base lies elsewhere "
+            f"now, write its place into base_model_name_or_path of {folder / 'adapter_config.json'}"
+        ) from None
+    model = _model(base, str(base_name), trust_remote_code)
+    own = (folder / "tokenizer.json").is_file()
+    tokenizer = _tokenizer(folder if own else base, name, trust_remote_code)
+    if settings.get("type") == "k_adapter":
+        return load_k_adapter(model, folder, settings), tokenizer
+    with quiet(), peft_quiet():
+        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(), tokenizer
+
+
+def _check_pair(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    rows, known = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    if known > rows:
+        raise ValueError(
+            f"the tokenizer does not belong to the model {name!r}: it has {known} tokens, the model's "
+            f"embedding {rows} rows; take the tokenizer the model was trained with"
+        )
+
+
+def compute_dtype(dtype: str, device: str) -> torch.dtype:
+    """What autocast should compute in: `"auto"` is bfloat16 where the machine computes it natively.
+
+    Native means: oneDNN with AVX512-BF16 or AMX on a CPU, not emulated on CUDA. Elsewhere float32.
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"dtype is 'auto', 'float32' or 'bfloat16', got {dtype!r}")
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = kind == "cpu" and torch.backends.mkldnn.is_available() and has
+    return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and native) else torch.float32

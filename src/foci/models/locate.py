@@ -1,0 +1,187 @@
+"""From a model's name to a folder of safetensors and a tokenizer - or to an error that says what to do.
+
+Nothing is read into memory here: what cannot be used is refused from names and configuration files alone,
+before gigabytes are downloaded or loaded.
+"""
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+from foci.models.gguf import EMBEDDED, converted, embedded_file
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tekken.json",
+)
+OFFLINE = f"a local folder, a .gguf file or an embedded model ({', '.join(EMBEDDED)}) works without a network"
+
+
+def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
+    """The local folder of a model: `name` is an embedded model, a folder, a .gguf file or a hub id.
+
+    A folder returned has a configuration and safetensors, of a model or of a PEFT adapter, fit to be read.
+    """
+    if name in EMBEDDED:
+        return converted(embedded_file(name), label=name)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _of_file(path)
+    if not path.is_dir():
+        if _is_path(name):
+            raise ValueError(f"no model at {name!r}: there is no such file or folder{_nearest(path)}")
+        path = _from_hub(name, trust_remote_code)
+    check_folder(path, name, trust_remote_code=trust_remote_code)
+    return path
+
+
+def check_folder(folder: Path, name: str, *, trust_remote_code: bool = False) -> None:
+    """Refuses a folder that does not hold a causal language model (or PEFT adapter) in safetensors."""
+    if (folder / "adapter_config.json").is_file():
+        _check_weights(folder, name, "adapter_model")
+        return
+    _check_config(folder, name, trust_remote_code)
+    _check_weights(folder, name, "model")
+
+
+def check_tokenizer_files(folder: Path, name: str) -> None:
+    """Refuses a model folder without a tokenizer."""
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ValueError(
+            f"model {name!r} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in its folder; save "
+            f"the tokenizer of the model it was made from there: AutoTokenizer.from_pretrained(ORIGIN)"
+            f".save_pretrained({str(folder)!r})"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); get the file again from where the model came from") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} should hold one JSON object, got {type(value).__name__}")  # noqa: TRY004
+    return value
+
+
+def _of_file(path: Path) -> Path:
+    if path.suffix == ".gguf":
+        return converted(path)
+    if path.suffix in PICKLES:
+        raise ValueError(_pickle_words(str(path), [path.name], path.parent))
+    raise ValueError(
+        f"a model is a folder, a .gguf file or a hub id, got the file {str(path)!r}; "
+        f"name the folder that holds config.json and the .safetensors files"
+    )
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name that does not exist can only have been meant as a path: hub ids are `org/model`."""
+    suffix = Path(name).suffix
+    return name.startswith((".", "~", "/")) or name.count("/") > 1 or suffix in (".gguf", *PICKLES) or "\\" in name
+
+
+def _nearest(path: Path) -> str:
+    known = [*EMBEDDED]
+    if path.parent.is_dir():
+        known += [str(path.parent / entry.name) for entry in path.parent.iterdir()]
+    near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _from_hub(name: str, trust_remote_code: bool) -> Path:
+    code = ["*.py"] if trust_remote_code else []
+    folder = _download(name, SMALL_FILES + code)
+    if not (folder / "adapter_config.json").is_file():
+        _check_config(folder, name, trust_remote_code)  # before the large files are asked for
+    return _download(name, [*SMALL_FILES, *code, "*.safetensors"])
+
+
+def _download(name: str, patterns: list[str]) -> Path:
+    """A snapshot of the hub's files that match; without a network, what was downloaded before."""
+    try:
+        # The variable is read here, not only when huggingface_hub is imported. No answer in 5 s: no network.
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=5, endpoint=endpoint))
+    except GatedRepoError:
+        cure = f"accept its terms on https://huggingface.co/{name} and log in with `hf auth login`"
+        raise ValueError(f"the hub model {name!r} is gated: {cure}") from None
+    except RepositoryNotFoundError:
+        cure = "check the spelling, or log in with `hf auth login` if it is private"
+        raise ValueError(f"the hub has no model {name!r}{_nearest(Path(name))}; {cure}") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"no folder {name!r} here{_nearest(Path(name))}, and as a hub id it could not be downloaded "
+            f"({reason or type(error).__name__}); {OFFLINE}"
+        ) from None
+
+
+def _check_config(folder: Path, name: str, trust_remote_code: bool) -> None:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"model {name!r} has no config.json in {folder}; name a folder saved by save_pretrained")
+    config = read_json(path)
+    if "auto_map" in config and not trust_remote_code:
+        code = ", ".join(sorted(str(value) for value in dict(config["auto_map"]).values()))
+        raise ValueError(
+            f"model {name!r} wants to run code of its own ({code}); set trust_remote_code: true if you have "
+            f"read that code and trust it, or take auto_map out of its config.json if Transformers knows the type "
+            f"{config.get('model_type')!r} by itself"
+        )
+    if "quantization_config" in config:
+        raise ValueError(
+            f"model {name!r} is quantised ({config['quantization_config'].get('quant_method', 'unknown')}); "
+            f"its weights cannot be trained in float32: name the original model or a .gguf file"
+        )
+    if "AutoModelForCausalLM" not in config.get("auto_map", {}):
+        _check_causal_class(config, name)
+
+
+def _check_causal_class(config: dict[str, Any], name: str) -> None:
+    kind = config.get("model_type")
+    causal = CAUSAL.get(kind, ())
+    known = {causal} if isinstance(causal, str) else set(causal)
+    classes = config.get("architectures") or []
+    if config.get("is_encoder_decoder") or not known or (classes and not known & set(classes)):
+        got = f"{', '.join(classes) or 'no class named'}, model type {kind!r}"
+        kinds = "encoder-decoder, masked, classification and headless models are not supported"
+        raise ValueError(
+            f"model {name!r} is not a causal language model ({got}); {kinds}: "
+            f"name a decoder with its LM head, such as {', '.join(sorted(known)) or 'LlamaForCausalLM'}"
+        )
+
+
+def _check_weights(folder: Path, name: str, stem: str) -> None:
+    files = [entry.name for entry in folder.iterdir()]
+    if any(file.startswith(stem) and file.endswith(".safetensors") for file in files):
+        return
+    pickles = sorted(file for file in files if file.endswith(PICKLES))
+    if pickles:
+        raise ValueError(_pickle_words(name, pickles, folder))
+    raise ValueError(
+        f"model {name!r} has no weights: no {stem}*.safetensors in {folder}; "
+        f"name a folder saved by save_pretrained, or a hub model with safetensors"
+    )
+
+
+def _pickle_words(name: str, pickles: list[str], folder: Path) -> str:
+    return (
+        f"model {name!r} is a pickle checkpoint ({', '.join(pickles)}): reading one can run any code, so "
+        f'foci reads safetensors only; if you trust it, convert it once: python -c "from transformers import '
+        f"AutoModelForCausalLM as M; M.from_pretrained('{folder}', use_safetensors=False)"
+        f".save_pretrained('NEW_FOLDER')\", and copy its tokenizer files"
+    )

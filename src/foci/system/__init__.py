@@ -1,0 +1,1 @@
+"""Files, folders, checkpoints, signals and the machine. Knows no model and no method."""

@@ -1,0 +1,39 @@
+"""What an offline half made, kept in the method's folder, so that a resume finds it and nothing stale is read."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from foci.system.files import read_json, write_json
+
+Made = TypeVar("Made")
+
+
+def kept(
+    path: Path,
+    key: Mapping[str, str | int | float],
+    make: Callable[[], Made],
+    write: Callable[[Made, Path], None],
+    read: Callable[[Path], Made],
+) -> Made:
+    """What `read` finds at `path` if it was made for the same `key`; else what `make` makes, written there.
+
+    `key` says what the content depends on; it stands beside it, `path` with the ending .json, and is written last, so
+    that a torn write is made again. Raises ValueError, naming what differs, where it was made for another key.
+    """
+    told = path.with_suffix(".json")
+    have = read_json(told)
+    if have is None or not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = make()
+        write(made, path)
+        write_json(told, dict(key))
+        return made
+    if have != dict(key):
+        names = sorted(name for name in {*have, *key} if have.get(name) != key.get(name))
+        differs = "; ".join(f"{name}: {have.get(name)!r} then, {key.get(name)!r} now" for name in names)
+        raise ValueError(
+            f"{path} is stale, it was made for something else ({differs}); put back what has changed, "
+            f"or delete {path.parent} so that it is made again"
+        )
+    return read(path)

@@ -1,0 +1,294 @@
+"""Rows on their way to the trainer: edits, copies, rehearsed rows, batches of like length.
+
+Everything random here is a function of (seed, epoch, copy, row_id), so that it is the same whatever the number
+of workers, after a resume, and on two processes.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from foci.focus import REHEARSED, Batch, EditsTokens, Plan, Row
+from foci.seeds import generator
+from foci.training.plan import with_columns
+
+
+def as_rows(dataset: Sequence[Any]) -> list[Row]:
+    """Rows from rows, or from mappings with `input_ids` (other lists of the same length become columns)."""
+    return [item if isinstance(item, Row) else _row_of(item, n) for n, item in enumerate(dataset)]
+
+
+def _row_of(item: Any, number: int) -> Row:
+    if not isinstance(item, Mapping) or "input_ids" not in item:
+        raise TypeError(
+            f"row {number} of the training data must be a foci Row or a mapping with 'input_ids', got {item!r:.80}"
+        )
+    ids = tuple(int(i) for i in item["input_ids"])
+    if 0 in list(item.get("attention_mask", ())):
+        raise ValueError(f"row {number} of the training data holds padding (attention_mask has 0); give rows unpadded")
+    skip = ("input_ids", "labels", "attention_mask")
+    columns = {
+        name: tuple(float(v) for v in values)
+        for name, values in item.items()
+        if name not in skip and not isinstance(values, str) and hasattr(values, "__len__") and len(values) == len(ids)
+    }
+    return Row(str(item.get("row_id", f"row-{number}")), ids, columns=columns)
+
+
+class RowDataset(Dataset):
+    """Rows times copies, edited afresh in every epoch. Call `set_epoch` before an epoch is read."""
+
+    def __init__(
+        self, rows: Sequence[Row], edits: Sequence[EditsTokens] = (), *, seed: int = 0, copies: int = 1
+    ) -> None:
+        if not rows:
+            raise ValueError("there are no rows to train on; expected at least one")
+        if copies < 1:
+            raise ValueError(f"copies must be at least 1, got {copies}")
+        self.rows, self.edits, self.seed, self.copies, self.epoch = list(rows), list(edits), seed, copies, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.copies
+
+    def __getitem__(self, index: int) -> Row:
+        copy, at = divmod(index, len(self.rows))
+        return edited(self.rows[at], self.edits, (self.seed, self.epoch, copy))
+
+    def lengths(self) -> list[int]:
+        """Tokens of every item before edits."""
+        return [len(row) for row in self.rows] * self.copies
+
+
+class EpochCallback(TrainerCallback):
+    """Tells a `RowDataset` its epoch, before the epoch's workers start."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.sampler: OrderedSampler | None = None
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for told in (self.dataset, self.sampler):
+            if isinstance(told, RowDataset | OrderedSampler):
+                told.set_epoch(int(state.epoch or 0))
+
+
+class MixedDataset(Dataset):
+    """All epochs in one pass, each with the old rows that are rehearsed in it.
+
+    How many old rows an epoch holds is the methods' choice, so epochs differ in length; a trainer that counts
+    epochs of equal length could not resume inside one. Hence one pass over `sections`, one per epoch.
+    """
+
+    def __init__(self, new: RowDataset, plan: Plan, epochs: int) -> None:
+        self.new, mixers = new, plan.mixers
+        self.old = [
+            [
+                replace(row, columns={**row.columns, REHEARSED: (1.0,) * len(row)})
+                for n, mixer in enumerate(mixers)
+                for row in with_columns(plan, mixer.mix(epoch, generator(new.seed, "mix", epoch, n)))
+            ]
+            for epoch in range(epochs)
+        ]
+        if not any(self.old):
+            raise ValueError(
+                f"{[repr(m) for m in mixers]} mixed in no old rows in any of {epochs} epochs; "
+                "leave the method out or give it rows to rehearse"
+            )
+        self.starts = [0, *accumulate(len(new) + len(old) for old in self.old)]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Row:
+        epoch = bisect_right(self.starts, index) - 1
+        at = index - self.starts[epoch]
+        if at >= len(self.new):
+            return self.old[epoch][at - len(self.new)]
+        copy, at = divmod(at, len(self.new.rows))
+        return edited(self.new.rows[at], self.new.edits, (self.new.seed, epoch, copy))
+
+    def lengths(self) -> list[int]:
+        new = self.new.lengths()
+        return [n for old in self.old for n in (*new, *(len(row) for row in old))]
+
+    def sections(self) -> list[range]:
+        """The indices of each epoch."""
+        return [range(a, b) for a, b in zip(self.starts, self.starts[1:], strict=False)]
+
+
+def edited(row: Row, edits: Sequence[EditsTokens], key: tuple[int, int, int]) -> Row:
+    """The row after all edits; `key` is (seed, epoch, copy)."""
+    for number, edit in enumerate(edits):
+        draw = edit.draw(key[1], key[2])
+        after = row if draw is None else edit.edit(row, generator(key[0], *draw, row.row_id, number))
+        if after.row_id != row.row_id:
+            raise ValueError(f"{edit!r} changed row_id {row.row_id} to {after.row_id}; an edited row keeps its id")
+        if len(after) < 2:
+            raise ValueError(
+                f"{edit!r} left {len(after)} of {len(row)} tokens of row {row.row_id}; a row needs at least 2"
+            )
+        row = after
+    return row
+
+
+class OrderedSampler(Sampler[int]):
+    """Shuffles within each section; optionally puts rows of like length together. A function of (seed, epoch).
+
+    Lengths are sorted inside windows of 50 batches, then whole batches are shuffled, so that rows of a batch are
+    alike and the order of batches is still random (transformers does the same from the global random state, which
+    makes a resumed run read another order).
+    """
+
+    def __init__(
+        self, sections: Sequence[range], lengths: Sequence[int], batch: int, *, seed: int, group: bool
+    ) -> None:
+        self.sections, self.lengths, self.batch, self.seed, self.group = sections, lengths, batch, seed, group
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(len(section) for section in self.sections)
+
+    def __iter__(self) -> Iterator[int]:
+        for number, section in enumerate(self.sections):
+            rng = generator(self.seed, "order", self.epoch, number)
+            order = [section[i] for i in rng.permutation(len(section))]
+            yield from self._grouped(order, rng) if self.group else order
+
+    def _grouped(self, order: list[int], rng: np.random.Generator) -> Iterator[int]:
+        window = 50 * self.batch
+        batches: list[list[int]] = []
+        for start in range(0, len(order), window):
+            alike = sorted(order[start : start + window], key=lambda i: -self.lengths[i])
+            batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
+        whole = [b for b in batches if len(b) == self.batch]
+        rest = [b for b in batches if len(b) < self.batch]
+        for i in rng.permutation(len(whole)):
+            yield from whole[i]
+        for batch in rest:
+            yield from batch
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Rows to the dictionary a model takes, with the columns and the ids beside it."""
+
+    pad_id: int
+    side: Literal["right", "left"] = "right"
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        batch = Batch.of(as_rows(rows), self.pad_id, self.side)
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "labels": batch.labels,
+            "columns": dict(batch.columns),
+            "row_ids": list(batch.row_ids),
+        }
+
+
+def are_rows(dataset: Any, collator: Any) -> bool:
+    """Rows of ours, or mappings of ids that come with no labels and no collator of their own."""
+    if not isinstance(dataset, Sequence) or not dataset:
+        return False
+    first = dataset[0]
+    plain = isinstance(first, Mapping) and "input_ids" in first and "labels" not in first
+    return isinstance(first, Row) or (plain and collator is None)
+
+
+def pad_id(model: Any, tokenizer: Any) -> int:
+    """A token to pad with; which one does not matter, no real token sees it."""
+    for known in (tokenizer, getattr(model, "config", None)):
+        for name in ("pad_token_id", "eos_token_id"):
+            value = getattr(known, name, None)
+            if isinstance(value, int):
+                return value
+    return 0
+
+
+OURS = frozenset({"input_ids", "attention_mask", "labels", "columns", "row_ids", "weights"})
+"""What a micro-batch may hold for our own loss."""
+
+
+def are_ours(samples: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether micro-batches hold nothing but what `batch_of` reads."""
+    return all({"input_ids", "labels"} <= set(inputs) <= OURS for inputs in samples)
+
+
+def check_inputs(samples: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses micro-batches that our own loss would misread, such as packed rows with positions of their own."""
+    for inputs in samples:
+        foreign, missing = sorted(set(inputs) - OURS), sorted({"input_ids", "labels"} - set(inputs))
+        if foreign or missing:
+            raise ValueError(
+                f"a plan that weighs tokens or guides heads reads batches of {sorted(OURS)}; this one also has "
+                f"{foreign} and lacks {missing}. Turn packing and padding_free off, and give labels"
+            )
+
+
+def batch_of(inputs: Mapping[str, Any]) -> Batch:
+    """The `Batch` in a trainer's inputs, whoever collated them."""
+    ids = inputs["input_ids"]
+    return Batch(
+        input_ids=ids,
+        attention_mask=inputs.get("attention_mask", torch.ones_like(ids)),
+        labels=inputs["labels"],
+        columns=inputs.get("columns", {}),
+        row_ids=tuple(inputs.get("row_ids", ())),
+    )
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update reads: its rows, its tokens (padding left out), its positions, and those with weight."""
+
+    rows: tuple[str, ...] = ()
+    tokens: int = 0
+    positions: int = 0
+    weighted: int = 0
+
+    @classmethod
+    def of(cls, whole: Batch, weights: Tensor, positions: int) -> "Update":
+        """Counts an update; `positions` are those of its micro-batches as they were padded."""
+        return cls(whole.row_ids, int(whole.attention_mask.sum()), positions, int((weights > 0).sum()))
+
+
+def joined(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], list[Tensor]]]:
+    """The batches of one update as one batch, and a function that splits a (batch, seq) tensor back."""
+    seq = max(batch.input_ids.shape[1] for batch in batches)
+
+    def widened(tensor: Tensor, fill: int | float) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, seq - tensor.shape[1]), value=fill)
+
+    names = sorted(set().union(*(batch.columns for batch in batches)))
+    whole = Batch(
+        input_ids=torch.cat([widened(b.input_ids, 0) for b in batches]),
+        attention_mask=torch.cat([widened(b.attention_mask, 0) for b in batches]),
+        labels=torch.cat([widened(b.labels, -100) for b in batches]),
+        columns={
+            name: torch.cat(
+                [widened(b.columns.get(name, torch.zeros(b.labels.shape, device=b.labels.device)), 0) for b in batches]
+            )
+            for name in names
+        },
+        row_ids=tuple(row_id for batch in batches for row_id in batch.row_ids),
+    )
+
+    def split(tensor: Tensor) -> list[Tensor]:
+        parts = tensor.split([b.input_ids.shape[0] for b in batches])
+        return [part[:, : b.input_ids.shape[1]] for part, b in zip(parts, batches, strict=True)]
+
+    return whole, split

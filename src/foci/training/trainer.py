@@ -1,0 +1,300 @@
+"""The trainer: `transformers.Trainer` with a plan. It knows roles, never methods.
+
+What the Trainer does well stays the Trainer's: devices, processes, precision, schedules, logging. Replaced are the
+loss (where a plan weighs tokens or guides heads), the order of rows (where it must survive a resume), the writing of
+checkpoints, and what happens when a number is not finite. With an empty plan the Trainer's own loss is used, bit for
+bit.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainingArguments
+
+from foci.attention import Guide, guided
+from foci.focus import Batch, Plan, Row
+from foci.models import block_of, evaluating
+from foci.models.losses import token_nll, weighted_mean
+from foci.system import checkpoint
+from foci.training.anchor import Anchor, HoldCallback
+from foci.training.dataset import (
+    Collator,
+    EpochCallback,
+    MixedDataset,
+    OrderedSampler,
+    RowDataset,
+    Update,
+    are_ours,
+    are_rows,
+    as_rows,
+    batch_of,
+    check_inputs,
+    joined,
+    pad_id,
+)
+from foci.training.plan import (
+    block_scales,
+    check_arguments,
+    check_columns,
+    check_prepared,
+    frozen,
+    head_targets,
+    update_weights,
+    with_columns,
+)
+
+EXTRAS = ("columns", "row_ids", "weights")
+"""What our batches carry beside the model's own inputs."""
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient became NaN or infinite; the update was not applied."""
+
+
+if TYPE_CHECKING:
+    Base = Trainer
+else:
+    Base = object  # whatever trainer it is mixed into
+
+
+class FocusMixin(Base):  # type: ignore[valid-type, misc]
+    """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
+
+    `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
+    the trainer it is mixed into. `copies` repeats the rows within an epoch, each with its own edits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        plan: Plan | None = None,
+        train_dataset: Any = None,
+        copies: int = 1,
+        **trainer: Any,
+    ) -> None:
+        self.plan = Plan() if plan is None else plan
+        check_prepared(self.plan)
+        self.copies = copies
+        self._staging: Path | None = None
+        self._scales: dict[str, float] = {}
+        self._guides: list[Guide] = []
+        self._anchor: Anchor | None = None
+        self.update = Update()
+        args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
+        args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
+        if are_rows(train_dataset, trainer.get("data_collator")):
+            rows = as_rows(train_dataset)
+            check_columns(self.plan, rows)
+            rows = with_columns(self.plan, rows)
+            train_dataset = self._dataset(rows, args)
+            trainer.setdefault("data_collator", Collator(pad_id(model, trainer.get("processing_class"))))
+        elif self.plan.edits or self.plan.mixers:
+            raise TypeError(
+                f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
+            )
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
+        check_arguments(self.plan, self.args, self.compute_loss_func)
+        self._epochs = EpochCallback(self.train_dataset)
+        self.add_callback(self._epochs)
+        if self.replaces_loss:
+            self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole update
+
+    @property
+    def replaces_loss(self) -> bool:
+        """Whether the plan needs another loss than the Trainer's own."""
+        return self.plan.replaces_loss
+
+    def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
+        new = RowDataset(rows, self.plan.edits, seed=args.seed, copies=self.copies)
+        if not self.plan.mixers:
+            return new
+        epochs = math.ceil(args.num_train_epochs)
+        if args.max_steps > 0:
+            per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            epochs = math.ceil(args.max_steps * per_update / len(new))
+        args.num_train_epochs = 1  # one pass over all epochs; see MixedDataset
+        return MixedDataset(new, self.plan, epochs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of one update, and the sum of weights over all of them and all processes."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not samples or not (self.replaces_loss or are_ours(samples)):
+            return samples, items
+        check_inputs(samples)
+        whole, split = joined([self._with_nll(batch_of(inputs)) for inputs in samples])
+        weights = update_weights(self.plan, whole)
+        self.update = Update.of(whole, weights, sum(inputs["input_ids"].numel() for inputs in samples))
+        if not self.replaces_loss:
+            return samples, items
+        for inputs, part in zip(samples, split(weights), strict=True):
+            inputs["weights"] = part
+        self._set_guides(whole)
+        return samples, self._summed(weights.sum(), device)
+
+    def _summed(self, value: Tensor, device: torch.device) -> Tensor:
+        """The sum over all processes."""
+        total: Tensor = self.accelerator.gather(value.to(device)).sum()
+        return total
+
+    def _with_nll(self, batch: Batch) -> Batch:
+        if not any("nll" in weigher.needs() for weigher in self.plan.weighers):
+            return batch
+        model = self.model_wrapped
+        with torch.no_grad(), evaluating(model), self.accelerator.autocast():
+            nll = self.token_nll(model, batch.to(self.args.device))
+        return replace(batch, columns={**batch.columns, "nll": nll.to(batch.input_ids.device)})
+
+    def token_nll(self, model: nn.Module, batch: Batch, where: Tensor | None = None) -> Tensor:
+        """Nats of every token that is predicted and is in `where`; that of token t stands at t."""
+        return token_nll(model, batch, where)
+
+    def _set_guides(self, whole: Batch) -> None:
+        """Strength over the number of guided queries (or pairs) in the update, per pattern."""
+        for method, guide in zip(self.plan.guides, self._guides, strict=True):
+            strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
+            for pattern, count in guide.counts(whole).items():
+                total = self._summed(count, self.args.device).clamp(min=1)
+                guide.scales = {**guide.scales, pattern: strength / float(total)}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The Trainer's own loss, or sum(w * nll) / sum(w over the update) in nats where the plan asks for it."""
+        if "weights" not in inputs:
+            own = {name: value for name, value in inputs.items() if name not in EXTRAS}
+            return super().compute_loss(model, own, return_outputs, num_items_in_batch)
+        batch, weights = batch_of(inputs), inputs["weights"]
+        for guide in self._guides:
+            guide.read(batch)
+        with self.accelerator.autocast():
+            nll = self.token_nll(model, batch, weights > 0)
+        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch)) * self.args.world_size
+        return (loss, {"nll": nll}) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch, forward and backward. Raises `NonFinite` before anything is updated or logged."""
+        rows = list(inputs.get("row_ids", ()))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        for guide in self._guides:
+            guide.check_seen()
+            guide.read(None)
+        if not torch.isfinite(loss):
+            raise self._non_finite("loss", float(loss), rows)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        scaled = getattr(self.accelerator, "scaler", None) is not None  # fp16: the scaler skips such an update itself
+        if norm is not None and not scaled and not math.isfinite(float(norm)):
+            raise self._non_finite("gradient norm", float(norm), self.update.rows)
+        return norm
+
+    def _non_finite(self, what: str, value: float, rows: Sequence[str]) -> NonFinite:
+        last = checkpoint.newest(Path(self.args.output_dir))[0]
+        return NonFinite(
+            f"the {what} is {value} at update {self.state.global_step + 1}; rows in the batch: "
+            f"{', '.join(rows) or 'unknown'}; last good checkpoint: {last or 'none'}. The update was not applied. "
+            "Lower the learning rate, look at these rows, or train in float32"
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimiser with one learning rate per block where the plan scales layers."""
+        optimizer = super().create_optimizer(model)
+        if self.plan.scalers and not getattr(optimizer, "foci_scaled", False):
+            names = {p: n for n, p in (model or self.model).named_parameters()}
+            groups: list[dict[str, Any]] = []
+            for group in optimizer.param_groups:
+                for scale in sorted({self._scales[block_of(names[p])] for p in group["params"]}):
+                    params = [p for p in group["params"] if self._scales[block_of(names[p])] == scale]
+                    groups.append({**group, "params": params, "lr": group["lr"] * scale})
+            optimizer.param_groups[:] = groups
+            optimizer.foci_scaled = True
+        return optimizer
+
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any) -> Any:
+        """Trains under the plan; the model is as it was (but for its weights) when this returns or raises.
+
+        `resume_from_checkpoint`: True takes the newest complete checkpoint of `args.output_dir`; a path must be a
+        complete one (ValueError says which piece is missing).
+        """
+        root = Path(self.args.output_dir)
+        resume = checkpoint.newest(root)[0] if resume_from_checkpoint is True else resume_from_checkpoint or None
+        if resume is not None:
+            resume = str(checkpoint.demand(Path(resume)))
+        self._scales = block_scales(self.plan, self.model)
+        with ExitStack() as stack:
+            stack.enter_context(frozen(self.model, self._scales))
+            every = zip(self.plan.guides, head_targets(self.plan, self.model, self._scales), strict=True)
+            self._guides = [Guide(t, asks_all=m.asks_all(), pairs=m.mean_over() == "pairs") for m, t in every]
+            if self._guides and self.args.fp16:
+                raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
+            for guide in self._guides:
+                stack.enter_context(guided(self.model, guide))
+            if self.plan.holders:
+                self._anchor = self._anchor or Anchor(self.model)  # the start is that of the first call
+                self.add_callback(callback := HoldCallback(self.plan.holders, self._anchor))
+                stack.callback(self.remove_callback, callback)
+            return super().train(resume_from_checkpoint=resume, **kwargs)
+
+    def _run_epoch(self, **epoch: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed from the last update, in the middle of an epoch
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**epoch)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        group = self.args.train_sampling_strategy == "group_by_length"
+        if isinstance(dataset, MixedDataset):
+            sections = dataset.sections()
+        elif isinstance(dataset, RowDataset) and group:
+            sections = [range(len(dataset))]
+        else:
+            return super()._get_train_sampler(train_dataset)
+        args = self.args
+        self._epochs.sampler = OrderedSampler(
+            sections, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group
+        )
+        return self._epochs.sampler
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        root, step = Path(super()._get_output_dir(trial)), self.state.global_step
+        with checkpoint.staged(root, step, commits=self.args.should_save) as staging:
+            self.accelerator.wait_for_everyone()
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoint.lift(staging / f"checkpoint-{step}")
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save and self.args.save_total_limit:
+            checkpoint.keep(root, self.args.save_total_limit)
+
+
+class FocusTrainer(FocusMixin, Trainer):
+    """`transformers.Trainer` under a plan.
+
+    `FocusTrainer(model, args, plan=Plan([...]), train_dataset=rows)`; an empty plan is plain fine-tuning.
+    """

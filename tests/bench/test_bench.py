@@ -1,0 +1,343 @@
+"""Suites, from the file to the table: tiny models, the whole way."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scipy import stats
+
+import runs
+import suites
+from foci.bench import cells, pilot
+from foci.bench.config import cell_run, load_suite
+from foci.bench.points import points
+from foci.bench.run import bench
+from foci.config.run import Run, load_run
+from foci.corpus import read_rows
+from foci.learn import run as learning
+from foci.learn.folder import ArmFolder
+from foci.learn.offline import plan_of
+from foci.learn.questions import HELD_OUT
+from foci.learn.run import learn
+from foci.probes import read_answers
+from foci.system.files import read_json
+from foci.training.trainer import FocusTrainer
+from paths import ROOT
+
+
+def silent() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture(scope="module")
+def stuff(tmp_path_factory):
+    return suites.material(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture(scope="module")
+def done(stuff, tmp_path_factory):
+    """(the suite, its table): two arms, two seeds, finished. Its folder is `out` of the current directory."""
+    folder = tmp_path_factory.mktemp("done")
+    suite = suites.suite(folder, *stuff)
+    with contextlib.chdir(folder):
+        found = bench(suite, console=silent())
+    return suite, found, folder
+
+
+@pytest.fixture(autouse=True)
+def here(done, tmp_path, monkeypatch):
+    """Every test works beside a copy of the finished suite; pages and figures are drawn only for `done`."""
+    shutil.copytree(done[2] / "out", tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(learning, "write_report", lambda _, path: path.write_text("drawn"))
+    monkeypatch.setattr("foci.bench.run.draw", lambda *_: [])
+
+
+def never(*_, **__):
+    raise AssertionError("a cell was run")
+
+
+# ---- the suite file ----
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": [1, 2, 1]}, "every seed stands once, got 1 twice"),
+        ({"seeds": []}, "at least one"),
+        ({"match": "step"}, "did you mean 'steps'"),
+        ({"seed": 3}, r"write seeds: \[3\]"),
+        ({"overrides": {"orakle": {}}}, "did you mean 'oracle'"),
+        ({"overrides": {"oracle": {"learningrate": 0.1}}}, "did you mean 'train.learning_rate'"),
+        ({"overrides": {"oracle": {"learning_rate": -1}}}, r"train\.learning_rate: .*greater than 0, got -1"),
+        ({"overrides": {"oracle": {"epochs": 2}}}, "all arms are matched"),
+        ({"sedes": [1]}, "did you mean 'seeds'"),
+    ],
+)
+def test_a_wrong_suite_file_is_told(stuff, tmp_path, change, words):
+    with pytest.raises(ValueError, match=words):
+        suites.suite(tmp_path, *stuff, **change)
+
+
+def test_a_suite_reads_back_from_its_resolved_file(done):
+    suite = done[0]
+    assert load_suite(suite.output / "suite.yaml") == suite
+    assert load_suite(suite.output / "suite.yaml", ["seeds=[7]"]).seeds == (7,)
+
+
+def test_a_run_file_is_still_no_suite(stuff, tmp_path):
+    with pytest.raises(ValueError, match="unknown key 'seeds'"):
+        load_run(suites.suite_file(tmp_path, *stuff))
+
+
+def test_an_arms_own_settings_are_its_own(stuff, tmp_path):
+    suite = suites.suite(tmp_path, *stuff, overrides={"oracle": {"learning_rate": 0.5}})
+    rates = [cell_run(suite, arm, 0, 4, tmp_path).train.learning_rate for arm in suite.arms]
+    assert rates == [0.02, 0.5]
+
+
+# ---- a finished suite ----
+
+
+def test_a_cell_is_the_run_of_foci_learn(done, stuff, tmp_path):
+    """The same run without the suite's shared start ends with the same weights, answers and summary."""
+    suite = done[0]
+    cell = suite.output / "cells" / "oracle" / "seed-1"
+    run = load_run(cell).model_copy(update={"output": tmp_path / "alone"})
+    learn(run, console=silent())
+    here, there = (read_json(folder / "arm.json") for folder in (run.output, cell))
+    assert suites.lasting(here) == suites.lasting(there)
+    assert here["weights_sha256"] == there["weights_sha256"]
+
+
+def test_the_table_is_of_the_cells_answers(done):
+    suite, table, _ = done
+    found = {
+        (arm, seed): [
+            a
+            for a in read_answers(suite.output / f"cells/{arm}/seed-{seed}/probes/step-000004.parquet")
+            if a.role == "learn" and not a.probe_id.startswith(HELD_OUT)
+        ]
+        for arm in ("plain", "oracle")
+        for seed in (0, 1)
+    }
+    nll = {key: sum(a.nll for a in answers) / len(answers) for key, answers in found.items()}
+    told = table["arms"]["oracle"]["end"]["learned_nll"]
+    assert told["values"] == pytest.approx([nll["oracle", 0], nll["oracle", 1]])
+    paired = stats.ttest_rel(
+        *([nll[arm, seed] for seed in (0, 1)] for arm in ("oracle", "plain"))
+    ).confidence_interval()
+    assert told["difference"]["low"] == pytest.approx(paired.low)
+    assert told["difference"]["high"] == pytest.approx(paired.high)
+    assert table["arms"]["plain"]["end"]["learned_nll"]["difference"] is None
+    assert {len(answers) for answers in found.values()} == {8}
+
+
+def test_held_out_probes_choose_and_do_not_count(done):
+    suite, table, _ = done
+    assert table["chosen_on"] == "held_out"
+    assert table["questions"] == {
+        "learn": 8, "retain": 3, "retain_asked": 4, "held_out_learn": 3, "held_out_retain": 2,
+    }  # fmt: skip
+    for arm in suite.arms:
+        for n, seed in enumerate(suite.seeds):
+            folder = ArmFolder(suite.output / "cells" / arm / f"seed-{seed}")
+            path = points(folder)
+            held = [(p["held_out_learned"] + p["held_out_retained"], -p["step"]) for p in path[1:]]
+            assert table["arms"][arm]["chosen"]["step"]["values"][n] == -max(held)[1]
+            summary = read_json(folder.path / "summary.json")["arms"][arm]
+            assert summary["learn_probes"] == 8
+            assert summary["learned"]["after"] == pytest.approx(path[-1]["learned"])
+            assert [point["learned"] for point in summary["path"]] == [p["learned"] for p in path]
+
+
+def test_controls_and_the_untouched_model_are_in_every_table(done):
+    _, table, _ = done
+    assert table["controls"]["majority"] == pytest.approx(2 / 8)  # six towns and two jobs, all different
+    assert table["untouched"]["retained"] == 1.0
+    text = (done[0].output / "table.md").read_text()
+    for words in ("*untouched model*", "*always the majority answer*", "balanced, %", "(selected on the test)"):
+        assert text.count(words) >= 2, words
+    assert "the same number of updates" in text
+    assert "Mean over 2 seeds (0, 1) with 95 % interval" in text
+
+
+def test_figures_and_page_are_whole(done):
+    folder = done[2] / "out"
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "<script" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for link in re.findall(r'<a href="([^"]+)"', page):
+        assert (folder / link).is_file()
+    for name in ("learned_against_retained", "learned_over_updates"):
+        assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert (folder / f"{name}.svg").is_file()
+
+
+def test_finished_cells_keep_no_model_unless_asked(done, stuff, tmp_path):
+    cell = done[0].output / "cells" / "plain" / "seed-0"
+    assert not (cell / "model").exists()
+    assert not (cell / "checkpoints").exists()
+    kept = suites.suite(tmp_path, *stuff, output="kept", keep_models=True, seeds=[0], arms={"plain": []})
+    bench(kept, console=silent())
+    assert (kept.output / "cells" / "plain" / "seed-0" / "model" / "config.json").is_file()
+
+
+# ---- again ----
+
+
+def test_finished_cells_are_never_run_again(done, monkeypatch):
+    suite, table, _ = done
+    before = Path("out/table.json").read_bytes()
+    monkeypatch.setattr(cells, "learn", never)
+    monkeypatch.setattr(learning, "_make", never)
+    console = silent()
+    assert bench(suite, console=console) == json.loads(json.dumps(table))
+    assert Path("out/table.json").read_bytes() == before
+    assert "4 of 4 cells were finished before" in console.file.getvalue()
+
+
+def test_more_seeds_and_arms_add_cells(stuff, tmp_path, monkeypatch):
+    ran = []
+
+    def counted(run: Run, **settings):
+        ran.append(run.name)
+        raise ArithmeticError("not today")
+
+    monkeypatch.setattr(cells, "learn", counted)
+    more = {"seeds": [0, 1, 9], "arms": {"plain": [], "oracle": ["oracle"], "half": [{"oracle": {"floor": 0.5}}]}}
+    with pytest.raises(ValueError, match="5 of 9 cells failed"):
+        bench(suites.suite(tmp_path, *stuff, **more), console=silent())
+    assert ran == ["half seed 0", "half seed 1", "plain seed 9", "oracle seed 9", "half seed 9"]
+
+
+def test_cells_of_other_settings_are_refused_before_anything_runs(stuff, tmp_path, monkeypatch):
+    other = suites.suite(tmp_path, *stuff, seeds=[7, 1], arms={"plain": []}, train={"learning_rate": 0.5})
+    with monkeypatch.context() as patched:
+        patched.setattr(cells, "learn", never)
+        with pytest.raises(FileExistsError, match=r"cell plain, seed 1 .* other settings .*--overwrite"):
+            bench(other, console=silent())
+    other = load_suite(tmp_path / "suite.yaml", ["seeds=[1]"])
+    bench(other, overwrite=True, console=silent())
+    assert load_run("out/cells/plain/seed-1").train.learning_rate == 0.5
+
+
+def test_files_that_changed_are_refused(tmp_path, monkeypatch):
+    things, held_out = suites.material(tmp_path / "own")
+    settings = {"output": "new", "seeds": [0], "arms": {"plain": []}}
+    suite = suites.suite(tmp_path, things, held_out, **settings)
+    bench(suite, console=silent())
+    things.corpus.write_text(things.corpus.read_text().replace("Bern", "Genf"))
+    monkeypatch.setattr(cells, "learn", never)
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match=r"another content of .*corpus\.jsonl"):
+            bench(suite, console=silent())
+    with pytest.raises(AssertionError, match="a cell was run"):
+        bench(suite, overwrite=True, console=silent())
+
+
+def test_a_folder_of_something_else_is_left_alone(stuff, tmp_path):
+    suite = suites.suite(tmp_path, *stuff, output="mine")
+    suite.output.mkdir()
+    (suite.output / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="no suite"):
+        bench(suite, console=silent())
+    assert [path.name for path in suite.output.iterdir()] == ["thesis.txt"]
+
+
+def test_a_cell_that_fails_is_told_and_made_good_later(done, monkeypatch):
+    shutil.rmtree("out/cells/oracle/seed-0")
+
+    def broken(run: Run, **settings):
+        raise ArithmeticError("the loss is nan at update 2")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cells, "learn", broken)
+        with pytest.raises(ValueError, match=r"1 of 4 cells failed \(oracle, seed 0: the loss is nan"):
+            bench(done[0], console=silent())
+    table = read_json(Path("out/table.json"))
+    assert table["arms"]["oracle"]["seeds"] == [1]
+    assert table["arms"]["oracle"]["end"]["learned_nll"]["difference"]["n"] == 1
+    assert table["failures"] == {"oracle, seed 0": "the loss is nan at update 2"}
+    assert "Failed: oracle, seed 0" in Path("out/table.md").read_text()
+    assert suites.lasting(bench(done[0], console=silent())) == suites.lasting(done[1])
+
+
+# ---- kinds of suites ----
+
+
+def test_without_seeds_and_held_out_probes_the_table_says_so(stuff, tmp_path, capsys):
+    """One seed: no intervals. No held-out file: the end is reported. Through the command."""
+    file = suites.suite_file(tmp_path, stuff[0], None, output="one")
+    said = runs.told(["bench", file, "seeds=[5]"], capsys)
+    assert "cell 1 of 2: plain, seed 5, 4 updates" in said
+    assert "one seed, no intervals" in said
+    at = read_json(Path("one/table.json"))["arms"]["oracle"]["chosen"]
+    assert (at["learned_nll"]["low"], at["learned_nll"]["difference"]["low"]) == (None, None)
+    assert at["learned_nll"]["difference"]["mean"] != 0
+    assert at["step"]["values"] == [4]
+    text = Path("one/table.md").read_text()
+    assert "One seed (5): no intervals" in text
+    assert "At the chosen point" not in text
+    assert "(selected on the test)" in text
+    assert "unknown key" in runs.refused(["bench", file, "sedes=[0]"], capsys)
+
+
+def test_matched_by_steps_rehearsal_makes_as_many_updates_and_by_tokens_fewer(stuff, tmp_path):
+    old = [{"text": "The north of France is a town by the sea. " * 2 + str(n)} for n in range(6)]
+    replay = {"replay": {"path": str(runs.write_lines(tmp_path / "old.jsonl", old)), "ratio": 1.0}}
+    shared = {"seeds": [0], "arms": {"plain": [], "replay": [replay]}, "train": {"steps": 9}, "probes": {"every": None}}
+    steps, tokens = (
+        bench(suites.suite(tmp_path, *stuff, output=match, match=match, **shared), console=silent())["arms"]
+        for match in ("steps", "tokens")
+    )
+
+    def at_end(arms, arm, name):
+        return arms[arm]["end"][name]["mean"]
+
+    assert at_end(steps, "plain", "step") == at_end(steps, "replay", "step") == at_end(tokens, "plain", "step") == 9
+    assert at_end(steps, "replay", "tokens") > 1.15 * at_end(steps, "plain", "tokens")
+    assert at_end(tokens, "replay", "step") < 9
+    assert at_end(tokens, "replay", "tokens") == pytest.approx(at_end(tokens, "plain", "tokens"), rel=0.1)
+    assert "tokens read" in Path("tokens/table.md").read_text()
+
+
+def test_matched_by_seconds_a_slower_arm_makes_fewer_updates(stuff, tmp_path, monkeypatch):
+    monkeypatch.setattr(pilot, "_measured", lambda run, *_: {"plain": 0.1, "oracle": 0.2}[next(iter(run.arms))])
+    suite = suites.suite(tmp_path, *stuff, output="timed", match="seconds", seeds=[0])
+    found = bench(suite, console=silent())
+    assert [found["arms"][arm]["end"]["step"]["mean"] for arm in ("plain", "oracle")] == [4, 2]
+    monkeypatch.setattr(pilot, "_measured", never)
+    bench(suite, console=silent())
+
+
+def test_a_pilot_takes_the_time_of_updates(done, monkeypatch):
+    run = load_run("out/cells/oracle/seed-0")
+    rows = read_rows("out/start/seed-0/rows.parquet")
+    inner = FocusTrainer.training_step
+
+    def slow(*args):
+        time.sleep(0.05)
+        return inner(*args)
+
+    monkeypatch.setattr(FocusTrainer, "training_step", slow)
+    assert 0.05 < pilot.seconds_per_update(run, rows, Path("pilot")) < 0.5
+    assert json.loads(Path("pilot/pace.json").read_text())["seconds"] > 0.05
+
+
+def test_the_file_of_the_earlier_methods_is_a_suite():
+    path = ROOT / "runs" / "lama_ckl_earlier.yaml"
+    suite = load_suite(path)
+    assert suite.baseline == "plain"
+    assert list(suite.arms) == ["plain", "oracle", "rho", "replay", "self_replay", "rec_adam", "ewc"]
+    assert len(suite.seeds) == 3
+    for arm in suite.arms:
+        plan_of(suite, arm)

@@ -1,0 +1,328 @@
+"""What a token's weight does to a later loss: against the step itself, taken twice, and against double backward."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from torch import nn
+
+import tiny
+from foci.focus import IGNORED, Batch, Row
+from foci.gradients import influence
+from foci.gradients.influence import gradient_alignment, token_influence
+from foci.gradients.inner_step import InnerStep
+from foci.models.losses import token_nll
+
+ROWS = (range(9), range(6))  # tokens of the two documents, all but the first of which are predicted
+RATES = {"sgd": 1e-2, "adam": 1e-4}
+LAYOUTS = [(inner, normalise) for inner in ("sgd", "adam") for normalise in ("row", "batch", "none")]
+
+
+def rows(lengths: tuple[int, ...], seed: int, side: str = "right") -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    ids = [tuple(torch.randint(2, 97, (length,), generator=generator).tolist()) for length in lengths]
+    return Batch.of([Row(f"r{n}", line) for n, line in enumerate(ids)], tiny.PAD, side)
+
+
+def pair(side: str = "right") -> tuple[Batch, Batch, torch.Tensor]:
+    """Two documents, two later tasks of which only the last tokens are asked for, and uneven weights."""
+    batch, later = rows(tuple(map(len, ROWS)), 0, side), rows((5, 4), 1, side)
+    labels = later.labels.clone()
+    labels[:, :3] = IGNORED
+    weights = torch.rand(batch.input_ids.shape, generator=torch.Generator().manual_seed(2)) + 0.1
+    return batch, replace(later, labels=labels), weights
+
+
+def later_loss_after(model: nn.Module, batch: Batch, later: Batch, weights: torch.Tensor, inner: str, normalise: str):
+    """L_T(theta'), by taking the step and taking it back: what the derivative is of, with no derivative of ours."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    nll = token_nll(model, batch)
+    if normalise == "batch":
+        loss = (weights * nll).sum() / weights.sum()
+    elif normalise == "none":
+        loss = (weights * nll).sum() / (sum(len(line) - 1 for line in ROWS))
+    else:
+        loss = torch.stack([(w * n).sum() / w.sum() for w, n in zip(weights, nll, strict=True)]).mean()
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    with torch.no_grad():
+        for p, g in zip(parameters, gradients, strict=True):
+            if g is not None:
+                p.sub_(RATES[inner] * (g if inner == "sgd" else g / (g * g + 1e-8).sqrt()))
+        task = token_nll(model, later)
+        asked = later.predicted()
+        value = torch.stack([line[a].mean() for line, a in zip(task, asked, strict=True)]).mean().item()
+        for p, start in zip(parameters, before, strict=True):
+            p.copy_(start)
+    return value
+
+
+@pytest.mark.parametrize(("inner", "normalise"), LAYOUTS)
+@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+def test_influence_is_how_the_later_loss_changes_when_a_weight_does(mode, inner, normalise):
+    """GPT-2 computes in float64 throughout, so that the numerical derivative by the weight itself is good to 1e-7."""
+    model = tiny.build("gpt2").double()
+    batch, later, weights = pair()
+    weights = weights.double() * batch.predicted()
+    expected, size_of_step = torch.zeros_like(weights), 1e-4 if inner == "sgd" else 1e-7  # Adam bends within 1e-4
+    for place in batch.predicted().nonzero().tolist():
+        step = torch.zeros_like(weights)
+        step[tuple(place)] = size_of_step
+        up = later_loss_after(model, batch, later, weights + step, inner, normalise)
+        down = later_loss_after(model, batch, later, weights - step, inner, normalise)
+        expected[tuple(place)] = (up - down) / (2 * size_of_step)
+    got = token_influence(model, batch, later, weights, lr=RATES[inner], mode=mode, inner=inner, normalise=normalise)
+    size = expected.abs().max().item()
+    assert size > 1e-6
+    torch.testing.assert_close(got, expected, rtol=0, atol=size * (2e-3 if mode == "difference" else 1e-5))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+def test_all_modes_agree_on_every_architecture(name, adapted):
+    """float32: jvp to 1e-5 of double backward, difference to 1e-2 with a cosine of .9999; for Adam, whose slope of
+    up to 1e4 multiplies the rounding of both, to 1e-2."""
+    model = tiny.lora(tiny.build(name)) if adapted else tiny.build(name)
+    batch, later, weights = pair()
+    for inner, normalise in LAYOUTS:
+        options = {"lr": RATES[inner], "inner": inner, "normalise": normalise}
+        truth = token_influence(model, batch, later, weights, mode="unroll", **options)
+        assert bool((truth[~batch.predicted()] == 0).all())
+        for mode, tolerance in (("jvp", 1e-5 if inner == "sgd" else 1e-2), ("difference", 1e-2)):
+            got = token_influence(model, batch, later, weights, mode=mode, **options)
+            assert bool((got[~batch.predicted()] == 0).all())
+            off = (got - truth).norm() / truth.norm()
+            assert off < tolerance, (name, mode, inner, normalise, off.item())
+            assert torch.cosine_similarity(got.flatten(), truth.flatten(), 0) > 0.9999
+
+
+def test_a_bad_start_for_the_difference_is_mended(monkeypatch):
+    """Adam's slope puts v on few weights: the first step moves no loss by more than rounding."""
+    model = tiny.build("mistral")
+    batch, later, weights = pair()
+    options = {"lr": 1e-4, "inner": "adam"}
+    truth = token_influence(model, batch, later, weights, mode="jvp", **options)
+
+    def off() -> float:
+        return ((token_influence(model, batch, later, weights, **options) - truth).norm() / truth.norm()).item()
+
+    assert off() < 2e-3
+    monkeypatch.setattr(influence, "MOVES", (0.0, 1e9, 1.0))
+    assert off() > 5e-3
+
+
+def test_the_update_and_its_slope_by_hand():
+    """u(g) = g / sqrt(g^2 + 1e-8): at g = 1e-4 1 / sqrt 2, slope 1e-8 / (2e-8)^1.5 = 3535.534; at 0 0 and 1e4."""
+    g = torch.tensor([0.0, 1e-4, -1.0], dtype=torch.float64)
+    expected = torch.tensor([0.0, 0.7071068, -1.0], dtype=torch.float64)
+    torch.testing.assert_close(InnerStep(1.0, "adam").update(g), expected, rtol=1e-7, atol=1e-7)
+    slopes = torch.tensor([1e4, 3535.533906, 1e-8], dtype=torch.float64)
+    torch.testing.assert_close(InnerStep(1.0, "adam").slope(g), slopes, rtol=1e-6, atol=0)
+    assert InnerStep(1.0).update(g) is g
+    assert InnerStep(1.0).slope(g) == 1.0
+
+
+def test_the_formula_by_hand():
+    """Row 1: j (., 1, 3), w (., 1, 1): W 2, mean 2, -(.5 / 2)(-1, 1); row 2: j (., 4, .), w (., 2, .): W 2, mean 4, 0.
+    By rows half of that (two rows). Over the batch: W 4, mean (1 + 3 + 8) / 4 = 3, -(.5 / 4)(-2, 0, 1). Not normalised:
+    3 tokens, -(.5 / 3)(1, 3, 4), whatever the weights; L = (1 * 1 + 1 * 3 + 2 * 4) / 3 of NLLs that equal j."""
+    j = torch.tensor([[9.0, 1.0, 3.0], [9.0, 4.0, 9.0]])
+    weights = torch.tensor([[5.0, 1.0, 1.0], [5.0, 2.0, 5.0]])
+    counted = torch.tensor([[False, True, True], [False, True, False]])
+    by_row = InnerStep(0.5).influence(j, weights, counted)
+    assert by_row.tolist() == [[0, 0.125, -0.125], [0, 0, 0]]
+    by_batch = InnerStep(0.5, normalise="batch").influence(j, weights, counted)
+    assert by_batch.tolist() == [[0, 0.25, 0], [0, -0.125, 0]]
+    as_they_are = InnerStep(0.5, normalise="none")
+    for scale in (1.0, 7.0):
+        by_none = as_they_are.influence(j, scale * weights, counted)
+        torch.testing.assert_close(by_none, torch.tensor([[0, -0.5 / 3, -1.5 / 3], [0, -2 / 3, 0]]))
+        assert as_they_are.loss(j, scale * weights * counted, counted).item() == pytest.approx(4.0 * scale)
+
+
+def test_a_row_without_weight_has_no_influence_and_is_not_counted():
+    model = tiny.build("llama")
+    batch, later, weights = pair()
+    weights[1] = 0
+    alone = Batch(batch.input_ids[:1], batch.attention_mask[:1], batch.labels[:1])
+    for mode in ("unroll", "jvp", "difference"):
+        got = token_influence(model, batch, later, weights, lr=1e-2, mode=mode)
+        assert bool((got[1] == 0).all())
+        expected = token_influence(model, alone, later, weights[:1], lr=1e-2, mode=mode)
+        torch.testing.assert_close(got[:1], expected, rtol=2e-3, atol=1e-7)
+    nll = torch.tensor([[0.0, 2.0], [0.0, 8.0]])
+    counted = torch.tensor([[False, True], [False, True]])
+    assert InnerStep(0.5).loss(nll, torch.tensor([[0.0, 0.5], [0.0, 0.0]]), counted).item() == 2.0
+
+
+def test_the_scale_of_the_weights_only_divides():
+    """L(w) does not change when w is scaled: influence times weight sums to 0 over a row, and scales by 1 / c."""
+    model = tiny.build("llama")
+    batch, later, weights = pair()
+    one = token_influence(model, batch, later, weights, lr=1e-2, mode="jvp")
+    three = token_influence(model, batch, later, 3 * weights, lr=1e-2, mode="jvp")
+    torch.testing.assert_close(three * 3, one, rtol=1e-4, atol=1e-7)
+    sums = (one * weights).sum(1)
+    assert float(sums.abs().max()) < 1e-5 * float((one * weights).abs().sum())
+
+
+def test_weights_that_are_not_normalised_are_a_rate():
+    """Weights times c are the rate times c: so is the influence per unit of c w, and a row without weight has one."""
+    model = tiny.build("gpt2").double()
+    batch, later, weights = pair()
+    weights = weights.double()
+    once = {"normalise": "none", "mode": "jvp"}
+    three = token_influence(model, batch, later, 3 * weights, lr=1e-2, **once)
+    rate = token_influence(model, batch, later, weights, lr=3e-2, **once)
+    torch.testing.assert_close(3 * three, rate, rtol=1e-9, atol=0)
+    assert bool((rate[batch.predicted()] != 0).all())
+    weights[1] = 0
+    without = token_influence(model, batch, later, weights, lr=1e-2, **once)
+    slow = token_influence(model, batch, later, weights, lr=1e-2, normalise="none", mode="unroll")
+    torch.testing.assert_close(without, slow, rtol=1e-9, atol=1e-12)
+    assert bool((without[1][batch.predicted()[1]] != 0).all())
+
+
+@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+def test_left_padding_changes_nothing(mode):
+    model = tiny.build("llama")
+    found = []
+    for side in ("right", "left"):
+        batch, later, _ = pair(side)
+        labels = later.labels.clone()
+        for line, mask in zip(labels, later.attention_mask, strict=True):
+            line[mask.nonzero()[:3, 0]] = IGNORED
+        weights = torch.zeros(batch.input_ids.shape)
+        got = token_influence(model, batch, replace(later, labels=labels), weights + 1, lr=1e-2, mode=mode)
+        found.append([line[mask.bool()] for line, mask in zip(got, batch.attention_mask, strict=True)])
+    for right, left in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=2e-3, atol=1e-6)
+
+
+@pytest.fixture
+def dropping() -> nn.Module:
+    """Training, with dropout in the adapter and activation checkpointing."""
+    model = tiny.lora(tiny.build("llama"))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    model.train()
+    model.get_base_model().activation_checkpointing_enable()
+    model.enable_input_require_grads()
+    return model
+
+
+@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+def test_the_model_is_as_it_was_and_dropout_and_checkpointing_change_nothing(mode, dropping):
+    batch, later, weights = pair()
+    expected = token_influence(tiny.lora(tiny.build("llama")), batch, later, weights, lr=1e-2, mode=mode)
+    before = {name: p.detach().clone() for name, p in dropping.named_parameters()}
+    modes = [module.training for module in dropping.modules()]
+    calls = []
+    layer = dropping.base_model.model.model.layers[0].mlp
+    with_hook = layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    got = token_influence(dropping, batch, later, weights, lr=1e-2, mode=mode)
+    with_hook.remove()
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-7)
+    for name, p in dropping.named_parameters():
+        assert torch.equal(p, before[name]), name
+        assert p.grad is None, name
+    assert [module.training for module in dropping.modules()] == modes
+    assert len(calls) > {"unroll": 2, "jvp": 3, "difference": 4}[mode], "activations were not computed again"
+
+
+def test_an_error_leaves_the_weights_as_they_were():
+    model = tiny.build("llama")
+    batch, later, weights = pair()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="later batch has no label"):
+        token_influence(model, batch, replace(later, labels=torch.full_like(later.labels, IGNORED)), weights, lr=1.0)
+    assert all(torch.equal(p, start) for p, start in zip(model.parameters(), before, strict=True))
+
+
+def test_only_what_is_trainable_counts():
+    """A frozen half, and a base whose weights are int8: only the adapter moves."""
+    batch, later, weights = pair()
+    model = tiny.lora(tiny.build("llama"))
+    assert all("lora" in name for name in influence.trainable(model))
+    whole = token_influence(tiny.build("llama"), batch, later, weights, lr=1e-2)
+    adapter = token_influence(model, batch, later, weights, lr=1e-2)
+    assert torch.cosine_similarity(whole.flatten(), adapter.flatten(), 0) < 0.99
+    quantised = tiny.lora(tiny.build("llama"))
+    plain = tiny.lora(tiny.build("llama"))
+    for name, module in list(quantised.named_modules()):
+        if name.endswith("base_layer"):
+            stored = _Int8(module)
+            quantised.get_submodule(name.rpartition(".")[0]).base_layer = stored
+            plain.get_submodule(name).weight.data = stored.weight()
+    for mode in ("difference", "jvp", "unroll"):
+        got = token_influence(quantised, batch, later, weights, lr=1e-2, mode=mode)
+        torch.testing.assert_close(got, token_influence(plain, batch, later, weights, lr=1e-2, mode=mode))
+
+
+class _Int8(nn.Module):
+    """A linear layer that keeps int8 weights and one scale per output."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        scale = linear.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.register_buffer("scale", scale)
+        self.register_buffer("stored", (linear.weight.detach() / scale).round().to(torch.int8))
+
+    def weight(self) -> torch.Tensor:
+        return self.stored.float() * self.scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight())
+
+
+def test_what_cannot_work_is_said_before_anything_runs(monkeypatch):
+    batch, later, weights = pair()
+    monkeypatch.setattr(influence, "token_nll", lambda *_: pytest.fail("something ran"))
+    model = tiny.build("llama")
+    model.config._attn_implementation = "flash_attention_2"
+    for mode in ("jvp", "unroll"):
+        with pytest.raises(ValueError, match=f"mode '{mode}'.*'flash_attention_2'.*mode='difference'"):
+            token_influence(model, batch, later, weights, lr=1e-2, mode=mode)
+    with pytest.raises(ValueError, match="an inner step is 'sgd' or 'adam' with a rate of at least 0, got"):
+        token_influence(tiny.build("llama"), batch, later, weights, lr=-1.0)
+    with pytest.raises((ValueError, TypeCheckError)):
+        InnerStep(1.0, normalise="update")
+    with pytest.raises(ValueError, match=r"torch.bfloat16 weights.*load the model in float32"):
+        gradient_alignment(tiny.build("llama").bfloat16(), batch, later, weights, InnerStep(1e-2))
+    with pytest.raises((ValueError, TypeCheckError)):
+        token_influence(tiny.build("llama"), batch, later, weights, lr=1e-2, mode="forward")
+    with pytest.raises(ValueError, match="a rate or a length above 0, not both"):
+        InnerStep(1.0, length=0.3)
+    frozen = tiny.build("llama").requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the model requires a gradient"):
+        token_influence(frozen, batch, later, weights, lr=1e-2)
+    model = tiny.build("llama")
+    with pytest.raises((ValueError, TypeCheckError)):
+        token_influence(model, batch, later, weights[:, :1], lr=1e-2)
+    for bad in (weights * 0, weights * float("nan"), -weights):
+        with pytest.raises(ValueError, match="weights are finite, at least 0 and somewhere above"):
+            token_influence(model, batch, later, bad, lr=1e-2)
+
+
+def test_a_model_that_already_answers_gives_zeros():
+    """With no gradient of the later loss there is no direction."""
+    model = tiny.build("llama")
+    batch, later, weights = pair()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    for p in model.parameters():
+        p.requires_grad_(p is not model.lm_head.weight)
+    assert bool((token_influence(model, batch, later, weights, lr=1e-2) == 0).all())
+
+
+def test_weights_from_a_graph_are_left_to_their_graph():
+    """Its own loss is not differentiated into what the weights came from, which may be differentiated afterwards."""
+    model, (batch, later, _) = tiny.build("llama"), pair()
+    strength = torch.ones((), requires_grad=True)
+    weights = strength * torch.ones(batch.input_ids.shape)
+    influence = token_influence(model, batch, later, weights, lr=1e-2)
+    assert strength.grad is None
+    weights.backward(influence)
+    assert torch.equal(strength.grad, influence.sum())

