@@ -18,7 +18,7 @@ seed: 0
 model: {name: smollm2-135m, dtype: auto, trust_remote_code: false}
 corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text}
 probes: {learn: p.jsonl, retain: general, text: null, held_out: null, corpus_text: true, every: 10, batch_size: 32}
-adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0, layers: 3, depth: 2, width: 768, heads: 12, scale: 0.1, gain: 0.0}
+adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0}
 train: {epochs: 4, steps: null, batch_size: 16, accumulation: 1, learning_rate: 1e-3, schedule: linear,
         warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0, checkpoint_every: 40, keep_checkpoints: 2,
         group_by_length: true, copies: 1, normalise: row}
@@ -182,13 +182,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(write):
         (SHORT + "train: {group_by_length: yes}\n", "expected true or false, got 'yes'"),
         (SHORT + "train: {epochs: 2, steps: 9}\n", "'train': exactly one of epochs and steps"),
         (SHORT + "train: {epochs: null}\n", "'train': exactly one of epochs and steps"),
-        (SHORT + "adapter: {type: corda}\n", "'adapter.type': corda needs a pass over text before training"),
-        (SHORT + "adapter: {type: dor}\n", "got 'dor'; did you mean 'dora'?"),
-        (SHORT + "adapter: {type: osf, r: 8}\n", "'adapter': osf reads no settings (half of the singular directions"),
-        (SHORT + "adapter: {type: k_adapter, r: 8}\n", "'adapter': k_adapter reads layers, depth, width, heads, scale"),
-        (SHORT + "adapter: {width: 64, gain: 1.0}\n", "'adapter': lora reads r, alpha, dropout, got width 64, gain"),
-        (SHORT + "adapter: {type: k_adapter, width: 64}\n", "got width 64 and 12 heads; set heads to a divisor"),
-        (SHORT + "adapter: {type: k_adapter, layers: 0}\n", "'adapter.layers' expected a number of at least 1, got 0"),
+        (SHORT + "adapter: {type: corda}\n", "'adapter.type': foci does not set up 'corda': it needs a pass over text"),
+        (SHORT + "adapter: {type: dor}\n", "got 'dor'; did you mean 'dora'? For another adapter of PEFT, wrap"),
+        (SHORT + "adapter: {type: k_adapter}\n", "x.yaml:2: 'adapter.type': the adapter type should be one of lora,"),
+        (SHORT + "adapter: {type: [lora]}\n", "should be one of lora, rslora, dora, osf, got ['lora']; For another"),
+        (SHORT + "adapter: {type: osf, r: 8}\n", "'adapter': osf reads no settings (it trains half of the"),
+        (SHORT + "adapter: {width: 64}\n", "x.yaml:2: unknown key 'adapter.width'"),
         (SHORT + "adapter: {dropout: 1.0}\n", "'adapter.dropout' expected a number below 1, got 1.0"),
         ("corpus: {path: a, max_bad: 1.5}\n", "'corpus.max_bad' expected a number of at most 1, got 1.5"),
         (SHORT + "arms: {}\n", "'arms' expected at least one entry"),

@@ -22,7 +22,7 @@ import tiny  # noqa: E402
 from foci.focus import IGNORED, Batch, Row  # noqa: E402
 from foci.gradients.influence import token_influence  # noqa: E402
 from foci.models import losses  # noqa: E402
-from foci.models.architecture import base_of, layer_modules  # noqa: E402
+from foci.models.architecture import base_of  # noqa: E402
 
 RATES = {"sgd": 1e-2, "adam": 1e-4}
 
@@ -42,7 +42,7 @@ def pair() -> tuple[Batch, Batch, Tensor]:
 
 
 def layers(model: nn.Module, **root: bool) -> nn.Module:
-    for layer in layer_modules(base_of(model)):
+    for layer in base_of(model).model.layers:
         fully_shard(layer)
     return fully_shard(model, **root)
 
@@ -51,7 +51,7 @@ def apart(model: nn.Module) -> nn.Module:
     """As accelerate does it: embedding, layers, last norm and head together, the rest."""
     base = base_of(model)
     fully_shard(base.model.embed_tokens)
-    for layer in layer_modules(base):
+    for layer in base.model.layers:
         fully_shard(layer)
     fully_shard([base.model.norm, base.lm_head], reshard_after_forward=False)
     return fully_shard(model)
@@ -187,7 +187,7 @@ def refusals() -> dict[str, str]:
 
 def parts_only() -> nn.Module:
     model = llama()
-    for layer in layer_modules(model):
+    for layer in model.model.layers:
         fully_shard(layer)
     return model
 

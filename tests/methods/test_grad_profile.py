@@ -327,7 +327,7 @@ def test_an_adapter_that_was_left_out_counts_as_frozen_and_trains(tmp_path):
     """Frozen layers without adapters, the others at rate 1: not refused as doing nothing, and only they move."""
     plan = Plan([small.Scaled({"layers.0": 0.0, "embeddings": 0.0})])
     model = learner(run_of(tmp_path, {"type": "lora", "r": 2, "alpha": 4}), net(3), plan)
-    assert models.spared(model) == {"layers.0"}
+    assert models.unadapted_blocks(model) == {"layers.0"}
     assert block_scales(plan, model)["layers.0"] == 0
     trainer = FocusTrainer(model, arguments(tmp_path), plan=plan, train_dataset=small.rows())
     trainer.train()
@@ -341,7 +341,7 @@ def test_an_adapter_that_was_left_out_counts_as_frozen_and_trains(tmp_path):
 def test_a_plan_that_leaves_no_adapter_is_refused(tmp_path):
     every = small.Scaled({f"layers.{n}": 0.0 for n in range(3)})
     model = learner(run_of(tmp_path, {"type": "lora", "r": 2, "alpha": 4}), net(3), Plan([every]))
-    assert models.spared(model) == set()
+    assert models.unadapted_blocks(model) == set()
     with pytest.raises(ValueError, match="freeze every block that could be trained"):
         trained(tmp_path, small.rows(), [every], start=model)
 

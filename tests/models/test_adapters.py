@@ -16,7 +16,7 @@ IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5]])
 
 @pytest.mark.parametrize("kind", models.ADAPTERS)
 def test_an_adapter_learns_leaves_the_base_alone_and_can_be_merged_and_loaded(kind, tmp_path):
-    made = Adapter(kind) if kind == "osf" else Adapter(kind, r=4, alpha=8)
+    made = Adapter(type=kind) if kind == "osf" else Adapter(type=kind, r=4, alpha=8)
     torch.manual_seed(0)
     net = models.add_adapter(tiny.build("llama"), made)
     before = weights(net)
@@ -40,7 +40,7 @@ def test_every_adapter_is_held_by_a_pull(kind, tmp_path):
     far = []
     for methods in ([], [L2Sp(60.0)]):
         torch.manual_seed(0)
-        made = Adapter(kind) if kind == "osf" else Adapter(kind, r=4, alpha=2)
+        made = Adapter(type=kind) if kind == "osf" else Adapter(type=kind, r=4, alpha=2)
         net = models.add_adapter(tiny.build("llama"), made)
         before = net(IDS).logits.detach()
         trained(tmp_path, small.rows(), methods, start=net)

@@ -56,7 +56,6 @@ TOP = 8
 """Modules at the top of src/foci, at most."""
 
 NAMED = {
-    "foci.config.adapter:_no_corda",  # only "corda"
     "foci.probes.probe:_around",  # 'prompt' with 'answer_start'
     "foci.probes.table:counted_by",  # the same id twice
     "foci.training.trainer:train",  # guides with fp16

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from foci.config import strict_yaml
-from foci.config.adapter import AdapterConfig, Count, Section
+from foci.config.adapter import Adapter, Count, Section
 from foci.config.values import arm_name, as_method, as_methods, as_path, as_paths, explain, home, override
 from foci.errors import shown
 
@@ -142,7 +142,7 @@ class Run(Section):
     model: ModelConfig = Field(default_factory=ModelConfig, description="the model that learns")
     corpus: CorpusConfig = Field(description="the text to learn, at least {path: FILE_OR_FOLDER}")
     probes: ProbesConfig = Field(default_factory=ProbesConfig, description="what is asked before, during and after")
-    adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="what trains; null = all weights")
+    adapter: Adapter | None = Field(default_factory=Adapter, description="what trains; null = all weights")
     train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
     arms: dict[ArmName, Methods] = Field(
         default={"plain": (), "train_attention": ("train_attention",)},

@@ -20,9 +20,8 @@ def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> 
     set_seed(run.seed)
     if run.adapter is None:
         return model
-    adapted = models.add_adapter(model, models.Adapter(**run.adapter.model_dump()))
-    models.spare(adapted, {block for block, scale in scales.items() if not scale})
-    return adapted
+    adapted = models.add_adapter(model, run.adapter)
+    return models.without_adapters(adapted, {block for block, scale in scales.items() if not scale})
 
 
 def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:

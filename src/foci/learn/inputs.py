@@ -28,11 +28,6 @@ class Material:
 def material(run: Run, folder: RunFolder | None = None) -> Material:
     """Reads and checks everything a run needs; with a folder, bad lines are written to its quarantine."""
     loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
-    if isinstance(loaded.model, models.KAdapterModel):
-        raise ValueError(  # noqa: TRY004
-            f"model {run.model.name} has a k_adapter, which cannot be merged into its weights, so that a run cannot "
-            "start from it: name its base model, or train this one on with FocusTrainer"
-        )
     if run.corpus.max_length > loaded.max_length:
         raise ValueError(
             f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} "

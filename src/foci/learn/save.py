@@ -9,24 +9,13 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from foci import models
 from foci.learn.folder import ArmFolder
-from foci.models.adapters import save_k_adapter
 from foci.system import files
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
-    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights.
-
-    A K-Adapter has no place in a Transformers model, so there is no model/, which would lose what was learned; its
-    adapter/ (with the tokenizer) is for `models.load`.
-    """
+    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights."""
     trained = folder.model
-    if isinstance(model, models.KAdapterModel):
-        with _replacing(folder.adapter) as part:
-            save_k_adapter(model, part, base)
-            tokenizer.save_pretrained(part)
-        return files.sha256(folder.adapter / "adapter_model.safetensors")
     if isinstance(model, PeftModel):
         trained = folder.adapter
         for settings in model.peft_config.values():

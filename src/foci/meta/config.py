@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from foci.config.adapter import AdapterConfig, Count, Section
+from foci.config.adapter import Adapter, Count, Section
 from foci.config.run import ModelConfig, PathText, PathTexts, Text, load
 from foci.config.values import as_path
 from foci.gradients.inner_step import Inner, InnerStep, Normalise
@@ -115,7 +115,7 @@ class MetaRun(Section):
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of everything random")
     how: Literal["amortised", "loop"] = Field(default="amortised", description="amortised, or loop as in the paper")
     model: ModelConfig = Field(default_factory=ModelConfig, description="the learner, and the weigher's body")
-    learner: AdapterConfig | None = Field(default=None, description="what the learner's step moves; null = all weights")
+    learner: Adapter | None = Field(default=None, description="what the learner's step moves; null = all weights")
     warm: bool = Field(default=False, description="a plain Adam step before the step (an adapter's A moves only then)")
     pairs: PairsConfig = Field(description="what the weigher learns from, at least {path: FILE}")
     step: StepConfig = Field(default_factory=StepConfig, description="the learner's step on a document")

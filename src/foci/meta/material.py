@@ -70,8 +70,7 @@ def material(run: MetaRun) -> Material:
     learner: nn.Module = loaded.model
     if run.learner is not None:
         torch.manual_seed(run.seed)
-        adapter = models.Adapter(**run.learner.model_dump())
-        learner = models.add_adapter(loaded.model, adapter)
+        learner = models.add_adapter(loaded.model, run.learner)
     strength, at_a_time = (run.retain.strength, run.retain.batch_size) if run.retain else (0.0, 0)
     at_large = locality(run.locality, learner, loaded.tokenizer)
     given = (tuple(known), strength, at_a_time, at_large)

@@ -9,7 +9,8 @@
 weights, `locate` and `gguf` where its files come from, `losses` what a token costs, `forward` how rows are run.
 """
 
-from foci.models.adapters import ADAPTERS, Adapter, add_adapter, spare, spared
+from foci.config.adapter import ADAPTERS, Adapter
+from foci.models.adapters import add_adapter, unadapted_blocks, without_adapters
 from foci.models.architecture import (
     UNLIMITED,
     Head,
@@ -25,7 +26,6 @@ from foci.models.architecture import (
     layer_count,
     max_length,
 )
-from foci.models.k_adapter import KAdapterModel
 from foci.models.loading import Loaded, compute_dtype, load
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "UNLIMITED",
     "Adapter",
     "Head",
-    "KAdapterModel",
     "LanguageModel",
     "Loaded",
     "add_adapter",
@@ -49,6 +48,6 @@ __all__ = [
     "layer_count",
     "load",
     "max_length",
-    "spare",
-    "spared",
+    "unadapted_blocks",
+    "without_adapters",
 ]

@@ -19,9 +19,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from foci.models.k_adapter import KAdapterModel
-
-LanguageModel: TypeAlias = PreTrainedModel | PeftModel | KAdapterModel
+LanguageModel: TypeAlias = PreTrainedModel | PeftModel
 """A Transformers model, bare or with an adapter."""
 UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
 
@@ -36,7 +34,6 @@ _PARTS = {
     "embeddings": "embed_tokens embed_in embed_positions wte wpe word_embeddings word_embeddings_layernorm "
     "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm",
     "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm",
-    "adapter": "k_adapter",
     "head": "lm_head embed_out output cls head decoder",
 }
 _LAYER_PARTS = {
@@ -49,11 +46,10 @@ _BLOCK = {word: block for block, words in _PARTS.items() for word in words.split
 
 
 def block_of(parameter_name: str) -> str:
-    """The block a parameter is in: "embeddings", "layers.<n>" (from 0), "norm" (the last one), "adapter" or "head".
+    """The block a parameter is in: "embeddings", "layers.<n>" (from 0), "norm" (the last one) or "head".
 
-    Takes names of the model or of its PEFT wrapper, whose adapters stand in the layers they adapt; "adapter" is a
-    K-Adapter, which stands before the head. A head tied to the embeddings has no name of its own in
-    `named_parameters()`: it is "embeddings".
+    Takes names of the model or of its PEFT wrapper, whose adapters stand in the layers they adapt. A head tied to the
+    embeddings has no name of its own in `named_parameters()`: it is "embeddings".
 
     >>> block_of("base_model.model.transformer.h.11.attn.c_attn.lora_A.default.weight")
     'layers.11'
@@ -93,21 +89,15 @@ def part_of(parameter_name: str) -> str:
 
 
 def blocks(model: nn.Module) -> list[str]:
-    """The blocks a model has, in depth order: embeddings, layers.0 ..., norm, adapter if any, and head unless tied."""
+    """The blocks a model has, in depth order: embeddings, layers.0 ..., norm, and head unless tied."""
     have = {block_of(name) for name, _ in model.named_parameters()}
     layers = sorted((b for b in have if b.startswith("layers.")), key=lambda b: int(b.removeprefix("layers.")))
-    return [b for b in ("embeddings", *layers, "norm", "adapter", "head") if b in have]
+    return [b for b in ("embeddings", *layers, "norm", "head") if b in have]
 
 
 def layer_count(model: nn.Module) -> int:
     """How many transformer layers a model has."""
     return sum(block.startswith("layers.") for block in blocks(model))
-
-
-def layer_modules(model: PreTrainedModel) -> list[nn.Module]:
-    """The modules of a model's transformer layers, in depth order."""
-    found = {block_of(f"{name}."): module for name, module in model.named_modules() if _LAYER.fullmatch(f"{name}.")}
-    return [found[f"layers.{number}"] for number in range(len(found))]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from foci.models.adapters import load_k_adapter, peft_quiet
+from foci.models.adapters import peft_quiet
 from foci.models.architecture import (
     LanguageModel,
     blocks,
@@ -17,7 +17,6 @@ from foci.models.architecture import (
     max_length,
 )
 from foci.models.gguf import quiet
-from foci.models.k_adapter import KAdapterModel
 from foci.models.locate import check_tokenizer_files, folder_of, read_json
 
 
@@ -29,7 +28,7 @@ class Loaded:
     autocast should compute in.
     """
 
-    model: PreTrainedModel | KAdapterModel
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     name: str
     fingerprint: str
@@ -41,8 +40,7 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
     """Loads a causal LM and its tokenizer by embedded name, hub id, folder or .gguf path, in eval mode.
 
     Weights are float32 whatever `dtype` is: that only chooses what is computed in (`compute_dtype`). A PEFT
-    adapter's folder is loaded with its base model and merged into it, so that it can be trained in every way; a
-    K-Adapter's cannot be merged, and gives the base model wrapped by it.
+    adapter's folder is loaded with its base model and merged into it, so that it can be trained in every way.
     `device=None` takes CUDA where there is one. Raises ValueError, with the cure, for what foci cannot train.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,10 +100,8 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     return tokenizer
 
 
-def _adapted(
-    folder: Path, name: str, trust_remote_code: bool
-) -> tuple[PreTrainedModel | KAdapterModel, PreTrainedTokenizerFast]:
-    """Base and adapter as one model, merged if they can be; the tokenizer is the folder's own, else the base's."""
+def _adapted(folder: Path, name: str, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Base and adapter merged into one model; the tokenizer is the folder's own, else the base's."""
     settings = read_json(folder / "adapter_config.json")
     base_name = settings.get("base_model_name_or_path")
     try:
@@ -118,8 +114,6 @@ def _adapted(
     model = _model(base, str(base_name), trust_remote_code)
     own = (folder / "tokenizer.json").is_file()
     tokenizer = _tokenizer(folder if own else base, name, trust_remote_code)
-    if settings.get("type") == "k_adapter":
-        return load_k_adapter(model, folder, settings), tokenizer
     with quiet(), peft_quiet():
         return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(), tokenizer
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foci.focus import REHEARSED, ROLES, Batch, Pattern, Plan, Prepares, Row
-from foci.models import block_of, blocks, layer_count, spared
+from foci.models import block_of, blocks, layer_count, unadapted_blocks
 
 ON_THE_FLY = frozenset({"nll"})
 """Columns the trainer computes; all others must come with the rows."""
@@ -122,7 +122,7 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
                 raise ValueError(f"{scaler!r} scales block {name} by {factor}; expected a finite number of at least 0")
             scales[name] *= factor
     trained = {block_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
-    without = spared(model)  # a scale of 0 took their adapters out
+    without = unadapted_blocks(model)  # a scale of 0 took their adapters out
     for scaler in plan.scalers:
         scaled = {name for name in names if scaler.scale(name) != 1}
         if scaled and not scaled & trained and not any(scaler.scale(name) == 0 for name in without):
