@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,12 @@ from scipy import stats
 
 import runs
 import suites
-from foci.bench import cells, pilot
+from foci.bench import cells
 from foci.bench.config import cell_run, load_suite
 from foci.bench.points import points
 from foci.bench.run import bench
 from foci.config.run import Run, load_run
-from foci.corpus import read_rows
+from foci.learn import baseline
 from foci.learn import run as learning
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import plan_of
@@ -27,7 +26,6 @@ from foci.learn.questions import HELD_OUT
 from foci.learn.run import learn
 from foci.probes import read_answers
 from foci.system.files import read_json
-from foci.training.trainer import FocusTrainer
 from paths import ROOT
 
 
@@ -198,7 +196,7 @@ def test_finished_cells_are_never_run_again(done, monkeypatch):
     suite, table, _ = done
     before = Path("out/table.json").read_bytes()
     monkeypatch.setattr(cells, "learn", never)
-    monkeypatch.setattr(learning, "_make", never)
+    monkeypatch.setattr(baseline, "_make", never)
     console = silent()
     assert bench(suite, console=console) == json.loads(json.dumps(table))
     assert Path("out/table.json").read_bytes() == before
@@ -308,29 +306,6 @@ def test_matched_by_steps_rehearsal_makes_as_many_updates_and_by_tokens_fewer(st
     assert at_end(tokens, "replay", "step") < 9
     assert at_end(tokens, "replay", "tokens") == pytest.approx(at_end(tokens, "plain", "tokens"), rel=0.1)
     assert "tokens read" in Path("tokens/table.md").read_text()
-
-
-def test_matched_by_seconds_a_slower_arm_makes_fewer_updates(stuff, tmp_path, monkeypatch):
-    monkeypatch.setattr(pilot, "_measured", lambda run, *_: {"plain": 0.1, "oracle": 0.2}[next(iter(run.arms))])
-    suite = suites.suite(tmp_path, *stuff, output="timed", match="seconds", seeds=[0])
-    found = bench(suite, console=silent())
-    assert [found["arms"][arm]["end"]["step"]["mean"] for arm in ("plain", "oracle")] == [4, 2]
-    monkeypatch.setattr(pilot, "_measured", never)
-    bench(suite, console=silent())
-
-
-def test_a_pilot_takes_the_time_of_updates(done, monkeypatch):
-    run = load_run("out/cells/oracle/seed-0")
-    rows = read_rows("out/start/seed-0/rows.parquet")
-    inner = FocusTrainer.training_step
-
-    def slow(*args):
-        time.sleep(0.05)
-        return inner(*args)
-
-    monkeypatch.setattr(FocusTrainer, "training_step", slow)
-    assert 0.05 < pilot.seconds_per_update(run, rows, Path("pilot")) < 0.5
-    assert json.loads(Path("pilot/pace.json").read_text())["seconds"] > 0.05
 
 
 def test_the_file_of_the_earlier_methods_is_a_suite():

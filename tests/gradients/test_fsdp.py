@@ -55,7 +55,6 @@ REFUSED = {
     "weights": "got other weights on some",
     "no weight on one": "got other weights on some",
     "rate": "got other step on some",
-    "jvp": "mode 'jvp' .*sharded by FSDP2.*use mode='difference'",
     "unroll": "mode 'unroll' .*sharded by FSDP2.*use mode='difference'",
     "half": "'the model' in float32 .*got param_dtype=torch.bfloat16",
     "silent": r"got set_requires_gradient_sync\(False\)",

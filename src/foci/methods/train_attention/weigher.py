@@ -153,7 +153,7 @@ def _told(folder: Path) -> dict[str, Any]:
 
 
 def _output(name: str, told: dict[str, Any]) -> Output:
-    found: Output = told.get("output", "sigmoid")  # files of before the choice do not say it
+    found: Output = told.get("output")  # type: ignore[assignment]
     if found not in get_args(Output):
         raise ValueError(
             f"the weigher {name!r} makes its weights by {found!r}, expected one of {', '.join(get_args(Output))}; load "
