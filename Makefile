@@ -2,7 +2,8 @@
 # make test    sets everything up and passes every test
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
-# make readme  the generated parts of README.md
+# make docs    builds the documentation in out/site, without a network; warnings are errors
+# make readme  the generated tables of README.md and docs/your_text.md, and the README's picture
 
 PYTHON ?= python3
 TORCH ?= torch
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test bench lint readme setup clean
+.PHONY: demo test bench lint docs readme setup clean
 
 setup: $(VENV)/.done
 
@@ -39,12 +40,20 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 readme: setup
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/picture.py
 
 clean:
 	rm -rf $(VENV) out

@@ -1,47 +1,51 @@
-"""Writes the generated parts of README.md: the file tree and the table of methods. `make readme`; a test compares."""
+"""Writes the generated tables: the methods in README.md, the keys of a run file in docs/your_text.md. `make readme`."""
 
-import re
+import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("src/foci", "runs", "benchmarks", "docs", "tests")
-
-
-def tree() -> str:
-    """Every Python module of the package with the first sentence of its docstring."""
-    lines = []
-    for path in sorted((ROOT / "src/foci").rglob("*.py"), key=lambda p: (len(p.relative_to(ROOT).parts) > 3, str(p))):
-        name = str(path.relative_to(ROOT / "src/foci"))
-        if name == "__init__.py" or ("methods/" in name and path.name != "__init__.py"):
-            continue
-        lines.append(f"{name.replace('/__init__.py', '/'):<28} {summary(path)}")
-    return "```\nsrc/foci/\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n```"
-
-
-def summary(path: Path) -> str:
-    """The first sentence of a module's docstring, cut to a line."""
-    text = path.read_text(encoding="utf-8")
-    found = re.match(r'"""(.+?)(?:\n\n|""")', text, re.DOTALL)
-    words = " ".join(found[1].split()) if found else ""
-    first = re.split(r"(?<=[.!?]) ", words)[0]
-    return first if len(first) <= 84 else first[:81].rsplit(" ", 1)[0] + " ..."
 
 
 def methods() -> str:
-    """Name, what it decides, first docstring line."""
+    """Returns the table of methods: name, what it decides and what it does, from the docstrings."""
     from foci.methods import describe
 
-    lines = ["| method | what it decides | in a line |", "|---|---|---|"]
+    lines = ["| method | decides | what it does |", "|---|---|---|"]
     for method in describe():
-        decides = " ".join(method.decides) if not isinstance(method.decides, str) else method.decides
-        lines.append(f"| [`{method.name}`](docs/methods/{method.name}.md) | {decides} | {method.summary} |")
+        decides = " ".join(words.removeprefix("Decides ").rstrip(".") for words in method.decides)
+        lines.append(f"| [{method.name}](docs/methods/{method.name}.md) | {decides} | {method.summary} |")
     return "\n".join(lines)
 
 
-def generated(text: str) -> str:
-    """The README with its generated parts made anew."""
-    for name, make in {"tree": tree, "methods": methods}.items():
+def keys() -> str:
+    """Returns the table of the keys of a run file: name, default and meaning, from the settings' descriptions."""
+    from foci.config.run import fields
+
+    known = fields()
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in known.items():
+        if any(other.startswith(f"{name}.") for other in known):
+            continue  # a section; its keys follow
+        default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
+        meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
+        lines.append(f"| `{name}` | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    plain = value is None or (isinstance(value, bool | int | float | str) and value != "")
+    return f"`{json.dumps(value)}`".replace('"', "") if plain else ""
+
+
+PARTS = {"README.md": {"methods": methods}, "docs/your_text.md": {"keys": keys}}
+"""Generated parts of each file, each between `<!-- NAME: made by tools/readme.py -->` and `<!-- /NAME -->`."""
+
+
+def generated(file: str) -> str:
+    """Returns the text of a file with its generated parts made anew."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for name, make in PARTS[file].items():
         begin, end = f"<!-- {name}: made by tools/readme.py -->", f"<!-- /{name} -->"
         head, rest = text.split(begin)
         text = f"{head}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
@@ -49,6 +53,6 @@ def generated(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
     sys.path.insert(0, str(ROOT / "src"))
-    readme.write_text(generated(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in PARTS:
+        (ROOT / name).write_text(generated(name), encoding="utf-8")

@@ -1,26 +1,46 @@
-"""The generated parts of the README are what the code says."""
+"""The README is short, its tables are what the code says, and what it tells people to type works as pasted."""
 
 import importlib.util
 import re
+import shlex
+from types import ModuleType
 
 import pytest
 
+import runs
+import tiny
 from paths import ROOT
 
+README = ROOT / "README.md"
+LINES, WORDS = 160, 1600
+MINUS = "\N{MINUS SIGN}"
 
-def test_readme_is_up_to_date():
-    readme = ROOT / "README.md"
-    if not readme.is_file():
-        pytest.skip("the README is not beside the tests")
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "tools" / "readme.py")
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="the README is not beside the tests")
+
+
+def tool(name: str) -> ModuleType:
+    path = ROOT / "tools" / f"{name}.py"
+    if not path.is_file():
+        pytest.skip("tools/ is not beside the tests")
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", path)
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    text = readme.read_text(encoding="utf-8")
-    assert made.generated(text) == text, "run: make readme"
+    return made
 
 
-def test_no_number_is_missing():
-    assert not re.findall(r"\b(?:DEMO|BENCH)_[A-Z]+", (ROOT / "README.md").read_text(encoding="utf-8"))
+def part(name: str) -> str:
+    return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def test_the_readme_is_short():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LINES
+    assert len(text.split()) <= WORDS
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/your_text.md"])
+def test_generated_tables_are_up_to_date(file):
+    assert tool("readme").generated(file) == (ROOT / file).read_text(encoding="utf-8"), "run: make readme"
 
 
 def test_every_method_has_a_card():
@@ -28,3 +48,73 @@ def test_every_method_has_a_card():
 
     missing = [name for name in available() if not (ROOT / "docs" / "methods" / f"{name}.md").is_file()]
     assert not missing
+
+
+def test_every_link_leads_to_a_file():
+    links = re.findall(r"\]\(([^)#]+)", README.read_text(encoding="utf-8"))
+    assert len(links) > 10
+    assert not [link for link in links if "://" not in link and not (ROOT / link).is_file()]
+
+
+def test_findings_are_those_of_the_results():
+    """Every number of a finding stands on the page that it links to."""
+    rows = [line for line in part("findings").splitlines() if "docs/results/" in line]
+    assert len(rows) == 5
+    for row in rows:
+        page = re.search(r"docs/results/\w+\.md", row)[0]
+        text = (ROOT / page).read_text(encoding="utf-8")
+        numbers = re.findall(rf"[+{MINUS}]?\d+\.\d+", row.split("|")[3])
+        assert len(numbers) >= 4
+        assert not [number for number in numbers if number not in text], page
+
+
+def test_the_lines_of_shell_run(tmp_path, monkeypatch, capsys):
+    """As pasted, but with a tiny model, one epoch and a quick method; every command and flag is the README's."""
+    lines = [shlex.split(line[2:]) for line in part("shell").splitlines() if line.startswith("$ ")]
+    assert [line[:2] for line in lines] == [["foci", name] for name in ("data", "check", "learn", "probe", "report")]
+    monkeypatch.chdir(tmp_path)
+    tiny.save_model(tmp_path / "tiny")
+    quick = ["--model", "tiny", "train.epochs=1", "corpus.max_length=64", "arms={plain: [], salient: [salient]}"]
+    for _, command, *arguments in lines:
+        extra = quick if command in ("check", "learn") else []
+        said = runs.told([command, *arguments, *extra], capsys)
+        assert said
+        if command == "learn":
+            assert "retained" in said
+    assert (tmp_path / "people.html").is_file()
+    assert (tmp_path / "out" / "corpus" / "summary.json").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+def test_the_lines_of_python_run(tmp_path, monkeypatch):
+    """As pasted, but with a tiny model."""
+    from foci.models import load
+
+    text = re.search(r"```python\n(.*?)```", part("python"), re.DOTALL)[1]
+    assert len([line for line in text.splitlines() if line]) <= 12
+    monkeypatch.chdir(tmp_path)
+    tiny.save_model(tmp_path / "tiny")
+    assert text.count('models.load("smollm2-135m")') == 1
+    text = text.replace('"smollm2-135m"', '"tiny"')
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(text, "README.md", "exec"), names)
+    (row,) = names["rows"]
+    assert sum(row.columns["answer"]) > 0
+    assert load("tiny").model.num_parameters() < 1e6
+
+
+def test_the_picture_shows_numbers_of_the_results(tmp_path):
+    """Every arm of the picture's CSV stands in a table of results, with its means and intervals."""
+    picture = tool("picture")
+    tables = "".join((ROOT / "docs" / "results" / f"{n}.md").read_text() for n in ("earlier", "train_attention"))
+    tables = tables.replace(MINUS, "-")
+    points = picture.points()
+    assert len(points) >= 8
+    for point in points:
+        learned = "{learned} [{learned_low}, {learned_high}]".format(**point)
+        retained = "{retained} [{retained_low}, {retained_high}]".format(**point)
+        rows = [line for line in tables.splitlines() if line.startswith(f"| {point['arm']} ")]
+        assert any(learned in row and retained in row for row in rows), point
+    picture.draw(tmp_path / "picture.svg")
+    drawn = (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    assert drawn.count("<path") > len(points)

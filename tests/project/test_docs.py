@@ -1,0 +1,85 @@
+"""The docs site builds without a warning, loads nothing from elsewhere, and names tests that exist."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from paths import ROOT
+
+DOCS = ROOT / "docs"
+WANTED = ("mkdocs", "material", "mkdocstrings", "mkdocstrings_handlers")
+
+pytestmark = pytest.mark.skipif(not (ROOT / "mkdocs.yml").is_file(), reason="mkdocs.yml is not beside the tests")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site. Warnings are errors (`strict` in mkdocs.yml); an unused proxy shows that no network is needed."""
+    if missing := [name for name in WANTED if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed: pip install 'foci[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    made = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    assert "WARNING" not in made.stderr
+    return folder
+
+
+def test_every_page_is_built(site):
+    pages = {path.relative_to(DOCS).with_suffix("") for path in DOCS.rglob("*.md")}
+    built = {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")}
+    assert len(pages) > 35
+    assert pages <= built
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    loads = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"?(https?:)?//", re.IGNORECASE)
+    wrong = [str(path.relative_to(site)) for path in site.rglob("*.html") if loads.search(path.read_text())]
+    assert not wrong
+
+
+def test_the_reference_shows_docstrings_and_doctests(site):
+    page = (site / "api" / "models.html").read_text()
+    assert 'id="foci.models.loading.load"' in page
+    assert "&gt;&gt;&gt;" in page
+    assert "<blockquote>\n<blockquote>" not in page, "a doctest became a quotation"
+
+
+def test_parts_of_the_readme_are_on_their_pages(site):
+    start = (site / "index.html").read_text()
+    assert 'href="results/train_attention.html"' in start
+    assert 'src="pictures/learned-retained.svg"' in start
+    assert 'href="train_attention.html"' in (site / "results" / "index.html").read_text()
+    assert "FocusTrainer(model, args" in re.sub(r"<[^>]+>", "", (site / "python.html").read_text())
+
+
+@pytest.mark.parametrize("page", ["laws.md", "reliability.md"])
+def test_promises_name_tests_that_exist(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / page).read_text())
+    assert len(named) > 8
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).is_file() or f"def {name}(" not in (ROOT / file).read_text()
+    ]
+    assert not missing
+
+
+def test_pages_name_files_that_exist():
+    """Every path of a source file, of a run or of a tool."""
+    pages = [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    source = re.compile(r"`((?:src/foci|tests|tools|runs|benchmarks)/[\w/.]+\.(?:py|yaml|md))`")
+    named = [(page.name, name) for page in pages for name in source.findall(page.read_text(encoding="utf-8"))]
+    assert len(named) > 20
+    assert not [(page, name) for page, name in named if not (ROOT / name).exists()]
