@@ -1,5 +1,6 @@
 """The report as a reader sees it, in headless Chromium (Debian's; nothing is downloaded)."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,25 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two reports: `fair.html`, and `evil.html` with markup wherever a run has text."""
+    """Reports: `fair.html`, `evil.html` with markup wherever a run has text, and `guided.html` of guided heads."""
     folder = tmp_path_factory.mktemp("browser")
     write_report([write_run(folder / "fair")], folder / "fair.html")
     evil = write_run(folder / "evil", name=EVIL, arms=("plain", f"oracle{EVIL}"), probes=40, evil=EVIL)
     write_report([evil], folder / "evil.html")
+    guided = write_run(folder / "guided")
+    write_heads(guided / "arms" / "oracle")
+    write_report([guided], folder / "guided.html")
     return folder
+
+
+def write_heads(arm: Path) -> None:
+    """Two guided heads as `foci learn` writes them: their distances at two probings, and maps before and after."""
+    heads = [{"layer": 1, "head": 0, "pattern": "previous"}, {"layer": 2, "head": 3, "pattern": "first"}]
+    lines = [{"step": step, "heads": [h | {"distance": 0.6 - step / 200} for h in heads]} for step in (0, 80)]
+    (arm / "guided.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    even, sharp = [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [1.0, 0.0]]
+    maps = {when: {"maps": [h | {"map": m} for h in heads]} for when, m in {"before": even, "after": sharp}.items()}
+    (arm / "maps.json").write_text(json.dumps(maps), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +94,15 @@ def test_policy_stops_a_script_that_slipped_in(page: Any, folder: Path) -> None:
     open_report(page, folder / "slipped.html")
     assert page.evaluate("window.evil") is None
     assert page.locator("#probe-table tbody tr").count() == 25
+
+
+def test_policy_lets_the_pages_own_pictures_load(page: Any, folder: Path) -> None:
+    open_report(page, folder / "guided.html")
+    maps = page.locator("svg image")
+    assert maps.count() == 4
+    assert all(link.startswith("data:image/png") for link in maps.evaluate_all("all => all.map(n => n.href.baseVal)"))
+    maps.evaluate_all("all => Promise.all(all.map(n => n.decode()))")  # fails where the policy blocks a picture
+    assert page.seen == []
 
 
 def test_tables_have_their_rows(page: Any, folder: Path) -> None:
@@ -143,7 +166,7 @@ def test_token_colours_switch_and_points_explain_themselves(page: Any, folder: P
 
 
 @pytest.mark.parametrize("width", [400, 900, 1400])
-@pytest.mark.parametrize("name", ["fair", "evil"])
+@pytest.mark.parametrize("name", ["fair", "evil", "guided"])
 def test_the_page_itself_never_scrolls_sideways(page: Any, folder: Path, width: int, name: str) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     open_report(page, folder / f"{name}.html")
