@@ -132,8 +132,17 @@ def test_a_list_that_occurs_twice_is_dumped_without_alias():
         ("train:\n\tepochs: 1\n", "x.yaml:2: YAML is indented with spaces, got a tab"),
         ("seed: 1\nname: [a\n", "x.yaml:3: not valid YAML"),
         ("seed: 1\n---\nseed: 2\n", "x.yaml:2: expected one document"),
-        ("seed: &a 1\nname: *a\n", "x.yaml:1: an alias"),
-        ("name: &a [*a]\n", "x.yaml:1: an alias"),
+        ("seed: 1\nname: &a [*a]\n", "x.yaml:2: this value holds an alias (*name) of itself; remove the alias"),
+        ("name: {x: &a {<<: *a}}\n", "x.yaml:1: this value holds an alias (*name) of itself"),
+        ("name: {x: {<<: &a {<<: *a}}}\n", "x.yaml:1: this value holds an alias (*name) of itself"),
+        ("seed: 1\nname: *a\n", "x.yaml:2: the alias *a needs an anchor before it, got none; write &a"),
+        ("seed: &a 1\nname: &a 2\n", "x.yaml:2: an anchor (&name) stands once in a file, got a second one"),
+        (
+            "seed: &a 1\ntrain:\n  <<: *a\n",
+            "x.yaml:3: << takes a mapping (<<: *name) or a list of mappings, got '1'",
+        ),
+        ("a: {<<: [{b: 1}, [c]]}\n", "x.yaml:1: << takes a mapping (<<: *name) or a list of mappings, got a list"),
+        ("a: {<<: {b: 1}, <<: {c: 1}}\n", "x.yaml:1: key '<<' stands twice (first on line 1)"),
         ("name: !!python/object/apply:os.getcwd []\n", "x.yaml:1: the tag"),
         ("[a]: 1\n", "x.yaml:1: a key should be text"),
         (b"seed: 1\nname: \xff\n", "x.yaml:2: expected UTF-8, got byte 0xff"),
@@ -159,7 +168,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(write):
         (SHORT + "learning_rate: 1\n", "x.yaml:2: unknown key 'learning_rate'; did you mean 'train.learning_rate'?"),
         (SHORT + "train: {max_length: 1}\n", "did you mean 'corpus.max_length'?"),
         (SHORT + "zzz: 1\n", "unknown key 'zzz'; known: name, output, seed, model, corpus"),
-        (SHORT + "<<: {seed: 1}\n", "unknown key '<<'"),
+        (SHORT + "'<<': {seed: 1}\n", "unknown key '<<'"),
+        (SHORT + "train: &t\n  epochs: 2\nprobes:\n  <<: *t\n  every: 3\n", "x.yaml:3: unknown key 'probes.epochs'"),
         ("seed: 1\n", "x.yaml: 'corpus' is missing; it is: the text to learn, at least {path: FILE_OR_FOLDER}"),
         ("corpus: {max_length: 9}\n", "x.yaml:1: 'corpus.path' is missing"),
         ("corpus: a.txt\n", "x.yaml:1: 'corpus' expected a mapping (key: value), got 'a.txt'; write corpus: {path: "),
@@ -204,6 +214,77 @@ def test_wrong_values_are_refused_in_words(write, content, message):
     assert message in got
     assert "pydantic" not in got
     assert len(got.splitlines()) == 1
+
+
+ALIASED = """\
+base: &base {learning_rate: 3e-4, schedule: cosine, path: [a, b]}
+own:
+  schedule: linear
+  <<: *base
+several: {<<: [{schedule: constant, warmup: 1}, *base], steps: 9}
+nested: &nested
+  <<: *base
+  steps: 9
+again: *nested
+list: [*base, &word text, *word]
+"""
+
+
+def test_aliases_and_merge_keys_are_read_as_pyyaml_reads_them():
+    got, _ = strict_yaml.parse(ALIASED.replace("3e-4", "0.5"), "f")
+    assert got == yaml.safe_load(ALIASED.replace("3e-4", "0.5"))
+    assert got["own"] == {"learning_rate": 0.5, "schedule": "linear", "path": ["a", "b"]}
+    assert list(got["own"]) == ["schedule", "learning_rate", "path"], "as they are written"
+    assert list(got["again"]) == ["learning_rate", "schedule", "path", "steps"]
+    assert got["several"] == {"learning_rate": 0.5, "schedule": "constant", "path": ["a", "b"], "warmup": 1, "steps": 9}
+    assert got["again"] == got["nested"]
+    got["again"]["path"].append("c")
+    assert got["nested"]["path"] == got["list"][0]["path"] == ["a", "b"], "an aliased value is nobody else's"
+    assert strict_yaml.parse("a: {'<<': {b: 1}}", "f")[0] == {"a": {"<<": {"b": 1}}}
+
+
+def test_lines_behind_an_alias_are_those_where_a_value_was_written():
+    lines = strict_yaml.parse(ALIASED, "f")[1]
+    assert [lines[place,] for place in ("base", "own", "several", "nested", "again", "list")] == [1, 2, 5, 6, 9, 10]
+    assert lines["own", "schedule"] == 3
+    assert lines["own", "path"] == lines["own", "path", 1] == lines["again", "path"] == 1
+    assert (lines["several", "schedule"], lines["several", "learning_rate"], lines["again", "steps"]) == (5, 1, 8)
+
+
+def test_an_error_in_an_aliased_value_names_the_lines_of_both_keys(write):
+    got = refusal(write(SHORT + "train:\n  epochs: &n two\n  copies: *n\n"))
+    assert [re.match(r"x.yaml:(\d): '(.*?)'", line).groups() for line in got.splitlines()] == [
+        ("3", "train.epochs"),
+        ("4", "train.copies"),
+    ]
+
+
+def bomb(first: str, level: str) -> str:
+    """Nine levels, each with ten aliases of the one before: a billion values in a few hundred characters."""
+    lines = [f"l0: &l0 {first}"]
+    lines += [f"l{n}: &l{n} {level.format(', '.join([f'*l{n - 1}'] * 10))}" for n in range(1, 10)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [bomb("[]", "[{}]"), bomb("{a: lol}", "{{a: [{}]}}"), f"a: &a '{'x' * 150_000}'\nb: [*a, *a]\n"],
+)
+def test_aliases_that_make_a_short_file_large_are_refused(content, monkeypatch):
+    if len(content) < 1000:
+        monkeypatch.setattr(strict_yaml, "MOST_COPIED", 1000)
+    with pytest.raises(
+        ValueError, match=r"f:\d+: aliases \(\*name\) may repeat (1|100),000 values and characters in all"
+    ):
+        strict_yaml.parse(content, "f")
+
+
+def test_a_tower_of_merge_keys_is_read_without_growing():
+    assert strict_yaml.parse(bomb("{a: 1}", "{{<<: [{}]}}"), "f")[0]["l9"] == {"a": 1}
+
+
+def test_a_large_file_without_aliases_is_read():
+    assert len(strict_yaml.parse(f"a: '{'x' * 300_000}'", "f")[0]["a"]) == 300_000
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file(write):

@@ -1,17 +1,30 @@
 """YAML as people mean it: the scalars of YAML 1.2, plain data only, and a line number for every key.
 
-PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false, `010` is 8 and `12:30` is 750; it also lets a
-key stand twice and keeps the last. Here `1e-3` is a number, only `true` and `false` are truth values, and a
-key that stands twice, an alias, or a tag is refused with its line.
+PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false, `010` is 8 and `12:30` is 750; it also lets a key stand
+twice and keeps the last. Here `1e-3` is a number, only `true` and `false` are truth values, and a key that stands
+twice, or a tag, is refused with its line.
+
+Anchors (`&name`), aliases (`*name`) and merge keys (`<<: *name`) are read as YAML 1.1 defines them: a mapping's own
+keys win over those that it merges, and of several merged mappings the first wins. An alias inside the value that it
+names is refused, and so are aliases that would make a short file very large.
 """
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 import yaml
 
+from foci.errors import shown
+
 Place = tuple[str | int, ...]
 """Where a value stands: keys of mappings and numbers (from 0) of list items, from the outside in."""
+_Entries = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
+"""A mapping's nodes: key and value by the key's text."""
+
+MOST_COPIED = 100_000
+"""Values and characters that aliases may repeat in one file, many times more than a run file needs."""
 
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
@@ -44,14 +57,16 @@ class _Dumper(yaml.SafeDumper):
 
 
 def parse(text: str | bytes, source: str) -> tuple[Any, dict[Place, int]]:
-    """The value of a YAML text and the line (from 1) of everything in it; `source` names it in errors.
+    """Returns the value of a YAML text and the line (from 1) where everything in it was written.
 
-    Values are dict (keys are text), list, str, int, float, bool and None.
+    Values are dict (keys are text), list, str, int, float, bool and None. A key has its own line, also where its value
+    is an alias; what stands inside an aliased value, or was merged, has the line where it was written.
+    Raises ValueError, with `source` and the line, for what is not valid YAML or is refused.
     """
     try:
         root = yaml.compose(_decoded(text, source), Loader=_Loader)
-        lines: dict[Place, int] = {}
-        return (None if root is None else _value(root, (), lines, source, set())), lines
+        reader = _Reader(source)
+        return (None if root is None else reader.value(root, ())), reader.lines
     except yaml.MarkedYAMLError as error:
         raise ValueError(_syntax(error, source)) from None
     except yaml.reader.ReaderError as error:
@@ -79,37 +94,96 @@ def _decoded(text: str | bytes, source: str) -> str:
         ) from None
 
 
-def _value(node: yaml.Node, path: Place, lines: dict[Place, int], source: str, seen: set[int]) -> Any:
-    """The plain value of a node; notes the line of everything below it."""
-    here = f"{source}:{node.start_mark.line + 1}"
-    lines.setdefault(path, node.start_mark.line + 1)
-    if id(node) in seen:
-        raise ValueError(f"{here}: an alias (*name) of this value is not read; write it out a second time")
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-        return _mapping(node, path, lines, source, seen)
-    if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-        return [_value(item, (*path, i), lines, source, seen) for i, item in enumerate(node.value)]
-    if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
-        return node.value if node.style else _scalar(node.value)
-    raise ValueError(f"{here}: the tag {node.tag!r} is not read here, only plain values are; remove the tag")
+class _Reader:
+    """Builds plain values from YAML nodes; notes in `lines` where each was written. An aliased value is built anew."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.lines: dict[Place, int] = {}
+        self.copied = 0
+        self._known: set[int] = set()
+        self._open: set[int] = set()
+        self._entries: dict[int, _Entries] = {}
+
+    def value(self, node: yaml.Node, place: Place) -> Any:
+        """Returns the plain value of a node that stands at `place`. Raises ValueError for what is refused."""
+        self.lines.setdefault(place, _line(node))
+        self._count(node)
+        with self._opened(node):
+            if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
+                return node.value if node.style else _scalar(node.value)
+            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+                return [self.value(item, (*place, number)) for number, item in enumerate(node.value)]
+            if _is_mapping(node):
+                return {key: self._entry(pair, (*place, key)) for key, pair in self.entries(node).items()}
+        raise self._refused(node, f"the tag {node.tag!r} is not read here, only plain values are; remove the tag")
+
+    def entries(self, node: yaml.MappingNode) -> "_Entries":
+        """Returns a mapping's nodes by key. Merged keys (`<<`) stand where they are merged; own values win."""
+        if id(node) in self._entries:
+            return self._entries[id(node)]
+        found: _Entries = {}
+        own: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._refused(key, "a key should be text, got a list or mapping; check the brackets")
+            if key.value in own:
+                raise self._refused(key, f"key {key.value!r} stands twice (first on line {own[key.value]}); keep one")
+            own[key.value] = _line(key)
+            if key.value == "<<" and not key.style:  # in quotes it is text
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    found = found | {
+                        name: pair for name, pair in self._merged(source, key).items() if name not in found
+                    }
+            else:
+                found[key.value] = key, value
+        self._entries[id(node)] = found
+        return found
+
+    def _merged(self, source: yaml.Node, key: yaml.Node) -> "_Entries":
+        if not _is_mapping(source):
+            got = shown(source.value) if isinstance(source, yaml.ScalarNode) else "a list"
+            raise self._refused(key, f"<< takes a mapping (<<: *name) or a list of mappings, got {got}; name a mapping")
+        with self._opened(source):
+            return self.entries(source)
+
+    def _entry(self, pair: tuple[yaml.Node, yaml.Node], place: Place) -> Any:
+        self.lines[place] = _line(pair[0])
+        self._count(pair[0])
+        return self.value(pair[1], place)
+
+    def _count(self, node: yaml.Node) -> None:
+        """Adds up what aliases repeat, so that a short file cannot grow without bound."""
+        if id(node) in self._known:
+            self.copied += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            if self.copied > MOST_COPIED:
+                raise self._refused(
+                    node,
+                    f"aliases (*name) may repeat {MOST_COPIED:,} values and characters in all, got more; "
+                    "use fewer aliases, or aliases of smaller values",
+                )
+        self._known.add(id(node))
+
+    @contextmanager
+    def _opened(self, node: yaml.Node) -> Iterator[None]:
+        """Refuses a node inside itself."""
+        if id(node) in self._open:
+            raise self._refused(node, "this value holds an alias (*name) of itself; remove the alias")
+        self._open.add(id(node))
+        yield
+        self._open.remove(id(node))
+
+    def _refused(self, node: yaml.Node, reason: str) -> ValueError:
+        return ValueError(f"{self.source}:{_line(node)}: {reason}")
 
 
-def _mapping(
-    node: yaml.MappingNode, path: Place, lines: dict[Place, int], source: str, seen: set[int]
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise ValueError(f"{source}:{line}: a key should be text, got a list or mapping; check the brackets")  # noqa: TRY004
-        key = key_node.value
-        if key in found:
-            first = lines[(*path, key)]
-            raise ValueError(f"{source}:{line}: key {key!r} stands twice (first on line {first}); keep one")
-        lines[(*path, key)] = line
-        found[key] = _value(value_node, (*path, key), lines, source, seen)
-    return found
+def _line(node: yaml.Node) -> int:
+    """Returns the line, from 1, where a node begins; of an alias, where the value that it names begins."""
+    return int(node.start_mark.line) + 1
+
+
+def _is_mapping(node: yaml.Node) -> TypeGuard[yaml.MappingNode]:
+    return isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map"
 
 
 def _scalar(text: str) -> str | int | float | bool | None:
@@ -137,5 +211,10 @@ def _syntax(error: yaml.MarkedYAMLError, source: str) -> str:
         return f"{where}: YAML is indented with spaces, got a tab; replace the tab by spaces"
     if "single document" in (error.context or ""):
         return f"{where}: expected one document, got a second one (after '---'); keep one per file"
+    if "duplicate anchor" in (error.context or ""):
+        return f"{where}: an anchor (&name) stands once in a file, got a second one of this name; rename it"
+    if "undefined alias" in problem:
+        name = problem.rpartition(" ")[2].strip("'")
+        return f"{where}: the alias *{name} needs an anchor before it, got none; write &{name} before the first value"
     cure = "check the indentation, and the brackets, quotes and colons on this line and the one before"
     return f"{where}: not valid YAML ({problem}); {cure}"
