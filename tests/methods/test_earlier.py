@@ -16,7 +16,7 @@ from foci.methods.oracle import Oracle
 from foci.methods.rho import Rho, top_share
 from foci.methods.salient import Salient, tf_idf
 from foci.methods.shuffled import Shuffled
-from foci.models.forward import reference_nll
+from foci.models.forward import row_nll
 from foci.models.losses import token_nll
 from foci.seeds import generator
 from training import trained, weights
@@ -121,7 +121,7 @@ def test_the_reference_is_the_untouched_model_row_by_row(tmp_path):
 def test_scores_are_found_again_and_refused_when_stale(tmp_path, monkeypatch):
     made = context(tmp_path)
     rows = Rho().prepare(made)[1]
-    monkeypatch.setattr(rho, "reference_nll", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(rho, "row_nll", lambda *_: pytest.fail("computed again"))
     assert Rho().prepare(made)[1] == rows
     other = tiny.build("llama", vocab=tiny.VOCAB, seed=1)
     with pytest.raises(ValueError, match=r"start_nll.parquet is stale.*reference: .* then, .* now.*delete"):
@@ -137,7 +137,7 @@ def test_another_model_is_a_reference_if_its_tokenizer_is_the_same(tmp_path):
     saved = str(tiny.save_model(tmp_path / "reference", "llama", seed=3))
     made = context(tmp_path / "a")
     rows = Rho(reference=saved).prepare(made)[1]
-    expected = reference_nll(tiny.build("llama", vocab=tiny.VOCAB, seed=3), tiny.tokenizer(), made.rows)
+    expected = row_nll(tiny.build("llama", vocab=tiny.VOCAB, seed=3), tiny.tokenizer(), made.rows)
     for row, nll in zip(rows, expected, strict=True):
         assert row.columns["start_nll"] == pytest.approx(nll, abs=1e-5)
     other = tiny.tokenizer()

@@ -19,7 +19,7 @@ from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import plan_of, prepare
 from foci.learn.questions import scored
-from foci.learn.samples import described, row_nll
+from foci.learn.samples import described, sample_nll
 from foci.learn.save import save
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
@@ -61,7 +61,7 @@ class Arm:
         metrics, peak = self._train(model, rows, loaded, resume)
         last = metrics[-1]
         self._ask(model, loaded.tokenizer, last["step"])
-        nll = row_nll(model, loaded.tokenizer, self.start.samples)
+        nll = sample_nll(model, loaded.tokenizer, self.start.samples)
         ids = {row.row_id: row for row in rows}
         shown = [ids.get(row.row_id, row) for row in self.start.samples]
         if self.heads is not None:

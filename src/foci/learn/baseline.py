@@ -15,7 +15,7 @@ from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
 from foci.learn.inputs import _questions, material
 from foci.learn.questions import Questions
-from foci.learn.samples import row_nll
+from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
 from foci.system.files import read_json, read_lines, write_json, write_lines
 
@@ -99,7 +99,7 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
-    nll = row_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
+    nll = sample_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
     write_json(folder.start, {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll})
 
 

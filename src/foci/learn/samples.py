@@ -9,17 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.samples import words_of
 from foci.focus import Batch, Plan, Row
-from foci.models.forward import answering, device_of, pad_id, padded
-from foci.models.losses import token_nll
+from foci.models.forward import pad_id, padded, row_nll
 from foci.training.plan import update_weights, with_columns
 
 
-def row_nll(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[list[float | None]]:
-    """NLL of every token of every row in nats; None at each row's first."""
-    with answering(model, torch.float32):
-        batch = padded(rows, pad_id(tokenizer), "right", device_of(model))
-        nll = token_nll(model, batch).tolist()
-    return [[None, *line[1 : len(row)]] for line, row in zip(nll, rows, strict=True)]
+def sample_nll(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[list[float | None]]:
+    """Returns the NLL of every token of every row in nats; None at each row's first token, which has none."""
+    return [[None, *line[1:]] for line in row_nll(model, tokenizer, rows)]
 
 
 def described(

@@ -16,7 +16,7 @@ from foci.corpus import read_rows, write_rows
 from foci.corpus.store import rows_key
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
 from foci.methods.rho import COLUMN
-from foci.models.forward import reference_nll
+from foci.models.forward import row_nll
 from foci.system.cache import kept
 
 
@@ -47,9 +47,7 @@ class Known(WeighsTokens, Prepares):
             {"model": models.fingerprint(context.model), "rows": rows_key(context.rows)},
             lambda: [
                 Row(row.row_id, row.input_ids, columns={COLUMN: nll})
-                for row, nll in zip(
-                    context.rows, reference_nll(context.model, context.tokenizer, context.rows), strict=True
-                )
+                for row, nll in zip(context.rows, row_nll(context.model, context.tokenizer, context.rows), strict=True)
             ],
             write_rows,
             read_rows,

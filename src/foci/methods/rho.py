@@ -17,7 +17,7 @@ from foci import models
 from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
 from foci.corpus.store import rows_key
 from foci.focus import REHEARSED, Batch, Context, Prepares, Row, WeighsTokens
-from foci.models.forward import reference_nll
+from foci.models.forward import row_nll
 from foci.system.cache import kept
 
 COLUMN = "start_nll"
@@ -106,5 +106,5 @@ class Rho(WeighsTokens, Prepares):
 
 
 def _scored(model: PreTrainedModel, context: Context) -> list[Row]:
-    nll = reference_nll(model, context.tokenizer, context.rows)
+    nll = row_nll(model, context.tokenizer, context.rows)
     return [Row(row.row_id, row.input_ids, columns={COLUMN: n}) for row, n in zip(context.rows, nll, strict=True)]

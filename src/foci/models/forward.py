@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from foci.focus import Batch, Row
 from foci.models.architecture import base_of, evaluating, max_length
@@ -106,10 +106,8 @@ def check_fits(model: nn.Module, rows: Sequence[Row], extra: Sequence[int] | Non
             )
 
 
-def reference_nll(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]
-) -> list[tuple[float, ...]]:
-    """NLL of every token of every row in nats, computed without autocast; 0 at each row's first token."""
+def row_nll(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[tuple[float, ...]]:
+    """Returns the NLL of every token of every row in nats, computed without autocast; 0 at each row's first token."""
     found: list[tuple[float, ...]] = [()] * len(rows)
     with answering(model, torch.float32):
         for bucket in buckets([len(row) for row in rows], 32):
