@@ -80,7 +80,7 @@ class Docstrings(Extension):
         if obj.docstring is None:
             return
         obj.docstring.value = fenced(obj.docstring.value)
-        if isinstance(obj, Module) and obj.is_init_module and obj.exports:
+        if isinstance(obj, Module) and obj.exports:
             names = ", ".join(f"`{name}`" for name in obj.exports)
             obj.docstring.value += f"\n\n**Import from `{obj.path}`:** {names}."
             obj.exports = None

@@ -70,7 +70,8 @@ def test_findings_are_those_of_the_results():
 
 def test_the_lines_of_shell_run(tmp_path, monkeypatch, capsys):
     """As pasted, but with a tiny model, one epoch and a quick method; every command and flag is the README's."""
-    lines = [shlex.split(line[2:]) for line in part("shell").splitlines() if line.startswith("$ ")]
+    joined = part("shell").replace("\\\n", "")
+    lines = [shlex.split(line[2:]) for line in joined.splitlines() if line.startswith("$ ")]
     assert [line[:2] for line in lines] == [["foci", name] for name in ("data", "check", "learn", "probe", "report")]
     monkeypatch.chdir(tmp_path)
     tiny.save_model(tmp_path / "tiny")
