@@ -48,9 +48,9 @@ __all__ = [
     "WeighsTokens",
 ]
 
-Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter", "delimiters"]
+Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter"]
 """A head's target: the key every query should look at (arXiv 2010.02399, section 3).
-"delimiter" is the last one so far; "delimiters" are all of the row, alike, and need both directions, as "next" does."""
+"delimiter" is the last one so far; "next" needs attention in both directions."""
 
 
 class EditsTokens(ABC):
@@ -87,14 +87,6 @@ class GuidesHeads(ABC):
     @abstractmethod
     def strength(self, step: int, steps: int) -> int | float:
         """What the loss of one layer and pattern is multiplied by at update `step` (from 0) of `steps`; 0 = off."""
-
-    def asks_all(self) -> bool:
-        """Whether queries to which a pattern gives no key are pulled to uniform attention, and not left out."""
-        return False
-
-    def mean_over(self) -> Literal["queries", "pairs"]:
-        """What a pattern's loss is a mean over; over (query, key) pairs it is smaller by the number of keys."""
-        return "queries"
 
 
 class ScalesLayers(ABC):

@@ -17,7 +17,6 @@ from foci import FocusTrainer, Plan, models
 from foci.config.run import Run, load_run
 from foci.focus import Context, Row
 from foci.learn.arguments import learner
-from foci.methods import build
 from foci.methods.grad_profile import method
 from foci.methods.grad_profile.method import GradProfile
 from foci.models import block_of, blocks
@@ -168,16 +167,6 @@ def test_auto_rgn_divides_by_the_weights(tmp_path):
     assert by_block(tmp_path, "relative") != values
 
 
-def test_rates_by_hand_measure_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(method.profile, "span_norms", None)
-    online, _ = build({"grad_profile": {"mode": "by_hand", "rates": {"layers.[0-2]": 0, "*": 0.5}}}).prepare(
-        context(tmp_path)
-    )
-    assert [online.scale(f"layers.{n}") for n in range(6)] == [0, 0, 0, 0.5, 0.5, 0.5]
-    assert online.told() == "profile: 3 of 6 layers move, rates 0.00 to 0.50"
-    assert told(tmp_path)["blocks"][1] == {"block": "layers.0", "rate": 0.0}
-
-
 # ---- what is kept
 
 
@@ -247,11 +236,7 @@ def test_reference_text_without_questions(tmp_path):
     ("settings", "words"),
     [
         ({"count": 1}, "at least 2, got 1, 64 and 128"),
-        ({"rates": {"*": 1.0}}, "rates go with mode by_hand and no other, got mode 'frozen'"),
-        ({"mode": "by_hand"}, r"got mode 'by_hand' and rates \{\}"),
-        ({"mode": "by_hand", "rates": {"*": -1.0}}, r"at least 0, got \{'\*': -1.0\}"),
-        ({"mode": "by_hand", "rates": {"*": 1.0}, "count": 9}, r"reads no \{'count': 9\}"),
-        ({"divisor": "mean"}, r"mode 'frozen' reads no \{'divisor': 'mean'\}"),
+        ({"length": 1}, "at least 2, got 64, 64 and 1"),
     ],
 )
 def test_wrong_settings_are_refused_in_words(settings, words):
@@ -349,22 +334,23 @@ def test_a_plan_that_leaves_no_adapter_is_refused(tmp_path):
 def test_a_run_from_its_file_to_its_model(tmp_path, capsys):
     """Its profile is told and kept; under LoRA and with all weights frozen layers stay as they were."""
     things = runs.material(tmp_path)
-    methods = {"by_hand": [{"grad_profile": {"mode": "by_hand", "rates": {"layers.1": 1, "*": 0}}}]}
-    methods["rare"] = [
-        {"grad_profile": {"mode": "adaptive", "spans": "rare", "reference": str(things.text), "length": 8}}
-    ]
+    source = {"spans": "rare", "reference": str(things.text), "length": 8}
+    methods = {mode: [{"grad_profile": {"mode": mode, **source}}] for mode in ("frozen", "adaptive")}
     file = runs.run_file(tmp_path, things, arms=methods, train={"epochs": 1})
     words = runs.told(["learn", str(file)], capsys)
-    assert "by_hand  profile: 1 of 2 layers move, rates 0.00 to 1.00" in words
-    assert "rare  profile: 2 of 2 layers move" in words
+    assert "frozen  profile: 1 of 2 layers move, rates 0.00 to 1.00" in words
+    assert "adaptive  profile: 2 of 2 layers move" in words
     out = load_run(file).output / "arms"
-    assert told(out / "rare" / "scores" / "0-gradprofile")["spans"]["from"].startswith("rare words and numbers")
+    profiled = out / "frozen" / "scores" / "0-gradprofile"
+    assert told(profiled)["spans"]["from"].startswith("rare words and numbers")
+    moving = {block for block, rate in by_block(profiled, "rate").items() if rate}
+    assert len(moving) == 1
     before = models.load(str(things.model)).model.state_dict()
-    after = models.load(str(out / "by_hand" / "model")).model.state_dict()
+    after = models.load(str(out / "frozen" / "model")).model.state_dict()
     changed = {block_of(name) for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"layers.1"}
-    adapter = json.loads((out / "by_hand" / "adapter" / "adapter_config.json").read_text())
-    assert {block_of(f"{name}.") for name in adapter["target_modules"]} == {"layers.1"}
+    assert changed == moving
+    adapter = json.loads((out / "frozen" / "adapter" / "adapter_config.json").read_text())
+    assert {block_of(f"{name}.") for name in adapter["target_modules"]} == moving
 
 
 def test_a_run_refuses_to_trace_what_it_asks(tmp_path, capsys):
@@ -381,12 +367,14 @@ def test_on_top_of_replay_and_recadam_frozen_layers_stay(tmp_path, capsys):
     things = runs.material(tmp_path)
     others = {"held": {"rec_adam": {"t0": 1, "gamma": 10.0}}, "old": {"replay": {"path": str(things.text)}}}
     methods = {
-        arm: [other, {"grad_profile": {"mode": "by_hand", "rates": {"layers.1": 0.5, "*": 0}}}]
+        arm: [other, {"grad_profile": {"spans": "rare", "reference": str(things.text), "length": 8}}]
         for arm, other in others.items()
     }
     file = runs.run_file(tmp_path, things, arms=methods, adapter=None, train={"epochs": 1})
     runs.told(["learn", str(file)], capsys)
     before = models.load(str(things.model)).model.state_dict()
     for arm in methods:
-        after = models.load(str(load_run(file).output / "arms" / arm / "model")).model.state_dict()
-        assert {block_of(name) for name in before if not torch.equal(before[name], after[name])} == {"layers.1"}
+        folder = load_run(file).output / "arms" / arm
+        after = models.load(str(folder / "model")).model.state_dict()
+        (moving,) = (b for b, rate in by_block(folder / "scores" / "1-gradprofile", "rate").items() if rate)
+        assert {block_of(name) for name in before if not torch.equal(before[name], after[name])} == {moving}

@@ -100,20 +100,11 @@ def test_frozen_moves_what_exceeds_the_mean_of_the_layers():
     assert rates == {"embeddings": 0, "layers.0": 1, "layers.1": 0, "layers.2": 0, "layers.3": 1, "norm": 0}
 
 
-def test_adaptive_divides_by_the_largest_or_the_mean():
+def test_adaptive_divides_by_the_largest():
     rates = profile.rates_of(ALL, "adaptive")
     assert rates == {
         "embeddings": 0.625, "layers.0": 1, "layers.1": 0.25, "layers.2": 0.5, "layers.3": 0.75, "norm": 0.625,
     }  # fmt: skip
-    by_mean = profile.rates_of(ALL, "adaptive", divisor="mean")
-    assert by_mean == {block: rate * 4 / 2.5 for block, rate in rates.items()}
-
-
-def test_others_by_their_own_value_have_a_part_in_mean_and_maximum():
-    """(9 + 4 + 1 + 2 + 3 + .5) / 6 = 3.25; the largest is 9."""
-    own = profile.rates_of(ALL, "frozen", others="own")
-    assert own == {"embeddings": 1, "layers.0": 1, "layers.1": 0, "layers.2": 0, "layers.3": 0, "norm": 0}
-    assert profile.rates_of(ALL, "adaptive", others="own")["layers.0"] == pytest.approx(4 / 9)
 
 
 def test_what_follows_the_mean_never_exceeds_it():
@@ -146,20 +137,6 @@ def test_thirds_are_held_against_the_mean_layer():
     values = {f"layers.{n}": v for n, v in enumerate([6.0, 8.0, 3.0, 3.0, 3.0, 1.0, 4.0])}
     assert profile.thirds(values) == {"early": 7 / 4, "middle": 3 / 4, "late": 2.5 / 4}
     assert profile.thirds({"layers.0": 1.0, "layers.1": 2.0}) is None
-
-
-def test_written_rates_are_those_of_the_first_pattern():
-    net = tiny.build("llama", layers=4)
-    found = profile.written_rates({"layers.0": 0, "layers.[1-2]": 0.5, "embeddings": 0.1, "*": 1}, net)
-    assert list(found) == blocks(net)
-    assert found == {
-        "embeddings": 0.1, "layers.0": 0, "layers.1": 0.5, "layers.2": 0.5, "layers.3": 1, "norm": 1, "head": 1,
-    }  # fmt: skip
-
-
-def test_written_rates_must_fit_the_model():
-    with pytest.raises(ValueError, match=r"\['layer.0', 'layers.1'\]; blocks without a rate: \['norm', 'head'\]"):
-        profile.written_rates({"layer.0": 0, "layers.*": 1, "layers.1": 0.5, "emb*": 1}, tiny.build("llama"))
 
 
 # ---- norms of spans, and the gradient of their mean

@@ -28,13 +28,6 @@ def profile(rate: float, count: int = 6, words: str = "profile: early 1.20, midd
     return {"told": words, "spans": spans, "reference": {"rows": 64, "tokens": 8192}, "blocks": blocks}
 
 
-def by_hand(count: int = 6) -> dict[str, Any]:
-    return {
-        "told": "profile: 3 of 6 layers move",
-        "blocks": [{"block": f"layers.{n}", "rate": n % 2} for n in range(count)],
-    }
-
-
 def run(folder: Path, profiles: dict[str, Any], evil: str = "") -> Path:
     """A made-up run whose arms (and `plain`) have these profiles."""
     made = write_run(folder, arms=["plain", *profiles], probes=8, evil=evil)
@@ -46,19 +39,18 @@ def run(folder: Path, profiles: dict[str, Any], evil: str = "") -> Path:
 
 
 def test_layers_and_rates_are_drawn_once_per_profile(tmp_path):
-    """Two arms of one profile share a figure, rates by hand have none; every arm has its line of rates."""
-    page = render([run(tmp_path / "run", {name: profile(r) for name, r in MODES.items()} | {"hand": by_hand()})])
+    """Two arms of one profile share a figure; every arm has its line of rates."""
+    page = render([run(tmp_path / "run", {name: profile(r) for name, r in MODES.items()})])
     assert page.count("Relative gradient norm by layer: frozen, adaptive") == 1
     assert page.count("<b>Relative gradient norm") == 1
     assert "Learning rates by layer" in page
     assert 'href="#layers"' in page
     assert "64 spans, probes of trace.jsonl; 64 rows of ordinary text" in page
-    assert "rates written by hand" in page
     tips = re.findall(r'data-tip="([^"]*)"', page)
     assert "layers.2 · 3.00 [2.75, 3.25] · random spans 1.00 [0.50, 1.50]" in tips
     assert "frozen · layers.2 · rate x 3.00" in tips
     assert "adaptive · layers.2 · rate x 1.50" in tips
-    assert sum(tip.startswith(("frozen · l", "adaptive · l", "hand · l")) for tip in tips) == 18
+    assert sum(tip.startswith(("frozen · l", "adaptive · l")) for tip in tips) == 12
     assert not [tip for tip in tips if "embeddings" in tip]
 
 

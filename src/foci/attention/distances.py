@@ -38,7 +38,7 @@ def head_distances(
             if not head < probabilities.shape[1]:
                 raise ValueError(f"layer {layer} has heads 0 to {probabilities.shape[1] - 1}, got head {head}")
             p, targets, rows = probabilities[:, [head]], asked[pattern], slice(block.start, block.stop)
-            apart = p.square().sum(-1) - 2 * on_pattern(p, block, targets) + targets.norm(p.dtype)[:, None, rows]
+            apart = p.square().sum(-1) - 2 * on_pattern(p, block, targets) + 1
             sums[layer, head] += float((apart[:, 0] * targets.counted[:, rows]).sum())
 
     run_in_blocks(base_of(model), input_ids, attention_mask, see)  # type: ignore[arg-type]

@@ -23,7 +23,6 @@ class Guide:
 
     `targets` maps a layer to {head: pattern}. `scales` maps a pattern to what its summed loss is multiplied by, per
     layer; the trainer puts strength and denominators there. `values` are the losses seen last, by (layer, pattern).
-    `asks_all` and `pairs` are what the method says of queries without a key and of the mean (`foci.focus.GuidesHeads`).
     While `real` is None, or all scales are 0, attention is left alone.
     """
 
@@ -31,8 +30,6 @@ class Guide:
     real: Bool[Tensor, "batch key"] | None = None
     scales: Mapping[Pattern, float] = field(default_factory=dict)
     values: dict[tuple[int, str], Float[Tensor, ""]] = field(default_factory=dict)
-    asks_all: bool = False
-    pairs: bool = False
     delimiters: Bool[Tensor, "batch key"] | None = None
 
     @property
@@ -52,14 +49,10 @@ class Guide:
         self.delimiters = None if column is None else column > 0
 
     def counts(self, batch: Batch) -> dict[Pattern, Float[Tensor, ""]]:
-        """What each pattern's summed loss is to be divided by: the queries that count, or their pairs with keys."""
+        """The number of queries to which each pattern gives a key; its summed loss is divided by it."""
         real, column = batch.attention_mask.bool(), batch.columns.get(DELIMITER)
-        delimiters, found = None if column is None else column > 0, {}
-        for pattern in self.patterns:
-            asked = real if self.asks_all else pattern_targets(pattern, real, delimiters)[1]
-            keys = real.sum(1, keepdim=True) if self.pairs else 1
-            found[pattern] = (asked * keys).sum().float()
-        return found
+        delimiters = None if column is None else column > 0
+        return {p: pattern_targets(p, real, delimiters)[1].sum().float() for p in self.patterns}
 
     def check_seen(self) -> None:
         """Refuses a model in which a guided layer never called the attention that was watched."""
@@ -81,7 +74,7 @@ class Guide:
         total = scores.query.new_zeros((), dtype=torch.float32)
         for pattern in sorted(set(heads.values())):
             chosen = [head for head, wanted in heads.items() if wanted == pattern]
-            targets = Targets.of(pattern, self.real, self.delimiters, asks_all=self.asks_all)
+            targets = Targets.of(pattern, self.real, self.delimiters)
             parts = [loss_of(part, targets) for part in of_heads(scores, chosen)]
             value = torch.stack(parts).sum() * (self.scales[pattern] / len(chosen))
             self.values[layer, pattern] = value.detach()
@@ -116,7 +109,7 @@ def guided(model: nn.Module, guide: Guide) -> Iterator[Guide]:
     if ahead := sorted({pattern for heads in blind.values() for pattern in heads.values()} & AHEAD):
         raise ValueError(
             f"a causal model cannot look at what comes later, got {', '.join(map(repr, ahead))} in layers "
-            f"{sorted(blind)}; ask for 'previous-2' instead of 'next', for 'delimiter' instead of 'delimiters'"
+            f"{sorted(blind)}; ask for 'previous-2' instead of 'next'"
         )
     inner = base_of(model)  # type: ignore[arg-type]
     attend, mask = attention_of(inner)

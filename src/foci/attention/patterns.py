@@ -39,7 +39,7 @@ def pattern_loss(
 ) -> Float[Tensor, ""]:
     """Sum over heads and queries that have a target of ||A_i - P_i||^2 (arXiv 2010.02399, eq. 2, by rows).
 
-    `Targets.of(...)` in place of a pattern's name says more: where delimiters are, or that all queries count.
+    `Targets.of(...)` in place of a pattern's name says where delimiters are.
     `visible` is what attention itself uses, True or 0 where a query may look, None for causal attention;
     `real[:, None, None]` is bidirectional attention. Query and key stand after rotary positions; a key head serves as
     many query heads, in order, as there are per key head. Once differentiable; memory is linear in the keys. At least
@@ -96,7 +96,7 @@ class _PatternLoss(torch.autograd.Function):
                 hits.append(on_pattern(p, block, targets))
         square, hit = torch.cat(squares, 2), torch.cat(hits, 2)
         ctx.save_for_backward(query, key, sinks, mask, square, hit)
-        return (square - 2 * hit + targets.norm(hit.dtype)[:, None]).masked_fill(~targets.counted[:, None], 0.0).sum()
+        return (square - 2 * hit + 1).masked_fill(~targets.counted[:, None], 0.0).sum()
 
     @staticmethod
     @once_differentiable
@@ -118,9 +118,6 @@ def on_pattern(
     p: Float[Tensor, "batch head query key"], block: Block, targets: Targets
 ) -> Float[Tensor, "batch head query"]:
     """sum_j P_ij A_ij of a block's queries, from their attention `p`."""
-    spread = targets.spread(p.dtype)
-    if spread is not None:
-        return (p @ spread[:, None, block.low : block.high, None]).squeeze(-1)
     if not p.shape[-1]:
         return p.new_zeros(p.shape[:3])
     at, inside = _within(block, targets.key, p.shape)
@@ -157,13 +154,9 @@ class _Gradients:
         if self.sinks is not None:
             self.sinks += (factor * (1 - p.sum(-1)) * (hit - square)).sum((0, 2))
         g = p + (hit - square)[..., None]
-        spread = targets.spread(p.dtype)
-        if spread is not None:
-            g -= spread[:, None, None, block.low : block.high]
         g *= p
-        if spread is None:
-            at, inside = _within(block, targets.key, p.shape)
-            g.scatter_add_(-1, at, -(hit * inside)[..., None])
+        at, inside = _within(block, targets.key, p.shape)
+        g.scatter_add_(-1, at, -(hit * inside)[..., None])
         g *= (factor * scores.scaling)[..., None]
         if slope is not None:
             g *= slope

@@ -19,7 +19,7 @@ from foci.models import base_of, layer_count
 
 BOTH_WAYS: tuple[Pattern, ...] = ("next", "previous", "first")
 CAUSAL: tuple[Pattern, ...] = ("previous", "previous-2", "first")
-INSTEAD: Mapping[Pattern, Pattern] = {"next": "previous-2", "delimiters": "delimiter"}
+INSTEAD: Mapping[Pattern, Pattern] = {"next": "previous-2"}
 """What a causal model can be asked for in place of what it cannot see."""
 
 
@@ -50,9 +50,9 @@ class Guidance(GuidesHeads, Prepares):
 
     The heads are dealt to the patterns in equal runs, in order; None is next, previous, first, or in a causal model
     previous, previous-2, first. `layers` are all, the lower half, or numbers from 0. The strength is constant for the
-    share `hold` of the updates and falls to 0 in a straight line until the share `until`. With `scale` "released" the
-    mean is over (query, key) pairs, as in the published code. `zero_rows` pulls queries to which a pattern gives no key
-    to uniform attention. `delimiters` are what tokens must be, white space apart; separators always are.
+    share `hold` of the updates and falls to 0 in a straight line until the share `until`.
+    Queries to which a pattern gives no key do not count.
+    `delimiters` are what tokens must be, white space apart; separators always are.
     """
 
     patterns: tuple[Pattern, ...] | None = None
@@ -61,8 +61,6 @@ class Guidance(GuidesHeads, Prepares):
     alpha: float = 1.0
     hold: float = 0.0
     until: float = 1.0
-    scale: Literal["rows", "released"] = "rows"
-    zero_rows: bool = False
     delimiters: tuple[str, ...] = (".", ",")
     heads: Mapping[int, Mapping[int, Pattern]] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -86,7 +84,7 @@ class Guidance(GuidesHeads, Prepares):
         heads = self._chosen(context.model)
         online = copy(self)
         object.__setattr__(online, "heads", heads)
-        looks = {"delimiter", "delimiters"} & {pattern for named in heads.values() for pattern in named.values()}
+        looks = any(pattern == "delimiter" for named in heads.values() for pattern in named.values())
         return online, marked(context.rows, context.tokenizer, self.delimiters) if looks else context.rows
 
     def check(self, model: PreTrainedModel) -> None:
@@ -104,14 +102,6 @@ class Guidance(GuidesHeads, Prepares):
     def strength(self, step: int, steps: int) -> float:
         """`alpha`, held and faded."""
         return self.alpha * fading(step, steps, self.hold, self.until)
-
-    def asks_all(self) -> bool:
-        """`zero_rows`."""
-        return self.zero_rows
-
-    def mean_over(self) -> Literal["queries", "pairs"]:
-        """Pairs in the released scale."""
-        return "pairs" if self.scale == "released" else "queries"
 
     def _chosen(self, model: PreTrainedModel) -> dict[int, dict[int, Pattern]]:
         causal = check_watched(model)

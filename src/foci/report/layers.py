@@ -113,7 +113,7 @@ def _measured_alike(known: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str
 def _told(profile: Mapping[str, Any]) -> dict[str, str]:
     """Where an arm's spans are from and what its profile says, in words."""
     spans, reference = profile.get("spans"), profile.get("reference")
-    source = "rates written by hand"
+    source = "spans unknown"
     if isinstance(spans, Mapping) and isinstance(reference, Mapping):
         source = f"{spans.get('count')} spans, {spans.get('from')}; {reference.get('rows')} rows of ordinary text"
     return {"source": source, "told": str(profile.get("told", ""))}

@@ -161,7 +161,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return token_nll(model, batch, where)
 
     def _set_guides(self, whole: Batch) -> None:
-        """Strength over the number of guided queries (or pairs) in the update, per pattern."""
+        """Strength over the number of guided queries in the update, per pattern."""
         for method, guide in zip(self.plan.guides, self._guides, strict=True):
             strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
             for pattern, count in guide.counts(whole).items():
@@ -240,8 +240,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         self._scales = block_scales(self.plan, self.model)
         with ExitStack() as stack:
             stack.enter_context(frozen(self.model, self._scales))
-            every = zip(self.plan.guides, head_targets(self.plan, self.model, self._scales), strict=True)
-            self._guides = [Guide(t, asks_all=m.asks_all(), pairs=m.mean_over() == "pairs") for m, t in every]
+            self._guides = [Guide(targets) for targets in head_targets(self.plan, self.model, self._scales)]
             if self._guides and self.args.fp16:
                 raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
             for guide in self._guides:

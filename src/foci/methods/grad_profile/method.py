@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -42,16 +42,9 @@ FILE = "profile.json"
 LEAST = 2
 """Spans, and reference rows, below which there is no interval."""
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "mode": ("frozen", "adaptive", "auto_rgn", "by_hand"),
+    "mode": ("frozen", "adaptive", "auto_rgn"),
     "order": ("measured", "reversed", "random"),
-    "others": ("mean", "own"),
-    "divisor": ("max", "mean"),
 }
-_UNREAD: Mapping[str, tuple[str, ...]] = {
-    "by_hand": ("order", "spans", "count", "reference", "references", "length", "shared", "others", "divisor"),
-    "frozen": ("divisor",),
-}
-"""Settings that a mode does not read."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +52,15 @@ class GradProfile(ScalesLayers, Prepares):
     """Gives every layer the learning rate that the gradients of new text ask for, relative to those of ordinary text.
 
     `mode`: "frozen" trains the layers whose R exceeds the mean of R; "adaptive" multiplies the rate by R over its
-    maximum (or, `divisor`, its mean); "auto_rgn" by ||gradient|| / ||weights|| over its maximum; "by_hand" by `rates`,
-    a number by block or pattern. `order` "reversed" and "random" are controls: the same rates on other layers.
+    maximum; "auto_rgn" by ||gradient|| / ||weights|| over its maximum. Embeddings, norm and head move like a layer of
+    mean R. `order` "reversed" and "random" are controls: the same rates on other layers.
     `spans`: a probe file, "answers" (the corpus' answer_spans), "rare" (rare words and numbers of the corpus), None:
     answers where the corpus marks any, else rare. At most `count` of them, and `references` rows of `length` tokens of
     the text `reference` (files as in `corpus.path`, None = the general page of foci), are drawn by the seed.
     Norms are kept with the run, or in the folder `shared`, where arms and runs of the same model and text find them.
-    `others`: embeddings, norm and head move like a layer of "mean" R, or by their "own".
     """
 
-    mode: Literal["frozen", "adaptive", "auto_rgn", "by_hand"] = "frozen"
+    mode: profile.Mode = "frozen"
     order: profile.Order = "measured"
     spans: str | None = None
     count: int = 64
@@ -76,9 +68,6 @@ class GradProfile(ScalesLayers, Prepares):
     references: int = 64
     length: int = 128
     shared: str | None = None
-    others: profile.Others = "mean"
-    divisor: profile.Divisor = "max"
-    rates: dict[str, float] = field(default_factory=dict)
     scales: Mapping[str, float] | None = field(default=None, init=False, repr=False, compare=False)
     found: str = field(default="", init=False, repr=False, compare=False)
 
@@ -91,16 +80,6 @@ class GradProfile(ScalesLayers, Prepares):
                 f"grad_profile needs count, references and length of at least {LEAST}, got {self.count}, "
                 f"{self.references} and {self.length}"
             )
-        if bad := {name: rate for name, rate in self.rates.items() if not 0 <= rate < float("inf")}:
-            raise ValueError(f"grad_profile's rates are finite and at least 0, got {bad}")
-        if (self.mode == "by_hand") != bool(self.rates):
-            raise ValueError(
-                f"grad_profile's rates go with mode by_hand and no other, got mode {self.mode!r} and rates "
-                f"{self.rates}; write them such as {{mode: by_hand, rates: {{layers.0: 0, '*': 1}}}}"
-            )
-        unread = {name: getattr(self, name) for name in _UNREAD.get(self.mode, ()) if self._is_set(name)}
-        if unread:
-            raise ValueError(f"grad_profile's mode {self.mode!r} reads no {unread}; leave them out")
 
     def prepare(self, context: Context) -> tuple["GradProfile", Sequence[Row]]:
         """Measures the profile, or reads the norms that were kept, and writes `profile.json`; rows stay as they are.
@@ -108,13 +87,8 @@ class GradProfile(ScalesLayers, Prepares):
         Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
         kept is of another model or text.
         """
-        told: dict[str, Any]
-        if self.mode == "by_hand":
-            scales = profile.written_rates(self.rates, context.model)
-            told = {"blocks": [{"block": block, "rate": rate} for block, rate in scales.items()]}
-        else:
-            scales, told = self._profiled(context)
-        words = _words(scales, told.get("shape"), self.order)
+        scales, told = self._profiled(context)
+        words = _words(scales, told["shape"], self.order)
         write_json(context.folder / FILE, {"method": repr(self), "told": words, **told})
         online = copy(self)
         object.__setattr__(online, "scales", scales)
@@ -138,12 +112,8 @@ class GradProfile(ScalesLayers, Prepares):
             raise ValueError(f"{self!r} has no profile yet; train with what its prepare(context) returns")
         return self.scales.get(block, 1.0)
 
-    def _is_set(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).__dataclass_fields__[name].default)
-
     def _profiled(self, context: Context) -> tuple[profile.Values, dict[str, Any]]:
         """The rate of every block, and what profile.json says."""
-        assert self.mode != "by_hand"
         source, spans = self._spans(context)
         rows = self._reference(context)
         rng = generator("grad_profile", context.seed)
@@ -156,7 +126,7 @@ class GradProfile(ScalesLayers, Prepares):
             columns |= {f"{prefix}_low": low, f"{prefix}_high": high}
         measured = gradient if self.mode == "auto_rgn" else columns["relative"]
         ordered = profile.reordered(measured, self.order, rng)
-        scales = profile.rates_of(ordered, self.mode, others=self.others, divisor=self.divisor)
+        scales = profile.rates_of(ordered, self.mode)
         columns |= {"rate": scales, **({"relative_gradient": gradient} if gradient else {})}
         return scales, {
             "spans": {"from": source, "count": len(spans), "tokens": sum(map(len, spans))},

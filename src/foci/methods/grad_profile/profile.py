@@ -6,7 +6,6 @@ g_b is the L2 norm of the gradient of block b for one example (`gradnorm`). Only
 short spans raise all of R together, which is what random spans of the same lengths show.
 """
 
-import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -14,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from foci.focus import Batch, Row
@@ -26,8 +25,6 @@ from foci.models.losses import token_nll
 
 Order = Literal["measured", "reversed", "random"]
 Mode = Literal["frozen", "adaptive", "auto_rgn"]
-Others = Literal["mean", "own"]
-Divisor = Literal["max", "mean"]
 Values = dict[str, float]
 """A number for every block, in depth order."""
 
@@ -114,24 +111,22 @@ def bootstrap(
     return dict(zip(spans, low.tolist(), strict=True)), dict(zip(spans, high.tolist(), strict=True))
 
 
-def rates_of(profile: Values, mode: Mode, *, others: Others = "mean", divisor: Divisor = "max") -> Values:
-    """Learning-rate multiplier of every block from its value: 1 above the mean, else 0 ("frozen"), or value / divisor.
+def rates_of(profile: Values, mode: Mode) -> Values:
+    """Learning-rate multiplier of every block from its value: 1 above the mean, else 0 ("frozen"), or value / maximum.
 
-    Mean and maximum are those of the layers; embeddings, norm and head count as a layer of mean value. With others =
-    "own" they have their own value, and a part in mean and maximum.
+    Mean and maximum are those of the layers; embeddings, norm and head count as a layer of mean value.
 
     >>> rates_of({"embeddings": 9.0, "layers.0": 3.0, "layers.1": 1.0, "layers.2": 2.0}, "frozen")
     {'embeddings': 0.0, 'layers.0': 1.0, 'layers.1': 0.0, 'layers.2': 0.0}
     >>> rates_of({"embeddings": 9.0, "layers.0": 4.0, "layers.1": 1.0}, "adaptive")
     {'embeddings': 0.625, 'layers.0': 1.0, 'layers.1': 0.25}
     """
-    counted = {block: v for block, v in profile.items() if others == "own" or block.startswith("layers.")}
+    counted = {block: v for block, v in profile.items() if block.startswith("layers.")}
     mean = math.fsum(counted.values()) / len(counted)
     values = {block: counted.get(block, mean) for block in profile}
     if mode == "frozen":
         return {block: float(value > mean) for block, value in values.items()}
-    below = max(counted.values()) if divisor == "max" else mean
-    return {block: value / below for block, value in values.items()}
+    return {block: value / max(counted.values()) for block, value in values.items()}
 
 
 def reordered(profile: Values, order: Order, rng: np.random.Generator) -> Values:
@@ -169,24 +164,3 @@ def thirds(profile: Values) -> dict[str, float] | None:
     size, mean = len(values) // 3, sum(values) / len(values)
     parts = {"early": values[:size], "middle": values[size : len(values) - size], "late": values[len(values) - size :]}
     return {name: sum(part) / len(part) / mean for name, part in parts.items()}
-
-
-def written_rates(patterns: Mapping[str, int | float], model: nn.Module) -> Values:
-    """The rate of every block by hand: that of the first pattern it matches (`layers.*`, `layers.1?`, `norm`, `*`).
-
-    Raises ValueError, listing them, for patterns that give no block its rate and for blocks without a pattern.
-    """
-    names = blocks(model)
-    rates: Values = {}
-    idle = []
-    for pattern, rate in patterns.items():
-        new = [name for name in names if name not in rates and fnmatch.fnmatchcase(name, pattern)]
-        rates |= dict.fromkeys(new, float(rate))
-        idle += [pattern] * (not new)
-    missing = [name for name in names if name not in rates]
-    if idle or missing:
-        raise ValueError(
-            f"rates by hand: patterns that match no block, or none that an earlier pattern left: {idle}; blocks "
-            f"without a rate: {missing}. The blocks are {names}; the first pattern that fits counts, so end with '*'"
-        )
-    return {name: rates[name] for name in names}
