@@ -17,7 +17,7 @@ from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
 from foci import models
 from foci.attention import Guide, guided, pattern_targets, received
 from foci.focus import Pattern, Row
-from foci.methods.contrast.corpus_attention import Look, attention_received
+from foci.methods.contrast.corpus_attention import AttentionQuery, attention_received
 
 MAPS = "eager, output_attentions=True"
 PATTERNS: tuple[Pattern, ...] = ("previous", "previous-2", "first")
@@ -119,7 +119,9 @@ def mixed(count: int, quick: bool) -> Result:
     single, half = replace(loaded, compute_dtype=torch.float32), str(loaded.compute_dtype).removeprefix("torch.")
     apart = max(
         float((torch.tensor(line) - one_document(loaded.model, row)).abs().max())
-        for row, line in zip(rows[:4], attention_received(single, rows[:4], loaded.tokenizer, Look()), strict=True)
+        for row, line in zip(
+            rows[:4], attention_received(single, rows[:4], loaded.tokenizer, AttentionQuery()), strict=True
+        )
     )
     assert apart < 1e-5, f"scores differ by {apart}"
 
@@ -129,7 +131,7 @@ def mixed(count: int, quick: bool) -> Result:
                 one_document(loaded.model, row)
 
     calls: dict[str, Callable[[], object]] = {
-        "foci": lambda: attention_received(loaded, rows, loaded.tokenizer, Look()), "rival": theirs
+        "foci": lambda: attention_received(loaded, rows, loaded.tokenizer, AttentionQuery()), "rival": theirs
     }  # fmt: skip
     seconds = in_turns(calls, repeats=1 if quick else 3, warmup=0)
     per = {side: [1000 * took / sum(lengths) for took in seconds[side]] for side in seconds}

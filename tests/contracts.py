@@ -14,18 +14,23 @@ from foci.attention import AHEAD
 from foci.focus import (
     ROLES,
     Batch,
+    Context,
     EditsTokens,
     GuidesHeads,
     HoldsWeights,
     MixesRows,
     Plan,
+    Prepares,
     Row,
     ScalesLayers,
     WeighsTokens,
 )
+from foci.methods import roles_of as announced
+from foci.methods._prepared import Prepared
 from foci.models import blocks, layer_count
 from foci.seeds import generator
-from foci.training.dataset import edited
+from foci.training.anchor import PacesOptimizer
+from foci.training.dataset import ChoosesDraws, edited
 from foci.training.plan import update_weights
 from training import assert_same, model, trained, weights
 
@@ -34,9 +39,24 @@ def assert_is_a_value(method: Any) -> None:
     """A frozen dataclass: equal when its fields are, with a repr that says them all, safe to send to a worker."""
     assert is_dataclass(method)
     assert method.__dataclass_params__.frozen
-    assert all(f"{f.name}=" in repr(method) for f in fields(method) if f.repr)
+    said = [f.name for f in fields(method) if f.repr]
+    if isinstance(method, Prepared):  # its repr is that of the settings, with what was found
+        said = [f.name for f in (*fields(method.settings), *fields(method)) if f.repr and f.name != "settings"]
+    assert all(f"{name}=" in repr(method) for name in said)
     assert pickle.loads(pickle.dumps(method)) == method
     assert copy.deepcopy(method) == method
+
+
+def assert_prepares(settings: Prepares, context: Context) -> tuple[Any, Sequence[Row]]:
+    """Settings play no role; what they prepare is a value in the announced roles, twice the same from one folder."""
+    assert_is_a_value(settings)
+    assert not roles_of(settings)
+    method, rows = settings.prepare(context)
+    assert_is_a_value(method)
+    assert not isinstance(method, Prepares)
+    assert tuple(roles_of(method)) == announced(type(settings))
+    assert settings.prepare(context) == (method, rows)
+    return method, rows
 
 
 def assert_edit_laws(method: EditsTokens, rows: Sequence[Row]) -> None:
@@ -51,7 +71,7 @@ def assert_edit_laws(method: EditsTokens, rows: Sequence[Row]) -> None:
             assert after.columns[name] == tuple(column[n] for n in at)
         assert after == method.edit(marked, generator(1, row.row_id))
         assert edited(marked, [method], (0, 1, 2)) == edited(marked, [method], (0, 1, 2))
-    for epoch, reading in ((0, 0), (0, 1), (3, 2)):
+    for epoch, reading in ((0, 0), (0, 1), (3, 2)) if isinstance(method, ChoosesDraws) else ():
         draw = method.draw(epoch, reading)
         assert draw is None or len(draw) == 2
         assert draw == method.draw(epoch, reading)
@@ -111,7 +131,7 @@ def assert_hold_laws(method: HoldsWeights, net: torch.nn.Module, steps: Sequence
         pull = method.pull(step)
         assert set(pull) <= names
         assert all(bool((torch.as_tensor(value) >= 0).all()) for value in pull.values())
-        assert 0 <= method.pace(step) <= 1
+        assert not isinstance(method, PacesOptimizer) or 0 <= method.pace(step) <= 1
 
 
 def assert_order_does_not_matter(methods: Sequence[Any], folder: Path, rows: Sequence[Row]) -> None:

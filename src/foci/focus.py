@@ -11,12 +11,15 @@ A method is a frozen dataclass that plays one or more roles. The trainer knows r
 | `MixesRows`    | which old text is rehearsed?    | `mix(epoch, rng) -> rows`   | union                   | no rows  |
 | `HoldsWeights` | what pulls back to the start?   | `pull(step) -> {block:}`    | sum                     | 0        |
 
-In a `Batch` (`foci.rows`), what belongs to token t (its label, its NLL, its weight) stands at position t; a row's first
-token has no NLL. Losses are in nats. Blocks are named by `foci.models.block_of`.
+A method that must first look at the model or the corpus is two dataclasses: one with the settings, which only
+`Prepares`, and one that `prepare` returns, which plays the roles. In a `Batch` (`foci.rows`), what belongs to token t
+(its label, NLL, weight) stands at position t; a row's first token has no NLL. Losses are in nats, blocks are named by
+`foci.models.block_of`. What single methods do beside this is a Protocol next to the code that asks for it:
+`foci.training.anchor`, `foci.training.dataset`, `foci.learn.offline`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,29 +31,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foci.rows import DELIMITER, IGNORED, REHEARSED, Batch, Row
 
-__all__ = [
-    "DELIMITER",
-    "IGNORED",
-    "REHEARSED",
-    "ROLES",
-    "Batch",
-    "Context",
-    "EditsTokens",
-    "GuidesHeads",
-    "HoldsWeights",
-    "Method",
-    "MixesRows",
-    "Pattern",
-    "Plan",
-    "Prepares",
-    "Row",
-    "ScalesLayers",
-    "WeighsTokens",
-]
+__all__ = ["DELIMITER", "IGNORED", "REHEARSED", "ROLES", "Batch", "Context", "EditsTokens", "GuidesHeads",
+           "HoldsWeights", "Method", "MixesRows", "Pattern", "Plan", "Prepares", "Row", "ScalesLayers",
+           "WeighsTokens"]  # fmt: skip
 
 Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter"]
-"""A head's target: the key every query should look at (arXiv 2010.02399, section 3).
-"delimiter" is the last one so far; "next" needs attention in both directions."""
+"""A head's target: the key that every query should look at (arXiv 2010.02399, section 3). "delimiter" is the last
+one at or before the query; "next" needs attention in both directions."""
 
 
 class EditsTokens(ABC):
@@ -58,23 +45,19 @@ class EditsTokens(ABC):
 
     @abstractmethod
     def edit(self, row: Row, rng: Generator) -> Row:
-        """The row to train on. `rng` is a function of (seed, epoch, copy, row_id) alone."""
-
-    def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
-        """Whose random numbers this reading uses, by default its own (fixed copies repeat a few); None: no edit."""
-        return epoch, copy
+        """Returns the row to train on. `rng` is a function of (seed, epoch, copy, row_id) alone."""
 
 
 class WeighsTokens(ABC):
     """Decides how much each token counts."""
 
     def needs(self) -> frozenset[str]:
-        """Columns this method reads. `"nll"` is the learner's current NLL, computed when asked for."""
+        """Names the columns that `weigh` reads. `"nll"` is the learner's current NLL, computed when asked for."""
         return frozenset()
 
     @abstractmethod
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Weights >= 0 of all tokens of one whole update; their scale does not matter."""
+        """Returns weights >= 0 of all tokens of one whole update; their scale does not matter."""
 
 
 class GuidesHeads(ABC):
@@ -82,23 +65,23 @@ class GuidesHeads(ABC):
 
     @abstractmethod
     def targets(self, layer: int) -> Mapping[int, Pattern]:
-        """Pattern by head number for one layer, both counted from 0; an empty mapping guides nothing."""
+        """Returns the pattern of each guided head of a layer, both counted from 0; an empty mapping guides nothing."""
 
     @abstractmethod
     def strength(self, step: int, steps: int) -> int | float:
-        """What the loss of one layer and pattern is multiplied by at update `step` (from 0) of `steps`; 0 = off."""
+        """Returns the factor of each layer's and pattern's loss at update `step` (from 0) of `steps`; 0 = off."""
 
 
 class ScalesLayers(ABC):
     """Decides how fast each block may move."""
 
     def blocks(self) -> frozenset[str]:
-        """Blocks this method names itself; each must exist in the model."""
+        """Names the blocks that the method is about; each must exist in the model."""
         return frozenset()
 
     @abstractmethod
     def scale(self, block: str) -> int | float:
-        """Multiplier of the block's learning rate, >= 0; 0 freezes it."""
+        """Returns the multiplier of the block's learning rate, >= 0; 0 freezes it."""
 
 
 class MixesRows(ABC):
@@ -106,35 +89,32 @@ class MixesRows(ABC):
 
     @abstractmethod
     def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
-        """Old rows to add to the new ones in this epoch."""
+        """Returns old rows to add to the new ones in this epoch, counted from 0."""
 
 
 class HoldsWeights(ABC):
     """Decides what pulls the weights back to where they started."""
 
-    def check(self, steps: int) -> None:  # noqa: B027
-        """Raises ValueError where this method cannot work in a run of so many updates."""
-
     @abstractmethod
     def pull(self, step: int) -> Mapping[str, int | float | Tensor]:
-        """Strength: theta moves by -lr * strength * (theta - start).
+        """Returns the strength of the pull at update `step` (from 0): theta moves by -lr * strength * (theta - start).
 
         By block (`"*"` = every block), a number; or by parameter name, a tensor of the parameter's shape (of an adapted
         weight, the name it has in the model without adapter).
         """
 
-    def pace(self, step: int) -> int | float:
-        """Multiplier of the optimiser's own learning rate at this update (RecAdam's lambda); product."""
-        return 1.0
+
+ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)
+Role = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | HoldsWeights
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the offline half of a method may look at, once, before the first update.
+    """What an offline stage may look at, once, before the first update.
 
     `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's
     own, kept with the run: what is stored there is found again after a resume. `asked` are the questions (prompts) that
-    the run will ask: no offline half may learn from them.
+    the run will ask: no offline stage may learn from them.
     """
 
     model: PreTrainedModel
@@ -146,30 +126,14 @@ class Context:
 
 
 class Prepares(ABC):
-    """The offline half of a method. Not a role of its own: the online half it returns plays the roles."""
-
-    def check(self, model: PreTrainedModel) -> None:  # noqa: B027
-        """Raises ValueError where this method cannot work with a model. Quick: asked before anything is trained."""
+    """Holds the settings of a method that must look at the model or the corpus first; plays no role itself."""
 
     @abstractmethod
-    def prepare(self, context: Context) -> "tuple[Method, Sequence[Row]]":
-        """The online half (often the method itself) and the rows to train on, with the columns it will read."""
-
-    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
-        """Does a part of the heavy work, which `prepare` completes: yields tokens read and seconds, piece by piece."""
-        return iter(())
-
-    def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
-        """What can be measured of the assumption behind the method: rows of a table; none where nothing can be."""
-        return ()
-
-    def told(self) -> str:
-        """What the offline half found, in one line for people; the online half knows it. Empty says nothing."""
-        return ""
+    def prepare(self, context: Context) -> tuple[Role, Sequence[Row]]:
+        """Runs the offline stage: returns the method that plays in training, and its rows with the columns it reads."""
 
 
-ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)
-Method = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | HoldsWeights | Prepares
+Method = Role | Prepares
 
 
 @dataclass(frozen=True)

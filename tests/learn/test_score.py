@@ -21,7 +21,7 @@ from foci.cli import score as score_command
 from foci.corpus import read_corpus
 from foci.corpus.shards import Done, Shards
 from foci.focus import Batch, Row
-from foci.methods.contrast.corpus_attention import Look
+from foci.methods.contrast.corpus_attention import AttentionQuery
 from foci.methods.contrast.premise import dropped, kinds, premise
 
 NAMES = [
@@ -265,7 +265,7 @@ def by_hand(loaded, row, line, group):
 
 def test_the_premise_is_the_attention_from_before_a_value_to_the_name(things):
     loaded, rows, lines = models.load(str(things.model), dtype="float32"), rows_of(things), documents()
-    found = premise(loaded, rows[:12], loaded.tokenizer, Look())  # four names, three texts each
+    found = premise(loaded, rows[:12], loaded.tokenizer, AttentionQuery())  # four names, three texts each
     assert [line["group"] for line in found] == ["town", "job"]
     for at, line in enumerate(found):
         shares = [float(by_hand(loaded, rows[n], lines[n], at)[2].mean((1, 2)).sum()) for n in range(12)]
@@ -286,7 +286,7 @@ def test_the_premise_without_the_sink(things):
     loaded, rows = models.load(str(things.model), dtype="float32"), rows_of(things)
     for layer in loaded.model.model.layers:
         layer.self_attn.q_proj.weight.data *= 30  # some queries give one key nearly everything
-    (line, *_) = premise(loaded, rows[:1], loaded.tokenizer, Look(without_first=True))
+    (line, *_) = premise(loaded, rows[:1], loaded.tokenizer, AttentionQuery(without_first=True))
     query, keys, _ = by_hand(loaded, rows[0], documents()[0], 0)
     batch = Batch.of(rows[:1], tiny.PAD)
     chosen = torch.zeros_like(batch.input_ids, dtype=torch.bool)
@@ -304,7 +304,7 @@ def test_the_premise_of_a_text_that_was_cut(things):
     cut = rows[0].text.index(" and works")
     keep = [t for t, (_, end) in enumerate(rows[0].offsets) if end <= cut]
     piece = replace(rows[0].take(keep), text=rows[0].text[:cut])
-    whole, part = (premise(loaded, [row], loaded.tokenizer, Look()) for row in (rows[0], piece))
+    whole, part = (premise(loaded, [row], loaded.tokenizer, AttentionQuery()) for row in (rows[0], piece))
     assert [line["group"] for line in part] == ["town"]
     assert part[0]["mean"] == pytest.approx(whole[0]["mean"], abs=1e-6)
 
@@ -312,7 +312,7 @@ def test_the_premise_of_a_text_that_was_cut(things):
 def test_no_premise_where_no_line_tells_names(things):
     loaded = models.load(str(things.model), dtype="float32")
     rows = read_corpus(things.corpus, loaded.tokenizer, max_length=64).rows
-    assert premise(loaded, rows, loaded.tokenizer, Look()) == []
+    assert premise(loaded, rows, loaded.tokenizer, AttentionQuery()) == []
 
 
 def test_what_is_dropped_of_names_of_answers_and_of_the_rest(things):

@@ -18,13 +18,11 @@ from foci.focus import (
     GuidesHeads,
     HoldsWeights,
     MixesRows,
-    Plan,
     Prepares,
     Row,
     ScalesLayers,
     WeighsTokens,
 )
-from foci.learn.offline import prepare
 from foci.methods import available
 from foci.methods.oracle import Oracle
 from foci.methods.train_attention import weigher
@@ -73,12 +71,11 @@ def made(name: str, folder: Path) -> Any:
 
 
 def shipped(name: str, folder: Path) -> tuple[Any, list[Row], torch.nn.Module]:
-    """A shipped method with its defaults, after its offline half on a tiny model; the rows it reads; the model."""
+    """A shipped method with its defaults as it plays in training of a tiny model; the rows it reads; the model."""
     net = tiny.build("llama", vocab=tiny.VOCAB)
     method, rows = made(name, folder), texts()
     if isinstance(method, Prepares):
-        plan, rows = prepare(Plan([method]), Context(net, tiny.tokenizer(), rows, folder, 0))
-        method = plan.methods[0]
+        method, rows = contracts.assert_prepares(method, Context(net, tiny.tokenizer(), rows, folder, 0))
     return method, list(rows), net
 
 
@@ -148,6 +145,33 @@ def test_the_law_about_doing_nothing_can_fail(tmp_path):
 
     with pytest.raises(AssertionError, match="all weights are equal"):
         contracts.assert_weight_laws(Idle(), small.batch())
+
+
+@dataclass(frozen=True)
+class Drawn(small.Column):
+    number: float = 0.0
+
+
+@dataclass(frozen=True)
+class Restless(Prepares):
+    """Breaks the law that preparing twice gives equal results."""
+
+    def prepare(self, context) -> tuple[Drawn, list[Row]]:
+        return Drawn(number=float(torch.rand(()))), context.rows
+
+
+@dataclass(frozen=True)
+class Both(Prepares, small.ByPosition):
+    """Breaks the law that settings which prepare play no role themselves."""
+
+    def prepare(self, context) -> tuple[small.Column, list[Row]]:
+        return small.Column(), context.rows
+
+
+@pytest.mark.parametrize("settings", [Restless(), Both()])
+def test_the_law_about_preparing_can_fail(settings, tmp_path):
+    with pytest.raises(AssertionError):
+        contracts.assert_prepares(settings, Context(tiny.build("llama"), tiny.tokenizer(), small.rows(), tmp_path))
 
 
 def test_the_law_about_alignment_can_fail():

@@ -20,9 +20,9 @@ from foci.corpus.characters import gathered, spread
 from foci.focus import Batch, Context, Plan, Row
 from foci.learn.offline import prepare
 from foci.methods import build
-from foci.methods.contrast.corpus_attention import Look, attention_received, before_answers
-from foci.methods.contrast.dropping import Seen, chances, drop_probability, ranks
-from foci.methods.contrast.method import DROP, Contrast
+from foci.methods.contrast.corpus_attention import AttentionQuery, attention_received, before_answers
+from foci.methods.contrast.dropping import RowAttention, chances, drop_probability, ranks
+from foci.methods.contrast.method import DROP, Contrast, ContrastEdits
 from foci.methods.experimental.early_late import EarlyLate
 from foci.seeds import generator
 from foci.training.dataset import MixedDataset, RowDataset, edited
@@ -64,7 +64,7 @@ def contrast(files, **changes):
 
 def seen(large, small, free=None, name="r"):
     free = [True] * len(large) if free is None else free
-    return Seen(name, np.array(large), np.array(small), np.array(free))
+    return RowAttention(name, np.array(large), np.array(small), np.array(free))
 
 
 # --- from attention to chances ---
@@ -132,12 +132,12 @@ def test_the_oracle_keeps_names_and_answers_and_drops_as_much():
     """d's mean rate over three tokens all falls on the one that is neither, if it may go."""
     row = seen([0.1, 0.4, 0.3], [0.2, 0.1, 0.3])
     own = sum(0.6 * (1 - np.exp(-0.5 * r)) for r in range(3))
-    (found,) = chances([replace(row, told=np.array([False, True, False]))], "told", 0.6, 0.5, 0)
+    (found,) = chances([replace(row, plain=np.array([False, True, False]))], "told", 0.6, 0.5, 0)
     assert found.tolist() == pytest.approx([0, own, 0])
-    stays = replace(row, told=np.array([True, True, False]), free=np.array([False, True, True]))
+    stays = replace(row, plain=np.array([True, True, False]), free=np.array([False, True, True]))
     assert chances([stays], "told", 0.6, 0.5, 0)[0][[0, 2]].tolist() == [0, 0]
     with pytest.raises(ValueError, match=r"dropped by 'told', with chances of at most 1 it is 0\.000"):
-        chances([replace(row, told=np.array([False, False, False]))], "told", 0.6, 0.5, 0)
+        chances([replace(row, plain=np.array([False, False, False]))], "told", 0.6, 0.5, 0)
     with pytest.raises(ValueError, match=r"nothing tells where those of row r are; give the corpus as \.jsonl lines"):
         chances([row], "told", 0.6, 0.5, 0)
 
@@ -217,12 +217,10 @@ def test_queries_and_the_first_token_are_settings(files, context):
 
 def test_layers_are_a_setting_and_one_model_is_enough(files, context):
     online, rows = EarlyLate(beta=0.1).prepare(context)
-    assert (online.large_layers, online.small_layers) == ((1,), (0,))
+    assert (online.settings.large_layers, online.settings.small_layers) == ((1,), (0,))
     batch = Batch.of(context.rows[:1], tiny.PAD)
     late = received(context.model, batch.input_ids, batch.attention_mask, layers=[1])[0].tolist()
     assert rows[0].columns["attention_large"] == pytest.approx(late, abs=2e-3)  # bfloat16 where the machine has it
-    with pytest.raises(ValueError, match="has not looked at row r0 yet"):
-        EarlyLate().edit(context.rows[0], generator(0))
 
 
 def test_attention_is_kept_and_what_is_stale_is_refused(files, context, monkeypatch):
@@ -300,7 +298,7 @@ def test_masses_go_through_characters_by_hand():
 
 def test_one_tokenizer_gives_the_plain_answer_through_characters(files, context):
     loaded = models.load(str(files / "large"), dtype="float32")
-    plain = attention_received(loaded, context.rows, context.tokenizer, Look())
+    plain = attention_received(loaded, context.rows, context.tokenizer, AttentionQuery())
     for row, line in zip(context.rows, plain, strict=True):
         back = gathered(spread(line, row.offsets, row.text), row.offsets)
         assert back[:-1] == pytest.approx(line[:-1], abs=1e-12)  # but for EOS, which stands for no text
@@ -309,7 +307,7 @@ def test_one_tokenizer_gives_the_plain_answer_through_characters(files, context)
 def test_another_tokenizers_attention_adds_up_to_words(files, context):
     tokenizer, net = letters(), tiny.build("qwen3", vocab=tiny.VOCAB)
     loaded = models.Loaded(net, tokenizer, "letters", "f", 512, torch.float32)
-    found = attention_received(loaded, context.rows, context.tokenizer, Look())
+    found = attention_received(loaded, context.rows, context.tokenizer, AttentionQuery())
     for row, line in zip(context.rows, found, strict=True):
         ids = torch.tensor([tokenizer(row.text)["input_ids"]])
         by_letter = received(net, ids, torch.ones_like(ids))[0].tolist()
@@ -332,8 +330,8 @@ def test_queries_before_answers_in_other_tokens():
 # --- online ---
 
 
-def online(**changes):
-    return Contrast("a", "b", **changes)
+def online(space=None, **changes):
+    return ContrastEdits(Contrast("a", "b", **changes), rate=0.5, space=space)
 
 
 def marked(length=20, chance=0.5, n=0):
@@ -371,8 +369,7 @@ def test_two_tokens_stay_the_most_elusive_first():
 
 
 def test_blanks_keep_the_length():
-    method = online(blank=True)
-    object.__setattr__(method, "space", 77)
+    method = online(blank=True, space=77)
     row, after = marked(), method.edit(marked(), generator(3))
     gone = generator(3).random(20) < 0.5
     assert after.input_ids == tuple(77 if lost else token for token, lost in zip(row.input_ids, gone, strict=True))

@@ -13,9 +13,9 @@ from foci.focus import REHEARSED, Batch, Context, Plan, Row, WeighsTokens
 from foci.learn.offline import prepare
 from foci.methods import build, rho
 from foci.methods.oracle import Oracle
-from foci.methods.rho import Rho, top_share
+from foci.methods.rho import Rho, RhoWeights, top_share
 from foci.methods.salient import Salient, tf_idf
-from foci.methods.shuffled import Shuffled
+from foci.methods.shuffled import Shuffled, ShuffledWeights
 from foci.models.forward import row_nll
 from foci.models.losses import token_nll
 from foci.seeds import generator
@@ -103,7 +103,7 @@ def test_padding_and_rehearsed_rows_are_not_counted():
     nll = torch.full((3, 6), 9.0)  # where no token is, a number that must not matter
     nll[0, 1:], nll[1, 1] = torch.tensor([1.5, 0.2, 3.0, 1.1, 1.2]), 1.4
     batch.columns["nll"] = nll
-    assert Rho(keep=0.5).weigh(batch).tolist() == [[0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
+    assert RhoWeights(Rho(keep=0.5)).weigh(batch).tolist() == [[0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6]
 
 
 def test_the_reference_is_the_untouched_model_row_by_row(tmp_path):
@@ -168,8 +168,12 @@ def test_rho_refuses_a_share_that_means_nothing(keep):
 
 
 def test_rho_without_scores_says_where_they_come_from():
-    with pytest.raises(ValueError, match=r"missing \['nll', 'start_nll'\]; train on the rows that its prepare"):
-        Rho().weigh(Batch.of([Row("a", (5, 6))], tiny.PAD))
+    batch = Batch.of([Row("a", (5, 6))], tiny.PAD)
+    batch.columns["nll"] = torch.ones(1, 2)
+    with pytest.raises(
+        ValueError, match=r"rho reads the column 'start_nll', got \['nll'\]; train on the rows that its"
+    ):
+        RhoWeights(Rho()).weigh(batch)
 
 
 # --- TF-IDF ---
@@ -236,7 +240,8 @@ def test_training_on_salient_words_learns_them_first(tmp_path):
 def test_shuffled_permutes_within_a_row_among_predicted_tokens():
     rows = small.rows(6)
     rows = [Row(r.row_id, r.input_ids, columns={"answer": r.columns["w"]}) for r in rows]
-    batch, method = Batch.of(rows, tiny.PAD), Shuffled(of={"oracle": {"floor": 0.1}})
+    batch, settings = Batch.of(rows, tiny.PAD), Shuffled(of={"oracle": {"floor": 0.1}})
+    method = ShuffledWeights(settings, Oracle(0.1))
     inner, got = Oracle(0.1).weigh(batch), method.weigh(batch)
     predicted = batch.predicted()
     for line, before, where in zip(got, inner, predicted, strict=True):
@@ -249,9 +254,9 @@ def test_shuffled_permutes_within_a_row_among_predicted_tokens():
     assert alone[1:].tolist() == [inner[2, 1:][i].item() for i in order]
 
 
-def test_shuffled_runs_the_offline_half_of_what_it_wraps(tmp_path):
+def test_shuffled_runs_the_offline_stage_of_what_it_wraps(tmp_path):
     method, rows = build({"shuffled": {"of": {"rho": {"keep": 0.5}}}}).prepare(context(tmp_path))
-    assert method == Shuffled({"rho": {"keep": 0.5}})
+    assert method == ShuffledWeights(Shuffled({"rho": {"keep": 0.5}}), RhoWeights(Rho(0.5)))
     assert repr(method) == "Shuffled(of={'rho': {'keep': 0.5}})"
     assert method.needs() == {"nll", "start_nll"}
     assert all("start_nll" in row.columns for row in rows)
@@ -260,7 +265,9 @@ def test_shuffled_runs_the_offline_half_of_what_it_wraps(tmp_path):
 def test_shuffled_weights_train_other_tokens(tmp_path):
     made = context(tmp_path, rows=rows_of(["The capital of France is Paris", "She was born in Bern"]))
     ends = []
-    for method in (Oracle(), Shuffled("oracle")):
+    control, rows = Shuffled("oracle").prepare(made)
+    assert rows is made.rows
+    for method in (Oracle(), control):
         net = tiny.build("llama", vocab=tiny.VOCAB)
         trained(tmp_path, made.rows, [method], start=net)
         ends.append(weights(net))
@@ -272,4 +279,6 @@ def test_shuffled_refuses_what_has_no_weights_and_rows_without_names():
         Shuffled("l2_sp")
     batch = Batch.of([Row("a", (5, 6), columns={"answer": (0.0, 1.0)})], tiny.PAD)
     with pytest.raises(ValueError, match="got 0 ids for 1 rows"):
-        Shuffled("oracle").weigh(Batch(batch.input_ids, batch.attention_mask, batch.labels, batch.columns))
+        ShuffledWeights(Shuffled("oracle"), Oracle()).weigh(
+            Batch(batch.input_ids, batch.attention_mask, batch.labels, batch.columns)
+        )

@@ -71,9 +71,9 @@ def test_the_profile_is_that_of_a_loop_over_single_examples(tmp_path):
     """R and the rates of every mode from the model's own logits, one example after another."""
     where, reference = tmp_path / "method", tmp_path / "old.txt"
     reference.write_text(" ".join(f"The town {n} in the north of France is old." for n in range(40)))
-    method = GradProfile(mode="adaptive", reference=str(reference), length=16, references=5)
+    profiled = GradProfile(mode="adaptive", reference=str(reference), length=16, references=5)
     given = context(where)
-    online, rows = method.prepare(given)
+    online, rows = profiled.prepare(given)
     assert rows is given.rows
 
     def norms(model, ids, start):
@@ -91,7 +91,7 @@ def test_the_profile_is_that_of_a_loop_over_single_examples(tmp_path):
         marks = row.columns["answer"]
         first, last = marks.index(1.0), len(marks) - marks[::-1].index(1.0)
         spans.append(norms(slow, row.input_ids[:last], first))
-    old = method.GradProfile._reference(method, given)
+    old = profiled._reference(given)
     assert len(old) == 5
     below = [norms(slow, row.input_ids, 1) for row in old]
     expected = {
@@ -119,9 +119,9 @@ def test_the_file_says_where_the_numbers_are_from(tmp_path):
         assert line["control_low"] < line["control"] < line["control_high"]
         assert line["rate"] == online.scale(line["block"])
     assert record["method"] == repr(GradProfile())
-    assert online.told() == record["told"]
-    assert online.told().startswith(f"profile: early {record['shape']['early']:.2f}, middle ")
-    assert " of 6 layers move" in online.told()
+    assert online.summary() == record["told"]
+    assert online.summary().startswith(f"profile: early {record['shape']['early']:.2f}, middle ")
+    assert " of 6 layers move" in online.summary()
 
 
 def test_spans_come_from_probes_the_corpus_or_nothing_but_text(tmp_path):
@@ -179,7 +179,7 @@ def test_norms_are_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(method.profile, "span_norms", None)
     again, _ = GradProfile(shared=shared, mode="adaptive").prepare(context(tmp_path / "b"))
     assert by_block(tmp_path / "a", "relative") == by_block(tmp_path / "b", "relative")
-    assert first.scales != again.scales
+    assert first.rates != again.rates
     with pytest.raises(TypeError):
         GradProfile(shared=shared).prepare(context(tmp_path / "c", seed=1))
 
@@ -245,7 +245,9 @@ def test_wrong_settings_are_refused_in_words(settings, words):
 
 
 def test_a_method_without_its_profile_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no profile yet; train with what its prepare"):
+    with pytest.raises(
+        TypeError, match=r"GradProfile\(mode='frozen'.*must look at the model or the corpus before training"
+    ):
         trained(tmp_path, small.rows(), [GradProfile()])
 
 
@@ -357,7 +359,7 @@ def test_a_run_refuses_to_trace_what_it_asks(tmp_path, capsys):
     things = runs.material(tmp_path)
     methods = {"frozen": [{"grad_profile": {"spans": str(things.learn), "reference": str(things.text), "length": 8}}]}
     file = runs.run_file(tmp_path, things, arms=methods)
-    runs.told(["check", str(file)], capsys)  # which looks at no offline half
+    runs.told(["check", str(file)], capsys)  # which runs no offline stage
     words = runs.refused(["learn", str(file)], capsys)
     assert "8 of 8 probes to trace are asked by the run as well" in words
 

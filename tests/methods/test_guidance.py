@@ -10,7 +10,7 @@ import tiny
 from foci.attention import attention_maps, head_distances, pattern_targets, scores
 from foci.focus import Context, Row
 from foci.methods import build
-from foci.methods.guidance import Guidance, dealt, fading, marked
+from foci.methods.guidance import Guidance, GuidanceHeads, dealt, fading, marked
 from foci.pretrain.config import ScratchConfig
 from foci.pretrain.models import scratch
 from foci.pretrain.text import trained_tokenizer
@@ -57,9 +57,9 @@ def test_layers_are_all_the_lower_half_or_named(tmp_path):
 
 
 def test_strength_is_held_and_fades():
-    method = Guidance(alpha=2.0, hold=0.2, until=0.6)
+    method = GuidanceHeads(Guidance(alpha=2.0, hold=0.2, until=0.6), {})
     assert [method.strength(step, 10) for step in range(8)] == pytest.approx([2, 2, 2, 1.5, 1, 0.5, 0, 0])
-    assert [Guidance(hold=1.0).strength(step, 3) for step in range(3)] == [1.0, 1.0, 1.0]
+    assert [GuidanceHeads(Guidance(hold=1.0), {}).strength(step, 3) for step in range(3)] == [1.0, 1.0, 1.0]
     assert fading(0, 1) == 1.0
 
 
@@ -177,9 +177,4 @@ def test_what_cannot_work_is_refused(settings, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         prepared(build({"guidance": settings}), tmp_path)
     with pytest.raises(ValueError, match=words):
-        build({"guidance": settings}).check(tiny.build("llama"))
-
-
-def test_it_must_know_the_model_first():
-    with pytest.raises(ValueError, match="does not know its heads yet"):
-        Guidance().targets(0)
+        build({"guidance": settings}).check_model(tiny.build("llama"))

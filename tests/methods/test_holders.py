@@ -145,10 +145,10 @@ def test_recadam_holds_first_and_learns_after_t0(tmp_path):
 
 def test_a_run_that_ends_before_t0_is_refused_with_the_numbers():
     with pytest.raises(ValueError, match=r"t0 = 250 updates, but this run has 40.*2\.51e-46.*\{rec_adam: \{t0: 10\}\}"):
-        RecAdam().check(40)
+        RecAdam().check_steps(40)
     with pytest.raises(ValueError, match="this run has 250"):
-        RecAdam().check(250)
-    RecAdam().check(251)
+        RecAdam().check_steps(250)
+    RecAdam().check_steps(251)
 
 
 def test_gamma_and_a_large_learning_rate_are_refused_by_the_anchor(tmp_path):

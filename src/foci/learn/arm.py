@@ -12,12 +12,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from foci import models
 from foci.attention.heads import GuidedHeads
-from foci.focus import Prepares, Row
+from foci.focus import Row
 from foci.learn.arguments import arguments, learner
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.folder import ArmFolder
-from foci.learn.offline import plan_of, prepare
+from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import scored
 from foci.learn.samples import described, sample_nll
 from foci.learn.save import save
@@ -49,7 +49,7 @@ class Arm:
         gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)
         self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
-        for words in filter(None, (method.told() for method in self.plan.methods if isinstance(method, Prepares))):
+        for words in (method.summary() for method in self.plan.methods if isinstance(method, Summarises)):
             self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)

@@ -9,7 +9,7 @@ from foci.config.run import Run
 from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
-from foci.learn.offline import plan_of
+from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import HELD_OUT, Questions, chosen
 from foci.probes import Probe, general, read_probes
 from foci.training.plan import block_scales, check_columns, head_targets
@@ -47,9 +47,7 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
         raise
     for name in run.arms:
         methods = plan_of(run, name).methods
-        for method in methods:
-            if isinstance(method, Prepares):
-                method.check(loaded.model)
+        check_models(methods, loaded.model)  # type: ignore[arg-type]
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))

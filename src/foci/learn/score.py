@@ -3,15 +3,15 @@
     foci score RUN.yaml                                            # goes on where it stopped
     torchrun --no-python --nproc-per-node=2 foci score RUN.yaml    # the shards shared out among processes
 
-First every process does its share of what can be shared (`Prepares.fill`), then one prepares every arm, and measures
+First every process does its share of what can be shared (`SharesWork.fill`), then one prepares every arm, and measures
 what can be of the methods' premises.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import PartialState  # type: ignore[import-untyped]
@@ -27,6 +27,24 @@ from foci.system.files import write_json
 from foci.system.signals import stoppable
 
 SCORES = "scores.json"
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """A method whose offline stage can be shared out among processes, in parts that `prepare` finds again."""
+
+    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+        """Does part `number` of `count` of the work; yields tokens read and seconds, piece by piece."""
+        ...
+
+
+@runtime_checkable
+class MeasuresPremise(Protocol):
+    """A method whose assumption can be measured before anything is trained."""
+
+    def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
+        """Returns rows of a table; none where nothing can be measured."""
+        ...
 
 
 def score(run: Run, *, shared_only: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -48,7 +66,7 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
             plan, _ = prepare(plan_of(run, arm), context)
             found["methods"][arm] = [repr(method) for method in plan.methods]
             for n, method in enumerate(plan_of(run, arm).methods):
-                if isinstance(method, Prepares):
+                if isinstance(method, Prepares) and isinstance(method, MeasuresPremise):
                     lines = method.premise(replace(context, folder=own_folder(context, n, method)))
                     found["premise"] += [line for line in lines if line not in found["premise"]]
         if number == 0:
@@ -59,7 +77,7 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
 def _arms(run: Run, shared_only: bool) -> list[str]:
     def has(arm: str) -> bool:
         methods = [method for method in plan_of(run, arm).methods if isinstance(method, Prepares)]
-        return any(not shared_only or type(method).fill is not Prepares.fill for method in methods)
+        return any(not shared_only or isinstance(method, SharesWork) for method in methods)
 
     arms = [arm for arm in run.arms if has(arm)]
     if not arms:
@@ -112,7 +130,7 @@ def _share(
     for arm in arms:
         context = _context(run, made, folder, arm)
         for n, method in enumerate(plan_of(run, arm).methods):
-            if not isinstance(method, Prepares):
+            if not (isinstance(method, Prepares) and isinstance(method, SharesWork)):
                 continue
             for read, took in method.fill(replace(context, folder=own_folder(context, n, method)), number, count):
                 tokens, seconds = tokens + read, seconds + took

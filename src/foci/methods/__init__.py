@@ -1,7 +1,8 @@
 """The methods foci knows. This folder is the registry: one file, one method, named like the file.
 
-A method is the one public frozen dataclass of its module that derives from a role of `foci.focus`; its
-fields are its settings. New ideas live in `experimental/` under the same rules. To add a method, add a file.
+A method is the one public frozen dataclass of its module that derives from a role of `foci.focus`, or from `Prepares`
+where it must look at the model or the corpus first; its fields are its settings. What `prepare` returns stands in the
+same file. New ideas live in `experimental/` under the same rules. To add a method, add a file.
 """
 
 import importlib
@@ -12,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from foci.errors import hint, shown
-from foci.focus import ROLES, Method
+from foci.focus import ROLES, Method, Prepares
 
 
 @dataclass(frozen=True)
 class Description:
-    """What `foci methods` tells of a method.
+    """A method as `foci methods` describes it.
 
     `roles` are names of role classes and `decides` their first docstring lines, in the same order.
     `settings` hold each setting's default as code, or "required". `summary` is the first docstring line.
@@ -75,14 +76,29 @@ def describe() -> list[Description]:
     return [
         Description(
             name=name,
-            roles=tuple(role.__name__ for role in ROLES if issubclass(kind, role)),
-            decides=tuple(_first_line(role) for role in ROLES if issubclass(kind, role)),
+            roles=tuple(role.__name__ for role in roles_of(kind)),
+            decides=tuple(_first_line(role) for role in roles_of(kind)),
             summary=_first_line(kind),
             settings=_settings(kind),
             experimental=modules[name].startswith(f"{__name__}.experimental."),
         )
         for name, kind in available().items()
     ]
+
+
+def roles_of(kind: type[Method]) -> tuple[type, ...]:
+    """The roles that a method plays in training: its own, or those of the class that its `prepare` returns.
+
+    Raises TypeError where `prepare` does not say in its annotation what it returns.
+    """
+    playing = get_args(get_type_hints(kind.prepare).get("return"))[:1] if issubclass(kind, Prepares) else (kind,)
+    roles = tuple(role for role in ROLES for one in playing if inspect.isclass(one) and issubclass(one, role))
+    if not roles:
+        raise TypeError(
+            f"{kind.__name__} plays none of the roles {', '.join(role.__name__ for role in ROLES)}; derive it from "
+            'one, or annotate its prepare with "-> tuple[CLASS, Sequence[Row]]", where CLASS derives from one'
+        )
+    return roles
 
 
 def _modules() -> dict[str, str]:
@@ -107,18 +123,17 @@ def _modules() -> dict[str, str]:
 
 
 def _class_of(module: ModuleType) -> type[Method]:
-    """The module's one public frozen dataclass that plays a role."""
-    kinds = [
+    """The module's one public frozen dataclass that prepares, or, where none does, that plays a role."""
+    own = [
         kind
         for name, kind in vars(module).items()
-        if inspect.isclass(kind)
-        and kind.__module__ == module.__name__
-        and issubclass(kind, ROLES)
-        and not name.startswith("_")
+        if inspect.isclass(kind) and kind.__module__ == module.__name__ and not name.startswith("_")
     ]
+    preparing = [kind for kind in own if issubclass(kind, Prepares)]
+    kinds = preparing or [kind for kind in own if issubclass(kind, ROLES)]
     if len(kinds) != 1:
         raise TypeError(
-            f"{module.__name__} should define one public class that plays a role, "
+            f"{module.__name__} should define one public class that prepares or plays a role, "
             f"got {[kind.__name__ for kind in kinds]}; keep one method per file, and prefix helpers with _"
         )
     (kind,) = kinds

@@ -5,7 +5,6 @@ F_i = mean over rows of (d log p(row) / d theta_i)^2, labels being the text's ow
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from foci.corpus import read_corpus
 from foci.corpus.store import rows_key
 from foci.focus import Context, HoldsWeights, Prepares, Row
+from foci.methods._prepared import Prepared
 from foci.models import evaluating, fingerprint
 from foci.models.forward import device_of, pad_id, padded
 from foci.models.losses import token_nll
@@ -63,11 +63,12 @@ def held_parameters(model: PreTrainedModel, weights: Literal["all", "linear"]) -
 
 
 @dataclass(frozen=True)
-class Ewc(HoldsWeights, Prepares):
-    """Pulls each weight back by learning rate * `strength` * its Fisher information (mean 1) of its distance.
+class Ewc(Prepares):
+    """After each step, moves each weight toward its start, in proportion to its Fisher information on old text.
 
-    `path` names the retain text (files as in `corpus.path`), None the general page of foci; the information is the mean
-    over at most `rows` of its rows, which the seed draws. `weights` "linear" is for runs with an adapter: only what it
+    The step back is learning rate * `strength` * Fisher information (divided by its mean) * distance. `path` names the
+    old text (files as in `corpus.path`), None the general page of foci; the information is the mean over at most `rows`
+    of its rows, which the seed draws. `weights` "linear" is for runs with an adapter: only what it
     adapts is held; "all" is for training all weights.
     """
 
@@ -75,7 +76,6 @@ class Ewc(HoldsWeights, Prepares):
     path: str | tuple[str, ...] | None = None
     rows: int = 256
     weights: Literal["all", "linear"] = "all"
-    pulls: Mapping[str, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.strength < float("inf"):
@@ -85,7 +85,7 @@ class Ewc(HoldsWeights, Prepares):
         if self.weights not in ("all", "linear"):
             raise ValueError(f"ewc's weights are 'all' or 'linear' (with an adapter), got {self.weights!r}")
 
-    def prepare(self, context: Context) -> tuple["Ewc", Sequence[Row]]:
+    def prepare(self, context: Context) -> tuple["EwcPull", Sequence[Row]]:
         """Computes the Fisher information of the untouched model, or reads what was kept. New rows stay as they are.
 
         Raises ValueError where what was kept is of another model or text.
@@ -102,20 +102,33 @@ class Ewc(HoldsWeights, Prepares):
             save_file,
             lambda path: load_file(path, device=device),
         )
-        online = copy(self)
-        object.__setattr__(online, "pulls", {name: self.strength * f for name, f in fisher.items()})
-        return online, context.rows
-
-    def pull(self, step: int) -> Mapping[str, Tensor]:
-        """Strength * Fisher information by parameter, at every update. Raises ValueError before `prepare` has run."""
-        if self.pulls is None:
-            raise ValueError(f"{self!r} has no Fisher information yet; train with what its prepare(context) returns")
-        return self.pulls
+        return EwcPull(self, {name: self.strength * f for name, f in fisher.items()}), context.rows
 
     def _fisher(self, context: Context, old: Sequence[Row]) -> dict[str, Tensor]:
         with evaluating(context.model), torch.autocast(device_of(context.model).type, enabled=False):
             losses = _row_losses(context, old)
             return of_mean_one(diagonal_fisher(held_parameters(context.model, self.weights), losses))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class EwcPull(Prepared, HoldsWeights):
+    """Pulls each weight by `pulls`: strength * Fisher information, by the parameter's name."""
+
+    settings: Ewc
+    pulls: Mapping[str, Tensor] = field(repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, EwcPull)
+            and (self.settings, self.pulls.keys()) == (other.settings, other.pulls.keys())
+            and all(torch.equal(pull, other.pulls[name]) for name, pull in self.pulls.items())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def pull(self, step: int) -> Mapping[str, Tensor]:
+        """Returns `pulls`, at every update."""
+        return self.pulls
 
 
 def _row_losses(context: Context, rows: Sequence[Row]) -> Iterator[Tensor]:

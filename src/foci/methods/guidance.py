@@ -7,14 +7,14 @@ on one key.
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foci.attention import AHEAD, check_watched
 from foci.focus import DELIMITER, Context, GuidesHeads, Pattern, Prepares, Row
+from foci.methods._prepared import Prepared, add_column
 from foci.models import base_of, layer_count
 
 BOTH_WAYS: tuple[Pattern, ...] = ("next", "previous", "first")
@@ -45,7 +45,7 @@ def dealt(patterns: Sequence[Pattern], heads: int) -> dict[int, Pattern]:
 
 
 @dataclass(frozen=True)
-class Guidance(GuidesHeads, Prepares):
+class Guidance(Prepares):
     """Pulls the first `share` of each layer's heads to `patterns`, by a loss of strength `alpha` that fades out.
 
     The heads are dealt to the patterns in equal runs, in order; None is next, previous, first, or in a causal model
@@ -62,7 +62,6 @@ class Guidance(GuidesHeads, Prepares):
     hold: float = 0.0
     until: float = 1.0
     delimiters: tuple[str, ...] = (".", ",")
-    heads: Mapping[int, Mapping[int, Pattern]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (0 < self.share <= 1 and 0 < self.alpha < float("inf") and self.patterns != () and self.layers != ()):
@@ -76,32 +75,22 @@ class Guidance(GuidesHeads, Prepares):
                 f"{self.hold} and until {self.until}; expected 0 <= hold <= until <= 1, until above 0"
             )
 
-    def prepare(self, context: Context) -> tuple["Guidance", Sequence[Row]]:
+    def prepare(self, context: Context) -> tuple["GuidanceHeads", Sequence[Row]]:
         """Chooses heads of this model, and marks delimiters in the rows where a pattern looks at them.
 
-        Raises ValueError where `check` does, and for rows without a delimiter.
+        Raises ValueError where `check_model` does, and for rows without a delimiter.
         """
         heads = self._chosen(context.model)
-        online = copy(self)
-        object.__setattr__(online, "heads", heads)
         looks = any(pattern == "delimiter" for named in heads.values() for pattern in named.values())
-        return online, marked(context.rows, context.tokenizer, self.delimiters) if looks else context.rows
+        return GuidanceHeads(self, heads), marked(
+            context.rows, context.tokenizer, self.delimiters
+        ) if looks else context.rows
 
-    def check(self, model: PreTrainedModel) -> None:
+    def check_model(self, model: PreTrainedModel) -> None:
         """Raises ValueError for layers that have no attention, more patterns than guided heads, patterns that a causal
         model cannot meet, and a model that cannot be watched.
         """
         self._chosen(model)
-
-    def targets(self, layer: int) -> Mapping[int, Pattern]:
-        """The guided heads of a layer. Raises ValueError before `prepare` has run."""
-        if self.heads is None:
-            raise ValueError(f"{self!r} does not know its heads yet; train with what its prepare(context) returns")
-        return self.heads.get(layer, {})
-
-    def strength(self, step: int, steps: int) -> float:
-        """`alpha`, held and faded."""
-        return self.alpha * fading(step, steps, self.hold, self.until)
 
     def _chosen(self, model: PreTrainedModel) -> dict[int, dict[int, Pattern]]:
         causal = check_watched(model)
@@ -132,6 +121,22 @@ class Guidance(GuidesHeads, Prepares):
         return self.patterns
 
 
+@dataclass(frozen=True, repr=False)
+class GuidanceHeads(Prepared, GuidesHeads):
+    """Guides `heads`, patterns by layer and head."""
+
+    settings: Guidance
+    heads: Mapping[int, Mapping[int, Pattern]] = field(repr=False)
+
+    def targets(self, layer: int) -> Mapping[int, Pattern]:
+        """Returns the guided heads of a layer."""
+        return self.heads.get(layer, {})
+
+    def strength(self, step: int, steps: int) -> float:
+        """Returns `alpha`, held and faded."""
+        return self.settings.alpha * fading(step, steps, self.settings.hold, self.settings.until)
+
+
 def marked(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, delimiters: Sequence[str]) -> list[Row]:
     """The rows with a column that is 1 on delimiters and separators. Raises ValueError where there is none."""
     apart = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
@@ -142,7 +147,4 @@ def marked(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, delimiters: 
             f"guidance looks at delimiters {list(delimiters)} and separators, which none of {len(rows)} rows holds; "
             "name others or take another pattern"
         )
-    return [
-        replace(row, columns={**row.columns, DELIMITER: tuple(float(token in stops) for token in row.input_ids)})
-        for row in rows
-    ]
+    return add_column(rows, DELIMITER, ([float(token in stops) for token in row.input_ids] for row in rows))

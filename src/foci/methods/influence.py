@@ -6,21 +6,19 @@ questions: the ceiling of a weigher. It knows what will be asked, so it is no me
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from foci import models
-from foci.corpus import read_rows, write_rows
-from foci.corpus.store import rows_key
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
 from foci.gradients.influence import gradient_alignment, targets
 from foci.gradients.inner_step import InnerStep
+from foci.methods._prepared import Prepared, column_of, kept_column
 from foci.methods.train_attention.pairs import Pair, read_pairs, tasks
 from foci.models.forward import device_of, pad_id, padded
-from foci.system.cache import kept
 
 COLUMN = "influence"
 WHOLE = 2**31
@@ -44,7 +42,7 @@ def about(rows: Sequence[Row], given: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 
 @dataclass(frozen=True)
-class Influence(WeighsTokens, Prepares):
+class Influence(Prepares):
     """Weighs a token by what a step on it would teach the answers to the questions of `pairs`, `floor` at least.
 
     `pairs` is a .jsonl file of text, prompt and answer. `length` is the L2 length of the step.
@@ -60,15 +58,10 @@ class Influence(WeighsTokens, Prepares):
         if not 0 < self.length < float("inf"):
             raise ValueError(f"influence's length is a finite number above 0, got {self.length!r}")
 
-    def needs(self) -> frozenset[str]:
-        """The column `influence` that `prepare` makes."""
-        return frozenset({COLUMN})
+    def prepare(self, context: Context) -> tuple["InfluenceWeights", Sequence[Row]]:
+        """Adds the column `influence` to the rows that pairs ask about (`about`); on other rows it is 0.
 
-    def prepare(self, context: Context) -> tuple["Influence", Sequence[Row]]:
-        """Computes the influence of all rows that are asked about (`about`), or reads what was kept. A row that no pair
-        asks about has weight `floor` throughout.
-
-        Raises ValueError where no row is asked about, or what was kept is of other rows, pairs or another model.
+        Raises ValueError where no row is asked about, or the column was kept for other rows, pairs or another model.
         """
         given = read_pairs(self.pairs, context.tokenizer, max_length=WHOLE)
         asked = about(context.rows, given)
@@ -79,32 +72,17 @@ class Influence(WeighsTokens, Prepares):
                 "rows of the corpus; pairs and corpus must hold the same texts"
             )
         names = " ".join(sorted(pair.id for row in found for pair in asked[row.row_id]))
-        key = {"model": models.fingerprint(context.model), "rows": rows_key(context.rows), "pairs": names}
-        scored = kept(
-            context.folder / f"{COLUMN}.parquet",
-            {**key, "length": self.length},
-            lambda: [self._scored(row, asked[row.row_id], context) for row in found],
-            write_rows,
-            read_rows,
+        rows = kept_column(
+            context,
+            COLUMN,
+            {"model": models.fingerprint(context.model), "pairs": names, "length": self.length},
+            lambda rows: [self._influence(row, asked[row.row_id], context) for row in rows],
+            found,
         )
-        by_id = {row.row_id: row.columns[COLUMN] for row in scored}
-        nothing = (0.0,)
-        return self, [
-            replace(row, columns={**row.columns, COLUMN: by_id.get(row.row_id, nothing * len(row))})
-            for row in context.rows
-        ]
+        return InfluenceWeights(self), rows
 
-    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """The column, `floor` at least. Raises ValueError where it is not there."""
-        if COLUMN not in batch.columns:
-            raise ValueError(
-                f"influence reads the column {COLUMN!r}, got {sorted(batch.columns) or 'no columns'}; train on the "
-                "rows that its prepare(context) returns"
-            )
-        return batch.columns[COLUMN].clamp(min=self.floor)
-
-    def _scored(self, row: Row, asked: Sequence[Pair], context: Context) -> Row:
-        """The mean of the row's targets over its questions."""
+    def _influence(self, row: Row, asked: Sequence[Pair], context: Context) -> list[float]:
+        """Returns the mean of the row's targets over its questions, one number per token."""
         device, pad, step = device_of(context.model), pad_id(context.tokenizer), InnerStep(length=self.length)
         document = padded([row], pad, "right", device)
         weights = document.predicted().float()
@@ -112,4 +90,20 @@ class Influence(WeighsTokens, Prepares):
             targets(gradient_alignment(context.model, document, tasks([pair], pad, device), weights, step))[0]
             for pair in asked
         ]
-        return Row(row.row_id, row.input_ids, columns={COLUMN: tuple(torch.stack(found).mean(0).tolist())})
+        mean: list[float] = torch.stack(found).mean(0).tolist()
+        return mean
+
+
+@dataclass(frozen=True, repr=False)
+class InfluenceWeights(Prepared, WeighsTokens):
+    """Weighs tokens by the influence that was computed before training."""
+
+    settings: Influence
+
+    def needs(self) -> frozenset[str]:
+        """Names the column `influence`."""
+        return frozenset({COLUMN})
+
+    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """Returns the column, `floor` at least. Raises ValueError where it is not there."""
+        return column_of(batch, COLUMN, "influence").clamp(min=self.settings.floor)

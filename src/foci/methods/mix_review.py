@@ -4,12 +4,12 @@ Replay whose ratio decays: much rehearsal at first, when the weights move most, 
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field
 
 from numpy.random import Generator
 
 from foci.focus import Context, MixesRows, Prepares, Row
+from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import Pool, pool_of
 
 
@@ -23,7 +23,7 @@ def decayed(ratio: int | float, decay: int | float, epoch: int) -> float:
 
 
 @dataclass(frozen=True)
-class MixReview(MixesRows, Prepares):
+class MixReview(Prepares):
     """Mixes ratio * decay^epoch old rows per new row into an epoch, from `path` or from the model's own samples.
 
     `path` names text files or folders as `corpus.path` does; None draws `samples` texts from the untouched model.
@@ -33,7 +33,6 @@ class MixReview(MixesRows, Prepares):
     decay: float = 0.7
     path: str | tuple[str, ...] | None = None
     samples: int = 256
-    pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < float("inf") or not 0 < self.decay <= 1 or self.samples < 1:
@@ -42,14 +41,18 @@ class MixReview(MixesRows, Prepares):
                 f"decay {self.decay}, samples {self.samples}; the paper's are 4 and 0.7"
             )
 
-    def prepare(self, context: Context) -> tuple["MixReview", Sequence[Row]]:
+    def prepare(self, context: Context) -> tuple["MixReviewRows", Sequence[Row]]:
         """Reads or draws the old rows; the new rows stay as they are."""
-        online = copy(self)
-        object.__setattr__(online, "pool", pool_of(context, self.path, self.samples))
-        return online, context.rows
+        return MixReviewRows(self, pool_of(context, self.path, self.samples)), context.rows
+
+
+@dataclass(frozen=True, repr=False)
+class MixReviewRows(Prepared, MixesRows):
+    """Mixes in rows of `pool`, the old rows that were read or drawn before training."""
+
+    settings: MixReview
+    pool: Pool = field(repr=False)
 
     def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
-        """The old rows of one epoch, counted from 0. Raises ValueError before `prepare` has run."""
-        if self.pool is None:
-            raise ValueError(f"{self!r} has no old rows yet; train with what its prepare(context) returns")
-        return self.pool.drawn(decayed(self.ratio, self.decay, epoch), rng)
+        """Returns the old rows of one epoch, counted from 0."""
+        return self.pool.drawn(decayed(self.settings.ratio, self.settings.decay, epoch), rng)

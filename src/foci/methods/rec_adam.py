@@ -38,7 +38,7 @@ class RecAdam(HoldsWeights):
                 f"gamma {self.gamma}; the paper's are 0.5, 250 and 5000"
             )
 
-    def check(self, steps: int) -> None:
+    def check_steps(self, steps: int) -> None:
         """Refuses a run of `steps` updates in which lambda never reaches 1/2: nothing would be learned."""
         if self.t0 >= steps:
             raise ValueError(

@@ -5,17 +5,17 @@ the text it learned from, as in arXiv 2605.26097 (self-generated replay).
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field
 
 from numpy.random import Generator
 
 from foci.focus import Context, MixesRows, Prepares, Row
+from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import Pool, pool_of
 
 
 @dataclass(frozen=True)
-class Replay(MixesRows, Prepares):
+class Replay(Prepares):
     """Mixes `ratio` old rows per new row into every epoch, from `path` or from the model's own samples.
 
     `path` names text files or folders as `corpus.path` does; None draws `samples` texts from the untouched model.
@@ -24,7 +24,6 @@ class Replay(MixesRows, Prepares):
     ratio: float = 1.0
     path: str | tuple[str, ...] | None = None
     samples: int = 256
-    pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < float("inf") or self.samples < 1:
@@ -33,14 +32,18 @@ class Replay(MixesRows, Prepares):
                 f"samples {self.samples}; 1.0 mixes half and half"
             )
 
-    def prepare(self, context: Context) -> tuple["Replay", Sequence[Row]]:
+    def prepare(self, context: Context) -> tuple["ReplayRows", Sequence[Row]]:
         """Reads or draws the old rows; the new rows stay as they are."""
-        online = copy(self)
-        object.__setattr__(online, "pool", pool_of(context, self.path, self.samples))
-        return online, context.rows
+        return ReplayRows(self, pool_of(context, self.path, self.samples)), context.rows
+
+
+@dataclass(frozen=True, repr=False)
+class ReplayRows(Prepared, MixesRows):
+    """Mixes in rows of `pool`, the old rows that were read or drawn before training."""
+
+    settings: Replay
+    pool: Pool = field(repr=False)
 
     def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
-        """`ratio` old rows per new row, another draw in each epoch. Raises ValueError before `prepare` has run."""
-        if self.pool is None:
-            raise ValueError(f"{self!r} has no old rows yet; train with what its prepare(context) returns")
-        return self.pool.drawn(self.ratio, rng)
+        """Returns `ratio` old rows per new row, another draw in each epoch."""
+        return self.pool.drawn(self.settings.ratio, rng)

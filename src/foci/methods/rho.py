@@ -1,4 +1,4 @@
-"""Only the tokens on which the learner is furthest behind a reference count: RHO-1 (arXiv 2404.07965).
+"""Only the tokens on which the learner is furthest behind a reference model count: RHO-1 (arXiv 2404.07965).
 
 excess = nll of the learner - nll of the reference, in nats; the `keep` share of an update's tokens with the largest
 excess is trained on, all alike.
@@ -6,7 +6,7 @@ excess is trained on, all alike.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,11 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from foci import models
-from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
-from foci.corpus.store import rows_key
+from foci.corpus import tokenizer_fingerprint
 from foci.focus import REHEARSED, Batch, Context, Prepares, Row, WeighsTokens
+from foci.methods._prepared import Prepared, column_of, kept_column
 from foci.models.forward import row_nll
-from foci.system.cache import kept
 
 COLUMN = "start_nll"
 """The reference's NLL of each token in nats; 0 at a row's first."""
@@ -27,7 +26,7 @@ COLUMN = "start_nll"
 def top_share(
     excess: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"], keep: float
 ) -> Bool[Tensor, "batch seq"]:
-    """True on the `keep` share (rounded up) of the counted tokens with the largest excess, over all rows together.
+    """Marks the `keep` share (rounded up) of the counted tokens with the largest excess, over all rows together.
 
     Of tokens with the same excess the earlier one is kept: earlier row, then earlier position.
 
@@ -45,8 +44,8 @@ def top_share(
 
 
 @dataclass(frozen=True)
-class Rho(WeighsTokens, Prepares):
-    """Weight 1 on the `keep` share of an update's tokens whose loss exceeds the reference's most, 0 on the rest.
+class Rho(Prepares):
+    """Trains only on the `keep` fraction of tokens with the largest excess loss over a reference model.
 
     `reference` names a model of the same tokenizer, as `model.name` does; None is the model as training starts.
     """
@@ -61,38 +60,20 @@ class Rho(WeighsTokens, Prepares):
                 "the paper's are 0.6 (1.1B) and 0.7 (7B)"
             )
 
-    def needs(self) -> frozenset[str]:
-        """The learner's NLL, and `start_nll`, the reference's."""
-        return frozenset({"nll", COLUMN})
+    def prepare(self, context: Context) -> tuple["RhoWeights", Sequence[Row]]:
+        """Adds the column `start_nll`, the reference's NLL of every token in nats.
 
-    def prepare(self, context: Context) -> tuple["Rho", Sequence[Row]]:
-        """Computes the reference's NLL of all rows, or reads what was kept; joins it to the rows by `row_id`.
-
-        Raises ValueError where the reference has another tokenizer, or what was kept is of another reference or rows.
+        Raises ValueError where the reference has another tokenizer, or the column was kept for another reference or
+        other rows.
         """
         model = context.model if self.reference is None else self._loaded(self.reference, context)
-        scored = kept(
-            context.folder / f"{COLUMN}.parquet",
-            {"reference": models.fingerprint(model), "rows": rows_key(context.rows)},
-            lambda: _scored(model, context),
-            write_rows,
-            read_rows,
+        rows = kept_column(
+            context,
+            COLUMN,
+            {"reference": models.fingerprint(model)},
+            lambda rows: row_nll(model, context.tokenizer, rows),
         )
-        by_id = {row.row_id: row.columns[COLUMN] for row in scored}
-        rows = [replace(row, columns={**row.columns, COLUMN: by_id[row.row_id]}) for row in context.rows]
-        return self, rows
-
-    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """1 on the tokens that are kept. Padding and rehearsed rows are neither kept nor counted."""
-        if missing := sorted(self.needs() - set(batch.columns)):
-            raise ValueError(
-                f"rho compares the learner's NLL with the reference's: expected the columns nll and {COLUMN}, missing "
-                f"{missing}; train on the rows that its prepare(context) returns"
-            )
-        counted = batch.predicted()
-        if REHEARSED in batch.columns:
-            counted &= batch.columns[REHEARSED] == 0
-        return top_share(batch.columns["nll"] - batch.columns[COLUMN], counted, self.keep).float()
+        return RhoWeights(self), rows
 
     def _loaded(self, name: str, context: Context) -> PreTrainedModel:
         loaded = models.load(name, dtype="float32", device=str(context.model.device))
@@ -105,6 +86,23 @@ class Rho(WeighsTokens, Prepares):
         return loaded.model
 
 
-def _scored(model: PreTrainedModel, context: Context) -> list[Row]:
-    nll = row_nll(model, context.tokenizer, context.rows)
-    return [Row(row.row_id, row.input_ids, columns={COLUMN: n}) for row, n in zip(context.rows, nll, strict=True)]
+@dataclass(frozen=True, repr=False)
+class RhoWeights(Prepared, WeighsTokens):
+    """Weighs tokens by how far the learner is behind the reference."""
+
+    settings: Rho
+
+    def needs(self) -> frozenset[str]:
+        """Names the learner's NLL, and `start_nll`, the reference's."""
+        return frozenset({"nll", COLUMN})
+
+    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """Returns 1 on the tokens that are kept, else 0. Padding and rehearsed rows are neither kept nor counted.
+
+        Raises ValueError where a column is not there.
+        """
+        counted = batch.predicted()
+        if REHEARSED in batch.columns:
+            counted &= batch.columns[REHEARSED] == 0
+        excess = column_of(batch, "nll", "rho") - column_of(batch, COLUMN, "rho")
+        return top_share(excess, counted, self.settings.keep).float()

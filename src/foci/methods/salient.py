@@ -7,13 +7,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
+from foci.methods._prepared import Prepared, add_column, column_of
 
 COLUMN = "salient"
 _WORD = re.compile(r"\s*(\w+)")
@@ -39,7 +40,7 @@ def tf_idf(rows: Sequence[Sequence[str]]) -> list[dict[str, float]]:
 
 
 @dataclass(frozen=True)
-class Salient(WeighsTokens, Prepares):
+class Salient(Prepares):
     """Weighs a token by the TF-IDF of its word (or of itself) in the corpus, the largest of a row being 1.
 
     `unit` "word" counts words of the text, whatever the case, and gives every token of a word the word's weight;
@@ -52,29 +53,16 @@ class Salient(WeighsTokens, Prepares):
         if self.unit not in ("word", "token"):
             raise ValueError(f"salient's unit is 'word' or 'token', got {self.unit!r}")
 
-    def needs(self) -> frozenset[str]:
-        """The column `salient` that `prepare` makes."""
-        return frozenset({COLUMN})
-
-    def prepare(self, context: Context) -> tuple["Salient", Sequence[Row]]:
-        """Counts the terms of all rows and adds the column. Raises ValueError for a row of which words are unknown."""
+    def prepare(self, context: Context) -> tuple["SalientWeights", Sequence[Row]]:
+        """Adds the column `salient`. Raises ValueError for a row whose words are unknown."""
         terms = [self._terms(row) for row in context.rows]
         counted = [sorted({at: term for line in terms_ for at, term in line}.items()) for terms_ in terms]
         weights = tf_idf([[term for _, term in found] for found in counted])
-        rows = []
-        for row, lines, weight in zip(context.rows, terms, weights, strict=True):
-            column = tuple(max(weight[term] for _, term in line) for line in lines)
-            rows.append(replace(row, columns={**row.columns, COLUMN: column}))
-        return self, rows
-
-    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """The column. Raises ValueError where it is not there."""
-        if COLUMN not in batch.columns:
-            raise ValueError(
-                f"salient reads the column {COLUMN!r}, got {sorted(batch.columns) or 'no columns'}; train on the rows "
-                "that its prepare(context) returns"
-            )
-        return batch.columns[COLUMN]
+        columns = (
+            [max(weight[term] for _, term in line) for line in lines]
+            for lines, weight in zip(terms, weights, strict=True)
+        )
+        return SalientWeights(self), add_column(context.rows, COLUMN, columns)
 
     def _terms(self, row: Row) -> list[list[tuple[int, str]]]:
         """For each token its terms, each with the place where the occurrence begins (one occurrence, one place)."""
@@ -91,3 +79,18 @@ class Salient(WeighsTokens, Prepares):
             or [(a, f" {row.text[a:b].strip()}") if b > a else (-1 - at, f" {token}")]
             for at, (token, (a, b)) in enumerate(zip(row.input_ids, row.offsets, strict=True))
         ]
+
+
+@dataclass(frozen=True, repr=False)
+class SalientWeights(Prepared, WeighsTokens):
+    """Weighs tokens by the TF-IDF of their words."""
+
+    settings: Salient
+
+    def needs(self) -> frozenset[str]:
+        """Names the column `salient`."""
+        return frozenset({COLUMN})
+
+    def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
+        """Returns the column. Raises ValueError where it is not there."""
+        return column_of(batch, COLUMN, "salient")

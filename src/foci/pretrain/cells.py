@@ -24,12 +24,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from foci.attention.heads import GuidedHeads
 from foci.corpus.store import rows_key
-from foci.focus import Context, Plan, Prepares, Row
+from foci.focus import Context, MixesRows, Plan, Row
 from foci.learn.arguments import arguments
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.folder import ArmFolder
-from foci.learn.offline import prepare
-from foci.methods import build
+from foci.learn.offline import check_models, prepare
+from foci.methods import build, roles_of
 from foci.models import compute_dtype
 from foci.models.forward import device_of
 from foci.pretrain.config import Pretraining
@@ -202,13 +202,11 @@ def check(run: Pretraining, text: Material) -> None:
     for arm, specs in run.arms.items():
         model = Cell(run, arm, run.seeds[0], text).untrained()
         plan = Plan([build(spec) for spec in specs])
-        if plan.mixers and run.objective == "masked":
+        if any(MixesRows in roles_of(type(method)) for method in plan.methods) and run.objective == "masked":
             raise ValueError(
                 f"arm {arm!r} mixes old rows in, whose tokens nothing would hide; masked pretraining has no rehearsal"
             )
-        for method in plan.methods:
-            if isinstance(method, Prepares):
-                method.check(model)
+        check_models(plan.methods, model)
 
 
 def masking_of(run: Pretraining, text: Material) -> Masking | None:

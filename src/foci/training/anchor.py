@@ -7,7 +7,7 @@ pull moves A and B down the gradient of half the squared distance ||s B A - s B0
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,24 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from foci.focus import HoldsWeights
 from foci.models import block_of, blocks
+
+
+@runtime_checkable
+class PacesOptimizer(Protocol):
+    """A method that holds weights and slows the optimiser's own step down, too (RecAdam's lambda)."""
+
+    def pace(self, step: int) -> int | float:
+        """Returns the factor of the learning rate at update `step` (from 0), between 0 and 1; several multiply."""
+        ...
+
+
+@runtime_checkable
+class ChecksSteps(Protocol):
+    """A method that holds weights and cannot work in a run of any length."""
+
+    def check_steps(self, steps: int) -> None:
+        """Raises ValueError where the method cannot work in a run of so many updates."""
+        ...
 
 
 class Anchor:
@@ -135,12 +153,13 @@ class HoldCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         for holder in self.holders:
-            holder.check(state.max_steps)
+            if isinstance(holder, ChecksSteps):
+                holder.check_steps(state.max_steps)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        pace = math.prod(holder.pace(state.global_step) for holder in self.holders)
+        pace = math.prod(h.pace(state.global_step) for h in self.holders if isinstance(h, PacesOptimizer))
         groups = kwargs["optimizer"].param_groups
         self.rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, self.rates, strict=True):

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -127,10 +127,19 @@ class MixedDataset(Dataset):
         return [range(a, b) for a, b in zip(self.starts, self.starts[1:], strict=False)]
 
 
+@runtime_checkable
+class ChoosesDraws(Protocol):
+    """A method that edits tokens and says itself whose random numbers a reading uses: fixed copies repeat a few."""
+
+    def draw(self, epoch: int, copy: int) -> tuple[int, int] | None:
+        """Returns the (epoch, copy) whose random numbers this reading uses; None: the row is read unedited."""
+        ...
+
+
 def edited(row: Row, edits: Sequence[EditsTokens], key: tuple[int, int, int]) -> Row:
     """The row after all edits; `key` is (seed, epoch, copy)."""
     for number, edit in enumerate(edits):
-        draw = edit.draw(key[1], key[2])
+        draw = edit.draw(key[1], key[2]) if isinstance(edit, ChoosesDraws) else key[1:]
         after = row if draw is None else edit.edit(row, generator(key[0], *draw, row.row_id, number))
         if after.row_id != row.row_id:
             raise ValueError(f"{edit!r} changed row_id {row.row_id} to {after.row_id}; an edited row keeps its id")

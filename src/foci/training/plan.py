@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foci.focus import REHEARSED, ROLES, Batch, Pattern, Plan, Prepares, Row
+from foci.focus import REHEARSED, Batch, Pattern, Plan, Prepares, Row
 from foci.models import block_of, blocks, layer_count, unadapted_blocks
 
 ON_THE_FLY = frozenset({"nll"})
@@ -71,11 +71,13 @@ def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
 
 
 def check_prepared(plan: Plan) -> None:
-    """Refuses a method of which only the offline half is there: it would do nothing."""
+    """Refuses a method that must still be prepared: it would do nothing."""
     for method in plan.methods:
-        if isinstance(method, Prepares) and not isinstance(method, ROLES):
+        if isinstance(method, Prepares):
             raise TypeError(
-                f"{method!r} plays no role before its offline half has run; train with what its prepare(...) returns"
+                f"{method!r} must look at the model or the corpus before training, and has not; run "
+                "`plan, rows = foci.learn.offline.prepare(plan, Context(model, tokenizer, rows, folder))` and train "
+                "with that plan on those rows"
             )
 
 

@@ -1,4 +1,4 @@
-"""A model that reads a corpus once: the attention each token receives, kept in shards, the model loaded when needed.
+"""Attention of a corpus, computed once and kept in shards; the model is loaded only when something is missing.
 
 A folder of kept attention says which model made it, by fingerprint, and how that model's files looked then. Where they
 look the same, or are not on this machine at all (the corpus was scored elsewhere), the model is not loaded to read what
@@ -18,7 +18,7 @@ from foci.corpus import tokenizer_fingerprint
 from foci.corpus.shards import Shards
 from foci.corpus.store import rows_key
 from foci.focus import Context, Row
-from foci.methods.contrast.corpus_attention import Look, answers_key, attention_received
+from foci.methods.contrast.corpus_attention import AttentionQuery, answers_key, attention_received
 from foci.methods.contrast.premise import premise
 from foci.models.locate import folder_of
 from foci.system.cache import kept
@@ -28,20 +28,20 @@ NOTE = "model.json"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The model `name` (None: the one that learns) looking at the rows of `context`; kept in a folder within `root`.
+class CachedAttention:
+    """The attention that the rows of `context` receive in the model `name` (None: the one that learns).
 
-    `dtype` is what it computes in, as `model.dtype` says it.
+    It is kept in a folder within `root`. `dtype` is what the model computes in, as `model.dtype` says it.
     """
 
     name: str | None
-    look: Look
+    query: AttentionQuery
     dtype: str
     root: Path
     context: Context
 
     def column(self) -> list[tuple[int | float, ...]]:
-        """The attention received by every token of every row, in order; what is missing is computed.
+        """Returns the attention received by every token of every row, in order; what is missing is computed.
 
         Raises ValueError where it was kept for another model, other rows or other settings.
         """
@@ -58,7 +58,7 @@ class Reading:
             self._note()
 
     def premise(self) -> list[dict[str, Any]]:
-        """What `foci.methods.contrast.premise` measures, once."""
+        """Measures `foci.methods.contrast.premise` once, and keeps it."""
 
         def write(lines: list[dict[str, Any]], path: Path) -> None:
             write_lines(path, lines)
@@ -68,8 +68,8 @@ class Reading:
 
     @cached_property
     def folder(self) -> Path:
-        """Where it is kept: one folder for each model and way of looking."""
-        mark = hashlib.sha256(f"{self.name} {self.look} {self.dtype}".encode()).hexdigest()[:8]
+        """Where it is kept: one folder for each model and query."""
+        mark = hashlib.sha256(f"{self.name} {self.query.key} {self.dtype}".encode()).hexdigest()[:8]
         place = re.sub(r"[^A-Za-z0-9._]+", "-", self.name or "learner").strip("-.")[-60:]
         return self.root / f"{place}-{mark}"
 
@@ -96,8 +96,8 @@ class Reading:
                 "fingerprint": note["fingerprint"] if known else self.loaded.fingerprint,
                 "dtype": self.dtype,
                 "tokenizer": tokenizer_fingerprint(self.context.tokenizer),
-                "look": repr(self.look),
-                "answers": answers_key(self.context.rows) if self.look.queries == "answers" else "",
+                "look": self.query.key,
+                "answers": answers_key(self.context.rows) if self.query.queries == "answers" else "",
             },
             "attention",
             self.context.rows,
@@ -105,11 +105,11 @@ class Reading:
 
     def _compute(self, rows: Sequence[Row]) -> list[tuple[float, ...]]:
         tokenizer: Any = self.context.tokenizer
-        return attention_received(self.loaded, rows, tokenizer, self.look)
+        return attention_received(self.loaded, rows, tokenizer, self.query)
 
     def _premise(self) -> list[dict[str, Any]]:
         tokenizer: Any = self.context.tokenizer
-        return premise(self.loaded, self.context.rows, tokenizer, self.look)
+        return premise(self.loaded, self.context.rows, tokenizer, self.query)
 
     def _note(self) -> None:
         """Writes how the model's files look, beside what was read with it."""
@@ -127,5 +127,5 @@ class Reading:
         except ValueError:  # said again by `loaded`, should the model be needed
             return None
         files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-        told = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-        return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
+        stamps = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+        return hashlib.sha256(" ".join(stamps).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The attention that every token of a corpus receives in a model, told in the tokens of the model that learns.
+"""Attention received by every corpus token, mapped to the learner's tokenizer.
 
 Rows are read in batches of like length. A model with another tokenizer reads their text, and attention goes from its
 tokens to the rows' through characters: a token's share is divided among its characters and added up over theirs.
@@ -28,8 +28,8 @@ SHORTEST = 0.8
 
 
 @dataclass(frozen=True)
-class Look:
-    """Whose attention counts.
+class AttentionQuery:
+    """Which attention counts: of which queries, without the first token or with it, and in which layers.
 
     `queries`: "following", a token's own and those after it; "later", those after it; "answers", of these the tokens
     that stand just before an answer. `without_first` leaves the first token of a row out of every map and divides by
@@ -40,11 +40,16 @@ class Look:
     without_first: bool = False
     layers: tuple[int, ...] | None = None
 
+    @property
+    def key(self) -> str:
+        """The words under which folders of kept attention know it."""
+        return f"Look(queries={self.queries!r}, without_first={self.without_first!r}, layers={self.layers!r})"
+
 
 def attention_received(
-    loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, look: Look
+    loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, query: AttentionQuery
 ) -> list[tuple[float, ...]]:
-    """What `foci.attention.received` says of each token of each row, in order, computed in `loaded.compute_dtype`.
+    """Returns `foci.attention.received` of each token of each row, in order, computed in `loaded.compute_dtype`.
 
     With `queries` "answers", rows without an answer have 0 everywhere. Raises ValueError for a model whose attention
     cannot be watched, for a row that is too long for it, and for a row without text where the tokenizers differ.
@@ -53,7 +58,7 @@ def attention_received(
     read = as_read(loaded, rows, tokenizer)
     _check_lengths(loaded, read)
     asked = [
-        before_answers(row, theirs) if look.queries == "answers" else [0]
+        before_answers(row, theirs) if query.queries == "answers" else [0]
         for row, theirs in zip(rows, read, strict=True)
     ]
     found: list[list[float]] = [[0.0] * len(row) for row in read]
@@ -63,10 +68,12 @@ def attention_received(
         for bucket in alike([len(read[i]) for i in some]):
             these = [some[n] for n in bucket]
             batch = padded([read[i] for i in these], pad_id(loaded.tokenizer), "right", device_of(model))
-            queries = look.queries if look.queries != "answers" else _marks([asked[i] for i in these], batch.input_ids)
+            queries = (
+                query.queries if query.queries != "answers" else _marks([asked[i] for i in these], batch.input_ids)
+            )
             share = received(
-                model, batch.input_ids, batch.attention_mask, queries=queries, layers=look.layers,
-                without_first=look.without_first,
+                model, batch.input_ids, batch.attention_mask, queries=queries, layers=query.layers,
+                without_first=query.without_first,
             )  # fmt: skip
             for i, line in zip(these, share.tolist(), strict=True):
                 found[i] = line[: len(read[i])]

@@ -19,23 +19,23 @@ from numpy.typing import NDArray
 from foci.seeds import generator
 
 By = Literal["difference", "reversed", "large", "small", "random", "random_ranks", "forward", "backward", "told"]
-"""What is ranked: d, -d, one model's attention alone, nothing (all chances alike), chance, or the position: "forward"
-drops late tokens, "backward" early ones. "told" is an oracle: names and answers stay, all others go alike.
+"""By what tokens are ranked: d, -d, one model's attention alone, nothing (all chances alike), chance, or the position:
+"forward" drops late tokens, "backward" early ones. "told" is an oracle: names and answers stay, all others go alike.
 """
 
 
 @dataclass(frozen=True)
-class Seen:
+class RowAttention:
     """One row: the attention its tokens receive in both models, and whether each may be dropped. Shape: seq.
 
-    `told` is true for tokens that are neither of a name nor of an answer; None where the corpus does not say.
+    `plain` is true for tokens that are neither of a name nor of an answer; None where the corpus does not say.
     """
 
     row_id: str
     large: NDArray[np.float64]
     small: NDArray[np.float64]
     free: NDArray[np.bool_]
-    told: NDArray[np.bool_] | None = None
+    plain: NDArray[np.bool_] | None = None
 
     @property
     def difference(self) -> NDArray[np.float64]:
@@ -44,7 +44,7 @@ class Seen:
 
 
 def ranks(scores: Sequence[int | float] | NDArray[np.float64]) -> NDArray[np.int64]:
-    """The rank of every score, the largest 0; of equals the earlier one comes first.
+    """Ranks scores, the largest 0; of equals the earlier one comes first.
 
     >>> ranks([0.1, 0.5, 0.1, 0.3]).tolist()
     [2, 0, 3, 1]
@@ -64,20 +64,20 @@ def drop_probability(rank: int, alpha: float, beta: float) -> float:
     return -alpha * math.expm1(-beta * rank)
 
 
-def ranked(seen: Seen, by: By, seed: int) -> NDArray[np.int64]:
-    """Every token's rank in its row; "random" and "told" have the method's own, which they do not use."""
-    size = len(seen.free)
+def ranked(row: RowAttention, by: By, seed: int) -> NDArray[np.int64]:
+    """Ranks every token in its row; "random" and "told" get the method's own ranks, which they do not use."""
+    size = len(row.free)
     if by == "random_ranks":
-        return generator("contrast ranks", seed, seen.row_id).permutation(size)
+        return generator("contrast ranks", seed, row.row_id).permutation(size)
     if by in ("forward", "backward"):
         return np.arange(size) if by == "forward" else np.arange(size)[::-1].copy()
-    return ranks({"large": seen.large, "small": seen.small, "reversed": -seen.difference}.get(by, seen.difference))
+    return ranks({"large": row.large, "small": row.small, "reversed": -row.difference}.get(by, row.difference))
 
 
 def chances(
-    rows: Sequence[Seen], by: By, alpha: float, beta: float, seed: int, rate: float | None = None
+    rows: Sequence[RowAttention], by: By, alpha: float, beta: float, seed: int, rate: float | None = None
 ) -> list[NDArray[np.float64]]:
-    """The chance of every token of every row to be dropped, between 0 and 1.
+    """Returns the chance of every token of every row to be dropped, between 0 and 1.
 
     Their mean over all tokens is `rate`; for None that of "difference", whatever `by` is. Raises ValueError where that
     mean cannot be reached, no token may be dropped, or the difference is the same on all tokens.
@@ -88,11 +88,11 @@ def chances(
             "ranks would mean nothing; compare other models, or other layers"
         )
 
-    def plain(ranks: NDArray[np.int64], free: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def by_formula(ranks: NDArray[np.int64], free: NDArray[np.bool_]) -> NDArray[np.float64]:
         table = np.array([drop_probability(rank, alpha, beta) for rank in range(len(ranks))])
         return np.where(free, table[ranks], 0.0)
 
-    wanted = sum(float(plain(ranked(row, "difference", seed), row.free).sum()) for row in rows)
+    wanted = sum(float(by_formula(ranked(row, "difference", seed), row.free).sum()) for row in rows)
     tokens = sum(len(row.free) for row in rows)
     if not wanted:
         raise ValueError(
@@ -100,9 +100,9 @@ def chances(
             "protected, special, seen by no query or alone in their row; protect less, or give longer rows"
         )
     if by in ("random", "told"):
-        made = [(row.free if by == "random" else row.free & _told(row)).astype(float) for row in rows]
+        made = [(row.free if by == "random" else row.free & _plain(row)).astype(float) for row in rows]
     else:
-        made = [plain(ranked(row, by, seed), row.free) for row in rows]
+        made = [by_formula(ranked(row, by, seed), row.free) for row in rows]
     wanted = wanted if rate is None else rate * tokens
     total = sum(float(chance.sum()) for chance in made)
     factor = wanted / total if total else 0.0
@@ -115,10 +115,11 @@ def chances(
     return made
 
 
-def _told(row: Seen) -> NDArray[np.bool_]:
-    if row.told is None:
+def _plain(row: RowAttention) -> NDArray[np.bool_]:
+    """The tokens that are neither of a name nor of an answer. ValueError where the corpus does not say."""
+    if row.plain is None:
         raise ValueError(
             f"by: told keeps names and answers, but nothing tells where those of row {row.row_id} are; give the corpus "
             "as .jsonl lines with name_spans and answer_spans (foci data biographies), or rank by something else"
         )
-    return row.told
+    return row.plain

@@ -1,8 +1,8 @@
 """Whether a model looks at the name when it is about to say a fact: the premise of arXiv 2409.17954, measured.
 
 The attention from the token before an answer to the tokens of the names before it, added up; layers and heads
-averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. Where names
-are is told by the corpus' own lines: `name_spans`, characters [start, end), beside `answer_spans`, and in
+averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. The corpus'
+own lines say where names are: `name_spans`, characters [start, end), beside `answer_spans`, and in
 `answer_groups`, where they are given, the field of each answer.
 """
 
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from foci import models
 from foci.attention import check_watched, pair_attention
 from foci.focus import Row
-from foci.methods.contrast.corpus_attention import Look, as_read
+from foci.methods.contrast.corpus_attention import AttentionQuery, as_read
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 
 ROWS = 128
@@ -42,32 +42,34 @@ class Clue:
 
 
 def premise(
-    loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, look: Look
+    loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, query: AttentionQuery
 ) -> list[dict[str, str | int | float | None]]:
-    """One line per field: model, group, tokens between the name and the query, attention with a 95 % interval, names.
+    """Returns one line per field: model, group, tokens between name and query, attention with a 95 % interval, names.
 
     `mean` is over names, each the mean of its rows, which are no independent measurements; Student's t. Empty where no
     line of the corpus tells where names and answers are.
     """
-    told = list(islice(_told(rows), ROWS))
-    if not told:
+    annotated = list(islice(_annotated(rows), ROWS))
+    if not annotated:
         return []
-    read = as_read(loaded, [row for row, _ in told], tokenizer)
-    clues = [clue for n, (row, (_, line)) in enumerate(zip(read, told, strict=True)) for clue in _clues(n, row, line)]
-    shares = _shares(loaded, read, clues, look)
+    read = as_read(loaded, [row for row, _ in annotated], tokenizer)
+    clues = [
+        clue for n, (row, (_, line)) in enumerate(zip(read, annotated, strict=True)) for clue in _clues(n, row, line)
+    ]
+    shares = _shares(loaded, read, clues, query)
     groups = list(dict.fromkeys(clue.group for clue in clues))
     return [
-        _summary(_named(loaded, look), group, [(c, s) for c, s in zip(clues, shares, strict=True) if c.group == group])
+        _summary(_named(loaded, query), group, [(c, s) for c, s in zip(clues, shares, strict=True) if c.group == group])
         for group in groups
     ]
 
 
 def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
-    """What every token of every row is: of "names", of "answers" or of "others"; None where no line tells the names."""
-    told = {id(row): line["names"] for row, line in _told(rows)}
+    """Says of every token whether it is of "names", of "answers" or of "others"; None for rows without known names."""
+    known = {id(row): line["names"] for row, line in _annotated(rows)}
     found: list[tuple[str, ...] | None] = []
     for row in rows:
-        answers, names = row.columns.get("answer", (0,) * len(row)), told.get(id(row), [])
+        answers, names = row.columns.get("answer", (0,) * len(row)), known.get(id(row), [])
         kind = ("answers" if answer else "others" for answer in answers)
         of = ("names" if any(_touch(row, t, span) for span in names) else other for t, other in enumerate(kind))
         found.append(tuple(of) if names else None)
@@ -77,7 +79,7 @@ def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
 def dropped(
     of: Sequence[tuple[str, ...] | None], chances: Sequence[Sequence[float] | np.ndarray]
 ) -> tuple[tuple[str, float], ...]:
-    """The mean chance to be dropped of each of `kinds`, over the rows that are told; empty where there is none."""
+    """Returns the mean chance to be dropped of each of `kinds`, over the rows that have them; empty where none has."""
     found: dict[str, list[float]] = {"names": [], "answers": [], "others": []}
     for row, chance in zip(of, chances, strict=True):
         for kind, share in zip(row or (), chance if row else (), strict=True):
@@ -85,9 +87,9 @@ def dropped(
     return tuple((kind, round(sum(some) / len(some), 4)) for kind, some in found.items() if some)
 
 
-def _named(loaded: models.Loaded, look: Look) -> str:
-    layers = "" if look.layers is None else f", layers {_listed(look.layers)}"
-    return f"{loaded.name}{', without the first token' if look.without_first else ''}{layers}"
+def _named(loaded: models.Loaded, query: AttentionQuery) -> str:
+    layers = "" if query.layers is None else f", layers {_listed(query.layers)}"
+    return f"{loaded.name}{', without the first token' if query.without_first else ''}{layers}"
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -105,7 +107,7 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join("-".join(map(str, part)) for part in parts)
 
 
-def _told(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
+def _annotated(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
     """Rows of .jsonl lines with names and answers, each with its line, spans moved to the row's own characters."""
     by_file: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -151,7 +153,7 @@ def _touch(row: Row, token: int, span: tuple[int, int]) -> bool:
     return any(not row.text[at].isspace() for at in range(max(start, span[0]), min(end, span[1])))
 
 
-def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], look: Look) -> list[float]:
+def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], query: AttentionQuery) -> list[float]:
     """For each clue the attention from its query to its keys, added up over keys, the mean of layers and heads."""
     model, found = loaded.model, [0.0] * len(clues)
     of_row: dict[int, list[int]] = defaultdict(list)
@@ -163,22 +165,22 @@ def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], l
         for bucket in buckets([len(read[i]) for i in some], BATCH, POSITIONS):
             these = [some[n] for n in bucket]
             batch = padded([read[i] for i in these], pad_id(loaded.tokenizer), "right", device_of(model))
-            asked = [(n, at, key) for at, i in enumerate(these) for n in of_row[i] for key in _wanted(clues[n], look)]
+            asked = [(n, at, key) for at, i in enumerate(these) for n in of_row[i] for key in _wanted(clues[n], query)]
             pairs = torch.tensor([[at, clues[n].query, key] for n, at, key in asked])
-            made = pair_attention(model, batch.input_ids, batch.attention_mask, pairs, layers=look.layers).double()
+            made = pair_attention(model, batch.input_ids, batch.attention_mask, pairs, layers=query.layers).double()
             begin = 0
             for n in dict.fromkeys(n for n, _, _ in asked):
-                keys = _wanted(clues[n], look)
+                keys = _wanted(clues[n], query)
                 maps, begin = made[begin : begin + len(keys)], begin + len(keys)
                 share = maps[[keys.index(key) for key in clues[n].keys]].sum(0)
-                left = maps.sum(0).clamp(min=1e-300) if look.without_first else torch.ones_like(share)
+                left = maps.sum(0).clamp(min=1e-300) if query.without_first else torch.ones_like(share)
                 found[n] = float((share / left).mean())
     return found
 
 
-def _wanted(clue: Clue, look: Look) -> list[int]:
+def _wanted(clue: Clue, query: AttentionQuery) -> list[int]:
     """The keys whose attention is needed: the name's, or all that the query sees but the first."""
-    return list(range(1, clue.query + 1)) if look.without_first else list(clue.keys)
+    return list(range(1, clue.query + 1)) if query.without_first else list(clue.keys)
 
 
 def _summary(model: str, group: str, measured: Sequence[tuple[Clue, float]]) -> dict[str, str | int | float | None]:

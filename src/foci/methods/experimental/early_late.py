@@ -7,16 +7,14 @@ shown. Everything but the choice of layers is `foci.methods.contrast.method`.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from numpy.random import Generator
-
-from foci.focus import Context, EditsTokens, Prepares, Row
-from foci.methods.contrast.method import Contrast
+from foci.focus import Context, Prepares, Row
+from foci.methods.contrast.method import Contrast, ContrastEdits
 from foci.models import layer_count
 
 
 @dataclass(frozen=True)
-class EarlyLate(EditsTokens, Prepares):
-    """Drops tokens at random, the less the model's late half looks at them more than its early half the likelier.
+class EarlyLate(Prepares):
+    """Randomly drops tokens, preferring those that the model's late layers attend to no more than its early layers.
 
     The model is the one that learns; the settings are those of contrast.
     """
@@ -40,16 +38,10 @@ class EarlyLate(EditsTokens, Prepares):
             scores=self.scores,
         )
 
-    def prepare(self, context: Context) -> tuple[Contrast, Sequence[Row]]:
-        """The online half is contrast's; its repr tells the layers."""
+    def prepare(self, context: Context) -> tuple[ContrastEdits, Sequence[Row]]:
+        """Prepares as contrast does; the repr of what it returns names the layers."""
         return self.contrast(context).prepare(context)
 
     def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
         """As contrast's."""
         return self.contrast(context).fill(context, number, count)
-
-    def edit(self, row: Row, rng: Generator) -> Row:
-        """Refuses: before `prepare` there is nothing to edit by."""
-        raise ValueError(
-            f"{self!r} has not looked at row {row.row_id} yet; train with what its prepare(context) returns"
-        )

@@ -7,7 +7,6 @@ ordinary text; their quotient decides how fast each layer learns.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from foci.corpus import read_corpus
 from foci.focus import Context, Prepares, Row, ScalesLayers
+from foci.methods._prepared import Prepared
 from foci.methods.grad_profile import profile
 from foci.methods.grad_profile.spans import (
     Span,
@@ -48,8 +48,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class GradProfile(ScalesLayers, Prepares):
-    """Gives every layer the learning rate that the gradients of new text ask for, relative to those of ordinary text.
+class GradProfile(Prepares):
+    """Trains, or trains faster, the layers whose gradients on new text are large compared with ordinary text.
 
     `mode`: "frozen" trains the layers whose R exceeds the mean of R; "adaptive" multiplies the rate by R over its
     maximum; "auto_rgn" by ||gradient|| / ||weights|| over its maximum. Embeddings, norm and head move like a layer of
@@ -68,8 +68,6 @@ class GradProfile(ScalesLayers, Prepares):
     references: int = 64
     length: int = 128
     shared: str | None = None
-    scales: Mapping[str, float] | None = field(default=None, init=False, repr=False, compare=False)
-    found: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -81,7 +79,7 @@ class GradProfile(ScalesLayers, Prepares):
                 f"{self.references} and {self.length}"
             )
 
-    def prepare(self, context: Context) -> tuple["GradProfile", Sequence[Row]]:
+    def prepare(self, context: Context) -> tuple["GradProfileRates", Sequence[Row]]:
         """Measures the profile, or reads the norms that were kept, and writes `profile.json`; rows stay as they are.
 
         Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
@@ -90,27 +88,7 @@ class GradProfile(ScalesLayers, Prepares):
         scales, told = self._profiled(context)
         words = _words(scales, told["shape"], self.order)
         write_json(context.folder / FILE, {"method": repr(self), "told": words, **told})
-        online = copy(self)
-        object.__setattr__(online, "scales", scales)
-        object.__setattr__(online, "found", words)
-        return online, context.rows
-
-    def told(self) -> str:
-        """The shape of the profile and how many layers move; empty before `prepare`."""
-        return self.found
-
-    def blocks(self) -> frozenset[str]:
-        """The blocks of the model that was profiled."""
-        return frozenset(self.scales or ())
-
-    def scale(self, block: str) -> float:
-        """The block's rate; 1 for what the untouched model has not (an adapter beside it).
-
-        Raises ValueError before `prepare` has run.
-        """
-        if self.scales is None:
-            raise ValueError(f"{self!r} has no profile yet; train with what its prepare(context) returns")
-        return self.scales.get(block, 1.0)
+        return GradProfileRates(self, scales, words), context.rows
 
     def _profiled(self, context: Context) -> tuple[profile.Values, dict[str, Any]]:
         """The rate of every block, and what profile.json says."""
@@ -191,6 +169,27 @@ class GradProfile(ScalesLayers, Prepares):
             return context.folder / f"{name}.safetensors"
         digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]
         return Path(self.shared).expanduser() / f"{name}-{digest}.safetensors"
+
+
+@dataclass(frozen=True, repr=False)
+class GradProfileRates(Prepared, ScalesLayers):
+    """Multiplies each block's learning rate by its rate in `rates`; `words` say in one line what was measured."""
+
+    settings: GradProfile
+    rates: Mapping[str, float] = field(repr=False)
+    words: str = field(default="", repr=False)
+
+    def summary(self) -> str:
+        """Says the shape of the profile and how many layers move."""
+        return self.words
+
+    def blocks(self) -> frozenset[str]:
+        """Names the blocks of the model that was profiled."""
+        return frozenset(self.rates)
+
+    def scale(self, block: str) -> float:
+        """Returns the block's rate; 1 for a block that the untouched model does not have (an adapter beside it)."""
+        return self.rates.get(block, 1.0)
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -6,23 +6,21 @@ softplus (arXiv 2305.15076), above 0; here their scale counts beside rehearsed r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from foci.corpus import read_rows, write_rows
-from foci.corpus.store import rows_key
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
+from foci.methods._prepared import Prepared, column_of, kept_column
 from foci.methods.train_attention.weigher import READY_MADE, check, load, weigh_rows
-from foci.system.cache import kept
 
 COLUMN = "train_attention"
 
 
 @dataclass(frozen=True)
-class TrainAttention(WeighsTokens, Prepares):
-    """Weighs a token by a learned weigher's weight to the power of `power`.
+class TrainAttention(Prepares):
+    """Weighs each token by a weight that a trained model (a weigher) predicts for it, to the power of `power`.
 
     `weigher` is a folder that `foci meta` wrote, or "ready-made": the one that comes with foci.
     """
@@ -38,34 +36,31 @@ class TrainAttention(WeighsTokens, Prepares):
             )
         check(self.weigher)
 
-    def needs(self) -> frozenset[str]:
-        """The column `train_attention` that `prepare` makes."""
-        return frozenset({COLUMN})
+    def prepare(self, context: Context) -> tuple["TrainAttentionWeights", Sequence[Row]]:
+        """Adds the column `train_attention`, the weigher's weight of every token.
 
-    def prepare(self, context: Context) -> tuple["TrainAttention", Sequence[Row]]:
-        """Weighs all rows, or reads what was kept; joins it to the rows by `row_id`.
-
-        Raises ValueError where there is no such weigher, or what was kept is of another weigher or other rows.
+        Raises ValueError where there is no such weigher, or the column was kept for another weigher or other rows.
         """
         loaded = load(self.weigher)
-        scored = kept(
-            context.folder / f"{COLUMN}.parquet",
-            {"weigher": loaded.fingerprint, "rows": rows_key(context.rows)},
-            lambda: [
-                Row(row.row_id, row.input_ids, columns={COLUMN: weights})
-                for row, weights in zip(context.rows, weigh_rows(loaded, context.rows, context.tokenizer), strict=True)
-            ],
-            write_rows,
-            read_rows,
+        rows = kept_column(
+            context,
+            COLUMN,
+            {"weigher": loaded.fingerprint},
+            lambda rows: weigh_rows(loaded, rows, context.tokenizer),  # type: ignore[arg-type]
         )
-        by_id = {row.row_id: row.columns[COLUMN] for row in scored}
-        return self, [replace(row, columns={**row.columns, COLUMN: by_id[row.row_id]}) for row in context.rows]
+        return TrainAttentionWeights(self), rows
+
+
+@dataclass(frozen=True, repr=False)
+class TrainAttentionWeights(Prepared, WeighsTokens):
+    """Weighs tokens by what the weigher said of them."""
+
+    settings: TrainAttention
+
+    def needs(self) -> frozenset[str]:
+        """Names the column `train_attention`."""
+        return frozenset({COLUMN})
 
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """The column to the power of `power`. Raises ValueError where it is not there."""
-        if COLUMN not in batch.columns:
-            raise ValueError(
-                f"train_attention reads the column {COLUMN!r}, got {sorted(batch.columns) or 'no columns'}; train on "
-                "the rows that its prepare(context) returns"
-            )
-        return batch.columns[COLUMN].pow(self.power)
+        """Returns the column to the power of `power`. Raises ValueError where it is not there."""
+        return column_of(batch, COLUMN, "train_attention").pow(self.settings.power)

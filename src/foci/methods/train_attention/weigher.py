@@ -107,17 +107,17 @@ def save(weigher: Weigher, folder: Path, *, base: str, made_by: dict[str, Any], 
     save_file(
         {name: p.detach().float().cpu().contiguous() for name, p in weigher.head.state_dict().items()}, folder / HEAD
     )
-    told = {"base": base, "output": weigher.output, **made_by}
-    (folder / SETTINGS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    written = {"base": base, "output": weigher.output, **made_by}
+    (folder / SETTINGS).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 def check(name: str) -> None:
     """Raises ValueError where there is no such weigher, its weights are made in a way that is unknown here, or its body
     is an embedded model that is not installed.
     """
-    told = _told(_folder(name))
-    _output(name, told)
-    base = str(told["base"])
+    settings = _settings_of(_folder(name))
+    _output(name, settings)
+    base = str(settings["base"])
     if base in EMBEDDED:
         embedded_file(base)
 
@@ -125,7 +125,7 @@ def check(name: str) -> None:
 def load(name: str) -> Loaded:
     """The weigher in a folder, or "ready-made", over its base model. Raises ValueError where it is none."""
     folder = _folder(name)
-    settings = _told(folder)
+    settings = _settings_of(folder)
     base = models.load(str(settings["base"]), dtype="float32")
     if settings.get("fingerprint") not in (None, base.fingerprint):
         raise ValueError(
@@ -148,12 +148,12 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _told(folder: Path) -> dict[str, Any]:
+def _settings_of(folder: Path) -> dict[str, Any]:
     return read_json(folder / SETTINGS)
 
 
-def _output(name: str, told: dict[str, Any]) -> Output:
-    found: Output = told.get("output")  # type: ignore[assignment]
+def _output(name: str, settings: dict[str, Any]) -> Output:
+    found: Output = settings.get("output")  # type: ignore[assignment]
     if found not in get_args(Output):
         raise ValueError(
             f"the weigher {name!r} makes its weights by {found!r}, expected one of {', '.join(get_args(Output))}; load "
