@@ -110,7 +110,7 @@ Role = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | Hol
 
 @dataclass(frozen=True)
 class Context:
-    """What an offline stage may look at, once, before the first update.
+    """The things that an offline stage may look at, once, before the first update.
 
     `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's
     own, kept with the run: what is stored there is found again after a resume. `asked` are the questions (prompts) that
@@ -160,7 +160,7 @@ class Plan:
 
     @property
     def replaces_loss(self) -> bool:
-        """Whether the plan needs another loss than a trainer's own mean over tokens."""
+        """True where the plan needs another loss than a trainer's own mean over tokens."""
         return bool(self.weighers or self.guides or self.normalise != "update")
 
     @property

@@ -1,4 +1,4 @@
-"""What a model reads: a row of tokens with all that is aligned with them, and padded rows as a batch."""
+"""The input of a model: a row of tokens with all that is aligned with them, and padded rows as a batch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,7 @@ class Row:
         return len(self.input_ids)
 
     def take(self, positions: Sequence[int]) -> "Row":
-        """The row with only the tokens at `positions`, in that order; all columns follow.
+        """Returns the row with only the tokens at `positions`, in that order; all columns follow.
 
         >>> Row("a", (5, 6, 7), columns={"answer": (0, 0, 1)}).take([0, 2]).columns["answer"]
         (0, 1)
@@ -98,7 +98,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """Returns the same batch on another device."""
         return replace(
             self,
             input_ids=self.input_ids.to(device),
@@ -108,7 +108,7 @@ class Batch:
         )
 
     def predicted(self) -> Bool[Tensor, "batch seq"]:
-        """True where token t has an NLL: it is labelled and a real token stands before it."""
+        """Returns True where token t has an NLL: it is labelled and a real token stands before it."""
         real = self.attention_mask.bool()
         where = real & (self.labels != IGNORED)
         where[:, 1:] &= real[:, :-1]

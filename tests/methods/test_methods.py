@@ -143,7 +143,7 @@ def test_a_method_describes_itself():
     (oracle,) = (d for d in methods.describe() if d.name == "oracle")
     assert oracle.roles == (WeighsTokens.__name__,)
     assert oracle.decides == ("Decides how much each token counts.",)
-    assert oracle.summary == "Weight 1 on the tokens of given answer spans, `floor` on all others."
+    assert oracle.summary == "Gives weight 1 to the tokens of given answers and weight `floor` to all others."
     assert dict(oracle.settings) == {"floor": "0.0"}
     assert not oracle.experimental
 

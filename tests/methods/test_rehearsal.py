@@ -53,7 +53,7 @@ def test_the_trainer_reads_the_schedule(old_text, tmp_path):
     ):
         online, rows = method.prepare(context(tmp_path / str(counts[0])))
         mixed = MixedDataset(RowDataset(rows), Plan([online]), 10)
-        assert [len(section) - 10 for section in mixed.sections()] == counts
+        assert [len(part) - 10 for part in mixed.parts()] == counts
 
 
 def test_no_old_row_comes_twice_before_all_came_once():

@@ -31,7 +31,7 @@ class Summarises(Protocol):
 
 
 def plan_of(run: Run, arm: str) -> Plan:
-    """The plan of one arm, before its methods are prepared."""
+    """Returns the plan of one arm, before its methods are prepared."""
     return Plan([build(spec) for spec in run.arms[arm]], normalise=run.train.normalise)
 
 
@@ -60,5 +60,5 @@ def prepare(plan: Plan, context: Context) -> tuple[Plan, Sequence[Row]]:
 
 
 def own_folder(context: Context, number: int, method: Prepares) -> Path:
-    """Where the method that stands in a plan at `number` keeps what its offline stage makes."""
+    """Returns the folder in which the method at `number` of a plan keeps what its offline stage makes."""
     return context.folder / f"{number}-{type(method).__name__.lower()}"

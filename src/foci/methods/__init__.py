@@ -38,12 +38,12 @@ class Description:
 
 
 def available() -> dict[str, type[Method]]:
-    """Every method's class by name, in alphabetical order. Imports all modules of the folder."""
+    """Returns every method's class by name, in alphabetical order. Imports all modules of the folder."""
     return {name: _class_of(importlib.import_module(path)) for name, path in sorted(_modules().items())}
 
 
 def build(spec: str | Mapping[str, Mapping[str, Any] | None]) -> Method:
-    """The method of a run file's entry: its name, or {name: {setting: value}}.
+    """Builds the method of a run file's entry: its name, or {name: {setting: value}}.
 
     >>> build({"oracle": {"floor": 0.1}})
     Oracle(floor=0.1)
@@ -71,7 +71,7 @@ def build(spec: str | Mapping[str, Mapping[str, Any] | None]) -> Method:
 
 
 def describe() -> list[Description]:
-    """A description of every method, in alphabetical order."""
+    """Describes every method, in alphabetical order."""
     modules = _modules()
     return [
         Description(
@@ -87,7 +87,7 @@ def describe() -> list[Description]:
 
 
 def roles_of(kind: type[Method]) -> tuple[type, ...]:
-    """The roles that a method plays in training: its own, or those of the class that its `prepare` returns.
+    """Returns the roles that a method plays in training: its own, or those of the class that its `prepare` returns.
 
     Raises TypeError where `prepare` does not say in its annotation what it returns.
     """

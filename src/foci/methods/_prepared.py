@@ -1,4 +1,4 @@
-"""What methods share that prepare: the record of what plays in training, and columns that are made once and kept."""
+"""Shared by methods that prepare: the base of what `prepare` returns, and columns that are made once and kept."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace

@@ -33,7 +33,7 @@ class Pool:
     new: int
 
     def drawn(self, ratio: int | float, rng: Generator) -> list[Row]:
-        """`ratio` old rows per new row, rounded half up. No row comes twice before every row came once."""
+        """Draws `ratio` old rows per new row, rounded half up. No row comes twice before every row came once."""
         count, picked = rehearsed(self.new, ratio), list[int]()
         while len(picked) < count:
             picked += rng.permutation(len(self.rows))[: count - len(picked)].tolist()
@@ -41,7 +41,7 @@ class Pool:
 
 
 def rehearsed(new: int, ratio: int | float) -> int:
-    """How many old rows go with `new` new ones: ratio * new, rounded half up.
+    """Returns the number of old rows that go with `new` new ones: ratio * new, rounded half up.
 
     >>> rehearsed(10, 0.25), rehearsed(10, 4.0)
     (3, 40)
@@ -50,7 +50,7 @@ def rehearsed(new: int, ratio: int | float) -> int:
 
 
 def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) -> Pool:
-    """Old rows from text files (`path`), or, for None, `samples` samples of the untouched model.
+    """Reads old rows from text files (`path`), or draws, for None, `samples` samples of the untouched model.
 
     Rows of files are at most as long as the longest new row, samples as the average one, so that a sample costs what a
     new row costs. They are kept in the context's folder, so that a resume reads the same; ValueError where what is kept
@@ -87,7 +87,7 @@ def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) 
 def own_samples(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, longest: int, *, seed: int = 0
 ) -> list[Row]:
-    """`count` texts that the model writes by itself, of at most `longest` tokens, the same for the same seed.
+    """Draws `count` texts that the model writes by itself, of at most `longest` tokens, the same for the same seed.
 
     Each begins with the tokenizer's BOS token (EOS where it has none) and ends with EOS or at `longest`. The first
     token is part of the row, so that all others are predicted from what they were drawn from.
@@ -109,7 +109,7 @@ def own_samples(
 def _drawn(
     model: PreTrainedModel, start: int, end: int | None, shape: tuple[int, int], rng: torch.Generator
 ) -> Int[Tensor, "batch seq"]:
-    """Samples side by side, one token at a time over the model's key-value cache; -1 after the end of a sample."""
+    """Draws samples side by side, token by token over the model's key-value cache; -1 after a sample's end."""
     batch, longest = shape
     drawn = torch.full((batch, 1), start)
     cache, live = None, torch.ones(batch, dtype=torch.bool)
@@ -126,7 +126,7 @@ def _drawn(
 
 
 def _rows(drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, first: int) -> Iterator[Row]:
-    """Rows of drawn ids; their text is for reading, the ids are the model's own and are never made again from it."""
+    """Makes rows of drawn ids; the text is only for people, the ids are never made again from it."""
     prints = tokenizer_fingerprint(tokenizer)
     for number, line in enumerate(drawn, start=first):
         ids = tuple(token for token in line if token >= 0)

@@ -1,4 +1,4 @@
-"""A pull to the start that is stronger where a weight mattered for old text: EWC (arXiv 1612.00796).
+"""Pulls weights back to their start, harder the more they mattered for old text: EWC (arXiv 1612.00796).
 
 The penalty (strength / 2) sum_i F_i (theta_i - theta0_i)^2 with the diagonal of the empirical Fisher information:
 F_i = mean over rows of (d log p(row) / d theta_i)^2, labels being the text's own tokens (not the model's draws).
@@ -27,7 +27,7 @@ from foci.system.cache import kept
 
 
 def diagonal_fisher(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Mean over examples of the squared gradient of each example's NLL (nats), by the parameters' names.
+    """Returns the mean over examples of the squared gradient of each example's NLL (nats), by the parameters' names.
 
     `losses` gives one scalar per example; each is differentiated before the next is asked for.
     """
@@ -45,7 +45,7 @@ def diagonal_fisher(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) 
 
 
 def of_mean_one(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same, divided by its mean over all elements. Raises ValueError where it is 0 or not finite."""
+    """Returns the same, divided by its mean over all elements. Raises ValueError where it is 0 or not finite."""
     mean = float(sum(f.double().sum() for f in fisher.values())) / sum(f.numel() for f in fisher.values())
     if not 0 < mean < float("inf"):
         raise ValueError(f"the mean Fisher information is {mean}, expected finite and above 0; look at the retain text")
@@ -53,7 +53,7 @@ def of_mean_one(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def held_parameters(model: PreTrainedModel, weights: Literal["all", "linear"]) -> dict[str, nn.Parameter]:
-    """All parameters, or the weights of linear layers but the head, which are those that adapters adapt."""
+    """Returns all parameters, or the weights of linear layers but the head, which are those that adapters adapt."""
     named = dict(model.named_parameters())
     if weights == "all":
         return named
@@ -132,7 +132,7 @@ class EwcPull(Prepared, HoldsWeights):
 
 
 def _row_losses(context: Context, rows: Sequence[Row]) -> Iterator[Tensor]:
-    """-log p(row) of each row in nats: the sum over its predicted tokens."""
+    """Computes -log p(row) of each row in nats: the sum over its predicted tokens."""
     device = device_of(context.model)
     for row in rows:
         yield token_nll(context.model, padded([row], pad_id(context.tokenizer), "right", device)).sum()

@@ -1,4 +1,4 @@
-"""Some heads are asked for simple patterns from the start: attention guidance (arXiv 2010.02399).
+"""Trains some attention heads toward simple patterns: attention guidance (arXiv 2010.02399).
 
 L = nats of the tokens + sum over guided layers and patterns of alpha(step) * mean of ||A_i - P_i||^2
 
@@ -20,11 +20,11 @@ from foci.models import base_of, layer_count
 BOTH_WAYS: tuple[Pattern, ...] = ("next", "previous", "first")
 CAUSAL: tuple[Pattern, ...] = ("previous", "previous-2", "first")
 INSTEAD: Mapping[Pattern, Pattern] = {"next": "previous-2"}
-"""What a causal model can be asked for in place of what it cannot see."""
+"""The pattern that a causal model can follow in place of one that looks ahead."""
 
 
 def fading(step: int, steps: int, hold: float = 0.0, until: float = 1.0) -> float:
-    """1 for the share `hold` of the `steps`, then down in a straight line to 0 at the share `until`.
+    """Returns 1 for the share `hold` of the `steps`, then falls in a straight line to 0 at the share `until`.
 
     >>> [fading(step, 4) for step in range(5)], fading(1, 10, hold=0.2, until=0.6), fading(4, 10, hold=0.2, until=0.6)
     ([1.0, 0.75, 0.5, 0.25, 0.0], 1.0, 0.5)
@@ -36,7 +36,7 @@ def fading(step: int, steps: int, hold: float = 0.0, until: float = 1.0) -> floa
 
 
 def dealt(patterns: Sequence[Pattern], heads: int) -> dict[int, Pattern]:
-    """The pattern of each of the first `heads` heads: equal runs, in order.
+    """Deals patterns to the first `heads` heads: equal runs, in order.
 
     >>> dealt(("next", "previous", "first"), 4)
     {0: 'next', 1: 'next', 2: 'previous', 3: 'first'}
@@ -46,13 +46,13 @@ def dealt(patterns: Sequence[Pattern], heads: int) -> dict[int, Pattern]:
 
 @dataclass(frozen=True)
 class Guidance(Prepares):
-    """Pulls the first `share` of each layer's heads to `patterns`, by a loss of strength `alpha` that fades out.
+    """Trains some attention heads toward simple patterns, such as the previous token, by a loss that fades out.
 
-    The heads are dealt to the patterns in equal runs, in order; None is next, previous, first, or in a causal model
-    previous, previous-2, first. `layers` are all, the lower half, or numbers from 0. The strength is constant for the
-    share `hold` of the updates and falls to 0 in a straight line until the share `until`.
-    Queries to which a pattern gives no key do not count.
-    `delimiters` are what tokens must be, white space apart; separators always are.
+    The first `share` of each layer's heads is guided by a loss of strength `alpha`. The heads are dealt to `patterns`
+    in equal runs, in order; None is next, previous, first, or in a causal model previous, previous-2, first. `layers`
+    are all, the lower half, or numbers from 0. The strength is constant for the share `hold` of the updates and falls
+    to 0 in a straight line until the share `until`. Queries to which a pattern gives no key do not count. `delimiters`
+    are what tokens must be, white space apart; separators always are.
     """
 
     patterns: tuple[Pattern, ...] | None = None
@@ -111,8 +111,8 @@ class Guidance(Prepares):
         if self.patterns is None:
             return (CAUSAL if causal else BOTH_WAYS)[:count]
         if causal and (ahead := [pattern for pattern in self.patterns if pattern in AHEAD]):
-            told = ", ".join(f"{INSTEAD[pattern]!r} in place of {pattern!r}" for pattern in dict.fromkeys(ahead))
-            raise ValueError(f"guidance: a causal model sees nothing that comes later; ask for {told}")
+            cures = ", ".join(f"{INSTEAD[pattern]!r} in place of {pattern!r}" for pattern in dict.fromkeys(ahead))
+            raise ValueError(f"guidance: a causal model sees nothing that comes later; ask for {cures}")
         if len(self.patterns) > count:
             raise ValueError(
                 f"guidance has {len(self.patterns)} patterns for {count} guided heads a layer; raise share (now "
@@ -138,7 +138,7 @@ class GuidanceHeads(Prepared, GuidesHeads):
 
 
 def marked(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, delimiters: Sequence[str]) -> list[Row]:
-    """The rows with a column that is 1 on delimiters and separators. Raises ValueError where there is none."""
+    """Adds a column that is 1 on delimiters and separators, else 0. Raises ValueError where there is none."""
     apart = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
     ids = {token for row in rows for token in row.input_ids}
     stops = {token for token in ids if token in apart or tokenizer.decode([token]).strip() in delimiters}

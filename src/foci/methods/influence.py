@@ -1,4 +1,4 @@
-"""Each token counts as much as a step on it teaches what will be asked: influence itself, without a weigher.
+"""Weighs tokens by their measured influence on the answers to later questions, without a weigher.
 
 w_t = max(j_t, 0) / max over the row, j_t = <gradient of nll_t, gradient of the later loss after a step on the row>; the
 mean over the questions about the row. What `foci meta` teaches a weigher to predict, for a corpus that comes with its
@@ -26,7 +26,7 @@ WHOLE = 2**31
 
 
 def about(rows: Sequence[Row], given: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """By `row_id`, the pairs that ask about a row: it is their document, or a part of it that has the answer's text."""
+    """Returns, by `row_id`, the pairs that ask about a row: their document, or a part of it with the answer's text."""
     by_text: dict[str, list[Pair]] = {}
     for pair in given:
         by_text.setdefault(pair.document.text, []).append(pair)
@@ -43,9 +43,10 @@ def about(rows: Sequence[Row], given: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 @dataclass(frozen=True)
 class Influence(Prepares):
-    """Weighs a token by what a step on it would teach the answers to the questions of `pairs`, `floor` at least.
+    """Weighs each token by how much a training step on it would lower the loss on given questions.
 
-    `pairs` is a .jsonl file of text, prompt and answer. `length` is the L2 length of the step.
+    `pairs` is a .jsonl file of text, prompt and answer. `length` is the L2 length of the step. No weight is below
+    `floor`; the largest of a row is 1.
     """
 
     pairs: str

@@ -1,4 +1,4 @@
-"""A constant pull to the start, the same for every weight: L2-SP (arXiv 1802.01483).
+"""Pulls all weights back to their start with the same strength: L2-SP (arXiv 1802.01483).
 
 The penalty (strength / 2) ||theta - theta0||^2, taken as a step of its own after the optimiser's.
 """
@@ -11,9 +11,9 @@ from foci.focus import HoldsWeights
 
 @dataclass(frozen=True)
 class L2Sp(HoldsWeights):
-    """Pulls every weight back by learning rate * `strength` of its distance from the start, after each update.
+    """After each step, moves every weight toward its start by the same fraction of its distance.
 
-    Under an adapter the pull acts on what the adapter adds to the weights.
+    The fraction is learning rate * `strength`. Under an adapter the pull acts on what the adapter adds to the weights.
     """
 
     strength: float = 0.1
@@ -23,5 +23,5 @@ class L2Sp(HoldsWeights):
             raise ValueError(f"l2_sp's strength is finite and above 0, got {self.strength!r}; 0.1 is the usual choice")
 
     def pull(self, step: int) -> Mapping[str, float]:
-        """`strength` on every block, at every update."""
+        """Returns `strength` for every block, at every update."""
         return {"*": self.strength}

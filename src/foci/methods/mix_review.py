@@ -1,4 +1,4 @@
-"""Old text beside the new, less of it in every epoch: mix-review (arXiv 1910.07117).
+"""Rehearses old text, less of it in every epoch: mix-review (arXiv 1910.07117).
 
 Replay whose ratio decays: much rehearsal at first, when the weights move most, and hardly any in the end.
 """
@@ -14,7 +14,7 @@ from foci.methods._rehearsal import Pool, pool_of
 
 
 def decayed(ratio: int | float, decay: int | float, epoch: int) -> float:
-    """Old rows per new row in an epoch, counted from 0: ratio * decay ** epoch.
+    """Returns the old rows per new row in an epoch, counted from 0: ratio * decay ** epoch.
 
     >>> [round(decayed(4.0, 0.7, epoch), 3) for epoch in range(4)]
     [4.0, 2.8, 1.96, 1.372]
@@ -24,9 +24,10 @@ def decayed(ratio: int | float, decay: int | float, epoch: int) -> float:
 
 @dataclass(frozen=True)
 class MixReview(Prepares):
-    """Mixes ratio * decay^epoch old rows per new row into an epoch, from `path` or from the model's own samples.
+    """Adds old text, or the model's own samples, to every epoch, each time less.
 
-    `path` names text files or folders as `corpus.path` does; None draws `samples` texts from the untouched model.
+    An epoch has `ratio` * `decay`^epoch old rows per new row. `path` names text files or folders as `corpus.path` does;
+    None draws `samples` texts from the untouched model.
     """
 
     ratio: float = 4.0

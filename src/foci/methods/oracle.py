@@ -1,7 +1,7 @@
-"""Only the answer counts: the ceiling of every method that weighs tokens.
+"""Trains on given answers alone: the ceiling of every method that weighs tokens.
 
-The comparison of arXiv 2407.16920 in which the weight lies on the object's tokens alone. It needs to be told
-where the answers are, so it is no method for text of one's own; it says how much a weigher could gain.
+The comparison of arXiv 2407.16920 in which the weight lies on the object's tokens alone. It needs to know
+where the answers are, so it is no method for text of one's own; it shows how much a weigher could gain.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from foci.focus import Batch, WeighsTokens
 
 
 def span_weights(answer: Float[Tensor, "batch seq"], floor: float = 0.0) -> Float[Tensor, "batch seq"]:
-    """Weight 1 where `answer` > 0 (the token belongs to a given answer span), `floor` elsewhere.
+    """Returns weight 1 where `answer` > 0 (the token belongs to a given answer span), `floor` elsewhere.
 
     >>> span_weights(torch.tensor([[0.0, 1.0]]), floor=0.25)
     tensor([[0.2500, 1.0000]])
@@ -24,7 +24,7 @@ def span_weights(answer: Float[Tensor, "batch seq"], floor: float = 0.0) -> Floa
 
 @dataclass(frozen=True)
 class Oracle(WeighsTokens):
-    """Weight 1 on the tokens of given answer spans, `floor` on all others.
+    """Gives weight 1 to the tokens of given answers and weight `floor` to all others.
 
     `floor` (0 <= floor < 1) is relative to an answer token; 0 is the paper's setting.
     """
@@ -39,11 +39,11 @@ class Oracle(WeighsTokens):
             )
 
     def needs(self) -> frozenset[str]:
-        """The column `answer`: 1 on the tokens of answer spans."""
+        """Names the column `answer`: 1 on the tokens of answer spans."""
         return frozenset({"answer"})
 
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Weights 1 and `floor`; padding gets `floor` too, but has no NLL to weigh."""
+        """Returns weights 1 and `floor`; padding gets `floor` too, but has no NLL to weigh."""
         if "answer" not in batch.columns:
             raise ValueError(
                 "oracle needs to know where the answers are: expected the column 'answer', "

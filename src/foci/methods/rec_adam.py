@@ -1,4 +1,4 @@
-"""First hold the weights, then let them learn: RecAdam (arXiv 2004.12651).
+"""Holds the weights first and lets them learn later: RecAdam (arXiv 2004.12651).
 
 theta <- theta - lr lambda Adam(g) - lr (1 - lambda) gamma (theta - theta0), lambda(t) = 1 / (1 + exp(-k (t - t0))).
 """
@@ -11,7 +11,7 @@ from foci.focus import HoldsWeights
 
 
 def annealing(t: int | float, k: int | float, t0: int | float) -> float:
-    """lambda(t) = 1 / (1 + exp(-k (t - t0))): 0 long before t0, 1/2 at t0, 1 long after.
+    """Returns lambda(t) = 1 / (1 + exp(-k (t - t0))): 0 long before t0, 1/2 at t0, 1 long after.
 
     >>> annealing(250, 0.5, 250), round(annealing(254, 0.5, 250), 4)
     (0.5, 0.8808)
@@ -22,9 +22,11 @@ def annealing(t: int | float, k: int | float, t0: int | float) -> float:
 
 @dataclass(frozen=True)
 class RecAdam(HoldsWeights):
-    """Pulls to the start with (1 - lambda) gamma and paces the optimiser by lambda, which rises around update `t0`.
+    """Holds the weights at their start at first, and lets them learn from about update `t0` on.
 
-    `k` is how fast it rises, per update. Under an adapter the pull acts on what the adapter adds to the weights.
+    Lambda rises from 0 to 1 around `t0`: it multiplies the optimiser's step, and (1 - lambda) * `gamma` is the strength
+    of the pull to the start. `k` is how fast it rises, per update. Under an adapter the pull acts on what the adapter
+    adds to the weights.
     """
 
     k: float = 0.5
@@ -48,9 +50,9 @@ class RecAdam(HoldsWeights):
             )
 
     def pull(self, step: int) -> Mapping[str, float]:
-        """(1 - lambda) gamma on every block. The paper counts updates from 1, `step` counts from 0."""
+        """Returns (1 - lambda) gamma for every block. The paper counts updates from 1, `step` counts from 0."""
         return {"*": (1 - self.pace(step)) * self.gamma}
 
     def pace(self, step: int) -> float:
-        """Lambda at this update."""
+        """Returns lambda at this update."""
         return annealing(step + 1, self.k, self.t0)

@@ -1,4 +1,4 @@
-"""Old text beside the new, as much of it in every epoch.
+"""Rehearses old text, the same amount in every epoch.
 
 The oldest answer to forgetting. With a file it is experience replay; without one the model's own samples stand in for
 the text it learned from, as in arXiv 2605.26097 (self-generated replay).
@@ -16,9 +16,10 @@ from foci.methods._rehearsal import Pool, pool_of
 
 @dataclass(frozen=True)
 class Replay(Prepares):
-    """Mixes `ratio` old rows per new row into every epoch, from `path` or from the model's own samples.
+    """Adds old text, or the model's own samples, to every epoch, always the same amount.
 
-    `path` names text files or folders as `corpus.path` does; None draws `samples` texts from the untouched model.
+    An epoch has `ratio` old rows per new row. `path` names text files or folders as `corpus.path` does; None draws
+    `samples` texts from the untouched model.
     """
 
     ratio: float = 1.0

@@ -1,7 +1,7 @@
 """Only the tokens on which the learner is furthest behind a reference model count: RHO-1 (arXiv 2404.07965).
 
-excess = nll of the learner - nll of the reference, in nats; the `keep` share of an update's tokens with the largest
-excess is trained on, all alike.
+The excess loss of a token is the learner's NLL less the reference's, in nats. The `keep` fraction of an update's tokens
+with the largest excess is trained on, with equal weights.
 """
 
 import math

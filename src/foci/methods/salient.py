@@ -1,4 +1,4 @@
-"""Words that say what a row is about count more: TF-IDF, the cheap floor that a learned weigher must beat.
+"""Weighs tokens by TF-IDF, the cheap floor that a learned weigher must beat.
 
 Needs no model: counts of words in the corpus.
 """
@@ -22,9 +22,9 @@ _WORD = re.compile(r"\s*(\w+)")
 
 
 def tf_idf(rows: Sequence[Sequence[str]]) -> list[dict[str, float]]:
-    """The weight of each term of each row: count in the row * (ln((1 + n) / (1 + rows with it)) + 1), largest = 1.
+    """Returns the weight of each term of each row: count in the row * (ln((1 + n) / (1 + rows with it)) + 1).
 
-    n is the number of rows; the smooth idf of scikit-learn's TfidfVectorizer.
+    The largest of a row is made 1. n is the number of rows; the smooth idf of scikit-learn's TfidfVectorizer.
 
     >>> [{term: round(w, 3) for term, w in row.items()} for row in tf_idf([["the", "cat"], ["the", "the"]])]
     [{'the': 0.712, 'cat': 1.0}, {'the': 1.0}]
@@ -41,10 +41,10 @@ def tf_idf(rows: Sequence[Sequence[str]]) -> list[dict[str, float]]:
 
 @dataclass(frozen=True)
 class Salient(Prepares):
-    """Weighs a token by the TF-IDF of its word (or of itself) in the corpus, the largest of a row being 1.
+    """Weighs each token by the TF-IDF of its word: high where it is frequent in its row and rare in the corpus.
 
-    `unit` "word" counts words of the text, whatever the case, and gives every token of a word the word's weight;
-    "token" counts token ids. A row is a document.
+    The largest weight of a row is 1.     `unit` "word" counts words of the text, whatever the case, and gives every
+    token of a word the word's weight; "token" counts token ids. A row is a document.
     """
 
     unit: Literal["word", "token"] = "word"
@@ -65,7 +65,7 @@ class Salient(Prepares):
         return SalientWeights(self), add_column(context.rows, COLUMN, columns)
 
     def _terms(self, row: Row) -> list[list[tuple[int, str]]]:
-        """For each token its terms, each with the place where the occurrence begins (one occurrence, one place)."""
+        """Returns for each token its terms, each with the place where the occurrence begins."""
         if self.unit == "token":
             return [[(at, str(token))] for at, token in enumerate(row.input_ids)]
         if not row.offsets:

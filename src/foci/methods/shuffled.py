@@ -1,6 +1,6 @@
-"""A control: the weights of another method, on the wrong tokens.
+"""Puts the weights of another method on the wrong tokens: a control.
 
-What a method gains over this, it gains by where its weights lie, not by how they are distributed.
+A method that does better than its shuffled control gains by which tokens it weighs, not by how unequal its weights are.
 """
 
 from collections.abc import Sequence

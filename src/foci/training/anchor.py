@@ -1,4 +1,4 @@
-"""The pull of the weights back to where they started, after each update.
+"""Pulls the weights back to where they started, after each update.
 
 Decoupled from the gradient, as weight decay is in AdamW, so that an adaptive optimiser does not rescale it:
 theta <- theta - lr * strength * (theta - start). For an adapter theta is what it adds to the weights, s B A; the
@@ -47,10 +47,11 @@ class Anchor:
 
     @torch.no_grad()
     def pull(self, strengths: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
-        """One step back. `strengths` as `HoldsWeights.pull` gives them; `rates` is the learning rate by parameter name.
+        """Takes one step back.
 
-        Raises ValueError for a name that the model does not have and for a number that would overshoot; a tensor is
-        limited to 1 / lr, which is the start itself.
+        `strengths` are as `HoldsWeights.pull` gives them; `rates` is the learning rate by parameter name. Raises
+        ValueError for a name that the model does not have and for a number that would overshoot; a tensor is limited to
+        1 / lr, which is the start itself.
         """
         numbers, tensors = self._sorted(strengths)
         for name, start in self.start.items():
@@ -67,7 +68,7 @@ class Anchor:
                     self.parameters[name].sub_(gradient)
 
     def _sorted(self, strengths: Mapping[str, float | Tensor]) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Numbers by block, tensors by the trainable parameter (for an adapter: its A) that they hold."""
+        """Returns numbers by block, tensors by the trainable parameter (for an adapter: its A) that they hold."""
         known = {"*", *blocks(self.model)}
         held = {_bare(name): name for name in self.start if name not in self.paired}
         held |= {_bare(a.split(".lora_A.")[0] + ".weight"): a for a, _ in self.pairs}
@@ -89,7 +90,7 @@ class Anchor:
     def _step(
         self, name: str, numbers: Mapping[str, float], tensors: Mapping[str, Tensor], rates: Mapping[str, float]
     ) -> float | Tensor:
-        """Learning rate times strength, as a number or per element."""
+        """Returns learning rate times strength, as a number or per element."""
         rate = rates.get(name, 0.0)
         strength = numbers.get("*", 0.0) + numbers.get(block_of(name), 0.0)
         if rate * strength > 1:
@@ -102,14 +103,14 @@ class Anchor:
         return (rate * (strength + tensors[name])).clamp(max=1.0)
 
     def transposed(self, name_a: str) -> bool:
-        """Whether the adapted weight is stored as (in, out), as GPT-2's Conv1D does."""
+        """Says whether the adapted weight is stored as (in, out), as GPT-2's Conv1D does."""
         return bool(getattr(self.model.get_submodule(name_a.split(".lora_A.", maxsplit=1)[0]), "fan_in_fan_out", False))
 
     def _gradients(self, name_a: str, name_b: str, scaling: float, step: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Steps of A and of B down half sum(step * (s B A - s B0 A0)^2); for a number without the product itself.
+        """Returns the steps of A and of B down half sum(step * (s B A - s B0 A0)^2).
 
-        The curvature in A and B is s^2 (|A A^T| + |B^T B|): where step times curvature is over 1 the step is divided
-        by it, so that none jumps past the start.
+        Where `step` is a number, the product B A is never made. The curvature in A and B is s^2 (|A A^T| + |B^T B|):
+        where step times curvature is over 1 the step is divided by it, so that none jumps past the start.
         """
         a, b = self.parameters[name_a], self.parameters[name_b]
         a0, b0 = self.start[name_a], self.start[name_b]
@@ -125,12 +126,12 @@ class Anchor:
 
 
 def _bare(name: str) -> str:
-    """A parameter's name in the model without adapter."""
+    """Returns a parameter's name in the model without adapter."""
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def _adapter_pairs(model: nn.Module, start: Mapping[str, Tensor]) -> list[tuple[tuple[str, str], float]]:
-    """((name of A, name of B), scaling) of every trainable LoRA pair."""
+    """Returns ((name of A, name of B), scaling) of every trainable LoRA pair."""
     pairs = []
     for name in start:
         if ".lora_A." not in name:

@@ -22,7 +22,7 @@ from foci.training.plan import with_columns
 
 
 def as_rows(dataset: Sequence[Any]) -> list[Row]:
-    """Rows from rows, or from mappings with `input_ids` (other lists of the same length become columns)."""
+    """Makes rows of rows, or of mappings with `input_ids` (other lists of the same length become columns)."""
     return [item if isinstance(item, Row) else _row_of(item, n) for n, item in enumerate(dataset)]
 
 
@@ -66,7 +66,7 @@ class RowDataset(Dataset):
         return edited(self.rows[at], self.edits, (self.seed, self.epoch, copy))
 
     def lengths(self) -> list[int]:
-        """Tokens of every item before edits."""
+        """Returns the number of tokens of every item before edits."""
         return [len(row) for row in self.rows] * self.copies
 
 
@@ -87,7 +87,7 @@ class MixedDataset(Dataset):
     """All epochs in one pass, each with the old rows that are rehearsed in it.
 
     How many old rows an epoch holds is the methods' choice, so epochs differ in length; a trainer that counts
-    epochs of equal length could not resume inside one. Hence one pass over `sections`, one per epoch.
+    epochs of equal length could not resume inside one. Hence one pass over `parts`, one per epoch.
     """
 
     def __init__(self, new: RowDataset, plan: Plan, epochs: int) -> None:
@@ -122,8 +122,8 @@ class MixedDataset(Dataset):
         new = self.new.lengths()
         return [n for old in self.old for n in (*new, *(len(row) for row in old))]
 
-    def sections(self) -> list[range]:
-        """The indices of each epoch."""
+    def parts(self) -> list[range]:
+        """Returns the indices of each epoch."""
         return [range(a, b) for a, b in zip(self.starts, self.starts[1:], strict=False)]
 
 
@@ -137,7 +137,7 @@ class ChoosesDraws(Protocol):
 
 
 def edited(row: Row, edits: Sequence[EditsTokens], key: tuple[int, int, int]) -> Row:
-    """The row after all edits; `key` is (seed, epoch, copy)."""
+    """Returns the row after all edits; `key` is (seed, epoch, copy)."""
     for number, edit in enumerate(edits):
         draw = edit.draw(key[1], key[2]) if isinstance(edit, ChoosesDraws) else key[1:]
         after = row if draw is None else edit.edit(row, generator(key[0], *draw, row.row_id, number))
@@ -152,29 +152,27 @@ def edited(row: Row, edits: Sequence[EditsTokens], key: tuple[int, int, int]) ->
 
 
 class OrderedSampler(Sampler[int]):
-    """Shuffles within each section; optionally puts rows of like length together. A function of (seed, epoch).
+    """Shuffles within each part; optionally puts rows of like length together. A function of (seed, epoch).
 
     Lengths are sorted inside windows of 50 batches, then whole batches are shuffled, so that rows of a batch are
     alike and the order of batches is still random (transformers does the same from the global random state, which
     makes a resumed run read another order).
     """
 
-    def __init__(
-        self, sections: Sequence[range], lengths: Sequence[int], batch: int, *, seed: int, group: bool
-    ) -> None:
-        self.sections, self.lengths, self.batch, self.seed, self.group = sections, lengths, batch, seed, group
+    def __init__(self, parts: Sequence[range], lengths: Sequence[int], batch: int, *, seed: int, group: bool) -> None:
+        self.parts, self.lengths, self.batch, self.seed, self.group = parts, lengths, batch, seed, group
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return sum(len(section) for section in self.sections)
+        return sum(len(part) for part in self.parts)
 
     def __iter__(self) -> Iterator[int]:
-        for number, section in enumerate(self.sections):
+        for number, part in enumerate(self.parts):
             rng = generator(self.seed, "order", self.epoch, number)
-            order = [section[i] for i in rng.permutation(len(section))]
+            order = [part[i] for i in rng.permutation(len(part))]
             yield from self._grouped(order, rng) if self.group else order
 
     def _grouped(self, order: list[int], rng: np.random.Generator) -> Iterator[int]:
@@ -193,7 +191,7 @@ class OrderedSampler(Sampler[int]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows to the dictionary a model takes, with the columns and the ids beside it."""
+    """Makes of rows the dictionary that a model takes, with the columns and the ids beside it."""
 
     pad_id: int
     side: Literal["right", "left"] = "right"
@@ -210,7 +208,7 @@ class Collator:
 
 
 def are_rows(dataset: Any, collator: Any) -> bool:
-    """Rows of ours, or mappings of ids that come with no labels and no collator of their own."""
+    """Says whether a data set holds rows of ours, or mappings of ids without labels and without a collator."""
     if not isinstance(dataset, Sequence) or not dataset:
         return False
     first = dataset[0]
@@ -219,7 +217,7 @@ def are_rows(dataset: Any, collator: Any) -> bool:
 
 
 def pad_id(model: Any, tokenizer: Any) -> int:
-    """A token to pad with; which one does not matter, no real token sees it."""
+    """Returns a token to pad with; which one does not matter, no real token sees it."""
     for known in (tokenizer, getattr(model, "config", None)):
         for name in ("pad_token_id", "eos_token_id"):
             value = getattr(known, name, None)
@@ -229,11 +227,11 @@ def pad_id(model: Any, tokenizer: Any) -> int:
 
 
 OURS = frozenset({"input_ids", "attention_mask", "labels", "columns", "row_ids", "weights"})
-"""What a micro-batch may hold for our own loss."""
+"""Keys that a micro-batch may hold for our own loss."""
 
 
 def are_ours(samples: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether micro-batches hold nothing but what `batch_of` reads."""
+    """Says whether micro-batches hold nothing but what `batch_of` reads."""
     return all({"input_ids", "labels"} <= set(inputs) <= OURS for inputs in samples)
 
 
@@ -249,7 +247,7 @@ def check_inputs(samples: Sequence[Mapping[str, Any]]) -> None:
 
 
 def batch_of(inputs: Mapping[str, Any]) -> Batch:
-    """The `Batch` in a trainer's inputs, whoever collated them."""
+    """Returns the `Batch` in a trainer's inputs, whoever collated them."""
     ids = inputs["input_ids"]
     return Batch(
         input_ids=ids,
@@ -262,7 +260,7 @@ def batch_of(inputs: Mapping[str, Any]) -> Batch:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update reads: its rows, its tokens (padding left out), its positions, and those with weight."""
+    """The contents of one update: its rows, its tokens (padding left out), its positions, and those with weight."""
 
     rows: tuple[str, ...] = ()
     tokens: int = 0
@@ -276,7 +274,7 @@ class Update:
 
 
 def joined(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], list[Tensor]]]:
-    """The batches of one update as one batch, and a function that splits a (batch, seq) tensor back."""
+    """Joins the batches of one update; returns one batch, and a function that splits a (batch, seq) tensor back."""
     seq = max(batch.input_ids.shape[1] for batch in batches)
 
     def widened(tensor: Tensor, fill: int | float) -> Tensor:

@@ -1,4 +1,4 @@
-"""How several methods of one role become one decision, and the refusals that keep a method from doing nothing."""
+"""Combines the methods of one role into one decision, and refuses methods that would do nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ ON_THE_FLY = frozenset({"nll"})
 
 
 def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
-    """Weights of every token of one update: the product of all weighers, 0 where a token has no NLL.
+    """Returns the weights of every token of one update: the product of all weighers, 0 where a token has no NLL.
 
     Rehearsed rows have weight 1.
     With `plan.normalise == "row"` the weights of a row sum to 1. Raises ValueError for a wrong shape (a (batch, 1)
@@ -65,7 +65,7 @@ def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
 
 
 def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
-    """The rows, with 0 in every column that a weigher reads and a row lacks (a document without answers has none)."""
+    """Returns the rows, with 0 in every column that a weigher reads and a row lacks."""
     names = frozenset[str]().union(*(weigher.needs() for weigher in plan.weighers)) - ON_THE_FLY
     return [replace(row, columns={**{name: (0.0,) * len(row) for name in names}, **row.columns}) for row in rows]
 
@@ -106,7 +106,7 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
 
 
 def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
-    """Learning-rate multiplier of every block: the product over methods; 0 is frozen.
+    """Returns the learning-rate multiplier of every block: the product over methods; 0 is frozen.
 
     Raises ValueError where a method names a block that is not there, gives a bad number, or nothing is left to train.
     """
@@ -139,7 +139,7 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
 
 @contextmanager
 def frozen(model: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
-    """While open, the parameters of blocks with scale 0 ask for no gradient."""
+    """Turns gradients off for the parameters of blocks with scale 0, while open."""
     held = [p for name, p in model.named_parameters() if p.requires_grad and not scales[block_of(name)]]
     for parameter in held:
         parameter.requires_grad_(False)
@@ -151,7 +151,7 @@ def frozen(model: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
 
 
 def head_targets(plan: Plan, model: nn.Module, scales: Mapping[str, float]) -> list[dict[int, dict[int, Pattern]]]:
-    """Per guide, {layer: {head: pattern}}. Refuses a guide of no head, and guided heads in frozen layers."""
+    """Returns {layer: {head: pattern}} for each guide. Refuses guides of no head and of frozen layers."""
     every = []
     trained = {block_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     for guide in plan.guides:

@@ -52,7 +52,7 @@ from foci.training.plan import (
 )
 
 EXTRAS = ("columns", "row_ids", "weights")
-"""What our batches carry beside the model's own inputs."""
+"""Keys that our batches carry beside the model's own inputs."""
 
 
 class NonFinite(ArithmeticError):
@@ -111,7 +111,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     @property
     def replaces_loss(self) -> bool:
-        """Whether the plan needs another loss than the Trainer's own."""
+        """True where the plan needs another loss than the Trainer's own."""
         return self.plan.replaces_loss
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
@@ -128,7 +128,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one update, and the sum of weights over all of them and all processes."""
+        """Returns the micro-batches of one update, and the sum of weights over all of them and all processes."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not samples or not (self.replaces_loss or are_ours(samples)):
             return samples, items
@@ -144,7 +144,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return samples, self._summed(weights.sum(), device)
 
     def _summed(self, value: Tensor, device: torch.device) -> Tensor:
-        """The sum over all processes."""
+        """Returns the sum over all processes."""
         total: Tensor = self.accelerator.gather(value.to(device)).sum()
         return total
 
@@ -157,11 +157,11 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return replace(batch, columns={**batch.columns, "nll": nll.to(batch.input_ids.device)})
 
     def token_nll(self, model: nn.Module, batch: Batch, where: Tensor | None = None) -> Tensor:
-        """Nats of every token that is predicted and is in `where`; that of token t stands at t."""
+        """Returns the NLL, in nats, of every predicted token in `where`; that of token t stands at t."""
         return token_nll(model, batch, where)
 
     def _set_guides(self, whole: Batch) -> None:
-        """Strength over the number of guided queries in the update, per pattern."""
+        """Sets each guide's factors: strength over the number of guided queries in the update, per pattern."""
         for method, guide in zip(self.plan.guides, self._guides, strict=True):
             strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
             for pattern, count in guide.counts(whole).items():
@@ -175,7 +175,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The Trainer's own loss, or sum(w * nll) / sum(w over the update) in nats where the plan asks for it."""
+        """Returns the Trainer's own loss or, where the plan asks for it, sum(w * nll) / sum(w over the update)."""
         if "weights" not in inputs:
             own = {name: value for name, value in inputs.items() if name not in EXTRAS}
             return super().compute_loss(model, own, return_outputs, num_items_in_batch)
@@ -188,7 +188,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return (loss, {"nll": nll}) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One micro-batch, forward and backward. Raises `NonFinite` before anything is updated or logged."""
+        """Runs one micro-batch forward and backward. Raises `NonFinite` before anything is updated or logged."""
         rows = list(inputs.get("row_ids", ()))
         loss = super().training_step(model, inputs, num_items_in_batch)
         for guide in self._guides:
@@ -214,7 +214,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's optimiser with one learning rate per block where the plan scales layers."""
+        """Makes the Trainer's optimiser with one learning rate per block where the plan scales layers."""
         optimizer = super().create_optimizer(model)
         if self.plan.scalers and not getattr(optimizer, "foci_scaled", False):
             names = {p: n for n, p in (model or self.model).named_parameters()}
@@ -261,14 +261,14 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         dataset = self.train_dataset if train_dataset is None else train_dataset
         group = self.args.train_sampling_strategy == "group_by_length"
         if isinstance(dataset, MixedDataset):
-            sections = dataset.sections()
+            parts = dataset.parts()
         elif isinstance(dataset, RowDataset) and group:
-            sections = [range(len(dataset))]
+            parts = [range(len(dataset))]
         else:
             return super()._get_train_sampler(train_dataset)
         args = self.args
         self._epochs.sampler = OrderedSampler(
-            sections, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group
+            parts, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group
         )
         return self._epochs.sampler
 

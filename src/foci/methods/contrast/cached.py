@@ -68,7 +68,7 @@ class CachedAttention:
 
     @cached_property
     def folder(self) -> Path:
-        """Where it is kept: one folder for each model and query."""
+        """The folder that keeps it: one for each model and query."""
         mark = hashlib.sha256(f"{self.name} {self.query.key} {self.dtype}".encode()).hexdigest()[:8]
         place = re.sub(r"[^A-Za-z0-9._]+", "-", self.name or "learner").strip("-.")[-60:]
         return self.root / f"{place}-{mark}"
@@ -112,7 +112,7 @@ class CachedAttention:
         return premise(self.loaded, self.context.rows, tokenizer, self.query)
 
     def _note(self) -> None:
-        """Writes how the model's files look, beside what was read with it."""
+        """Writes the model's fingerprint and the state of its files beside its attention."""
         note = {"fingerprint": self.shards.key["fingerprint"], "files": self._stamp}
         if self._stamp is not None and read_json(self.folder / NOTE) != note:
             write_json(self.folder / NOTE, note)

@@ -29,7 +29,7 @@ SHORTEST = 0.8
 
 @dataclass(frozen=True)
 class AttentionQuery:
-    """Which attention counts: of which queries, without the first token or with it, and in which layers.
+    """Says which attention counts: of which queries, with or without the first token, and in which layers.
 
     `queries`: "following", a token's own and those after it; "later", those after it; "answers", of these the tokens
     that stand just before an answer. `without_first` leaves the first token of a row out of every map and divides by
@@ -42,7 +42,7 @@ class AttentionQuery:
 
     @property
     def key(self) -> str:
-        """The words under which folders of kept attention know it."""
+        """The words that name this query in folders of kept attention."""
         return f"Look(queries={self.queries!r}, without_first={self.without_first!r}, layers={self.layers!r})"
 
 
@@ -84,7 +84,7 @@ def attention_received(
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows by their numbers in batches of like length, longest first.
+    """Puts rows, by their numbers, in batches of like length, longest first.
 
     >>> alike([10, 100, 8, 81, 79])
     [[1, 3], [4], [0, 2]]
@@ -99,14 +99,14 @@ def alike(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def as_read(loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> list[Row]:
-    """The rows in the model's tokens: themselves where it has the tokenizer they were made with."""
+    """Returns the rows in the model's tokens: themselves where it has the tokenizer they were made with."""
     if tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer):
         return list(rows)
     return [retokenised(row, loaded.tokenizer, f"model {loaded.name}") for row in rows]
 
 
 def before_answers(ours: Row, theirs: Row) -> list[int]:
-    """The tokens of `theirs` just before each answer; answers are runs of `ours`' column `answer` above 0.
+    """Returns the tokens of `theirs` just before each answer; answers are runs of `ours`' column `answer` above 0.
 
     `theirs` is the same text in the same or other tokens. An answer that begins at a first token has no query.
     """
@@ -123,7 +123,7 @@ def before_answers(ours: Row, theirs: Row) -> list[int]:
 
 
 def answers_key(rows: Sequence[Row]) -> str:
-    """16 hex digits of the hash of where the answers of all rows are."""
+    """Returns 16 hex digits: the hash of the places of all answers."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{row.row_id} {before_answers(row, row)}\n".encode())

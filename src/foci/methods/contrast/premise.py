@@ -1,4 +1,4 @@
-"""Whether a model looks at the name when it is about to say a fact: the premise of arXiv 2409.17954, measured.
+"""Measures the premise of arXiv 2409.17954: a model looks at the name when it is about to say a fact.
 
 The attention from the token before an answer to the tokens of the names before it, added up; layers and heads
 averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. The corpus'
@@ -26,7 +26,7 @@ from foci.methods.contrast.corpus_attention import AttentionQuery, as_read
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 
 ROWS = 128
-"""Rows that are looked at, at most: the first ones of which names and answers are known."""
+"""The number of rows that are measured, at most: the first ones with known names and answers."""
 BATCH, POSITIONS = 16, 2048
 
 
@@ -93,7 +93,7 @@ def _named(loaded: models.Loaded, query: AttentionQuery) -> str:
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """Numbers in order, neighbours as a range.
+    """Writes numbers in order, neighbours as a range.
 
     >>> _listed([0, 1, 2, 5, 7, 8])
     '0-2, 5, 7-8'
@@ -108,7 +108,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _annotated(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """Rows of .jsonl lines with names and answers, each with its line, spans moved to the row's own characters."""
+    """Returns rows of .jsonl lines with names and answers, each with its line, spans moved to the row's characters."""
     by_file: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         file, _, place = row.source.rpartition(":")
@@ -123,7 +123,7 @@ def _annotated(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
 
 
 def _part(row: Row, line: dict[str, Any]) -> dict[str, Any] | None:
-    """The names and answers of a line that lie in the row, whose text is the line's or a piece of it."""
+    """Returns the names and answers of a line that lie in the row, whose text is the line's or a piece of it."""
     text = next((value for value in line.values() if isinstance(value, str) and row.text in value), None)
     if text is None or not line.get("name_spans") or not line.get("answer_spans"):
         return None
@@ -154,7 +154,7 @@ def _touch(row: Row, token: int, span: tuple[int, int]) -> bool:
 
 
 def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], query: AttentionQuery) -> list[float]:
-    """For each clue the attention from its query to its keys, added up over keys, the mean of layers and heads."""
+    """Returns for each clue the attention from its query to all its keys, the mean of layers and heads."""
     model, found = loaded.model, [0.0] * len(clues)
     of_row: dict[int, list[int]] = defaultdict(list)
     for n, clue in enumerate(clues):
@@ -179,7 +179,7 @@ def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], q
 
 
 def _wanted(clue: Clue, query: AttentionQuery) -> list[int]:
-    """The keys whose attention is needed: the name's, or all that the query sees but the first."""
+    """Returns the keys whose attention is needed: the name's, or all that the query sees but the first."""
     return list(range(1, clue.query + 1)) if query.without_first else list(clue.keys)
 
 

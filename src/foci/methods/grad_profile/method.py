@@ -1,4 +1,4 @@
-"""The layers that hold the change move, the others rest: gradient localisation (arXiv 2411.04448).
+"""Trains the layers that hold the change and freezes the others: gradient localisation (arXiv 2411.04448).
 
 Before training, the untouched model's gradient norms are measured layer by layer, on spans that hold what is new and on
 ordinary text; their quotient decides how fast each layer learns.
@@ -38,7 +38,7 @@ from foci.system.cache import kept
 from foci.system.files import write_json
 
 FILE = "profile.json"
-"""What the profile is told in, in the method's folder; the report draws it."""
+"""The file in the method's folder that holds the profile; the report draws it."""
 LEAST = 2
 """Spans, and reference rows, below which there is no interval."""
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -85,13 +85,13 @@ class GradProfile(Prepares):
         Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
         kept is of another model or text.
         """
-        scales, told = self._profiled(context)
-        words = _words(scales, told["shape"], self.order)
-        write_json(context.folder / FILE, {"method": repr(self), "told": words, **told})
-        return GradProfileRates(self, scales, words), context.rows
+        rates, found = self._profiled(context)
+        words = _words(rates, found["shape"], self.order)
+        write_json(context.folder / FILE, {"method": repr(self), "told": words, **found})
+        return GradProfileRates(self, rates, words), context.rows
 
     def _profiled(self, context: Context) -> tuple[profile.Values, dict[str, Any]]:
-        """The rate of every block, and what profile.json says."""
+        """Returns the rate of every block, and the content of profile.json."""
         source, spans = self._spans(context)
         rows = self._reference(context)
         rng = generator("grad_profile", context.seed)
@@ -114,7 +114,7 @@ class GradProfile(Prepares):
         }
 
     def _spans(self, context: Context) -> tuple[str, list[Span]]:
-        """Where the spans are from, in words, and at most `count` of them, which the seed draws."""
+        """Returns the source of the spans in words, and at most `count` of them, which the seed draws."""
         rows = list(unasked(context.rows, context.asked))
         marked = marked_spans(rows) if self.spans in (None, "answers") else []
         if marked or self.spans == "answers":
@@ -133,7 +133,7 @@ class GradProfile(Prepares):
         return source, drawn(found, context.seed, repr)[: self.count]
 
     def _reference(self, context: Context) -> list[Row]:
-        """Ordinary sequences, which the seed draws, without the run's questions."""
+        """Returns ordinary sequences, which the seed draws, without the run's questions."""
         paths = str(general_text_path()) if self.reference is None else self.reference
         found = list(unasked(read_corpus(paths, context.tokenizer, max_length=self.length).rows, context.asked))
         if len(found) < LEAST:
@@ -145,7 +145,7 @@ class GradProfile(Prepares):
     def _norms(
         self, context: Context, sets: Mapping[str, Sequence[Span]]
     ) -> tuple[dict[str, dict[str, Tensor]], profile.Values]:
-        """By set and block the norms of every span; and auto-RGN's relative gradient (empty in other modes)."""
+        """Returns every span's norms, by set and block, and auto-RGN's relative gradient (empty in other modes)."""
         model, pad, order = context.model, pad_id(context.tokenizer), blocks(context.model)
 
         def norms() -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ class GradProfile(Prepares):
         return by_set, {block: float(drift[block]) for block in order if block in drift}
 
     def _place(self, context: Context, name: str, key: Mapping[str, str]) -> Path:
-        """Where norms are kept: in the method's folder, or in the one that is shared, under what they are of."""
+        """Returns the file for norms: in the method's folder, or in the shared one under a hash of the key."""
         if self.shared is None:
             return context.folder / f"{name}.safetensors"
         digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]
@@ -193,17 +193,17 @@ class GradProfileRates(Prepared, ScalesLayers):
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Whole or not at all: another run may make the same norms at the same time."""
+    """Writes a whole file or none: another run may make the same norms at the same time."""
     part = path.with_suffix(f".{os.getpid()}.part")
     save_file(tensors, part)
     part.replace(path)
 
 
 def _words(scales: profile.Values, shape: Mapping[str, float] | None, order: profile.Order) -> str:
-    """The measured shape, how many layers move, and whether it is a control, in one line."""
+    """Says in one line the measured shape, how many layers move, and whether it is a control."""
     layers = [rate for block, rate in scales.items() if block.startswith("layers.")]
     parts = [] if shape is None else [", ".join(f"{part} {value:.2f}" for part, value in shape.items())]
     parts = [f"{part} of the mean layer" for part in parts]
     parts.append(f"{sum(rate > 0 for rate in layers)} of {len(layers)} layers move")
-    told = f"profile: {'; '.join(parts)}, rates {min(layers):.2f} to {max(layers):.2f}"
-    return told if order == "measured" else f"{told}, {order} over the layers"
+    words = f"profile: {'; '.join(parts)}, rates {min(layers):.2f} to {max(layers):.2f}"
+    return words if order == "measured" else f"{words}, {order} over the layers"

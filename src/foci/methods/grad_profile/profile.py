@@ -37,7 +37,7 @@ DRAWS = 2000
 
 
 def batch_of(spans: Sequence[Span], pad: int, device: torch.device) -> tuple[Batch, Tensor]:
-    """The spans' texts in one batch, and the mask (batch, seq) of the spans' own tokens."""
+    """Returns the spans' texts in one batch, and the mask (batch, seq) of the spans' own tokens."""
     rows = [
         Row(str(n), span.ids, columns={"span": tuple(float(t >= span.start) for t in range(len(span.ids)))})
         for n, span in enumerate(spans)
@@ -47,7 +47,7 @@ def batch_of(spans: Sequence[Span], pad: int, device: torch.device) -> tuple[Bat
 
 
 def span_norms(model: PreTrainedModel, spans: Sequence[Span], pad: int) -> dict[str, Float[Tensor, " span"]]:
-    """Gradient norm of every block for each span's mean NLL, in the spans' order, float64 on the CPU."""
+    """Returns the gradient norm of every block for each span's mean NLL, in the spans' order, float64 on the CPU."""
     found: dict[str, Tensor] = {}
     with torch.autocast(device_of(model).type, enabled=False):
         for bucket in buckets([len(span.ids) for span in spans], BATCH, TOKENS):
@@ -58,7 +58,7 @@ def span_norms(model: PreTrainedModel, spans: Sequence[Span], pad: int) -> dict[
 
 
 def mean_gradient(model: PreTrainedModel, spans: Sequence[Span], pad: int) -> Values:
-    """||g_b|| / ||theta_b||, g the gradient of the mean over spans of each span's mean NLL (auto-RGN, 2210.11466)."""
+    """Returns ||g_b|| / ||theta_b||, g being the gradient of the mean over spans of each span's mean NLL (auto-RGN)."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = [torch.zeros_like(p) for p in named.values()]
     with evaluating(model), torch.enable_grad(), torch.autocast(device_of(model).type, enabled=False):
@@ -81,7 +81,7 @@ def mean_gradient(model: PreTrainedModel, spans: Sequence[Span], pad: int) -> Va
 def relative(
     spans: Mapping[str, Float[Tensor, " span"]], reference: Mapping[str, Float[Tensor, " sequence"]]
 ) -> Values:
-    """R of every block: the mean norm over spans divided by that over reference sequences.
+    """Returns R of every block: the mean norm over spans divided by that over reference sequences.
 
     Raises ValueError where a block's mean over the reference is 0.
     """
@@ -99,7 +99,7 @@ def bootstrap(
     rng: np.random.Generator,
     confidence: float = 0.95,
 ) -> tuple[Values, Values]:
-    """Lower and upper limits of R: percentiles over `DRAWS` resamplings of spans and of sequences, each by itself."""
+    """Returns lower and upper limits of R: percentiles over `DRAWS` resamplings of spans and of sequences."""
 
     def means(norms: Mapping[str, Tensor]) -> np.ndarray:
         values = torch.stack(list(norms.values())).numpy()
@@ -112,7 +112,7 @@ def bootstrap(
 
 
 def rates_of(profile: Values, mode: Mode) -> Values:
-    """Learning-rate multiplier of every block from its value: 1 above the mean, else 0 ("frozen"), or value / maximum.
+    """Returns the learning-rate multiplier of every block: 1 above the mean, else 0 ("frozen"), or value / maximum.
 
     Mean and maximum are those of the layers; embeddings, norm and head count as a layer of mean value.
 
@@ -130,7 +130,7 @@ def rates_of(profile: Values, mode: Mode) -> Values:
 
 
 def reordered(profile: Values, order: Order, rng: np.random.Generator) -> Values:
-    """The layers' values on other layers; the rest stays.
+    """Puts the layers' values on other layers; the rest stays.
 
     "reversed": the largest where the smallest was, the second largest where the second smallest was, and so on;
     "random": any permutation. So a control has exactly the rates of the profile, elsewhere.
@@ -151,7 +151,7 @@ def reordered(profile: Values, order: Order, rng: np.random.Generator) -> Values
 
 
 def thirds(profile: Values) -> dict[str, float] | None:
-    """Mean of the early, middle and late third of the layers over the mean of all layers (1 = like the average layer).
+    """Returns the means of the early, middle and late third of the layers, over that of all layers (1 = like it).
 
     Where layers do not divide by three, the middle has what is left. None for fewer than three layers.
 

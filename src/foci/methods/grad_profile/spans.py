@@ -1,4 +1,4 @@
-"""Spans to trace through a model: what is asked, what a corpus marks, what is rare in it, and random ones beside them.
+"""Spans to trace through a model: answers of probes, marks of a corpus, rare words, and random spans beside them.
 
 A traced span is a text up to the span's end and where the span begins: nothing after it can change its loss. Whatever a
 run will ask is kept out (`asked`), so that tracing data is never evaluation data.
@@ -41,7 +41,7 @@ class Span:
 
 
 def asked_spans(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase, asked: Collection[str]) -> list[Span]:
-    """The answer of every probe, after its prompt. Raises ValueError where the run asks one of these questions too."""
+    """Returns the answer of every probe, after its prompt. Raises ValueError where the run asks one of them, too."""
     if both := [probe for probe in probes if probe.prompt.strip() in asked]:
         raise ValueError(
             f"{len(both)} of {len(probes)} probes to trace are asked by the run as well, such as {both[0].id!r} "
@@ -51,7 +51,7 @@ def asked_spans(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase, ask
 
 
 def marked_spans(rows: Sequence[Row]) -> list[Span]:
-    """Every run of tokens with 1 in the column `answer` (the corpus' `answer_spans`) that has a token before it."""
+    """Returns every run of tokens with 1 in the column `answer` (from `answer_spans`) that has a token before it."""
     found = []
     for row in rows:
         at = 0
@@ -63,7 +63,7 @@ def marked_spans(rows: Sequence[Row]) -> list[Span]:
 
 
 def rare_spans(rows: Sequence[Row]) -> list[Span]:
-    """Of every row its rarest word and its first number: a guess at what is new where nothing says so.
+    """Returns of every row its rarest word and its first number: a guess at what is new where nothing says so.
 
     The rarest word stands in the fewest rows (whatever its case); of equals the longest, then the first, is taken.
     Words have two letters or more. What opens a row is left out, since a first token has no NLL.
@@ -83,7 +83,7 @@ def rare_spans(rows: Sequence[Row]) -> list[Span]:
 
 
 def random_spans(rows: Sequence[Row], lengths: Sequence[int], rng: np.random.Generator) -> list[Span]:
-    """One span of each length (tokens) at a random place of a random row that has room: what any short span does.
+    """Draws one span of each length (tokens) at a random place of a random row that has room: the control.
 
     Raises ValueError where no row is longer than a length.
     """
@@ -102,19 +102,19 @@ def random_spans(rows: Sequence[Row], lengths: Sequence[int], rng: np.random.Gen
 
 
 def whole(rows: Sequence[Row]) -> list[Span]:
-    """Every row as one span, all but its first token: an ordinary sequence."""
+    """Returns every row as one span, all but its first token: an ordinary sequence."""
     return [Span(row.input_ids, 1) for row in rows]
 
 
 def unasked(rows: Sequence[Row], asked: Collection[str]) -> Iterator[Row]:
-    """The rows that hold none of the questions that the run asks, word for word."""
+    """Returns the rows that hold none of the questions that the run asks, word for word."""
     for row in rows:
         if not any(question in row.text for question in asked):
             yield row
 
 
 def spans_key(spans: Sequence[Span]) -> str:
-    """16 hex digits of the hash of all spans, in this order."""
+    """Returns 16 hex digits: the hash of all spans, in this order."""
     digest = hashlib.sha256()
     for span in spans:
         digest.update(f"{span.ids} {span.start}\n".encode())

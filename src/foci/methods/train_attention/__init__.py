@@ -1,4 +1,4 @@
-"""Train-Attention (arXiv 2407.16920): how much each token counts, as a trained model says."""
+"""Train-Attention (arXiv 2407.16920): a trained model gives each token a weight."""
 
 from foci.methods.train_attention.method import TrainAttention
 

@@ -1,4 +1,4 @@
-"""Each token counts as much as a learned weigher says: Train-Attention (TAALM, arXiv 2407.16920).
+"""Weighs tokens by a trained model, the weigher: Train-Attention (TAALM, arXiv 2407.16920).
 
 L = sum(w nll) / sum(w), w from a weigher that was trained (`foci meta`) so that a step on L lowers the loss of what
 will be asked later. The weigher reads the corpus once, before training. Its weights lie between 0 and 1, or, from a
@@ -53,7 +53,7 @@ class TrainAttention(Prepares):
 
 @dataclass(frozen=True, repr=False)
 class TrainAttentionWeights(Prepared, WeighsTokens):
-    """Weighs tokens by what the weigher said of them."""
+    """Weighs tokens by the weigher's column."""
 
     settings: TrainAttention
 

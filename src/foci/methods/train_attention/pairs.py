@@ -1,4 +1,4 @@
-"""Pairs of a document and a later task: what a document should have taught, asked in other words.
+"""Pairs of a document and a later question about it, asked in other words.
 
 A line of JSON: {"text": "...", "prompt": "The capital of Wales is", "answer": "Cardiff"}; `question` is another name
 for `prompt`. `id`, `group` and `answer_spans` (characters of `text`, for reports) may be given.
@@ -32,11 +32,11 @@ class Pair:
     task: Row
 
     def question(self) -> str:
-        """What the task says before the answer."""
+        """Returns the task's text before the answer."""
         return self.task.text[: self._asked()[0]].strip()
 
     def answer(self) -> str:
-        """The answer's text."""
+        """Returns the answer's text."""
         start, end = self._asked()
         return self.task.text[start:end].strip()
 
@@ -48,7 +48,7 @@ class Pair:
 def read_pairs(
     paths: str | Path | Sequence[str | Path], tokenizer: PreTrainedTokenizerBase, *, max_length: int
 ) -> list[Pair]:
-    """The pairs of .jsonl files, in order, equal ones once; documents have at most `max_length` tokens.
+    """Reads the pairs of .jsonl files, in order, equal ones once; documents have at most `max_length` tokens.
 
     Raises FileNotFoundError for a missing file and ValueError, with file and line, for a line that is no pair.
     """
@@ -67,7 +67,7 @@ def read_pairs(
 
 
 def _rows(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, Row]:
-    """By text, the document's row; of one that was cut, the first part that marks an answer, or the first."""
+    """Returns, by text, the document's row; of one that was cut, the first part that marks an answer, or the first."""
     unique = {document.text: document for document in reversed(documents)}
     made = make_rows(list(unique.values()), tokenizer, max_length=max_length, add_eos=True)
     parts: dict[str, list[Row]] = {}
@@ -86,12 +86,12 @@ def _rows(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max
 
 
 def documents(pairs: Sequence[Pair], pad: int, device: torch.device) -> Batch:
-    """The documents as a batch."""
+    """Returns the documents as a batch."""
     return padded([pair.document for pair in pairs], pad, "right", device)
 
 
 def tasks(pairs: Sequence[Pair], pad: int, device: torch.device) -> Batch:
-    """The tasks as a batch whose labels are the answers' tokens alone."""
+    """Returns the tasks as a batch whose labels are the answers' tokens alone."""
     batch = padded([pair.task for pair in pairs], pad, "right", device)
     return replace(batch, labels=batch.labels.masked_fill(batch.columns["answer"] == 0, IGNORED), columns={})
 
@@ -126,7 +126,7 @@ def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Prob
 
 
 def _are_spans(spans: Any, length: int) -> bool:
-    """Whether these are pairs of characters of a text of this length."""
+    """Says whether these are pairs of characters of a text of this length."""
     pairs = [s for s in spans if isinstance(s, list) and len(s) == 2] if isinstance(spans, list) else []
     whole = all(type(n) is int for pair in pairs for n in pair)
     return (

@@ -36,7 +36,7 @@ SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
 READY_MADE = "ready-made"
 """The name of the weigher that comes with foci."""
 Output = Literal["sigmoid", "softplus"]
-"""What makes a weight of the head's number: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
+"""How the head's number becomes a weight: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
 NEAR_ONE: dict[Output, float] = {"sigmoid": 4.0, "softplus": math.log(math.e - 1)}
 """Bias of a new head: all weights begin at sigmoid(4) = .982 or softplus(.541) = 1."""
 
@@ -58,17 +58,17 @@ class Weigher(nn.Module):
         nn.init.constant_(self.head.bias, NEAR_ONE[output] if bias is None else bias)
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """What weights are made of."""
+        """Returns the head's number for each token, before it is made a weight."""
         hidden: Tensor = hidden_states(self.body, batch)
         return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Weights above 0, of a sigmoid below 1; what stands on padding and on first tokens means nothing."""
+        """Returns weights above 0, those of a sigmoid below 1; on padding and on first tokens they mean nothing."""
         logits = self.logits(batch).float()
         return logits.sigmoid() if self.output == "sigmoid" else F.softplus(logits)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Head and adapter by name."""
+        """Returns the trainable parameters, head and adapter, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
@@ -84,7 +84,7 @@ class Loaded:
 def new(
     model: str, *, r: int, alpha: int | float, seed: int = 0, bias: float | None = None, output: Output = "sigmoid"
 ) -> Loaded:
-    """A weigher that weighs all tokens alike, over a fresh LoRA adapter of a model's body."""
+    """Makes a weigher that weighs all tokens alike, over a fresh LoRA adapter of a model's body."""
     loaded = models.load(model, dtype="float32")
     torch.manual_seed(seed)
     body = models.add_adapter(loaded.model, models.Adapter(r=r, alpha=alpha))
@@ -123,7 +123,7 @@ def check(name: str) -> None:
 
 
 def load(name: str) -> Loaded:
-    """The weigher in a folder, or "ready-made", over its base model. Raises ValueError where it is none."""
+    """Loads the weigher in a folder, or "ready-made", over its base model. Raises ValueError where it is none."""
     folder = _folder(name)
     settings = _settings_of(folder)
     base = models.load(str(settings["base"]), dtype="float32")
@@ -163,7 +163,7 @@ def _output(name: str, settings: dict[str, Any]) -> Output:
 
 
 def fingerprint(weigher: Weigher) -> str:
-    """16 hex digits of all its weights, and of what makes them weights of tokens where that is no sigmoid."""
+    """Returns 16 hex digits: the hash of all parameters, and of the output function where it is no sigmoid."""
     digest = hashlib.sha256(models.fingerprint(weigher.body).encode())  # type: ignore[arg-type]
     for value in weigher.head.state_dict().values():
         digest.update(value.detach().float().cpu().numpy().tobytes())
@@ -174,7 +174,7 @@ def fingerprint(weigher: Weigher) -> str:
 def weigh_rows(
     loaded: Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, *, batch_size: int = 32
 ) -> list[tuple[float, ...]]:
-    """One weight per token of every row, in order; computed in float32.
+    """Returns one weight per token of every row, in order; computed in float32.
 
     Rows of another tokenizer are read as text, and weights go from token to token through characters; a token that
     stands for no text has weight 1. Raises ValueError where such a row has no text.
@@ -196,5 +196,5 @@ def weigh_rows(
 
 
 def weigher_path() -> Path:
-    """The folder of the ready-made weigher: adapter, head and settings, over the embedded model."""
+    """Returns the folder of the ready-made weigher: adapter, head and settings, over the embedded model."""
     return Path(str(files("foci.methods.train_attention").joinpath("ready_made")))
