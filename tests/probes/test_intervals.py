@@ -13,7 +13,7 @@ from foci.bench.points import chosen, measured, top
 from foci.config.run import TrainConfig
 from foci.focus import Plan
 from foci.probes import Answer
-from foci.probes.intervals import difference, interval
+from foci.probes.intervals import difference, interval, ratio
 
 ARM, PLAIN = [0.61, 0.55, 0.64, 0.58], [0.41, 0.39, 0.35, 0.47]
 
@@ -47,6 +47,15 @@ def test_pairing_is_what_makes_it_narrow():
     arm, plain = [0.2, 0.5, 0.8], [0.1, 0.4, 0.7]
     assert difference(arm, plain).high - difference(arm, plain).low < 1e-9
     assert interval(arm).high - interval(arm).low > 1
+
+
+def test_the_interval_of_ratios_is_that_of_their_logarithms_by_hand():
+    # logs 0, log 4: mean log 2, s = log 4 / sqrt(2), t(1) = 12.706205: half = 12.706205 * log 2
+    found = ratio([1.0, None, 4.0])
+    assert found.mean == pytest.approx(2.0)
+    assert found.high == pytest.approx(2 * 2**12.706205, rel=1e-5)
+    assert found.low == pytest.approx(2 / 2**12.706205, rel=1e-5)
+    assert (ratio([2.0]).mean, ratio([2.0]).low, ratio([None])) == (2.0, None, None)
 
 
 def test_one_value_gives_no_interval_and_none_gives_nothing():

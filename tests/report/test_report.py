@@ -14,7 +14,7 @@ import pytest
 
 import foci.report
 from fake_run import STEPS, write_run
-from foci.report import read_run, write_report
+from foci.report import read_run, style, write_report
 from foci.report.measure import path, reconstruct, verdict
 from foci.report.page import labels, named_arms, probe_table, samples, script_json
 from foci.report.plots import Line, line, over_steps, thin
@@ -291,6 +291,14 @@ def test_curves_leave_out_null_and_nan() -> None:
 def test_figures_are_the_same_every_time() -> None:
     curve = Line("$x_1$ <b>", 7, [0.0, 1.0], [0.2, 0.4])
     assert over_steps([curve], "percent", "t", "k") == over_steps([curve], "percent", "t", "k")
+
+
+def test_files_and_pages_have_the_same_colours(html: str) -> None:
+    """The palette of figures in files (style.py) is the light one of the style sheet."""
+    first = [re.search(rf"{name}: (#\w{{6}})", html)[1] for name in ("--ink", "--faint", "--rule")]
+    assert first == [style.FILE.ink, style.FILE.faint, style.FILE.rule]
+    arms = [re.search(rf"--arm-{k}: (#\w{{6}})", html)[1] for k in range(style.ARM_COLOURS)]
+    assert tuple(arms) == style.COLOURS[: style.ARM_COLOURS]
 
 
 def luminance(colour: str) -> float:

@@ -1,6 +1,5 @@
 """The page of a suite: one HTML file with its tables and figures inside, and links to the report of every cell."""
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from foci.bench.markdown import sections, words
+from foci.report.style import inline
 
 CAPTIONS = {
     "learned_against_retained": (
@@ -60,10 +60,6 @@ def page(table: Mapping[str, Any], svgs: Sequence[Path], cells: Sequence[tuple[s
 
 
 def _figure(svg: Path) -> dict[str, Any]:
-    """A figure to put into the page: its ids are made its own, so that two figures do not share them."""
+    """A figure for the page: its title, a note, and the SVG."""
     title, note = CAPTIONS[svg.stem]
-    text = svg.read_text(encoding="utf-8")
-    text = text[text.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{svg.stem}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1{svg.stem}-", text)
-    return {"title": title, "note": note, "svg": Markup(text)}  # noqa: S704 - written by matplotlib, which escapes text
+    return {"title": title, "note": note, "svg": inline(svg.read_text(encoding="utf-8"), title, svg.stem)}

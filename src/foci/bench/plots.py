@@ -1,16 +1,14 @@
 """Two figures of a suite, by matplotlib: learned against retained with the Pareto front, and learned over updates."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from foci.report.style import COLOURS, INK, _figure
-
-MARKERS = "osD^vPX*"
-FORMATS = ("svg", "png")
+from foci.report.style import COLOURS, DASHES, FILE, MARKERS, framed, save
 
 Table = Mapping[str, Any]
 
@@ -31,19 +29,11 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def draw(table: Table, folder: Path) -> list[Path]:
-    """Writes both figures as SVG and PNG; what was not asked is not drawn. Returns the SVG files."""
+    """Writes both figures as SVG and PNG, but not one whose probes were not asked. Returns the SVG files."""
     figures = {"learned_against_retained": against(table), "learned_over_updates": over_updates(table)}
-    written = []
-    for name, figure in figures.items():
-        for kind in FORMATS:
-            path = folder / f"{name}.{kind}"
-            path.unlink(missing_ok=True)
-            if figure is not None:
-                metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-                with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False}):
-                    figure.savefig(path, format=kind, metadata=metadata, dpi=160)
-        written += [folder / f"{name}.svg"] if figure is not None else []
-    return written
+    for name, kind in product(figures, ("svg", "png")):
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)
+    return [save(figure, folder, name) for name, figure in figures.items() if figure is not None]
 
 
 def against(table: Table) -> Figure | None:
@@ -65,9 +55,9 @@ def against(table: Table) -> Figure | None:
     if not spots:
         return None
     untouched = tuple(100 * table["untouched"][name] for name in ("learned", "retained"))
-    axes.plot(*untouched, marker="x", color=INK, linestyle="none", label="untouched model")
+    axes.plot(*untouched, marker="x", color=FILE.ink, linestyle="none", label="untouched model")
     front = [(x, y) for x, y in ([untouched, *spots][n] for n in pareto([untouched, *spots]))]
-    dashed: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": "--", "zorder": 1}
+    dashed: dict[str, Any] = {"color": FILE.ink, "linewidth": 1, "linestyle": "--", "zorder": 1}
     axes.plot([x for x, _ in front], [y for _, y in front], **dashed, label="Pareto front")
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -93,8 +83,13 @@ def over_updates(table: Table) -> Figure | None:
     return figure
 
 
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained", facecolor=FILE.paper)
+    return figure, framed(figure.add_subplot(), x=x, y=y)
+
+
 def _look(number: int) -> dict[str, Any]:
-    dash = ("-", (0, (5, 2)), (0, (1.5, 1.5)))[number // len(COLOURS) % 3]
+    dash = DASHES[number // len(COLOURS) % len(DASHES)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "linestyle": dash}
 
 

@@ -1,7 +1,6 @@
 """The table of a suite as data: per arm over seeds means, intervals and paired differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from foci.bench.cells import Cell
@@ -12,7 +11,7 @@ from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
 from foci.learn.questions import HELD_OUT, scored
 from foci.probes import Answer, summarise
-from foci.probes.intervals import CONFIDENCE, Mean, difference, interval
+from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
 
 PLACES = ("chosen", "end")
@@ -106,19 +105,15 @@ def _arm(
     found: dict[str, Any] = {"seeds": there}
     for place in PLACES:
         found[place] = {
-            name: _told(interval(values(by_seed, place, name)))
-            | {"difference": _told(difference(values(by_seed, place, name), values(base, place, name))) or None}
+            name: as_data(interval(values(by_seed, place, name)))
+            | {"difference": as_data(difference(values(by_seed, place, name), values(base, place, name))) or None}
             | {"values": values(by_seed, place, name)}
             for name in (*METRICS, *COSTS)
         }
-    found["top"] = {name: _told(interval(values(by_seed, "top", name))) for name in TOP}
-    found["peak_memory_mib"] = _told(interval([by_seed[seed]["peak_memory_mib"] for seed in there]))
+    found["top"] = {name: as_data(interval(values(by_seed, "top", name))) for name in TOP}
+    found["peak_memory_mib"] = as_data(interval([by_seed[seed]["peak_memory_mib"] for seed in there]))
     found["path"] = _path([by_seed[seed]["path"] for seed in there])
     return found
-
-
-def _told(mean: Mean | None) -> dict[str, Any]:
-    return {} if mean is None else asdict(mean)
 
 
 def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
@@ -127,6 +122,6 @@ def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
     common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
     names = ("learned", "retained", "total", "bits_per_byte")
     return [
-        {"step": step, **{name: _told(interval([by_step[step][name] for by_step in steps])) for name in names}}
+        {"step": step, **{name: as_data(interval([by_step[step][name] for by_step in steps])) for name in names}}
         for step in common
     ]

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from foci.report.guided import drawn
-from foci.report.style import COLOURS, FAINT, INK, RULE
+from foci.report.style import COLOURS, FILE, framed, save
 
 LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", ["#8fc1e8", "#f6f2ea"])
 """Light enough everywhere for figures in ink."""
@@ -18,7 +16,7 @@ LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", ["#8fc1e8", "#f6f
 
 def draw(found: Mapping[str, Any], folder: Path) -> Path:
     """Writes loss.svg and loss.png from a table: means over seeds, with their intervals against updates."""
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", facecolor=FILE.paper)
     left, right = figure.subplots(1, 2, sharey=True)
     for number, (arm, of) in enumerate(found["arms"].items()):
         curve = [point for point in of["curve"] if point["step"] > 0]
@@ -30,18 +28,17 @@ def draw(found: Mapping[str, Any], folder: Path) -> Path:
             low, high = ([point["nats"][end] for point in curve] for end in ("low", "high"))
             left.fill_between([point["step"] for point in curve], low, high, color=colour, alpha=0.12, linewidth=0)
     for axes, name in ((left, "updates"), (right, "seconds of training")):
-        _plain(axes, name)
-    left.set_ylabel("held-out loss, nats per predicted token", color=FAINT)
+        framed(axes, x=name)
+    left.set_ylabel("held-out loss, nats per predicted token", color=FILE.faint)
     right.legend(frameon=False, fontsize=8)
-    _save(figure, folder, "loss")
-    return folder / "loss.svg"
+    return save(figure, folder, "loss")
 
 
 def draw_heads(arm: str, guided: Sequence[Mapping[str, Any]], maps: Mapping[str, Any], folder: Path) -> None:
     """Writes heads-ARM and maps-ARM of one cell: each guided head's distance from its pattern over updates (one colour
     per pattern), and attention before and after.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained", facecolor=FILE.paper)
     axes = figure.add_subplot()
     patterns = sorted({head["pattern"] for head in guided[0]["heads"]})
     for n, head in enumerate(guided[0]["heads"]):
@@ -50,13 +47,12 @@ def draw_heads(arm: str, guided: Sequence[Mapping[str, Any]], maps: Mapping[str,
         first = head["pattern"] not in {other["pattern"] for other in guided[0]["heads"][:n]}
         label = head["pattern"] if first else None
         axes.plot([line["step"] for line in guided], values, color=colour, linewidth=1, label=label)
-    _plain(axes, "updates")
-    axes.set_ylabel("mean squared distance from the pattern", color=FAINT)
+    framed(axes, x="updates", y="mean squared distance from the pattern")
     axes.legend(frameon=False, fontsize=8)
-    _save(figure, folder, f"heads-{arm}")
-    pictures = drawn(maps, INK, RULE)
-    pictures.set_facecolor("white")
-    _save(pictures, folder, f"maps-{arm}")
+    save(figure, folder, f"heads-{arm}")
+    pictures = drawn(maps, FILE)
+    pictures.set_facecolor(FILE.paper)
+    save(pictures, folder, f"maps-{arm}")
 
 
 def draw_grid(grid: Mapping[str, Any], folder: Path) -> Path:
@@ -65,7 +61,7 @@ def draw_grid(grid: Mapping[str, Any], folder: Path) -> Path:
     """
     points, arms, base = grid["points"], list(grid["arms"]), grid["baseline"]
     rates, warmups = (sorted({point[name] for point in points}) for name in ("learning_rate", "warmup"))
-    figure = Figure(figsize=(0.8 + 1.1 * len(rates) * len(arms), 1.2 + 0.75 * len(warmups)), facecolor="white")
+    figure = Figure(figsize=(0.8 + 1.1 * len(rates) * len(arms), 1.2 + 0.75 * len(warmups)), facecolor=FILE.paper)
     figure.set_layout_engine("constrained")
     panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     means = [point["arms"][arm]["nats"]["mean"] for point in points for arm in arms]
@@ -77,28 +73,12 @@ def draw_grid(grid: Mapping[str, Any], folder: Path) -> Path:
             for x, rate in enumerate(rates):
                 gap = at[rate, warmup]["difference"].get("mean") if arm != base else None
                 text = f"{at[rate, warmup]['mean']:.2f}" + ("" if gap is None else f"\n{gap:+.2f}".replace("-", "−"))  # noqa: RUF001
-                axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK)
-        axes.set_title(arm, fontsize=10, color=INK)
+                axes.text(x, y, text, ha="center", va="center", fontsize=9, color=FILE.ink)
+        axes.set_title(arm, fontsize=10, color=FILE.ink)
         axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
         axes.set_yticks(range(len(warmups)), [f"{warmup:g}" for warmup in warmups])
         axes.spines[:].set_visible(False)
-        axes.tick_params(colors=FAINT, labelsize=9, length=0)
-        axes.set_xlabel("learning rate", color=FAINT)
-    panels[0].set_ylabel("warm-up, share of the updates", color=FAINT)
-    _save(figure, folder, "grid")
-    return folder / "grid.svg"
-
-
-def _save(figure: Figure, folder: Path, name: str) -> None:
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False}):
-        figure.savefig(folder / f"{name}.png", metadata={"Software": None}, dpi=160)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-
-
-def _plain(axes: Axes, name: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(colors=FAINT, labelsize=9, length=0)
-    axes.grid(color=RULE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(name, color=FAINT)
+        axes.tick_params(colors=FILE.faint, labelsize=9, length=0)
+        axes.set_xlabel("learning rate", color=FILE.faint)
+    panels[0].set_ylabel("warm-up, share of the updates", color=FILE.faint)
+    return save(figure, folder, "grid")

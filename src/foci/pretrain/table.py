@@ -1,12 +1,10 @@
 """What arms of a pretraining reached, and how soon, over seeds with intervals."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from foci.pretrain.config import Pretraining
-from foci.probes.intervals import CONFIDENCE, Mean, difference, interval
+from foci.probes.intervals import CONFIDENCE, as_data, difference, interval, ratio
 
 Curve = Sequence[Mapping[str, Any]]
 """Validations in order: step, seconds, nats, bits_per_byte."""
@@ -53,14 +51,14 @@ def table(run: Pretraining, curves: Mapping[str, Mapping[int, Curve]]) -> dict[s
 def _arm(run: Pretraining, by_seed: Mapping[int, Curve], base: Mapping[int, Curve]) -> dict[str, Any]:
     seeds = [seed for seed in run.seeds if seed in by_seed]
     found: dict[str, Any] = {"seeds": seeds}
-    found["seconds_per_step"] = told(interval([by_seed[s][-1]["seconds"] / by_seed[s][-1]["step"] for s in seeds]))
+    found["seconds_per_step"] = as_data(interval([by_seed[s][-1]["seconds"] / by_seed[s][-1]["step"] for s in seeds]))
     for name in MEASURES:
         values = [by_seed[seed][-1][name] for seed in seeds]
         rivals = [base[seed][-1][name] if seed in base else None for seed in seeds]
-        found[name] = {**told(interval(values)), "difference": told(difference(values, rivals)), "values": values}
+        found[name] = {**as_data(interval(values)), "difference": as_data(difference(values, rivals)), "values": values}
     for along in ("step", "seconds"):
         shares = [share(by_seed[seed], base[seed], along) for seed in seeds if seed in base]
-        found[f"{along}_ratio"] = {**told(ratio(shares)), "values": shares}
+        found[f"{along}_ratio"] = {**as_data(ratio(shares)), "values": shares}
     found["curve"] = mean_curve([by_seed[seed] for seed in seeds])
     return found
 
@@ -72,20 +70,6 @@ def share(curve: Curve, base: Curve, along: str) -> float | None:
     return None if not mine or not theirs else mine / theirs
 
 
-def ratio(shares: Sequence[float | None]) -> Mean | None:
-    """The geometric mean of shares, with the t interval of their logarithms: both are above 0. None is left out.
-
-    >>> found = ratio([0.25, 1.0])
-    >>> found.mean, found.low > 0
-    (0.5, True)
-    """
-    logs = interval([None if value is None else math.log(value) for value in shares])
-    if logs is None:
-        return None
-    low, high = (None if end is None else math.exp(min(end, 700.0)) for end in (logs.low, logs.high))
-    return Mean(math.exp(logs.mean), low, high, logs.n)
-
-
 def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     """Means over seeds at every step that all of them validated."""
     steps = [{point["step"]: point for point in curve} for curve in curves]
@@ -94,15 +78,10 @@ def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
         {
             "step": step,
             "seconds": sum(by_step[step]["seconds"] for by_step in steps) / len(steps),
-            **{name: told(interval([by_step[step][name] for by_step in steps])) for name in MEASURES},
+            **{name: as_data(interval([by_step[step][name] for by_step in steps])) for name in MEASURES},
         }
         for step in common
     ]
-
-
-def told(mean: Mean | None) -> dict[str, Any]:
-    """A mean as data; empty for none."""
-    return {} if mean is None else asdict(mean)
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from foci.report import plots
+from foci.report.style import PAGE, Look
 from foci.report.words import number
 
 NOTE = (
@@ -44,11 +45,11 @@ def over_steps(index: int, guided: Sequence[Mapping[str, Any]]) -> Markup | None
 
 def before_and_after(index: int, maps: Mapping[str, Any]) -> Markup:
     """`drawn` maps as inline SVG."""
-    figure = drawn(maps, plots.INK, plots.RULE)
+    figure = drawn(maps, PAGE)
     return plots.inline(figure, "Attention maps of guided heads before and after", f"maps-{index}", {})
 
 
-def drawn(maps: Mapping[str, Any], ink: str, rule: str) -> Figure:
+def drawn(maps: Mapping[str, Any], look: Look) -> Figure:
     """A column per head: its map before training above, after training below."""
     pairs = list(zip(maps["before"]["maps"], maps["after"]["maps"], strict=True))
     figure = Figure(figsize=(1.3 * len(pairs), 3.1), facecolor="none", layout="constrained")
@@ -58,9 +59,9 @@ def drawn(maps: Mapping[str, Any], ink: str, rule: str) -> Figure:
             spot = axes[row][column]
             spot.imshow(told["map"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             spot.set(xticks=[], yticks=[])
-            spot.spines[:].set_color(rule)
+            spot.spines[:].set_color(look.rule)
         title = f"{pair[0]['layer']}.{pair[0]['head']} {pair[0]['pattern']}"
-        axes[0][column].set_title(title, fontsize=7.5, color=ink)
+        axes[0][column].set_title(title, fontsize=7.5, color=look.ink)
     for row, word in enumerate(("before", "after")):
-        axes[row][0].set_ylabel(word, fontsize=8.5, color=ink)
+        axes[row][0].set_ylabel(word, fontsize=8.5, color=look.ink)
     return figure

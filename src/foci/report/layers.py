@@ -7,7 +7,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from foci.report.plots import FAINT, MARKERS, PAPER, canvas, colour, inline, stroke
+from foci.report.plots import canvas, inline, stroke
+from foci.report.style import MARKERS, PAGE, page_colour
 from foci.report.words import decimal, number
 
 MEASURED = ("relative", "relative_low", "relative_high", "control", "control_low", "control_high")
@@ -49,15 +50,15 @@ def norms(blocks: Blocks, index: int, key: str) -> Markup:
     figure, axes = canvas()
     x = list(range(len(blocks)))
     columns = {name: [float(block[name]) for block in blocks] for name in MEASURED}
-    for name, shade, width in (("control", FAINT, 1.2), ("relative", colour(index), 2.0)):
+    for name, shade, width in (("control", PAGE.faint, 1.2), ("relative", page_colour(index), 2.0)):
         axes.fill_between(x, columns[f"{name}_low"], columns[f"{name}_high"], color=shade, alpha=0.16, linewidth=0)
         axes.plot(x, columns[name], color=shade, linewidth=width, linestyle="--" if name == "control" else "-")
     tips = {}
     for n, block in enumerate(blocks):
         gid = f"n{n}"
         axes.plot(
-            [n], [columns["relative"][n]], marker=MARKERS[index % len(MARKERS)], color=colour(index), linestyle="none",
-            markersize=6, markeredgecolor=PAPER, gid=gid, zorder=3,
+            [n], [columns["relative"][n]], marker=MARKERS[index % len(MARKERS)], color=page_colour(index),
+            linestyle="none", markersize=6, markeredgecolor=PAGE.paper, gid=gid, zorder=3,
         )  # fmt: skip
         tips[gid] = f"{block['block']} · {_between(block, 'relative')} · random spans {_between(block, 'control')}"
     _by_layer(axes, len(blocks))
@@ -78,8 +79,8 @@ def rates(arms: Sequence[Mapping[str, Any]]) -> Markup:
         for layer, (block, value) in enumerate(zip(arm["blocks"], values, strict=True)):
             gid = f"r{n}-{layer}"
             axes.plot(
-                [layer], [value], marker=MARKERS[arm["index"] % len(MARKERS)], color=colour(arm["index"]), gid=gid,
-                linestyle="none", markersize=5 + 4 * above, markeredgecolor=PAPER, zorder=3,
+                [layer], [value], marker=MARKERS[arm["index"] % len(MARKERS)], color=page_colour(arm["index"]), gid=gid,
+                linestyle="none", markersize=5 + 4 * above, markeredgecolor=PAGE.paper, zorder=3,
             )  # fmt: skip
             tips[gid] = f"{arm['name']} · {block['block']} · rate x {decimal(value, 2)}"
     _by_layer(axes, max(len(arm["blocks"]) for arm in arms))

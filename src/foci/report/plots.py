@@ -1,32 +1,20 @@
-"""The figures of the report: matplotlib draws them as SVG, the page's style sheet colours them.
+"""The figures of a run's report, as SVG inside the page: it opens at once, prints sharp, follows light and dark."""
 
-Inline SVG opens at once, prints sharp and follows light and dark: matplotlib draws with placeholder colours
-that become CSS variables here. No text of the run enters an SVG except escaped by the XML writer.
-"""
-
-import io
 import math
-import re
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 
+from foci.report import style
+from foci.report.style import ARM_COLOURS, DASHES, MARKERS, PAGE, page_colour
 from foci.report.words import decimal, number, percent
 
-ARM_COLOURS = 6
-"""Colours the style sheet defines (`--arm-0` ...); more arms repeat them with another marker and dash."""
-
-PAPER, INK, FAINT, RULE = "#fe0001", "#fe0002", "#fe0003", "#fe0004"
-MARKERS = "osD^vPX*"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MOST_POINTS = 200
 
 Unit = Literal["percent", "bits", "nats", "distance"]
@@ -112,23 +100,17 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
 
 
 def canvas(left: float = 0.105) -> tuple[Figure, Axes]:
-    """An empty figure in the page's placeholder colours, and its axes."""
+    """Returns an empty figure in the look of the page, and its axes."""
     figure = Figure(figsize=(4.8, 3.5), facecolor="none")
-    axes = figure.add_axes((left, 0.135, 0.985 - left, 0.84), facecolor="none")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(colors=FAINT, labelsize=9.5, length=0, pad=5)
-    axes.grid(color=RULE, linewidth=0.6, alpha=1)
-    axes.set_axisbelow(True)
+    axes = style.framed(figure.add_axes((left, 0.135, 0.985 - left, 0.84), facecolor="none"), PAGE)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(FAINT)
-        axis.label.set_fontsize(9.5)
+        axis.label.set_fontsize(PAGE.size)
     return figure, axes
 
 
-def colour(index: int) -> str:
-    """The placeholder of the colour of arm `index`."""
-    return f"#fe01{index % ARM_COLOURS:02x}"
+def inline(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Markup:
+    """Returns the figure as SVG for the page, with own ids (`key`) and `tips` by id."""
+    return style.inline(style.svg(figure, key, transparent=True), title, key, tips)
 
 
 def _above(index: int, lines: int) -> float:
@@ -140,13 +122,13 @@ def stroke(index: int, above: float) -> dict[str, Any]:
     """How the line of arm `index` is drawn; `above` as `_above` gives it."""
     dash = DASHES[index // ARM_COLOURS % len(DASHES)]
     width = 1.5 + 2.4 * above
-    return {"color": colour(index), "linewidth": width, "linestyle": dash, "solid_joinstyle": "round"}
+    return {"color": page_colour(index), "linewidth": width, "linestyle": dash, "solid_joinstyle": "round"}
 
 
 def _point(axes: Axes, x: float, y: float, index: int, above: float, gid: str) -> str:
     marker, size = MARKERS[index % len(MARKERS)], 6.5 + 6 * above
-    look: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 1.0, "markersize": size}
-    axes.plot([x], [y], marker=marker, color=colour(index), linestyle="none", gid=gid, zorder=3, **look)
+    look: dict[str, Any] = {"markeredgecolor": PAGE.paper, "markeredgewidth": 1.0, "markersize": size}
+    axes.plot([x], [y], marker=marker, color=page_colour(index), linestyle="none", gid=gid, zorder=3, **look)
     return gid
 
 
@@ -188,7 +170,7 @@ def _label(
             spot = (here[0] + dx, here[1] + dy)
             free = all(abs(spot[0] - a) > 15 or abs(spot[1] - b) > 10 for a, b in placed)
             if free and all(_gap(spot, a, b) > 7 for path in lines for a, b in pairwise(path)):
-                look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": INK, "fontsize": 8.5}
+                look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": PAGE.ink, "fontsize": 8.5}
                 axes.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", **look)
                 placed.append(spot)
                 break
@@ -201,36 +183,3 @@ def _gap(spot: Spot, a: Spot, b: Spot) -> float:
     dot = (spot[0] - a[0]) * along[0] + (spot[1] - a[1]) * along[1]
     share = min(1.0, max(0.0, dot / length)) if length else 0.0
     return math.hypot(spot[0] - a[0] - share * along[0], spot[1] - a[1] - share * along[1])
-
-
-def inline(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Markup:
-    """The figure as inline SVG: own ids (`key`), colours as CSS variables, `data-tip` on the points."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - written by matplotlib in the line above
-    for parent in root.iter():
-        for child in [c for c in parent if str(c.tag).endswith(("}metadata", "}style"))]:
-            parent.remove(child)
-    for node in root.iter():
-        node.tag = str(node.tag).rpartition("}")[2]
-        node.attrib = {n.rpartition("}")[2]: _themed(v, key) for n, v in node.attrib.items()}
-        if node.get("href", "").startswith("#"):
-            node.set("href", f"#{key}-{node.attrib['href'][1:]}")
-        if "id" in node.attrib:
-            node.set("id", f"{key}-{node.attrib['id']}")
-        if (tip := tips.get(node.get("id", "").removeprefix(f"{key}-"))) is not None:
-            node.set("data-tip", tip)
-            node.set("class", "point")
-    for name in ("width", "height"):
-        root.attrib.pop(name)
-    root.set("role", "img")
-    root.set("aria-label", title)
-    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - written by matplotlib and ElementTree
-
-
-def _themed(value: str, key: str) -> str:
-    names = {PAPER: "--paper", INK: "--ink", FAINT: "--faint", RULE: "--rule"}
-    names |= {colour(i): f"--arm-{i}" for i in range(ARM_COLOURS)}
-    value = re.sub(r"#fe0[01]0[0-9a-f]", lambda m: f"var({names[m[0]]})", value)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", value)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
 from foci import models
@@ -24,6 +23,7 @@ from foci.attention import check_watched, pair_attention
 from foci.focus import Row
 from foci.methods.contrast.corpus_attention import AttentionQuery, as_read
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
+from foci.probes.intervals import interval
 
 ROWS = 128
 """The number of rows that are measured, at most: the first ones with known names and answers."""
@@ -188,15 +188,15 @@ def _summary(model: str, group: str, measured: Sequence[tuple[Clue, float]]) -> 
     for clue, share in measured:
         by_name[clue.name].append(share)
     means = [sum(shares) / len(shares) for shares in by_name.values()]
-    mean, n = sum(means) / len(means), len(means)
-    half = None if n < 2 else float(stats.t.ppf(0.975, n - 1)) * float(stats.sem(means))
+    over_names = interval(means)
+    assert over_names is not None, "a group has at least one clue"
     distance = sum(clue.query - max(clue.keys) for clue, _ in measured) / len(measured)
     return {
         "model": model,
         "group": group,
         "distance": round(distance, 1),
-        "mean": mean,
-        "low": None if half is None else mean - half,
-        "high": None if half is None else mean + half,
-        "names": n,
+        "mean": over_names.mean,
+        "low": over_names.low,
+        "high": over_names.high,
+        "names": over_names.n,
     }
