@@ -57,15 +57,16 @@ def test_every_link_leads_to_a_file():
 
 
 def test_findings_are_those_of_the_results():
-    """Every number of a finding stands on the page that it links to."""
+    """Every number of a finding stands, with its interval, on the page that it links to."""
     rows = [line for line in part("findings").splitlines() if "docs/results/" in line]
     assert len(rows) == 5
     for row in rows:
         page = re.search(r"docs/results/\w+\.md", row)[0]
         text = (ROOT / page).read_text(encoding="utf-8")
-        numbers = re.findall(rf"[+{MINUS}]?\d+\.\d+", row.split("|")[3])
-        assert len(numbers) >= 4
-        assert not [number for number in numbers if number not in text], page
+        given = re.sub(r" (%|nats|points)(?= \[)", "", row.split("|")[3])
+        intervals = re.findall(rf"[+{MINUS}]?\d+\.\d+ \[[^]]+\]", given)
+        assert len(intervals) == 2
+        assert not [interval for interval in intervals if interval not in text], page
 
 
 def test_the_lines_of_shell_run(tmp_path, monkeypatch, capsys):
