@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from foci.attention.masks import MaskRule
 from foci.attention.scores import Block, Scores, grouped
-from foci.models.architecture import base_of, evaluating, probe_ids
+from foci.models.architecture import base_of, evaluating, sample_ids
 
 NAME = "foci_watched"
 """What the attention of a watched model is called, with a number."""
@@ -154,7 +154,7 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
         ahead = probabilities[0].sum(0).triu(1 + block.start - block.low).any()
         layers[layer] = layers.get(layer, True) and not bool(ahead)
 
-    ids = probe_ids(inner).repeat(2, 1)
+    ids = sample_ids(inner).repeat(2, 1)
     mask = torch.ones_like(ids)
     mask[1, -3:] = 0
     theirs = _hidden(inner, ids, mask, exact=True)

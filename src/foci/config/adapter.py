@@ -1,4 +1,4 @@
-"""The adapter that trains in place of the model's weights: the run file's `adapter`. Imports no torch."""
+"""The run file's `adapter`: what trains in place of the model's weights. Imports no torch."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,13 +13,13 @@ ADAPTERS: tuple[str, ...] = get_args(AdapterType)
 
 
 class Section(BaseModel):
-    """A mapping of the run file: frozen, without unknown keys, without conversion of types."""
+    """A section of the run file: frozen, without unknown keys, without conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Adapter(Section):
-    """An adapter of PEFT. It trains in place of the model's weights, which stay as they are.
+    """An adapter of PEFT, which trains in place of the model's weights.
 
     `lora`, `rslora` and `dora` add a product of two matrices of rank `r` to each weight. The product is scaled by
     alpha / r; `rslora` scales by alpha / sqrt(r) (arXiv 2312.03732), `dora` also learns the norm of each row of the

@@ -1,4 +1,4 @@
-"""The run file: one YAML document that says everything about a run.
+"""The run file: one YAML document with all settings of a run.
 
 Paths are relative to the current directory (not to the run file); a leading `~` is the home directory.
 Every key has a default but `corpus.path`. `fields()` lists all keys with their meaning.
@@ -23,11 +23,11 @@ from pydantic.fields import FieldInfo
 
 from foci.config import strict_yaml
 from foci.config.adapter import Adapter, Count, Section
-from foci.config.values import arm_name, as_method, as_methods, as_path, as_paths, explain, home, override
+from foci.config.values import apply_override, arm_name, as_method, as_methods, as_path, as_paths, expand_home, explain
 from foci.errors import shown
 
 Text = Annotated[str, Field(min_length=1)]
-PathText = Annotated[str, BeforeValidator(home), Field(min_length=1)]
+PathText = Annotated[str, BeforeValidator(expand_home), Field(min_length=1)]
 PathTexts = Annotated[tuple[Text, ...], BeforeValidator(as_paths), Field(min_length=1)]
 ArmName = Annotated[str, AfterValidator(arm_name)]
 MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method)]
@@ -153,7 +153,7 @@ class Run(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_and_output(cls, data: Any) -> Any:
-        """The default name is the corpus' (first) name, the default output out/<name>."""
+        """Sets the defaults of `name` (the corpus' first path) and `output` (out/<name>)."""
         if not isinstance(data, dict):
             return data
         data = dict(data)
@@ -173,7 +173,7 @@ class Run(Section):
         output: str | Path | None = None,
         overrides: Sequence[str] = (),
     ) -> "Run":
-        """A run without a run file; what is None keeps its default.
+        """Returns a run without a run file; arguments that are None keep their defaults.
 
         >>> run = Run.of_flags(corpus="texts/manual.md", overrides=["train.epochs=2"])
         >>> run.name, str(run.output), run.train.epochs, list(run.arms)
@@ -193,17 +193,17 @@ RunType = TypeVar("RunType", bound=Section)
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
-    """The run of a YAML file (or of a run's folder, from its run.yaml), after overrides; see `load`."""
+    """Reads a run from a YAML file, or from a run's folder (its run.yaml), with overrides; see `load`."""
     return load(path, overrides, Run)
 
 
 def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> RunType:
-    """A run, or a kind of run with more keys, from a YAML file (or a run's folder), after overrides.
+    """Reads a run of the given kind (such as `Run`) from a YAML file, or from a run's folder, with overrides.
 
     An override is `key=value` with a dotted key and a YAML value: `"train.epochs=2"`, `"arms.plain=[]"`.
 
-    Raises FileNotFoundError where there is no such file, else a ValueError that tells all faults, one per
-    line, each with its place, what was expected and the cure.
+    Raises FileNotFoundError if there is no such file, and ValueError for wrong content. Its message lists all errors,
+    one per line, each with its line in the file, what was expected, and the cure.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -220,12 +220,12 @@ def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> Run
 
 
 def dump_run(run: Section) -> str:
-    """The resolved run as YAML, defaults written out; `load_run` reads the same run back."""
+    """Returns the run as YAML with all defaults written out; `load_run` reads the same run back."""
     return strict_yaml.dump(run.model_dump(mode="json"))
 
 
 def fields(kind: type[Section] = Run) -> dict[str, FieldInfo]:
-    """Every key of a run file by its dotted name, in order: `.description`, `.default`, `.annotation`.
+    """Returns every key of a run file by its dotted name, in order, with `.description`, `.default`, `.annotation`.
 
     >>> fields()["train.accumulation"].description
     'forward passes per update'
@@ -246,10 +246,10 @@ def _validated(
     source: str,
     kind: type[RunType],
 ) -> RunType:
-    """The run of plain data; `places` says where each value was written, `source` where the rest belongs."""
+    """Returns the run of plain data. `places` says where each value was written, `source` names the file in errors."""
     known = fields(kind)
     for text in overrides:
-        raw, places = override(raw, places, text, known)
+        raw, places = apply_override(raw, places, text, known)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""YAML as people mean it: the scalars of YAML 1.2, plain data only, and a line number for every key.
+"""Reads and writes YAML with the scalars of YAML 1.2, plain data alone, and a line number for every key.
 
 PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false, `010` is 8 and `12:30` is 750; it also lets a key stand
 twice and keeps the last. Here `1e-3` is a number, only `true` and `false` are truth values, and a key that stands
@@ -34,13 +34,13 @@ _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes; scalars are told apart by `_scalar`, so no resolver of YAML 1.1 has a say."""
+    """Composes nodes without the resolvers of YAML 1.1: `_scalar` decides the type of each scalar."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes any text that YAML 1.1 or 1.2 would take for something else; never writes an alias."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type; writes no aliases."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [
@@ -52,7 +52,7 @@ class _Dumper(yaml.SafeDumper):
     }
 
     def ignore_aliases(self, data: object) -> bool:
-        """True: a value that occurs twice is written twice."""
+        """Returns True: a value that occurs twice is written twice."""
         return True
 
 
@@ -78,7 +78,7 @@ def parse(text: str | bytes, source: str) -> tuple[Any, dict[Place, int]]:
 
 
 def dump(value: Any) -> str:
-    """YAML text that `parse` reads back as the same value; mappings keep their order."""
+    """Returns YAML text that `parse` reads back as the same value; mappings keep their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
@@ -187,7 +187,7 @@ def _is_mapping(node: yaml.Node) -> TypeGuard[yaml.MappingNode]:
 
 
 def _scalar(text: str) -> str | int | float | bool | None:
-    """An unquoted scalar by the core schema of YAML 1.2, section 10.3.
+    """Returns the value of an unquoted scalar by the core schema of YAML 1.2, section 10.3.
 
     >>> [_scalar(t) for t in ("1e-3", "010", "0x10", "no", "true", "~", "12:30")]
     [0.001, 10, 16, 'no', True, None, '12:30']

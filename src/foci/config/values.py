@@ -1,7 +1,7 @@
-"""Single values, overrides and errors of a run file: plain data in, words out.
+"""Single values, overrides and error messages of run files.
 
-`known` are the fields of a run by dotted key (`foci.config.run.fields`); `places` say where a value was
-written ("runs/x.yaml:12", "--model", "override 'train.epochs=2'") by its keys from the outside in.
+`known` are the fields of a run by dotted key (`foci.config.run.fields`). `places` says where each value was written
+("runs/x.yaml:12", "--model", "override 'train.epochs=2'"), by the keys that lead to it.
 """
 
 import os
@@ -34,33 +34,33 @@ _EXPECTED = {
     "too_short": "at least one entry",
     "tuple_type": "text or a list of texts",
 }
-"""What was expected, by pydantic's type of error."""
+"""The expected value in words, by pydantic's type of error."""
 
 _FREE = "arms"
 """The section whose keys the user chooses."""
 
 
-def home(value: object) -> object:
-    """Text with a leading `~` expanded; anything else as it is."""
+def expand_home(value: object) -> object:
+    """Returns text with a leading `~` expanded, and any other value as it is."""
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - hub ids stay as they are
 
 
 def as_path(value: object) -> object:
-    """Text as a path with `~` expanded; anything else as it is."""
-    return Path(str(home(value))) if isinstance(value, str) and value else value
+    """Returns text as a path with `~` expanded, and any other value as it is."""
+    return Path(str(expand_home(value))) if isinstance(value, str) and value else value
 
 
 def as_paths(value: object) -> object:
-    """One path or several as a tuple of texts with `~` expanded; anything else as it is."""
+    """Returns one or several paths as a tuple of texts with `~` expanded, and any other value as it is."""
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, list | tuple):
-        return tuple(home(str(item) if isinstance(item, Path) else item) for item in value)
-    return (home(value),) if isinstance(value, str) else value
+        return tuple(expand_home(str(item) if isinstance(item, Path) else item) for item in value)
+    return (expand_home(value),) if isinstance(value, str) else value
 
 
 def arm_name(name: str) -> str:
-    """The name itself if a folder can bear it."""
+    """Returns the name. Raises ValueError if a folder cannot have it."""
     if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,100}", name):
         raise ValueError(
             "an arm's name is a folder's name: 1 to 100 of A-Z a-z 0-9 . _ - and no dot first, "
@@ -70,7 +70,7 @@ def arm_name(name: str) -> str:
 
 
 def as_method(value: object) -> str | dict[str, dict[str, Any]]:
-    """A method's name, or {name: {setting: value}}; without settings it is the bare name."""
+    """Returns a method as its name (without settings) or {name: {setting: value}}; else raises ValueError."""
     if isinstance(value, str) and value:
         return value
     if isinstance(value, dict) and len(value) == 1:
@@ -86,16 +86,16 @@ def as_method(value: object) -> str | dict[str, dict[str, Any]]:
 
 
 def as_methods(value: object) -> object:
-    """The methods of an arm as a tuple, each still to be checked by `as_method`."""
+    """Returns the methods of an arm as a tuple; `as_method` checks each of them later."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"an arm is a list of methods, got {shown(value)}; write [] for none or [oracle] for one")  # noqa: TRY004
     return tuple(value)
 
 
-def override(
+def apply_override(
     raw: Mapping[str, Any], places: Mapping[strict_yaml.Place, str], text: str, known: Mapping[str, FieldInfo]
 ) -> tuple[dict[str, Any], dict[strict_yaml.Place, str]]:
-    """Run data and places after one `key=value`: a dotted key and a YAML value."""
+    """Returns run data and places after an override `key=value`, a dotted key and a YAML value."""
     key, _, value_text = (part.strip() for part in text.partition("="))
     where = f"override {text!r}"
     if not value_text:
@@ -123,15 +123,15 @@ def explain(
     places: Mapping[strict_yaml.Place, str],
     source: str,
 ) -> str:
-    """Pydantic's errors in words, one line each, in the order in which the values were written."""
+    """Returns pydantic's errors in words, one line each, in the order in which the values were written."""
     order = {place: number for number, place in enumerate(places.values())}
-    told = [(_place(error["loc"], places, source), _sentence(error, known)) for error in errors]
-    told.sort(key=lambda pair: order.get(pair[0], -1))
-    return "\n".join(f"{place}: {sentence}" for place, sentence in told)
+    lines = [(_place(error["loc"], places, source), _sentence(error, known)) for error in errors]
+    lines.sort(key=lambda pair: order.get(pair[0], -1))
+    return "\n".join(f"{place}: {sentence}" for place, sentence in lines)
 
 
 def unknown_key(key: str, known: Mapping[str, FieldInfo]) -> str:
-    """What to say of a key that a run file does not have, with the nearest right one.
+    """Returns the message about a key that a run file does not have, with the most similar key that it has.
 
     >>> from foci.config.run import fields
     >>> unknown_key("train.learningrate", fields())
@@ -150,7 +150,7 @@ def unknown_key(key: str, known: Mapping[str, FieldInfo]) -> str:
 
 
 def _place(loc: Sequence[str | int], places: Mapping[strict_yaml.Place, str], source: str) -> str:
-    """Where the value at `loc`, or else the nearest thing around it, was written."""
+    """Returns where the value at `loc`, or the innermost section around it, was written."""
     path = tuple(loc)
     around = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
     return next(around, source)
@@ -171,7 +171,7 @@ def _sentence(error: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:
 
 
 def _cure(error: ErrorDetails, key: str, known: Mapping[str, FieldInfo]) -> str:
-    """What to write instead, where the wrong value tells."""
+    """Returns what to write instead, if the wrong value shows it."""
     kind, value = error["type"], error["input"]
     if value is None:
         return "; leave the key out for the default"

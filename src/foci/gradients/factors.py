@@ -1,10 +1,10 @@
-"""Squared norms of gradients that are sums of outer products, sum_t l_t r_t^T, without holding one per example.
+"""Squared norms of gradients that are sums of outer products, sum_t l_t r_t^T, without the gradients themselves.
 
     ||sum_t l_t r_t^T||^2 = sum_{t,u} (l_t . l_u)(r_t . r_u)
 
-or the norm of the product itself, whichever is cheaper by shape (arXiv 2009.03106, 2205.09632). A linear layer's
-factors are output gradients and inputs, an embedding's are one-hot tokens and output gradients. Several uses of one
-weight are one longer sum over t.
+If the product itself is cheaper for the shapes at hand, its norm is taken instead (arXiv 2009.03106, 2205.09632). The
+factors of a linear layer are its output gradients and inputs, those of an embedding are one-hot tokens and output
+gradients. Several uses of one weight make one longer sum over t.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 ELEMENTS = 2**22
-"""Numbers that one product of factors holds at a time, 16 MiB in float32."""
+"""Most numbers in one product of factors, 16 MiB in float32."""
 
 
 def outer_squares(
     left: Float[Tensor, "batch token rows"], right: Float[Tensor, "batch token columns"]
 ) -> Float[Tensor, " batch"]:
-    """||sum_t left_t right_t^T||^2 of every example (Frobenius), at least float32.
+    """Returns ||sum_t left_t right_t^T||^2 (Frobenius) of every example, in float32 or better.
 
-    By Gram matrices, token^2 (rows + columns) products, or by the sum itself, token rows columns, whichever is less.
+    Uses Gram matrices, token^2 (rows + columns) products, or the sum itself, token rows columns, whichever is less.
 
     >>> outer_squares(torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0, 0.0], [0.0, 1.0]]]))  # |(3, 2)|^2
     tensor([13.])
@@ -42,7 +42,7 @@ def outer_squares(
 def lookup_squares(
     ids: Int[Tensor, "batch token"], gradient: Float[Tensor, "batch token width"]
 ) -> Float[Tensor, " batch"]:
-    """||sum_t onehot(ids_t) gradient_t^T||^2 of every example: gradients of the same token add up first.
+    """Returns ||sum_t onehot(ids_t) gradient_t^T||^2 of every example: gradients of the same token are added first.
 
     >>> lookup_squares(torch.tensor([[7, 7, 3]]), torch.tensor([[[1.0], [2.0], [4.0]]]))  # (1 + 2)^2 + 4^2
     tensor([25.])
@@ -56,13 +56,13 @@ def lookup_squares(
 
 
 def precision(tensor: Tensor) -> torch.dtype:
-    """What sums over a tensor are made in: its own dtype, at least float32."""
+    """Returns the dtype for sums over a tensor: its own, float32 or better."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a weight, (rows, columns): its factors by example; `ids` in place of a one-hot left factor."""
+    """The factors of one use of a weight (rows, columns) by example; `ids` stand for a one-hot left factor."""
 
     left: Tensor | None
     right: Tensor
@@ -70,7 +70,7 @@ class Use:
 
     @staticmethod
     def squares(uses: "Sequence[Use]") -> Float[Tensor, " batch"]:
-        """Squared norm of the gradient that several uses, all with left factors or all with ids, add up to."""
+        """Returns the squared norm of the gradient of several uses together: all with left factors, or all with ids."""
         right = torch.cat([use.right for use in uses], 1) if len(uses) > 1 else uses[0].right
         lefts = [use.left for use in uses if use.left is not None]
         ids = [use.ids for use in uses if use.ids is not None]

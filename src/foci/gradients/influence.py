@@ -1,13 +1,13 @@
-"""What each token's weight does to a later loss, exactly, from first-order passes.
+"""The derivative of a later (outer) loss by each token's weight, from first-order passes alone.
 
-One inner step on the weighted loss of a batch, theta' = theta - lr * u(g), g = grad L(theta, w), and a later loss L_T.
-With v = du/dg * grad L_T(theta') and the alignments j_i = <grad nll_i(theta), v> of all tokens (nats squared),
+Given one inner step on the weighted loss of a batch, theta' = theta - lr * u(g), g = grad L(theta, w), and a later loss
+L_T. With v = du/dg * grad L_T(theta') and the alignments j_i = <grad nll_i(theta), v> of all tokens (nats squared),
 
     dL_T / dw_i = -(lr / W) (j_i - sum_k w_k j_k / W)         W = sum w, over the batch or over the token's row
     dL_T / dw_i = -(lr / N) j_i                               not normalised; N = tokens of the batch
 
-and all j together are one Jacobian-vector product of the per-token losses along v: no double backward, no graph through
-the step (arXiv 2407.16920 differentiates through it). The rows of a batch share one step.
+All j together are one Jacobian-vector product of the per-token losses along v. It needs no double backward and no graph
+through the step (arXiv 2407.16920 differentiates through the step). The rows of a batch share one step.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,14 +28,14 @@ from foci.models.architecture import base_of, without_dropout
 from foci.models.losses import token_nll
 
 Mode = Literal["difference", "unroll"]
-Later = Batch | Callable[[nn.Module], Tensor]  # what is asked later: a batch, or any other loss of the model
+Later = Batch | Callable[[nn.Module], Tensor]  # the later loss: that of a batch, or any function of the model
 LATER = "later"
-"""Column of a later batch: how much each token's NLL counts in the later loss."""
+"""Column of a later batch: the factor of each token's NLL in the later loss."""
 
 MOVES = (3e-3, 1e-1, 2e-2)
-"""How far, in nats, the loss that moves most should move in "difference": at least, at most, and what is aimed at.
+"""How far the loss that changes most should change in "difference", in nats: at least, at most, and the aim.
 
-On tiny models of seven architectures the error against the exact value was smallest (1e-4 to 5e-4) from 4e-3 to 5e-2.
+On tiny models of seven architectures the relative error was smallest, 1e-4 to 5e-4, for changes of 4e-3 to 5e-2.
 """
 
 
@@ -50,21 +50,22 @@ def token_influence(  # noqa: PLR0913
     inner: Inner = "sgd",
     normalise: Normalise = "row",
 ) -> Float[Tensor, "batch seq"]:
-    """d(later loss) / d(weight) of every token of `batch`, in nats per unit of weight; below 0 = more weight helps.
+    """Returns d(later loss) / d(weight) of every token of `batch`, in nats per unit of weight. Below 0: weight helps.
 
-    One `InnerStep(lr, inner, normalise)` moves what is trainable, all weights or an adapter; then comes `later_loss` of
-    `later_batch`, which may be a function too: of the model, giving a loss in nats to differentiate.
-    0 where a token has no NLL and, if normalised, in rows without weight. No dropout; the model stays as it was.
+    One `InnerStep(lr, inner, normalise)` changes the trainable parameters (all weights or an adapter); then the later
+    loss is taken, `later_loss(model, later_batch)`. `later_batch` may also be a function of the model that returns a
+    loss in nats. The influence is 0 where a token has no NLL and, if weights are normalised, in rows without weight.
+    Dropout is off; the model stays as it was.
 
-    `mode`: "difference", forward passes at theta +- eps v, with any attention, float32 (relative error about 1e-3);
-    "unroll", double backward through the step: the exact reference, slower, sdpa or eager attention.
-    Source: the meta-gradient of arXiv 2407.16920, section 3. Raises ValueError where the mode cannot work with the
-    model, before anything runs, or where nothing is trained, weighed or asked.
+    `mode` "difference": forward passes at theta +- eps v, any attention, float32, relative error about 1e-3. "unroll":
+    double backward through the step, the exact reference for comparison, slower, sdpa or eager attention.
+    Source: the meta-gradient of arXiv 2407.16920, section 3. Raises ValueError if the mode cannot work with the model
+    (before anything runs), if nothing is trainable, if no token has weight, or if the later batch has no label.
 
-    A model sharded by FSDP2 (`fully_shard`, its outermost call on the whole model) takes "difference" alone. Every
-    process passes the same batches and weights and gets the influence that one process alone would: processes share
-    the memory, not the rows. Where they differ, ValueError. A model over several devices works as it is; of an
-    offloaded one (accelerate), what is trained must be in memory.
+    A model that FSDP2 shards (`fully_shard`, called last on the whole model) takes "difference" alone. Every process
+    must pass the same batches and weights, else ValueError, and gets the influence that one process alone would get.
+    A model on several devices works as it is. Of an offloaded model (accelerate), the trainable parameters must be in
+    memory.
     """
     step = InnerStep(lr, inner, normalise)
     check_mode(model, mode)
@@ -81,12 +82,13 @@ def gradient_alignment(
     weights: Float[Tensor, "batch seq"],
     step: InnerStep,
 ) -> Float[Tensor, "batch seq"]:
-    """j_i = <gradient of nll_i at theta, du/dg * gradient of the later loss at theta'>, nats squared per unit of rate.
+    """Returns j_i = <grad nll_i(theta), du/dg * grad later loss(theta')> of every token, in nats squared.
 
-    Above 0 where training on the token alone lowers the later loss. Arguments and errors as in `token_influence`.
+    It is per unit of the step's rate, and above 0 where training on the token alone lowers the later loss. Arguments
+    and errors as in `token_influence`.
     """
     check_mode(model, "difference")
-    fsdp.check_same(model, **_given(batch, weights, step), **_given(later_batch, prefix="later "))
+    fsdp.check_same(model, **_inputs_of(batch, weights, step), **_inputs_of(later_batch, prefix="later "))
     weights = _weights(batch, weights)
     with deterministic(model):
         direction = _direction(model, batch, later_batch, weights, step)
@@ -94,7 +96,7 @@ def gradient_alignment(
 
 
 def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
-    """max(j, 0) / max over the row: 1 on the token from which a step teaches the task most, 0 where it does not.
+    """Returns max(j, 0) / max over the row: 1 on the token whose step helps the later loss most, 0 where it does not.
 
     >>> targets(torch.tensor([[-1.0, 0.5, 2.0], [-1.0, -2.0, 0.0]]))
     tensor([[0.0000, 0.2500, 1.0000],
@@ -106,7 +108,7 @@ def targets(alignment: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]
 
 
 def check_mode(model: nn.Module, mode: Mode) -> None:
-    """Raises ValueError where a mode cannot work with the model's attention, number format or place."""
+    """Raises ValueError if a mode cannot work with the model's attention, number format or sharding."""
     if mode not in ("difference", "unroll"):
         raise ValueError(f"mode is 'difference' or 'unroll', got {mode!r}")
     fsdp.check(model)
@@ -132,20 +134,20 @@ def check_mode(model: nn.Module, mode: Mode) -> None:
 
 @contextmanager
 def deterministic(model: nn.Module) -> Iterator[None]:
-    """Inside, no dropout and no autocast on any device; a sharded model is made ready (`sharded.settled`)."""
+    """Switches off dropout and autocast, and prepares a sharded model (`fsdp.head_callable`), while open."""
     accelerator = torch.accelerator.current_accelerator()
     with ExitStack() as stack:
         stack.enter_context(without_dropout(model))
         for kind in {"cpu", "cpu" if accelerator is None else accelerator.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(fsdp.settled(model))
+        stack.enter_context(fsdp.head_callable(model))
         yield
 
 
-def _given(
+def _inputs_of(
     batch: Later, weights: Tensor | None = None, step: InnerStep | None = None, prefix: str = ""
 ) -> dict[str, Tensor]:
-    """What a loss, and a step down it, are made from, by name; nothing can be told of a loss that is a function."""
+    """Returns the tensors that decide a loss and a step on it, by name; none for a loss that is a function."""
     if not isinstance(batch, Batch):
         return {}
     found = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
@@ -170,12 +172,15 @@ def _weights(batch: Batch, weights: Tensor) -> Tensor:
 
 
 def later_loss(model: nn.Module, later: Later) -> Float[Tensor, ""]:
-    """Of a batch the mean NLL in nats of its labels, by row, then of rows; with a column `later`, sum(column * NLL)."""
+    """Returns the later loss in nats: of a batch, the mean NLL of its labels by row, then over rows.
+
+    With a column `later` it is sum(column * NLL). Raises ValueError if the batch has no label to predict.
+    """
     if not isinstance(later, Batch):
         return later(model)
     asked = later.predicted()
     if not bool(asked.any()):
-        raise ValueError("the later batch has no label that could be predicted; leave the labels of the answer in it")
+        raise ValueError("the later batch needs labels to predict, got none; keep the labels of the answer")
     nll = token_nll(model, later)
     if LATER in later.columns:
         return (nll * later.columns[LATER]).sum()
@@ -186,12 +191,13 @@ def later_loss(model: nn.Module, later: Later) -> Float[Tensor, ""]:
 def stepped(
     model: nn.Module, batch: Batch, weights: Float[Tensor, "batch seq"], step: InnerStep
 ) -> Iterator[dict[str, Tensor]]:
-    """Inside, theta' = theta - lr u(g); gives g by parameter (empty for a step of no length). Afterwards theta.
+    """Takes the inner step, theta' = theta - lr u(g), while open; afterwards the weights are theta again.
 
-    Raises ValueError where processes that share the model pass other batches, weights or steps.
+    Yields g by parameter (empty for a step of no length). Raises ValueError if processes that share a sharded model
+    pass different batches, weights or steps.
     """
     weights = weights.detach()
-    fsdp.check_same(model, **_given(batch, weights, step))
+    fsdp.check_same(model, **_inputs_of(batch, weights, step))
     found: dict[str, Tensor] = {}
     if step.lr or step.length or step.kind == "adam":
         parameters = trainable(model)
@@ -204,7 +210,7 @@ def stepped(
 
 
 def _direction(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> dict[str, Tensor]:
-    """du/dg * the gradient of the later loss at theta', by parameter."""
+    """Returns v = du/dg * the gradient of the later loss at theta', by parameter."""
     parameters = trainable(model)
     with stepped(model, batch, weights, step) as slopes_at:
         found = gradients(model, later_loss(model, later), parameters)
@@ -214,10 +220,10 @@ def _direction(model: nn.Module, batch: Batch, later: Later, weights: Tensor, st
 
 
 def _difference(model: nn.Module, batch: Batch, direction: Mapping[str, Tensor]) -> Tensor:
-    """(nll(theta + eps v) - nll(theta - eps v)) / (2 eps) at eps = 3e-4 |theta| / |v|.
+    """Returns (nll(theta + eps v) - nll(theta - eps v)) / (2 eps), first with eps = 3e-4 |theta| / |v|.
 
-    Where the loss that moves most moves too little for float32, or too far for a straight line (v may lie on few
-    weights), eps is chosen anew from what it did.
+    v may be large on few weights. If the largest change of a loss is too small for float32, or too large for a straight
+    line (`MOVES`), eps is corrected and the passes are repeated.
     """
     size = fsdp.norm(direction)
     if size == 0:
@@ -237,7 +243,7 @@ def _difference(model: nn.Module, batch: Batch, direction: Mapping[str, Tensor])
 
 
 class _LaterGradient(nn.Module):
-    """Inside one call, so that activations which are computed again meet the same weights."""
+    """The gradient of the later loss as one call, so that recomputed activations see the same weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -248,7 +254,7 @@ class _LaterGradient(nn.Module):
 
 
 def _unrolled(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> Tensor:
-    """Double backward through the step."""
+    """Returns the influence by double backward through the step."""
     parameters = trainable(model)
     weights = weights.detach().clone().requires_grad_()
     with deterministic(model), sdpa_kernel(SDPBackend.MATH):

@@ -1,6 +1,6 @@
-"""One step of training on weighted tokens: its loss, what it takes off the weights, what a token's weight does to it.
+"""One training step on weighted tokens: its loss, its update, and the influence of a token's weight through it.
 
-Used to ask what a token's weight does to a later loss (`foci.gradients.influence`).
+`foci.gradients.influence` differentiates a later loss through this step.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,21 @@ Inner = Literal["sgd", "adam"]
 Normalise = Literal["row", "batch", "none"]
 
 ADAM_FLOOR = 1e-8
-"""Added to the second moment inside Adam's root: without it the first step is sign(g), whose derivative is 0."""
+"""Added to g^2 inside the root of Adam's first step: without it the step is sign(g), whose derivative is 0."""
 
 
 @dataclass(frozen=True)
 class InnerStep:
-    """theta' = theta - lr * u(grad L(theta, w)), L = sum(w nll) / sum(w) of each row (then their mean) or of the batch.
+    """The step theta' = theta - lr * u(g), g = grad L(theta, w).
 
-    `normalise` "none": L = sum(w nll) / N, N the tokens of the batch that have an NLL, so that the weights' scale is a
-    scale of the step (arXiv 2305.15076, section 3, where a batch is one document); at w = 1 the same as "batch".
+    `normalise` chooses the loss. "row": L is the mean over rows of sum(w nll) / sum(w) of each row. "batch": L is
+    sum(w nll) / sum(w) of the whole batch. "none": L = sum(w nll) / N, N the tokens of the batch that have an NLL, so
+    that larger weights make a larger step (arXiv 2305.15076, section 3, where a batch is one document); at w = 1 it is
+    the same as "batch".
 
     `kind` "sgd": u(g) = g. "adam": Adam's first step with 1e-8 inside the root, u(g) = g / sqrt(g^2 + 1e-8). With a
-    `length` the rate is chosen so that |theta' - theta| (L2, of all weights) is that, and taken for a constant.
+    `length` the rate is chosen so that |theta' - theta| (L2 over all weights) equals it; derivatives treat that rate as
+    a constant. Raises ValueError for settings out of range.
     """
 
     lr: float = 0.0
@@ -44,11 +47,11 @@ class InnerStep:
             raise ValueError(f"normalise is 'row', 'batch' or 'none', got {self.normalise!r}")
 
     def update(self, gradient: Tensor) -> Tensor:
-        """u(g): what the step takes off, but for the rate."""
+        """Returns u(g): what the step subtracts, divided by the rate."""
         return gradient if self.kind == "sgd" else gradient * (gradient.square() + ADAM_FLOOR).rsqrt()
 
     def slope(self, gradient: Tensor) -> Tensor | float:
-        """du/dg, elementwise.
+        """Returns du/dg, elementwise.
 
         >>> InnerStep(1e-3, "adam").slope(torch.tensor([0.0, 1e-4])).round()
         tensor([10000.,  3536.])
@@ -58,7 +61,7 @@ class InnerStep:
     def loss(
         self, nll: Float[Tensor, "batch seq"], weights: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, ""]:
-        """L in nats, `counted` being the tokens that have an NLL; rows without weight are not counted, but by "none".
+        """Returns L in nats. `counted` marks the tokens that have an NLL. Rows without weight count only with "none".
 
         >>> nll, weights = torch.tensor([[0.0, 2.0, 4.0]]), torch.tensor([[0.0, 3.0, 1.0]])
         >>> InnerStep(normalise="none").loss(nll, weights, torch.tensor([[False, True, True]]))  # (6 + 4) / 2
@@ -78,9 +81,10 @@ class InnerStep:
         weights: Float[Tensor, "batch seq"],
         counted: Bool[Tensor, "batch seq"],
     ) -> Float[Tensor, "batch seq"]:
-        """-(lr / W) (j - sum(w j) / W) where `counted`, W summed over a row (then divided by the rows) or the batch.
+        """Returns d(later loss) / d(weight) from alignments j: -(lr / W) (j - sum(w j) / W) where `counted`, else 0.
 
-        Without normalisation -(lr / N) j, N the tokens that are counted: no other token loses what one gains.
+        W and the sum are over the batch, or over a row (then also divided by the number of rows). With "none" it is
+        -(lr / N) j, N the counted tokens: a token's weight takes nothing from the others.
 
         >>> alignment, counted = torch.tensor([[9.0, 1.0, 3.0]]), torch.tensor([[False, True, True]])
         >>> InnerStep(0.5).influence(alignment, torch.tensor([[0.0, 1.0, 1.0]]), counted)

@@ -1,9 +1,9 @@
-"""Every example's gradient norm of every block of a model, from one batched backward pass.
+"""Gradient norms of single examples, block by block, from one backward pass over a batch.
 
     norms = block_norms(model, batch, loss_mask)        # {"embeddings": (batch,), "layers.0": (batch,), ...}
 
 g_b(x) = ||d L(x) / d theta_b||_2, where L(x) is the mean NLL of example x over its tokens in `loss_mask` and theta_b
-the trainable parameters of block b: the measure of gradient localisation (arXiv 2411.04448).
+the trainable parameters of block b. The method `grad_profile` uses these norms (arXiv 2411.04448).
 """
 
 import warnings
@@ -36,19 +36,19 @@ def block_norms(
     by: By = "layer",
     reduction: Reduction = "mean",
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """L2 norms of every example's own gradient, in nats per unit of weight: block -> (batch,), in depth order.
+    """Returns the L2 norm of every example's own gradient by block, from bottom to top, in nats per unit of weight.
 
-    An example's loss is the mean (or sum) of the NLL of its tokens in `loss_mask` that have one (`Batch.predicted`).
-    Blocks are named by `block_of`, with `by="part"` by `part_of`; only trainable parameters count, so that a LoRA
-    model's norms are those of its adapters. Weights tied in one tensor have one gradient. Exact: 1e-5 of single
-    examples in float32, 1e-10 in float64, in bfloat16 (autocast around the call) 3e-2.
+    An example's loss is the mean (or sum) of the NLL of those tokens in `loss_mask` that have one (`Batch.predicted`).
+    Blocks are named by `block_of`, with `by="part"` by `part_of`. Only trainable parameters count: the norms of a LoRA
+    model are those of its adapters. Tied weights have one gradient. Relative error against one example at a time: 1e-5
+    in float32, 1e-10 in float64, 3e-2 in bfloat16 (autocast around the call).
 
-    Dropout is off, checkpointing of activations goes on; the model and its `.grad` are as before afterwards.
-    Parameters that are used otherwise than in linear maps, lookups and norms over (batch, ...) cost a backward pass
-    per example, which a warning tells. Raises ValueError where an example has no token, the model has nothing to
-    train, a norm is not finite, or a parameter has no known block.
+    Dropout is off; activation checkpointing stays on. The model and its `.grad` are unchanged afterwards. Parameters
+    that are used in other ways than linear maps, embedding lookups and norms cost one backward pass per example, and a
+    warning names them. Raises ValueError if an example has no token, nothing is trainable, a norm is not finite, or a
+    parameter has no known block.
     """
-    mask = _counted(batch, loss_mask)
+    mask = _checked_mask(batch, loss_mask)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained; set requires_grad on some")
@@ -57,7 +57,7 @@ def block_norms(
         weights = weights / weights.sum(1, keepdim=True)
     with without_dropout(model), _grads_aside(list(parameters.values())):
         recorder = Recorder(list(parameters.values()), len(mask))
-        with recorder.watching(model):
+        with recorder.recording(model):
             _backward(model, batch, weights, recorder)
         recorder.finish()
     squares = recorder.squares
@@ -85,7 +85,7 @@ def _check_finite(model: nn.Module, norms: dict[str, Tensor]) -> None:
         )
 
 
-def _counted(batch: Batch, loss_mask: Tensor) -> Tensor:
+def _checked_mask(batch: Batch, loss_mask: Tensor) -> Tensor:
     if loss_mask.shape != batch.input_ids.shape:
         raise ValueError(
             f"loss_mask must have the batch's shape {tuple(batch.input_ids.shape)}, got {tuple(loss_mask.shape)}"
@@ -100,7 +100,7 @@ def _counted(batch: Batch, loss_mask: Tensor) -> Tensor:
 
 
 def _backward(model: PreTrainedModel | PeftModel, batch: Batch, weights: Tensor, recorder: Recorder) -> None:
-    """Forward pass to the LM head; head and loss some examples at a time; then one backward pass for all."""
+    """Runs the model to the LM head, then head and loss for some examples at a time, then one backward pass for all."""
     with torch.enable_grad():
         with recorder.trunk():
             hidden = losses.hidden_states(model, batch)
@@ -114,9 +114,9 @@ def _backward(model: PreTrainedModel | PeftModel, batch: Batch, weights: Tensor,
 
 
 def _groups(weights: Tensor, vocabulary: int) -> Iterator[tuple[slice, Sequence[Tensor]]]:
-    """Examples that go through the head together, and their tokens (examples, token), in slices.
+    """Yields examples that go through the head together, and their tokens (examples, token), in parts.
 
-    At most `SLICE_ELEMENTS` logits at a time. Shorter examples are filled up with tokens of weight 0.
+    A part has at most `SLICE_ELEMENTS` logits. Shorter examples are filled up with tokens of weight 0.
     """
     limit = max(1, losses.SLICE_ELEMENTS // vocabulary)
     counts = (weights > 0).sum(1).tolist()
@@ -133,7 +133,7 @@ def _groups(weights: Tensor, vocabulary: int) -> Iterator[tuple[slice, Sequence[
 def _head_backward(
     model: nn.Module, batch: Batch, weights: Tensor, hidden: Tensor, grad: Tensor, chosen: tuple[slice, Tensor]
 ) -> None:
-    """Adds to `grad` the gradient of the chosen tokens' loss by the hidden states that predict them."""
+    """Adds to `grad` the gradient of the chosen tokens' loss with respect to the hidden states that predict them."""
     examples, tokens = chosen
     before = (tokens - 1).clamp(min=0)[..., None].expand(-1, -1, hidden.shape[2])
     read = hidden[examples].gather(1, before).requires_grad_()
@@ -146,7 +146,7 @@ def _head_backward(
 def _one_by_one(
     model: PreTrainedModel | PeftModel, batch: Batch, weights: Tensor, parameters: Sequence[nn.Parameter]
 ) -> list[Tensor]:
-    """Squared norms of each parameter's gradient by one backward pass per example."""
+    """Returns the squared norms of each parameter's gradient, from one backward pass per example."""
     found = []
     with evaluating(model), torch.enable_grad():
         for n in range(len(weights)):
@@ -179,7 +179,7 @@ def _summed(model: nn.Module, squares: dict[str, Tensor], by: By) -> dict[str, T
 
 @contextmanager
 def _grads_aside(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Inside, no parameter has a gradient; afterwards each has the one it had."""
+    """Removes `.grad` of the parameters while open; afterwards each has its own again."""
     before = [p.grad for p in parameters]
     for p in parameters:
         p.grad = None

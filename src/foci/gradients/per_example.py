@@ -1,8 +1,9 @@
 """Squared gradient norms of every example and parameter, from one forward and one backward pass over a batch.
 
-Examples of a causal language model do not meet, so the gradient of example b is made of what stood in row b: that of
-a matrix of the factors that linear maps and lookups leave (see `factors`). Vectors (norms, biases) are small: every
-example has its own copy or sum. What is used in any other way gets a gradient from autograd and is told by `unknown`.
+Examples of a causal language model do not influence each other, so the gradient of example b depends on row b alone.
+The gradient of a matrix follows from the inputs and output gradients of linear maps and lookups (`factors`). Vectors
+(norms, biases) are small: every example gets its own copy or its own sum. A parameter that is used in any other way
+gets a gradient from autograd and is listed in `Recorder.unknown`.
 """
 
 from collections import Counter, defaultdict
@@ -21,9 +22,10 @@ from foci.gradients.factors import Use, precision
 
 
 class _Tap(torch.autograd.Function):
-    """Hands the gradient of an output to `record`, with tensors that are kept as autograd keeps its own.
+    """Calls `record` with the gradient of an output and with saved tensors.
 
-    So activation checkpointing drops and recomputes them. `_anchor` makes the output require a gradient.
+    Autograd saves these tensors, so that activation checkpointing can drop and recompute them. `_anchor` makes the
+    output require a gradient.
     """
 
     @staticmethod
@@ -34,17 +36,18 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept = ctx.saved_tensors  # once: a checkpoint gives them out once
+        kept = ctx.saved_tensors  # read once: a checkpoint returns them only once
         with torch.autocast(grad.device.type, enabled=False):
             ctx.record(grad, *kept)
         return (grad, *[None] * (2 + len(kept)))
 
 
 class Recorder:
-    """What the trainable `parameters` of a model leave behind for each of `count` examples.
+    """Records the squared gradient norm of each trainable parameter for each of `count` examples.
 
-    `examples` are those whose rows run through the model at the moment, first axis of every activation. After
-    `finish`, `squares` are the squared norms of every example's gradient, but for parameters in `unknown`.
+    `examples` are the rows that run through the model at the moment, the first axis of every activation. After
+    `finish`, `squares` has the squared norms by parameter. Those of parameters in `unknown` are wrong and must be
+    computed in another way.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], count: int) -> None:
@@ -60,17 +63,17 @@ class Recorder:
                 self.copies[p] = p.detach().repeat(self.count, 1).requires_grad_()
                 self.sums[p] = torch.zeros(self.copies[p].shape, dtype=precision(p), device=p.device)
         self.anchor = torch.zeros((), device=self.parameters[0].device, requires_grad=True)
-        self.reading, self.in_head = False, False
+        self.in_trunk, self.in_head = False, False
         self.calls: Counter[Tensor] = Counter()
-        self.blind: set[Tensor] = set()
-        self.heard: set[Tensor] = set()
+        self.without_grad: set[Tensor] = set()
+        self.recorded: set[Tensor] = set()
         self.lookups: dict[Tensor, Tensor] = {}
         self.head_rows: dict[Tensor, Tensor] = {}
         self.uses: dict[Tensor, list[Use]] = defaultdict(list)
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """While open, the trainable parameters of `model` are recorded instead of getting a gradient of their own."""
+    def recording(self, model: nn.Module) -> Iterator[None]:
+        """Records the trainable parameters of `model` while open; they get no gradient of their own."""
         with ExitStack() as stack:
             for module in model.modules():
                 own = [p for p in module.parameters(recurse=False) if p is not None]
@@ -82,14 +85,14 @@ class Recorder:
 
     @contextmanager
     def trunk(self) -> Iterator[None]:
-        """The forward pass over all examples, without the LM head, runs inside."""
-        self.reading = True
+        """Marks the forward pass over all examples, without the LM head."""
+        self.in_trunk = True
         yield
-        self.reading = False
+        self.in_trunk = False
 
     @contextmanager
     def head(self, examples: slice) -> Iterator[None]:
-        """Forward and backward passes of the LM head over some of the examples run inside."""
+        """Marks forward and backward passes of the LM head over some of the examples."""
         before, self.examples, self.in_head = self.examples, examples, True
         yield
         for weight, uses in self.uses.items():
@@ -102,8 +105,8 @@ class Recorder:
         self.examples, self.in_head = before, False
 
     def finish(self) -> None:
-        """After the backward pass: adds up what was used several times, and vectors. RuntimeError if uses were lost."""
-        if lost := self.blind - self.heard:
+        """Completes `squares` after the backward pass. Raises RuntimeError if a use of a parameter was not recorded."""
+        if lost := self.without_grad - self.recorded:
             raise RuntimeError(
                 f"{len(lost)} weights ran without gradients and no backward pass came to them, the first of shape "
                 f"{tuple(next(iter(lost)).shape)}: expected activation checkpointing with use_reentrant=False, or "
@@ -120,7 +123,7 @@ class Recorder:
         self.unknown |= {p for p in self.parameters if p.grad is not None}
 
     def _keep_head_rows(self, weight: Tensor, uses: Sequence[Use], examples: slice) -> None:
-        """Rows of the head's gradient at the examples' own tokens, which the tied embedding's will meet."""
+        """Keeps the head's gradient at the examples' own tokens; the tied embedding's gradient is added there later."""
         ids = self.lookups[weight][examples]
         if any(use.left is None for use in uses):
             self.unknown.add(weight)
@@ -135,14 +138,14 @@ class Recorder:
             rows += use.left.gather(2, at).mT.to(rows.dtype) @ use.right.to(rows.dtype)
 
     def _by_example(self, tensor: Any, axes: int) -> bool:
-        """Whether rows of the first axis are the examples; one example may have any shape."""
+        """Returns whether the first axis is that of the examples; a single example may have any shape."""
         if not isinstance(tensor, Tensor):
             return False
         running = self.examples.stop - self.examples.start
         return running == 1 or (tensor.ndim >= axes and tensor.shape[0] == running)
 
     def _run_vectors(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A module whose parameters are vectors (a norm), with each example's own copy of them."""
+        """Runs a module whose parameters are vectors (a norm) with a copy of them for each example."""
         if kwargs or not all(self._by_example(value, 3) for value in args):
             return forward(*args, **kwargs)
         names = {name: p for name, p in module.named_parameters(recurse=False) if p in self.copies}
@@ -161,24 +164,24 @@ class Recorder:
         return torch.vmap(single)(own, *args)
 
     def _run_matrices(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Any other module: its linear maps and lookups are recorded."""
+        """Runs any other module and records its linear maps and lookups."""
         with _Uses(self, isinstance(module, Conv1D) and self._by_example(args[0], 3)):
             return forward(*args, **kwargs)
 
     def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """F.linear, recorded."""
+        """Computes F.linear and records it."""
         if not self._by_example(inputs, 3):
             return F.linear(inputs, weight, bias)
         output = F.linear(inputs, weight.detach(), None if bias is None else bias.detach())
-        return self._tapped(output, inputs, weight, bias)
+        return self._recorded_linear(output, inputs, weight, bias)
 
     def transposed(self, bias: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
-        """The addmm of Transformers' Conv1D, recorded: its weight is (inputs, outputs)."""
+        """Computes the addmm of Transformers' Conv1D, whose weight is (inputs, outputs), and records it."""
         output = torch.addmm(bias.detach(), inputs, weight.detach())
-        return self._tapped(output, inputs, weight, bias, transposed=True)
+        return self._recorded_linear(output, inputs, weight, bias, transposed=True)
 
     def embedding(self, ids: Tensor, weight: Tensor, padding_idx: int | None = None, **settings: Any) -> Tensor:
-        """F.embedding, recorded; ids that stand for all examples are repeated."""
+        """Computes F.embedding and records it. Ids with one row for all examples are repeated."""
         running = self.examples.stop - self.examples.start
         if ids.ndim > 1 and ids.shape[0] == 1:
             ids = ids.expand(running, *ids.shape[1:])
@@ -188,50 +191,50 @@ class Recorder:
         output = F.embedding(ids, weight.detach())
         padding = None if padding_idx is None else padding_idx % len(weight)
         flat = ids.reshape(running, -1)
-        if self.reading and weight in self.squares:
+        if self.in_trunk and weight in self.squares:
             self.lookups[weight] = flat
-        return self._watched(output, weight, partial(self._hear_lookup, self.examples, weight, padding), ids)
+        return self._recorded(output, weight, partial(self._record_lookup, self.examples, weight, padding), ids)
 
-    def _tapped(
+    def _recorded_linear(
         self, output: Tensor, inputs: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool = False
     ) -> Tensor:
-        record = partial(self._hear_linear, self.examples, weight, bias, transposed)
+        record = partial(self._record_linear, self.examples, weight, bias, transposed)
         if weight in self.squares:
-            return self._watched(output, weight, record, inputs)
-        return self._watched(output, bias, record) if bias in self.squares else output
+            return self._recorded(output, weight, record, inputs)
+        return self._recorded(output, bias, record) if bias in self.squares else output
 
-    def _watched(self, output: Tensor, weight: Tensor | None, record: Callable[..., None], *kept: Tensor) -> Tensor:
+    def _recorded(self, output: Tensor, weight: Tensor | None, record: Callable[..., None], *kept: Tensor) -> Tensor:
         assert weight is not None
         if weight not in self.squares:
             return output
-        self.calls[weight] += self.reading
+        self.calls[weight] += self.in_trunk
         if not torch.is_grad_enabled():
-            self.blind.add(weight)
+            self.without_grad.add(weight)
         return _Tap.apply(output, self.anchor, record, *kept)  # type: ignore[no-any-return]
 
-    def _hear_linear(
+    def _record_linear(
         self, examples: slice, weight: Tensor, bias: Tensor | None, transposed: bool, grad: Tensor, *inputs: Tensor
     ) -> None:
         running = examples.stop - examples.start
         grad = grad.reshape(running, -1, grad.shape[-1])
         if bias in self.sums:
             self.sums[bias][examples] += grad.sum(1, dtype=self.sums[bias].dtype)
-            self.heard.add(bias)
+            self.recorded.add(bias)
         if inputs:
             values = inputs[0].detach().reshape(running, -1, inputs[0].shape[-1])
-            self._hear(examples, weight, Use(values, grad) if transposed else Use(grad, values))
+            self._record_use(examples, weight, Use(values, grad) if transposed else Use(grad, values))
 
-    def _hear_lookup(self, examples: slice, weight: Tensor, padding: int | None, grad: Tensor, ids: Tensor) -> None:
+    def _record_lookup(self, examples: slice, weight: Tensor, padding: int | None, grad: Tensor, ids: Tensor) -> None:
         running = examples.stop - examples.start
         ids, grad = ids.reshape(running, -1), grad.reshape(running, -1, grad.shape[-1])
         if padding is not None:
             grad = grad.masked_fill((ids == padding)[..., None], 0.0)
         if weight in self.head_rows:
             self.squares[weight][examples] += 2 * (self.head_rows[weight][examples] * grad).sum((1, 2))
-        self._hear(examples, weight, Use(None, grad, ids))
+        self._record_use(examples, weight, Use(None, grad, ids))
 
-    def _hear(self, examples: slice, weight: Tensor, use: Use) -> None:
-        self.heard.add(weight)
+    def _record_use(self, examples: slice, weight: Tensor, use: Use) -> None:
+        self.recorded.add(weight)
         if self.in_head or self.calls[weight] > 1:
             self.uses[weight].append(use)
         else:
@@ -239,7 +242,7 @@ class Recorder:
 
 
 class _Uses(TorchFunctionMode):
-    """Inside a module's forward, gives its linear maps and lookups to a recorder."""
+    """Sends the linear maps and lookups of a module's forward to a recorder, while open."""
 
     def __init__(self, recorder: Recorder, conv1d: bool) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The parameters that a step moves: their gradients by name, and the model with them moved along a direction and back.
+"""Trainable parameters: their gradients by name, and moves along a direction that are undone.
 
-For whole parameters and for those that FSDP2 has shared out among processes (`foci.models.fsdp`).
+Works for whole parameters and for those that FSDP2 shards over processes (`foci.models.fsdp`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from foci.models import fsdp
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a step moves, by name; of a sharded model, their parts.
+    """Returns the trainable parameters by name; of a sharded model, this process' parts.
 
-    Raises ValueError where there are none, or where one is not in memory to be moved.
+    Raises ValueError if there are none, or if one is not in memory.
     """
-    fsdp.settle(model)
+    fsdp.reset(model)
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise ValueError("no parameter of the model requires a gradient, so no step can move it; unfreeze some")
@@ -32,7 +32,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def gradients(model: nn.Module, loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """By name; a parameter that the loss does not reach is left out. `.grad` stays as it is.
+    """Returns the loss' gradients by name, without parameters that the loss does not reach. `.grad` stays as it is.
 
     `parameters` are those of `trainable`, taken before the loss was computed.
     """
@@ -45,14 +45,17 @@ def gradients(model: nn.Module, loss: Tensor, parameters: Mapping[str, nn.Parame
 
 @contextmanager
 def moved(model: nn.Module, direction: Mapping[str, Tensor], *lengths: float) -> Iterator[Any]:
-    """Inside, theta + length * direction, for one length after another by `next`; afterwards theta, bit for bit."""
+    """Sets the weights to theta + length * direction while open; afterwards they are theta again, bit for bit.
+
+    The first length holds at once; `next` on what is yielded goes to the next one.
+    """
     parameters = trainable(model)
     places = {name: (fsdp.local(parameters[name]), fsdp.local(along)) for name, along in direction.items()}
     before = {name: place.clone() for name, (place, _) in places.items()}
 
     def moves() -> Iterator[None]:
         for length in lengths:
-            fsdp.settle(model)
+            fsdp.reset(model)
             with torch.no_grad():
                 for name, (place, along) in places.items():
                     torch.add(before[name], along, alpha=length, out=place)
@@ -63,7 +66,7 @@ def moved(model: nn.Module, direction: Mapping[str, Tensor], *lengths: float) ->
     try:
         yield steps
     finally:
-        fsdp.settle(model)
+        fsdp.reset(model)
         with torch.no_grad():
             for name, (place, _) in places.items():
                 place.copy_(before[name])

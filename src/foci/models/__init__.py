@@ -1,12 +1,13 @@
-"""Everything foci knows of a Hugging Face causal language model: loading, adapters, fingerprint.
+"""Causal language models of Hugging Face: loading, adapters, blocks, losses, fingerprints.
 
     loaded = load("smollm2-135m")            # or a hub id, a folder, a .gguf file, a PEFT adapter
     block_of("model.layers.3.mlp.up_proj.weight")       # "layers.3"
     head = head_of(loaded.model)             # logits = softcap(scale * module(hidden))
     model = add_adapter(loaded.model, Adapter(r=16))
 
-`architecture` says how a loaded model is read (blocks, LM head, checks), `adapters` what trains in place of its
-weights, `locate` and `gguf` where its files come from, `losses` what a token costs, `forward` how rows are run.
+`loading` loads a model, `locate` and `gguf` find its files, `architecture` names its blocks and its LM head and checks
+both, `adapters` wraps it by an adapter, `losses` computes the NLL of tokens, `forward` runs it on rows, `fsdp` handles
+models that FSDP2 shards.
 """
 
 from foci.config.adapter import ADAPTERS, Adapter

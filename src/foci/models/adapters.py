@@ -1,4 +1,4 @@
-"""Adapters: wraps a model by one of PEFT's, and takes adapters out of the blocks that stay frozen."""
+"""Wraps a model by an adapter of PEFT, and takes adapters out of blocks that stay frozen."""
 
 import warnings
 from collections.abc import Container, Iterator
@@ -16,18 +16,18 @@ from foci.models.architecture import LanguageModel, block_of
 
 @contextmanager
 def peft_quiet() -> Iterator[None]:
-    """Silences, while open, PEFT's warnings of names that Transformers has renamed."""
+    """Hides PEFT's warnings about names that Transformers has renamed, while open."""
     with warnings.catch_warnings():  # PEFT 0.21 asks Transformers 5.23 for a property of an older name
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         yield
 
 
 def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
-    """Returns the model wrapped by a fresh adapter, the only part of it that trains. The adapter is float32.
+    """Returns the model wrapped by a new adapter. Only the adapter trains; its weights are float32.
 
     It adapts all linear layers but the embedding and the head. Its weights are drawn from torch's global generator:
-    seed it before. Part of them is 0, so that the model answers as before until it is trained (an `osf` model to
-    rounding). Raises ValueError where there is an adapter already, or no layer that the adapter could adapt.
+    seed that before. Part of them is 0, so that the model's logits do not change until it is trained (with `osf`: by no
+    more than rounding). Raises ValueError if the model has an adapter already, or no layer that can be adapted.
     """
     if isinstance(model, PeftModel):
         raise ValueError(  # noqa: TRY004
@@ -43,10 +43,10 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
 
 
 def without_adapters(model: LanguageModel, blocks: Container[str]) -> LanguageModel:
-    """Takes PEFT's adapters out of some blocks, in place, and returns the model.
+    """Removes PEFT's adapters from `blocks` (names as in `block_of`). Changes the model and returns it.
 
-    The other adapters keep the weights they were drawn with. The saved adapter names the layers that have one, so that
-    it loads as it is. A model that would have no adapter left stays as it was; the trainer refuses it.
+    The other adapters keep their weights. The saved adapter lists the layers that it adapts, so that it loads as it is.
+    If no adapter would be left, nothing is removed; the trainer refuses to train such a model.
     """
     adapted = _adapted(model)
     left = [name for name in adapted if block_of(f"{name}.") not in blocks]
@@ -63,9 +63,9 @@ def without_adapters(model: LanguageModel, blocks: Container[str]) -> LanguageMo
 
 
 def unadapted_blocks(model: nn.Module) -> set[str]:
-    """Returns the blocks that `without_adapters` took the adapters from.
+    """Returns the blocks whose adapters `without_adapters` removed.
 
-    They have no adapter, but a layer of a name that is adapted in other blocks.
+    Such a block has no adapter, but it has a layer whose name is adapted in other blocks.
     """
     adapted = _adapted(model)
     kinds = {name.rpartition(".")[2] for name in adapted}
@@ -75,7 +75,7 @@ def unadapted_blocks(model: nn.Module) -> set[str]:
 
 
 def _adapted(model: nn.Module) -> dict[str, Any]:
-    """Returns the layers that PEFT has adapted, by their names in the base model."""
+    """Returns the layers that PEFT adapts, by their names in the base model."""
     modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
     return {name: module for name, module in modules if isinstance(module, BaseTunerLayer)}
 

@@ -1,7 +1,7 @@
-"""How foci reads a loaded language model: blocks by name, LM head, and proof that both are right.
+"""Blocks and LM head of a loaded language model, found without a list of architectures.
 
-Nothing here lists architectures. Names are read by the words they use, and `check_head` and `check_causal`
-run the model on 8 tokens: an architecture that foci would misread is refused by name.
+Blocks are recognised by the words in the names of parameters. `check_head` and `check_causal` run the model on 8 tokens
+and refuse an architecture that foci would misread.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ LanguageModel: TypeAlias = PreTrainedModel | PeftModel
 """A Transformers model, bare or with an adapter."""
 UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
 
-# The words that model code uses for its parts, after the containers a part may stand in.
+# Words that model code uses for its parts, and for the containers around them.
 _CONTAINERS = (
     "base_model model module transformer gpt_neox bert roberta encoder backbone decoder language_model _orig_mod"
 )
@@ -46,10 +46,11 @@ _BLOCK = {word: block for block, words in _PARTS.items() for word in words.split
 
 
 def block_of(parameter_name: str) -> str:
-    """The block a parameter is in: "embeddings", "layers.<n>" (from 0), "norm" (the last one) or "head".
+    """Returns the block of a parameter: "embeddings", "layers.<n>" (from 0), "norm" (the last one) or "head".
 
-    Takes names of the model or of its PEFT wrapper, whose adapters stand in the layers they adapt. A head tied to the
-    embeddings has no name of its own in `named_parameters()`: it is "embeddings".
+    Takes names of the model or of its PEFT wrapper. An adapter belongs to the layer that it adapts. A head that is tied
+    to the embeddings has no name of its own in `named_parameters()`: it belongs to "embeddings". Raises ValueError for
+    a name of no known block.
 
     >>> block_of("base_model.model.transformer.h.11.attn.c_attn.lora_A.default.weight")
     'layers.11'
@@ -68,9 +69,9 @@ def block_of(parameter_name: str) -> str:
 
 
 def part_of(parameter_name: str) -> str:
-    """The block of a parameter, a layer split into "layers.<n>.attention", "layers.<n>.mlp" and "layers.<n>.norm".
+    """Returns the block of a parameter, with layers split into `.attention`, `.mlp` and `.norm`: "layers.3.mlp".
 
-    Norms inside the attention (of queries and keys) are the attention's. ValueError for a part with another name.
+    Norms inside the attention (of queries and keys) count as attention. Raises ValueError for a part of another name.
 
     >>> part_of("model.layers.3.self_attn.q_norm.weight"), part_of("transformer.h.0.ln_1.bias")
     ('layers.3.attention', 'layers.0.norm')
@@ -89,40 +90,43 @@ def part_of(parameter_name: str) -> str:
 
 
 def blocks(model: nn.Module) -> list[str]:
-    """The blocks a model has, in depth order: embeddings, layers.0 ..., norm, and head unless tied."""
+    """Returns the model's blocks from bottom to top: embeddings, layers.0 ..., norm, and head unless it is tied."""
     have = {block_of(name) for name, _ in model.named_parameters()}
     layers = sorted((b for b in have if b.startswith("layers.")), key=lambda b: int(b.removeprefix("layers.")))
     return [b for b in ("embeddings", *layers, "norm", "head") if b in have]
 
 
 def layer_count(model: nn.Module) -> int:
-    """How many transformer layers a model has."""
+    """Returns the number of transformer layers."""
     return sum(block.startswith("layers.") for block in blocks(model))
 
 
 @dataclass(frozen=True)
 class Head:
-    """The LM head: logits = cap(scale * module(hidden)), cap(x) = softcap * tanh(x / softcap), None = x."""
+    """The LM head: logits = cap(scale * module(hidden)).
+
+    cap(x) = softcap * tanh(x / softcap), or x if softcap is None.
+    """
 
     module: nn.Module
     scale: float = 1.0
     softcap: float | None = None
 
     def logits(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... vocab"]:
-        """The model's logits of the hidden states that its head receives."""
+        """Returns the model's logits for the hidden states that its head receives."""
         raw = self.module(hidden) * self.scale
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
 
 
 def base_of(model: LanguageModel) -> PreTrainedModel:
-    """The Transformers model itself, out of the wrappers of DDP and of adapters (which stay in place)."""
+    """Returns the Transformers model inside the wrappers of DDP and PEFT. Adapters stay in its layers."""
     if not isinstance(model, LanguageModel):
         return base_of(model.module)
     return model if isinstance(model, PreTrainedModel) else model.get_base_model()
 
 
 def head_of(model: LanguageModel) -> Head:
-    """The LM head with what its architecture does to the logits; `check_head` proves it right."""
+    """Returns the LM head with the scale and soft cap of its architecture. `check_head` tests that they are right."""
     base = base_of(model)
     module = base.get_output_embeddings()
     if module is None:
@@ -137,7 +141,7 @@ def head_of(model: LanguageModel) -> Head:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, every module is in eval mode; afterwards each is as it was, one by one."""
+    """Puts every module into eval mode while open; afterwards each module has its own mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -149,7 +153,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Inside, eval mode for all but the layers that checkpoint their activations in training, which go on doing so."""
+    """Puts the model into eval mode while open, but layers that checkpoint activations in training go on doing so."""
     checkpointing = [m for m in model.modules() if m.training and getattr(m, "gradient_checkpointing", False)]
     with evaluating(model):
         for module in checkpointing:
@@ -157,8 +161,8 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def probe_ids(model: PreTrainedModel) -> Int[Tensor, "one seq"]:
-    """One row of 8 tokens from all over the vocabulary, to run an unknown architecture on."""
+def sample_ids(model: PreTrainedModel) -> Int[Tensor, "one seq"]:
+    """Returns one row of 8 tokens, evenly spaced over the vocabulary, to run an unknown architecture on."""
     table = model.get_input_embeddings().weight
     return torch.linspace(0, table.shape[0] - 1, 8, device=table.device).long()[None]
 
@@ -170,22 +174,22 @@ def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def _equal(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> bool:
-    """Whether logits agree to the precision they were computed in, measured by the largest of them."""
+    """Returns whether logits agree to the precision of their computation, relative to the largest logit."""
     tolerance = 1e-4 if computed_in in (torch.float32, torch.float64) else 2e-2
     return float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
 
 
 def check_head(model: LanguageModel) -> None:
-    """Refuses, by name, an architecture whose logits are not `head_of(model).logits(hidden)`.
+    """Raises ValueError if the model's logits are not `head_of(model).logits(hidden)`.
 
-    `hidden` is what enters the head in a forward pass over 8 tokens, within 1e-4
-    (bf16: 2e-2) of the largest logit.
+    `hidden` is what enters the head in a forward pass over 8 tokens. Tolerance: 1e-4 of the largest logit (bfloat16:
+    2e-2).
     """
     base = base_of(model)
     head, seen = head_of(model), list[Tensor]()
     hook = head.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
     try:
-        theirs = _logits(base, probe_ids(base))
+        theirs = _logits(base, sample_ids(base))
     finally:
         hook.remove()
     if len(seen) == 1:
@@ -201,9 +205,9 @@ def check_head(model: LanguageModel) -> None:
 
 
 def check_causal(model: LanguageModel) -> None:
-    """Refuses, by name, a model whose logits at a token depend on a later token."""
+    """Raises ValueError if the model's logits at a token depend on a later token."""
     base = base_of(model)
-    ids = probe_ids(base)
+    ids = sample_ids(base)
     other = ids.clone()
     other[0, -1] = ids[0, 1]
     before, after = _logits(base, ids)[:, :-1], _logits(base, other)[:, :-1]
@@ -215,7 +219,7 @@ def check_causal(model: LanguageModel) -> None:
 
 
 def max_length(model: LanguageModel) -> int:
-    """Tokens the model was made for, prompt and answer together; `UNLIMITED` if it states none."""
+    """Returns the most tokens that the model takes, prompt and answer together; `UNLIMITED` if its config says none."""
     config = base_of(model).config.get_text_config()
     stated = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     return next((int(value) for value in stated if value), UNLIMITED)
@@ -225,9 +229,10 @@ _NOT_THE_MODEL = re.compile(r"^(_.*|transformers_version|architectures|(torch_)?
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """16 hex digits of sha256 over the configuration and every byte of every weight (adapters too).
+    """Returns 16 hex digits of the SHA-256 of the configuration and of every weight (adapters too).
 
-    The same after saving and loading; names of files, versions and attention implementations do not count.
+    The fingerprint stays the same when a model is saved and loaded. File names, versions and the attention
+    implementation do not count.
     """
     fields = {k: v for k, v in base_of(model).config.to_dict().items() if not _NOT_THE_MODEL.match(k)}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())

@@ -1,4 +1,4 @@
-"""How probes run a model: evaluation mode that undoes itself, batches of like length, the model's limits."""
+"""Runs a model on rows without training it: evaluation mode, batches of rows of similar length, the model's limits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +13,15 @@ from foci.models.architecture import base_of, evaluating, max_length
 from foci.models.losses import token_nll
 
 TOKEN_BUDGET = 16384
-"""Tokens of one batch, padding included; a batch of long rows has fewer rows than `batch_size`."""
+"""Most tokens in one batch, padding included. A batch of long rows has fewer rows than `batch_size`."""
 
 
 @contextmanager
 def as_loaded(model: nn.Module) -> Iterator[None]:
-    """Inside, the model's own `forward`: accelerate wraps that of a model it trains in half precision in an autocast,
-    which it leaves behind and which no setting outside reaches.
+    """Restores the model's own `forward` while open.
+
+    When accelerate trains a model in half precision, it wraps `forward` in an autocast, which stays after training and
+    which an autocast around the call cannot switch off.
     """
     wrapped: Any = model.forward
     own = model.__dict__.get("_original_forward")
@@ -35,10 +37,10 @@ def as_loaded(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def answering(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's own mode and `forward` are back afterwards.
+    """Puts the model into evaluation mode without gradients while open; afterwards all is as before.
 
-    `dtype` float32: no autocast, whatever is open outside (weights stay in their own dtype). Another dtype:
-    autocast to it. None: the autocast that is open outside, if any.
+    `dtype` float32: no autocast, even inside a caller's (weights stay in their own dtype). Another dtype: autocast to
+    it. None: the caller's autocast, if any.
     """
     kind = device_of(model).type
     if dtype is None and torch.is_autocast_enabled(kind):
@@ -52,24 +54,24 @@ def answering(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter is, and its input must be."""
+    """Returns the device of the model's first parameter, where its input must be."""
     return next(model.parameters()).device
 
 
 def padded(rows: Sequence[Row], pad_id: int, side: str, device: torch.device) -> Batch:
-    """The rows as one batch on `device`."""
+    """Returns the rows as one batch on `device`, padded on `side` ("left" or "right")."""
     batch = Batch.of(rows, pad_id=pad_id, side=side)  # type: ignore[arg-type]
     return batch.to(device)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token to pad with. Which one does not matter: no real token sees it."""
+    """Returns a token to pad with. Which one does not matter: no real token sees it."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return int(next(token for token in known if token is not None))
 
 
 def buckets(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET) -> list[list[int]]:
-    """Indices in batches of like length, longest first, with at most `budget` tokens a batch (or one row).
+    """Returns batches of indices of similar lengths, longest first, each of at most `budget` tokens (or one row).
 
     >>> buckets([3, 9, 4, 8], batch_size=2)
     [[1, 3], [2, 0]]
@@ -88,8 +90,9 @@ def buckets(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET)
 
 
 def check_fits(model: nn.Module, rows: Sequence[Row], extra: Sequence[int] | None = None) -> None:
-    """Raises `ValueError` where a row (plus `extra` tokens to be generated) is longer than the model's input,
-    or holds a token that the model does not know.
+    """Raises ValueError for a row that the model cannot read.
+
+    It is longer than the model's input (with `extra` tokens to generate), or has a token that the model does not know.
     """
     limit = max_length(model)
     known = int(base_of(model).get_input_embeddings().weight.shape[0])

@@ -1,9 +1,9 @@
-"""Models whose parameters are shared out among processes by FSDP2: what may be done with them, and how.
+"""Gradients and steps of models that FSDP2 shards over processes.
 
-After `torch.distributed.fsdp.fully_shard` a parameter is a DTensor of which each process holds a part. Gradients exist
-only after a backward pass that FSDP2 itself ends (it averages them over processes), and a forward pass may leave whole
-parameters behind that a change of the parts would not reach. Every process must pass the same batch: the average is
-then the gradient of one process.
+After `torch.distributed.fsdp.fully_shard` a parameter is a DTensor of which each process has a part. FSDP2 averages
+gradients over processes at the end of its own backward pass; before that there are none. A forward pass may leave whole
+parameters in memory, which a change of the parts would not reach. Every process must pass the same batch: the average
+is then the gradient of one process.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from foci.models.architecture import head_of
 
 
 def root(model: nn.Module) -> FSDPModule | None:
-    """The outermost module that FSDP2 shards; None where there is none."""
+    """Returns the outermost module that FSDP2 shards, or None."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return None  # without a walk through all modules at every forward pass
     return next((module for module in model.modules() if isinstance(module, FSDPModule)), None)
 
 
 def check(model: nn.Module) -> None:
-    """Raises ValueError where parameters are shared out in a way in which no step can be taken with them."""
+    """Raises ValueError if parameters are sharded in a way that this module cannot handle."""
     flat = [module for module in model.modules() if isinstance(module, FullyShardedDataParallel)]
     if flat:
         raise ValueError(
@@ -47,7 +47,7 @@ def check(model: nn.Module) -> None:
         )
     for name, module in modules.items():
         _check_settings(name, module)
-    settle(model)
+    reset(model)
     _check_parts(model, 1)
     hooked = [name for name, p in model.named_parameters() if getattr(p, "_post_accumulate_grad_hooks", None)]
     if hooked:
@@ -58,7 +58,7 @@ def check(model: nn.Module) -> None:
 
 
 def _check_parts(model: nn.Module, axes: int) -> None:
-    """Raises ValueError where a parameter is split along more axes of processes than FSDP2 splits it."""
+    """Raises ValueError if a parameter is split along more than `axes` axes of the device mesh."""
     for name, p in model.named_parameters():
         if isinstance(p, DTensor) and len(_split_axes(p)) > axes:
             raise ValueError(
@@ -68,7 +68,7 @@ def _check_parts(model: nn.Module, axes: int) -> None:
 
 
 def _check_settings(name: str, module: FSDPModule) -> None:
-    """Raises ValueError where FSDP2 was told to do other than average float32 gradients after each backward pass."""
+    """Raises ValueError unless FSDP2 averages float32 gradients after each backward pass."""
     half, state = (torch.bfloat16, torch.float16), module._get_fsdp_state()
     wrong = {f"{n}={kind}" for n, kind in vars(state._mp_policy).items() if n.endswith("_dtype") and kind in half}
     for group in state._fsdp_param_groups:
@@ -87,9 +87,10 @@ def _check_settings(name: str, module: FSDPModule) -> None:
 
 
 def check_same(model: nn.Module, **given: Tensor) -> None:
-    """Raises ValueError on every process where what they were given differs in a bit; nothing where none is sharded.
+    """Raises ValueError on every process if the processes were given different tensors; does nothing without sharding.
 
-    Parts of rows would be averaged as if all processes had as many, and sums over tokens would miss those of others.
+    With different rows, FSDP2's average would count all processes alike whatever their tokens, and sums over tokens
+    would miss those of the other processes.
     """
     meshes = _meshes(model)
     if not meshes:
@@ -105,7 +106,7 @@ def check_same(model: nn.Module, **given: Tensor) -> None:
 
 
 def largest(model: nn.Module, value: float) -> float:
-    """The largest of the processes' values, so that all of them decide alike; the value where nothing is sharded."""
+    """Returns the largest of the processes' values, so that all decide alike; without sharding the value itself."""
     meshes = _meshes(model)
     if not meshes:
         return value
@@ -113,7 +114,7 @@ def largest(model: nn.Module, value: float) -> float:
 
 
 def norm(tensors: Mapping[str, Tensor]) -> float:
-    """The L2 norm of all together, wherever each of them is and however it is split."""
+    """Returns the L2 norm of all tensors together, on whatever devices and however they are split."""
     squares: dict[tuple[DeviceMesh, tuple[int, ...]] | None, float] = {}
     for t in tensors.values():
         split = (t.device_mesh, _split_axes(t)) if isinstance(t, DTensor) else None
@@ -127,42 +128,43 @@ def norm(tensors: Mapping[str, Tensor]) -> float:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process' part, sharing its memory and without a graph; a tensor that is not split, as it is."""
+    """Returns this process' part of a tensor (the whole if it is not split), detached and in the same memory."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def settle(model: nn.Module) -> None:
-    """Puts the parts in the place of whole parameters that a forward pass left behind; forgets a pass that stopped.
+def reset(model: nn.Module) -> None:
+    """Frees whole parameters that a forward pass left in memory, and forgets a pass that was not finished.
 
-    Nothing where nothing is sharded.
+    Does nothing without sharding.
     """
     outer = root(model)
     if outer is not None:
-        outer._get_fsdp_state()._lazy_init()  # while every module is in its place: a stand-in may be in the head's soon
+        outer._get_fsdp_state()._lazy_init()  # now, before a stand-in takes the head's place
         outer.reset_iter_state()
 
 
 @contextmanager
-def settled(model: nn.Module) -> Iterator[None]:
-    """Inside, losses can be taken of a sharded model: its head may be called after its forward pass is over."""
+def head_callable(model: nn.Module) -> Iterator[None]:
+    """Allows to call a sharded model's head after its forward pass, while open; resets the model before and after."""
     outer = root(model)
     if outer is None:
         yield
         return
-    settle(model)
+    reset(model)
     hook = head_of(model).module.register_forward_pre_hook(lambda *_: outer.unshard())  # type: ignore[arg-type]
     try:
         yield
     finally:
         hook.remove()
-        settle(model)
+        reset(model)
 
 
 def gradients(outer: FSDPModule, loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The averaged gradient's parts by name, without those that the loss does not reach; `.grad` is as before.
+    """Returns this process' parts of the averaged gradient by name. `.grad` stays as it was.
 
-    `parameters` are the parts, taken before the forward pass. Raises RuntimeError where FSDP2 left no gradient.
+    Parameters that the loss does not reach are left out. `parameters` are this process' parts, taken before the forward
+    pass. Raises RuntimeError if FSDP2 left no gradient.
     """
     before = {name: p.grad for name, p in parameters.items()}
     for p in parameters.values():
@@ -183,13 +185,13 @@ def gradients(outer: FSDPModule, loss: Tensor, parameters: Mapping[str, nn.Param
 
 
 def _split_axes(tensor: DTensor) -> tuple[int, ...]:
-    """The axes of processes along which each holds another part."""
+    """Returns the axes of the device mesh along which the tensor is split."""
     return tuple(axis for axis, placement in enumerate(tensor.placements) if not placement.is_replicate())
 
 
 def _meshes(model: nn.Module) -> dict[DeviceMesh, tuple[int, ...]]:
-    """The processes that share the parameters, with all axes."""
-    settle(model)
+    """Returns the device meshes of the parameters, each with all its axes."""
+    reset(model)
     return {p.device_mesh: tuple(range(p.device_mesh.ndim)) for p in model.parameters() if isinstance(p, DTensor)}
 
 
@@ -204,7 +206,7 @@ def _over_processes(
 
 
 def _digest(tensor: Tensor) -> int:
-    """62 bits of sha256 over the shape and every byte."""
+    """Returns 62 bits of the SHA-256 of shape, dtype and every byte."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return int.from_bytes(digest.digest()[:8], "big") >> 2

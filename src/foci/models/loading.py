@@ -1,4 +1,4 @@
-"""Loads a causal language model and its tokenizer, and checks that foci reads them rightly."""
+"""Loads a causal language model and its tokenizer, and checks that foci can train them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from foci.models.locate import check_tokenizer_files, folder_of, read_json
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to be trained: weights float32, its tokenizer with offsets and a padding token.
+    """A model with float32 weights that can be trained, and its tokenizer, which gives offsets and has a padding token.
 
-    `fingerprint` identifies configuration and weights, `max_length` is in tokens, `compute_dtype` is what
-    autocast should compute in.
+    `fingerprint` identifies configuration and weights, `max_length` is in tokens, `compute_dtype` is the number format
+    for autocast.
     """
 
     model: PreTrainedModel
@@ -37,11 +37,12 @@ class Loaded:
 
 
 def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_remote_code: bool = False) -> Loaded:
-    """Loads a causal LM and its tokenizer by embedded name, hub id, folder or .gguf path, in eval mode.
+    """Loads a causal language model, in eval mode, and its tokenizer.
 
-    Weights are float32 whatever `dtype` is: that only chooses what is computed in (`compute_dtype`). A PEFT
-    adapter's folder is loaded with its base model and merged into it, so that it can be trained in every way.
-    `device=None` takes CUDA where there is one. Raises ValueError, with the cure, for what foci cannot train.
+    `name` is an embedded model, a hub id, a folder or a .gguf file. The folder of a PEFT adapter is loaded with its
+    base model and merged into it. Weights are always float32; `dtype` ("auto", "float32", "bfloat16") chooses only the
+    number format of the forward pass (`compute_dtype`). `device=None` takes CUDA if there is a GPU. Raises ValueError,
+    with the cure, for a model that foci cannot train.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     compute = compute_dtype(dtype, device)
@@ -101,7 +102,7 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
 
 
 def _adapted(folder: Path, name: str, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Base and adapter merged into one model; the tokenizer is the folder's own, else the base's."""
+    """Returns base model and adapter merged into one model, and the tokenizer of the folder, else of the base model."""
     settings = read_json(folder / "adapter_config.json")
     base_name = settings.get("base_model_name_or_path")
     try:
@@ -128,9 +129,9 @@ def _check_pair(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, name: 
 
 
 def compute_dtype(dtype: str, device: str) -> torch.dtype:
-    """What autocast should compute in: `"auto"` is bfloat16 where the machine computes it natively.
+    """Returns the number format for autocast: `"auto"` is bfloat16 if the machine has it in hardware, else float32.
 
-    Native means: oneDNN with AVX512-BF16 or AMX on a CPU, not emulated on CUDA. Elsewhere float32.
+    On a CPU that means oneDNN with AVX512-BF16 or AMX; on CUDA, not emulated. Raises ValueError for another name.
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"dtype is 'auto', 'float32' or 'bfloat16', got {dtype!r}")

@@ -1,7 +1,6 @@
-"""From a model's name to a folder of safetensors and a tokenizer - or to an error that says what to do.
+"""Finds the folder of a model by its name: embedded, on disk, in a GGUF file or on the hub.
 
-Nothing is read into memory here: what cannot be used is refused from names and configuration files alone,
-before gigabytes are downloaded or loaded.
+Models that foci cannot use are refused by file names and configuration, before anything large is downloaded or loaded.
 """
 
 import difflib
@@ -30,9 +29,10 @@ OFFLINE = f"a local folder, a .gguf file or an embedded model ({', '.join(EMBEDD
 
 
 def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
-    """The local folder of a model: `name` is an embedded model, a folder, a .gguf file or a hub id.
+    """Returns the local folder of a model; `name` is an embedded model, a folder, a .gguf file or a hub id.
 
-    A folder returned has a configuration and safetensors, of a model or of a PEFT adapter, fit to be read.
+    The folder has the configuration and the safetensors of a model or of a PEFT adapter. Raises ValueError, with the
+    cure, if there is no such model or foci cannot use it.
     """
     if name in EMBEDDED:
         return converted(embedded_file(name), label=name)
@@ -48,7 +48,7 @@ def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
 
 
 def check_folder(folder: Path, name: str, *, trust_remote_code: bool = False) -> None:
-    """Refuses a folder that does not hold a causal language model (or PEFT adapter) in safetensors."""
+    """Raises ValueError for a folder without a causal language model (or PEFT adapter) in safetensors."""
     if (folder / "adapter_config.json").is_file():
         _check_weights(folder, name, "adapter_model")
         return
@@ -57,7 +57,7 @@ def check_folder(folder: Path, name: str, *, trust_remote_code: bool = False) ->
 
 
 def check_tokenizer_files(folder: Path, name: str) -> None:
-    """Refuses a model folder without a tokenizer."""
+    """Raises ValueError for a model folder without a tokenizer."""
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ValueError(
             f"model {name!r} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in its folder; save "
@@ -67,13 +67,13 @@ def check_tokenizer_files(folder: Path, name: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """Reads the object in a JSON file. Raises ValueError if it is not JSON or not an object."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); get the file again from where the model came from") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} should hold one JSON object, got {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"{path} should hold one JSON object, got {type(value).__name__}; get the file again")  # noqa: TRY004
     return value
 
 
@@ -81,7 +81,7 @@ def _of_file(path: Path) -> Path:
     if path.suffix == ".gguf":
         return converted(path)
     if path.suffix in PICKLES:
-        raise ValueError(_pickle_words(str(path), [path.name], path.parent))
+        raise ValueError(_pickle_error(str(path), [path.name], path.parent))
     raise ValueError(
         f"a model is a folder, a .gguf file or a hub id, got the file {str(path)!r}; "
         f"name the folder that holds config.json and the .safetensors files"
@@ -89,7 +89,7 @@ def _of_file(path: Path) -> Path:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name that does not exist can only have been meant as a path: hub ids are `org/model`."""
+    """Returns whether a name that does not exist must be meant as a path; hub ids look like `org/model`."""
     suffix = Path(name).suffix
     return name.startswith((".", "~", "/")) or name.count("/") > 1 or suffix in (".gguf", *PICKLES) or "\\" in name
 
@@ -111,7 +111,7 @@ def _from_hub(name: str, trust_remote_code: bool) -> Path:
 
 
 def _download(name: str, patterns: list[str]) -> Path:
-    """A snapshot of the hub's files that match; without a network, what was downloaded before."""
+    """Downloads the hub's files that match and returns their folder; without a network, one downloaded before."""
     try:
         # The variable is read here, not only when huggingface_hub is imported. No answer in 5 s: no network.
         endpoint = os.environ.get("HF_ENDPOINT")
@@ -171,14 +171,14 @@ def _check_weights(folder: Path, name: str, stem: str) -> None:
         return
     pickles = sorted(file for file in files if file.endswith(PICKLES))
     if pickles:
-        raise ValueError(_pickle_words(name, pickles, folder))
+        raise ValueError(_pickle_error(name, pickles, folder))
     raise ValueError(
         f"model {name!r} has no weights: no {stem}*.safetensors in {folder}; "
         f"name a folder saved by save_pretrained, or a hub model with safetensors"
     )
 
 
-def _pickle_words(name: str, pickles: list[str], folder: Path) -> str:
+def _pickle_error(name: str, pickles: list[str], folder: Path) -> str:
     return (
         f"model {name!r} is a pickle checkpoint ({', '.join(pickles)}): reading one can run any code, so "
         f'foci reads safetensors only; if you trust it, convert it once: python -c "from transformers import '

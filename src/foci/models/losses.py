@@ -1,8 +1,8 @@
-"""Nats per token without full logits, and their weighted mean.
+"""The NLL of tokens in nats without whole logits, and its weighted mean.
 
-The head of a language model makes (batch, seq, vocab) numbers of which one per token is needed. Here only the
-positions that count reach it, a few hundred at a time, and each slice is computed again in the backward pass
-instead of being kept.
+The head of a language model computes (batch, seq, vocab) logits, of which a loss needs one number per token. Here only
+the positions that count reach the head, a few hundred at a time, and their logits are computed again in the backward
+pass instead of being kept.
 """
 
 from collections.abc import Iterator
@@ -21,39 +21,41 @@ from foci.models import fsdp
 from foci.models.architecture import Head, base_of, head_of
 
 SLICE_ELEMENTS = 3 * 2**22
-"""Logits held at a time, 48 MiB in float32; half as many again in half precision, 36 MiB.
+"""Logits held at a time, 48 MiB in float32. In half precision 1.5 times as many, 36 MiB.
 
-Both are over 32 MiB, up to which glibc may keep freed memory to itself: float32 slices of 32 MiB took three to five
-times the peak memory of these (LOG.md).
+Both sizes are above 32 MiB because glibc may keep freed memory of up to that size: float32 parts of 32 MiB had three to
+five times the peak memory (LOG.md).
 """
 
 
 @contextmanager
 def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
-    """While open, a forward pass of `model` (wrapped or not) stops before the LM head.
+    """Makes forward passes of `model` (wrapped or not) stop before the LM head, while open.
 
-    What the head would have read is appended to the list that is yielded, (batch, seq, hidden); the model's
-    logits come back with a last axis of 0. The model's own forward runs, so hooks of DDP and autocast hold. Where
-    FSDP2 shards the model, its output holds it too (`hidden_states`), as FSDP2 hooks the backward pass on outputs.
+    Yields a list to which each pass appends the head's input, (batch, seq, hidden); the logits that the pass returns
+    have a last axis of 0. The model's own `forward` runs, so that DDP's hooks and autocast work. If FSDP2 shards the
+    model, its output has the head's input too (`hidden_states`), because FSDP2 hooks the backward pass on outputs.
     """
     base, head = base_of(model), head_of(model).module
-    stand_in = _Keeper(head)
+    stand_in = _StandIn(head)
     names = [name for name, module in base.named_modules(remove_duplicate=False) if module is head]
     places = [(base.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
     for parent, leaf in places:
         setattr(parent, leaf, stand_in)
-    shown = base.register_forward_hook(stand_in.show, prepend=True) if fsdp.root(model) is not None else None
+    hook = (
+        base.register_forward_hook(stand_in.add_hidden_states, prepend=True) if fsdp.root(model) is not None else None
+    )
     try:
         yield stand_in.inputs
     finally:
-        if shown is not None:
-            shown.remove()
+        if hook is not None:
+            hook.remove()
         for parent, leaf in places:
             setattr(parent, leaf, head)
 
 
-class _Keeper(nn.Module):
-    """Stands where the LM head stood: keeps what the head would have read, gives logits of no token."""
+class _StandIn(nn.Module):
+    """Stands in for the LM head: keeps the head's input and returns logits with a last axis of 0."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -64,19 +66,19 @@ class _Keeper(nn.Module):
         self.inputs.append(hidden)
         return hidden[..., :0].clone()
 
-    def show(self, _model: nn.Module, _inputs: object, output: ModelOutput) -> ModelOutput:
-        """Puts what was kept into the model's output."""
+    def add_hidden_states(self, _model: nn.Module, _inputs: object, output: ModelOutput) -> ModelOutput:
+        """Adds the kept inputs to the model's output."""
         output["hidden_states"] = tuple(self.inputs)
         return output
 
 
 def positions(attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-    """Position ids that start at 0 on a row's first real token, whichever side is padded."""
+    """Returns position ids that start at 0 on a row's first real token, whichever side is padded."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hidden"]:
-    """What the LM head reads, for every position. Left padding is honoured by explicit positions."""
+    """Returns the LM head's input at every position. Rows padded on the left get explicit position ids."""
     extra = {}
     if not bool(batch.attention_mask[:, 0].all()):
         extra["position_ids"] = positions(batch.attention_mask)
@@ -91,7 +93,7 @@ def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hi
 
 
 def logits_nll(logits: Float[Tensor, "*axes vocab"], targets: Int[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """-log p(target) in nats, at least float32.
+    """Returns -log p(target) in nats, in float32 or better.
 
     >>> logits_nll(torch.zeros(2, 4), torch.tensor([1, 3]))  # ln 4
     tensor([1.3863, 1.3863])
@@ -104,11 +106,11 @@ def logits_nll(logits: Float[Tensor, "*axes vocab"], targets: Int[Tensor, "*axes
 def head_nll(
     head: Head, hidden: Float[Tensor, "token hidden"], targets: Int[Tensor, " token"]
 ) -> Float[Tensor, " token"]:
-    """-log p(target) in nats, at least float32, never more than `SLICE_ELEMENTS` logits at a time.
+    """Returns -log p(target) in nats, in float32 or better, with at most `SLICE_ELEMENTS` logits at a time.
 
-    Slices are recomputed in the backward pass. Supports double backward. (torch's chunked
-    `linear_cross_entropy` does the same in one call; side by side it was slower on CPUs and returns bfloat16
-    losses for bfloat16 inputs: `benchmarks/loss.py`.)
+    The logits are computed again in the backward pass. Supports double backward. (torch's chunked
+    `linear_cross_entropy` does the same in one call; side by side it was slower on CPUs, and it returns bfloat16 losses
+    for bfloat16 inputs: `benchmarks/loss.py`.)
     """
 
     def nll(hidden: Tensor, targets: Tensor) -> Tensor:
@@ -128,14 +130,14 @@ def head_nll(
 
 
 def _cast(head: Head, device: str) -> Head:
-    """The head in autocast's precision, once: autocast itself casts the weight again for every slice."""
+    """Returns the head in autocast's precision, cast once: autocast itself would cast it for every call."""
     if type(head.module) is not nn.Linear or not torch.is_autocast_enabled(device):
         return head
     return replace(head, module=_Linear(head.module, torch.get_autocast_dtype(device)))
 
 
 class _Linear(nn.Module):
-    """A linear layer's weights in another precision, differentiable."""
+    """A linear layer whose weights are cast to another precision; gradients reach the original weights."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
@@ -146,7 +148,7 @@ class _Linear(nn.Module):
 
 
 def vocabulary(head: Head) -> int:
-    """Rows of the head's weight."""
+    """Returns the number of rows of the head's weight."""
     weight: Tensor = head.module.weight  # type: ignore[assignment]
     return weight.shape[0]
 
@@ -154,11 +156,11 @@ def vocabulary(head: Head) -> int:
 def token_nll(
     model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"] | None = None
 ) -> Float[Tensor, "batch seq"]:
-    """Negative log-likelihood of every token given those before it, in nats; that of token t stands at t.
+    """Returns the negative log-likelihood of every token given those before it, in nats; token t's stands at t.
 
-    0 where there is none: a row's first token, padding, labels `IGNORED`, and where `where` is False (those
-    positions never reach the LM head). Differentiable; at least float32 whatever the model computes in; on the
-    batch's device, wherever the model's layers are.
+    It is 0 where there is none: at a row's first token, at padding, at labels `IGNORED`, and where `where` is False
+    (those positions never reach the LM head). Differentiable, in float32 or better whatever the model computes in, and
+    on the batch's device, wherever the model's layers are.
     """
     wanted = batch.predicted() if where is None else batch.predicted() & where
     hidden = hidden_states(model, batch)
@@ -171,14 +173,15 @@ def token_nll(
 def weighted_mean(
     nll: Float[Tensor, "batch seq"], weights: Float[Tensor, "batch seq"], total: Float[Tensor, ""] | None = None
 ) -> Float[Tensor, ""]:
-    """sum(w * nll) / sum(w), nats per unit of weight (arXiv 2407.16920, eq. 1). 0 where no token has weight.
+    """Returns sum(w * nll) / sum(w) in nats (arXiv 2407.16920, eq. 1); 0 if no token has weight.
 
-    `total` replaces the denominator: the sum of weights over the whole update and all processes.
+    `total` replaces the denominator: the sum of weights over the whole update and all processes. Raises ValueError if
+    the shapes differ.
     """
     if nll.shape != weights.shape:
         raise ValueError(
             f"weights must have the shape of the losses, {tuple(nll.shape)}, got {tuple(weights.shape)}; "
-            "a (batch, 1) weight would be broadcast without a word"
+            "give one weight per token: a (batch, 1) weight would be broadcast silently"
         )
     total = weights.sum() if total is None else total
     return (nll * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
