@@ -50,18 +50,18 @@ def test_an_error_on_the_way_leaves_the_weights_and_the_next_influence_is_right(
 
 
 REFUSED = {
-    "rows": "must pass the same, got other input_ids, labels on some; pass the same on each, the rows",
-    "later": "got other later labels on some",
-    "weights": "got other weights on some",
-    "no weight on one": "got other weights on some",
-    "rate": "got other step on some",
+    "rows": "must pass the same tensors, got different input_ids, labels on some; gather the rows",
+    "later": "got different later labels on some",
+    "weights": "got different weights on some",
+    "no weight on one": "got different weights on some",
+    "rate": "got different step on some",
     "unroll": "mode 'unroll' .*sharded by FSDP2.*use mode='difference'",
     "half": "'the model' in float32 .*got param_dtype=torch.bfloat16",
     "silent": r"got set_requires_gradient_sync\(False\)",
     "summed": "got gradient_divide_factor=1.0",
     "waiting": "got gradients that wait to be averaged",
     "flat": "1 modules of FSDP1 around LlamaForCausalLM; shard the model by .*fully_shard",
-    "layers without root": "got 2 modules of which none holds 'model.layers.1'.*call fully_shard last on the model",
+    "layers without root": "none that contains 'model.layers.1' and the others; call fully_shard on the model last",
     "hooked": "got hooks on 1 parameters, 'lm_head.weight' first; remove them",
     "tensor parallel": "'lm_head.weight' must be whole or split by FSDP2 alone, got .*Shard.*tensor parallelism",
 }

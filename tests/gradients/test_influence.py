@@ -232,7 +232,7 @@ def test_an_error_leaves_the_weights_as_they_were():
     model = tiny.build("llama")
     batch, later, weights = pair()
     before = [p.detach().clone() for p in model.parameters()]
-    with pytest.raises(ValueError, match="later batch has no label"):
+    with pytest.raises(ValueError, match="later batch needs labels to predict, got none"):
         token_influence(model, batch, replace(later, labels=torch.full_like(later.labels, IGNORED)), weights, lr=1.0)
     assert all(torch.equal(p, start) for p, start in zip(model.parameters(), before, strict=True))
 
@@ -297,7 +297,7 @@ def test_what_cannot_work_is_said_before_anything_runs(monkeypatch):
     with pytest.raises((ValueError, TypeCheckError)):
         token_influence(model, batch, later, weights[:, :1], lr=1e-2)
     for bad in (weights * 0, weights * float("nan"), -weights):
-        with pytest.raises(ValueError, match="weights are finite, at least 0 and somewhere above"):
+        with pytest.raises(ValueError, match="weights must be finite and at least 0, and some above 0"):
             token_influence(model, batch, later, bad, lr=1e-2)
 
 

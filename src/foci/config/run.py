@@ -56,7 +56,9 @@ class CorpusConfig(Section):
         description="file or folder of .txt, .md, .jsonl, .parquet, or a list; relative to the current directory"
     )
     max_length: int = Field(default=256, ge=2, description="longest row, in tokens; longer documents are split")
-    max_bad: float = Field(default=0.01, ge=0, le=1, description="largest share of bad lines (0 to 1) that is no error")
+    max_bad: float = Field(
+        default=0.01, ge=0, le=1, description="largest share of bad lines (0 to 1) with which a run goes on"
+    )
     text_field: Text = Field(default="text", description="field or column that holds the text (.jsonl, .parquet)")
 
     @field_serializer("path")
@@ -77,7 +79,7 @@ class ProbesConfig(Section):
     )
     held_out: PathText | None = Field(
         default=None,
-        description="probe file of both roles, asked with the others but left out of learned and retained; null = none",
+        description="probe file with both roles, asked too but not counted in learned and retained; null = none",
     )
     corpus_text: bool = Field(default=True, description="also measure bits per byte on a sample of the corpus")
     every: Count | None = Field(
@@ -99,18 +101,20 @@ class TrainConfig(Section):
         default="linear",
         description="learning rate after warm-up: to 0 linearly, to 0 as a cosine, or constant",
     )
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the updates in which the rate rises from 0")
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the updates (0 to 1) in which the learning rate rises from 0"
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay (AdamW)")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to this L2 norm; 0 = never")
     checkpoint_every: Count | None = Field(
-        default=None, description="updates between checkpoints; null = a tenth of all"
+        default=None, description="updates between checkpoints; null = a tenth of the run"
     )
     keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
     group_by_length: bool = Field(default=True, description="batches of rows of like length: less padding")
-    copies: Count = Field(default=1, description="times each row is read per epoch; edits differ between copies")
+    copies: Count = Field(default=1, description="how often each row is read per epoch; edits differ between copies")
     normalise: Literal["update", "row"] = Field(
         default="update",
-        description="weights sum to one over the update (tokens count alike) or each row (rows do)",
+        description="weights sum to one over the update (all tokens count alike) or over each row (all rows do)",
     )
 
     @model_validator(mode="before")
@@ -133,7 +137,7 @@ class TrainConfig(Section):
 class Run(Section):
     """One run: a model, a corpus, probes, and arms that differ only in their methods."""
 
-    name: Text = Field(default="", description="what tables call the run; default: the corpus' name")
+    name: Text = Field(default="", description="name of the run in tables; default: the name of the corpus")
     output: Annotated[Path, BeforeValidator(as_path)] = Field(
         default=Path("out"),
         description="folder of the run, relative to the current directory; default: out/<name>",

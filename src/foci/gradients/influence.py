@@ -70,9 +70,9 @@ def token_influence(  # noqa: PLR0913
     step = InnerStep(lr, inner, normalise)
     check_mode(model, mode)
     if mode == "unroll":
-        return _unrolled(model, batch, later_batch, _weights(batch, weights), step)
+        return _unrolled(model, batch, later_batch, _checked_weights(batch, weights), step)
     found = gradient_alignment(model, batch, later_batch, weights, step)
-    return step.influence(found, _weights(batch, weights), batch.predicted())
+    return step.influence(found, _checked_weights(batch, weights), batch.predicted())
 
 
 def gradient_alignment(
@@ -89,7 +89,7 @@ def gradient_alignment(
     """
     check_mode(model, "difference")
     fsdp.check_same(model, **_inputs_of(batch, weights, step), **_inputs_of(later_batch, prefix="later "))
-    weights = _weights(batch, weights)
+    weights = _checked_weights(batch, weights)
     with deterministic(model):
         direction = _direction(model, batch, later_batch, weights, step)
         return _difference(model, batch, direction)
@@ -157,7 +157,7 @@ def _inputs_of(
     return {prefix + name: value for name, value in found.items()}
 
 
-def _weights(batch: Batch, weights: Tensor) -> Tensor:
+def _checked_weights(batch: Batch, weights: Tensor) -> Tensor:
     if weights.shape != batch.input_ids.shape:
         raise ValueError(
             f"weights must have the batch's shape {tuple(batch.input_ids.shape)}, got {tuple(weights.shape)}"
@@ -165,7 +165,8 @@ def _weights(batch: Batch, weights: Tensor) -> Tensor:
     counted = weights.detach() * batch.predicted()
     if not bool((torch.isfinite(weights) & (weights >= 0)).all()) or not bool(counted.sum() > 0):
         raise ValueError(
-            f"weights are finite, at least 0 and somewhere above, got {weights.min().item()} to {weights.max().item()} "
+            "weights must be finite and at least 0, and some above 0, got "
+            f"{weights.min().item()} to {weights.max().item()} "
             f"with a sum of {counted.sum().item()} on the {int(batch.predicted().sum())} tokens that have an NLL"
         )
     return counted

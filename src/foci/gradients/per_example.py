@@ -108,9 +108,9 @@ class Recorder:
         """Completes `squares` after the backward pass. Raises RuntimeError if a use of a parameter was not recorded."""
         if lost := self.without_grad - self.recorded:
             raise RuntimeError(
-                f"{len(lost)} weights ran without gradients and no backward pass came to them, the first of shape "
-                f"{tuple(next(iter(lost)).shape)}: expected activation checkpointing with use_reentrant=False, or "
-                "none; turn it off, or enable it with that setting"
+                f"{len(lost)} weights were used without gradients and no backward pass reached them, first of shape "
+                f"{tuple(next(iter(lost)).shape)}: activation checkpointing must have use_reentrant=False; enable it "
+                "with that setting, or turn it off"
             )
         for weight, uses in self.uses.items():
             if weight in self.head_rows or len({use.ids is None for use in uses}) > 1:

@@ -31,7 +31,7 @@ def check(model: nn.Module) -> None:
     flat = [module for module in model.modules() if isinstance(module, FullyShardedDataParallel)]
     if flat:
         raise ValueError(
-            f"parameters must be whole or parts of a tensor each, got {len(flat)} modules of FSDP1 around "
+            f"the model must be whole or sharded by FSDP2, got {len(flat)} modules of FSDP1 around "
             f"{type(flat[0].module).__name__}; shard the model by torch.distributed.fsdp.fully_shard (FSDP2)"
         )
     outer, modules = root(model), {n: m for n, m in model.named_modules() if isinstance(m, FSDPModule)}
@@ -42,8 +42,8 @@ def check(model: nn.Module) -> None:
     outside = [name for name, module in modules.items() if module not in inside]
     if outside:
         raise ValueError(
-            f"FSDP2 must shard the model as a whole, got {len(modules)} modules of which none holds {outside[0]!r} and "
-            "the others; call fully_shard last on the model itself"
+            f"FSDP2 must shard the model itself, got {len(modules)} sharded modules and none that contains "
+            f"{outside[0]!r} and the others; call fully_shard on the model last"
         )
     for name, module in modules.items():
         _check_settings(name, module)
@@ -52,7 +52,7 @@ def check(model: nn.Module) -> None:
     hooked = [name for name, p in model.named_parameters() if getattr(p, "_post_accumulate_grad_hooks", None)]
     if hooked:
         raise ValueError(
-            f"gradients of a sharded model pass through .grad, where hooks must not act on them, got hooks on "
+            f"gradients of a sharded model are read from .grad, which hooks must not change, got hooks on "
             f"{len(hooked)} parameters, {hooked[0]!r} first; remove them (register_post_accumulate_grad_hook)"
         )
 
@@ -82,7 +82,7 @@ def _check_settings(name: str, module: FSDPModule) -> None:
     if wrong:
         raise ValueError(
             f"FSDP2 must compute {name or 'the model'!r} in float32 and average its gradients over processes after "
-            f"every backward pass, got {', '.join(sorted(wrong))}; shard it without, or end the accumulation first"
+            f"every backward pass, got {', '.join(sorted(wrong))}; remove it, or finish the accumulation first"
         )
 
 
@@ -100,8 +100,8 @@ def check_same(model: nn.Module, **given: Tensor) -> None:
     differ = [name for name, most, least in zip(given, *found.chunk(2), strict=True) if most != -least]
     if differ:
         raise ValueError(
-            f"every process of a sharded model must pass the same, got other {', '.join(differ)} on some; "
-            "pass the same on each, the rows and weights of all processes gathered"
+            f"every process of a sharded model must pass the same tensors, got different {', '.join(differ)} on some; "
+            "gather the rows and weights of all processes and pass them on each"
         )
 
 
