@@ -5,7 +5,7 @@ import torch
 
 import small
 import tiny
-from foci.attention import Guide, guided, pattern_loss, pattern_targets, scores
+from foci.attention import Guide, guided, logits, pattern_loss, pattern_targets
 
 PATTERNS = ["same", "previous", "previous-2", "first"]
 
@@ -36,7 +36,7 @@ def slow_loss(query, key, pattern, real, cap=None):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_pattern_loss_is_the_s_by_s_form(monkeypatch, pattern, side, cap):
-    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 4)
+    monkeypatch.setattr(logits, "QUERIES_AT_A_TIME", 4)
     real = torch.ones(2, 11, dtype=torch.bool)
     real[1, -4:] = False
     real = real if side == "right" else real.flip(1)

@@ -7,9 +7,9 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 
 import small
 import tiny
-from foci.attention import Guide, Targets, guided, pattern_loss, scores
+from foci.attention import Guide, Targets, guided, logits, pattern_loss
+from foci.attention.logits import Logits
 from foci.attention.patterns import loss_of
-from foci.attention.scores import Scores
 from foci.focus import Batch, Row
 from foci.models.architecture import base_of
 
@@ -19,9 +19,9 @@ SEQ = 11
 
 
 @pytest.fixture(autouse=True)
-def blocks(monkeypatch):
-    """Short rows in several blocks."""
-    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 4)
+def slices(monkeypatch):
+    """Short rows in several slices."""
+    monkeypatch.setattr(logits, "QUERIES_AT_A_TIME", 4)
 
 
 def target_of(pattern, i, tokens):
@@ -161,7 +161,7 @@ def test_sinks_get_a_gradient_too(pattern):
     real, (query, key) = rows(), drawn(torch.float64)
     sinks = torch.randn(4, dtype=torch.float64, requires_grad=True)
     visible = seen(real, "causal")
-    ours = loss_of(Scores(query, key, visible, 8**-0.5, None, sinks), Targets.of(pattern, real))
+    ours = loss_of(Logits(query, key, visible, 8**-0.5, None, sinks), Targets.of(pattern, real))
     theirs = from_maps(whole(query, key, visible, None, sinks), pattern, real)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
     inputs = (query, key, sinks)
@@ -198,7 +198,7 @@ def test_heads_that_cannot_be_shared_out_are_refused():
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_no_map_is_held(monkeypatch, where):
-    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 16)
+    monkeypatch.setattr(logits, "QUERIES_AT_A_TIME", 16)
     query, key = (torch.randn(1, 2, 512, 8, requires_grad=True) for _ in range(2))
     real = torch.ones(1, 512, dtype=torch.bool)
     with Largest() as largest:

@@ -1,4 +1,4 @@
-"""Attention that is watched in blocks, against whole maps of Transformers' eager attention; and what is refused."""
+"""Attention that is watched in slices, against whole maps of Transformers' eager attention; and what is refused."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 import tiny
-from foci.attention import attention_maps, check_watched, pair_attention, received, scores, watching
+from foci.attention import attention_maps, check_watched, logits, pair_attention, received, watching
 from foci.attention.received import _checked, _queries
 from foci.models.architecture import base_of
 
@@ -31,9 +31,9 @@ SEQ = 19
 
 
 @pytest.fixture(autouse=True)
-def blocks(monkeypatch):
-    """Short texts in several blocks."""
-    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 5)
+def slices(monkeypatch):
+    """Short texts in several slices."""
+    monkeypatch.setattr(logits, "QUERIES_AT_A_TIME", 5)
 
 
 def texts(side: str = "right", seq: int = SEQ):
@@ -218,7 +218,7 @@ def test_outputs_are_the_models_own_and_it_is_as_it_was(name):
     modes = [module.training for module in model.modules()]
     implementation = model.config._attn_implementation
     own = watching._hidden(model, ids, mask)
-    ours = watching.run_in_blocks(model, ids, mask, lambda *_: None)
+    ours = watching.run_in_slices(model, ids, mask, lambda *_: None)
     real = mask.bool()
     scale = float(own[real].abs().max())
     assert float((ours - own)[real].abs().max()) <= 2e-6 * scale  # eager and SDPA differ by as much
@@ -239,7 +239,7 @@ def test_outputs_in_float64(name):
     model, (ids, _) = tiny.build(name, dtype=torch.float64), texts()
     mask = torch.ones_like(ids)
     tolerance = 2e-6 if name.startswith("gemma2") else 1e-10
-    ours = watching.run_in_blocks(model, ids, mask, lambda *_: None)
+    ours = watching.run_in_slices(model, ids, mask, lambda *_: None)
     torch.testing.assert_close(ours, watching._hidden(model, ids, mask), atol=tolerance, rtol=0)
 
 
@@ -254,7 +254,7 @@ def test_two_models_are_watched_at_once():
             inner.append(received(other, ids, mask))
             inner.append(received(one, ids, mask))
 
-    watching.run_in_blocks(one, ids, mask, see)
+    watching.run_in_slices(one, ids, mask, see)
     assert torch.equal(inner[0], alone[1])
     assert torch.equal(inner[1], alone[0])
 
@@ -274,7 +274,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_no_map_is_held(monkeypatch, name):
-    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 16)
+    monkeypatch.setattr(logits, "QUERIES_AT_A_TIME", 16)
     model, (ids, mask) = tiny.build(name, layers=2), texts(seq=512)
     check_watched(model)
     with Largest() as largest:
@@ -323,9 +323,9 @@ def test_attention_that_reads_more_is_refused():
     options = {"scaling": 1.0}
     vectors = torch.randn(1, 4, 3, 8)
     with pytest.raises(ValueError, match="its attention reads indices"):
-        watching.scores_of(model, vectors, vectors, None, {**options, "indices": torch.zeros(1)})
+        watching.logits_of(model, vectors, vectors, None, {**options, "indices": torch.zeros(1)})
     with pytest.raises(ValueError, match="2 queries, 3 keys"):
-        watching.scores_of(model, vectors[:, :, :2], vectors, None, options)
+        watching.logits_of(model, vectors[:, :, :2], vectors, None, options)
 
     class Sharper(module):
         def forward(self, *args, **kwargs):

@@ -142,6 +142,10 @@ BAD = [
     (b'{"text": "abc", "answer_spans": [[2, 2]]}', "[2, 2] is empty"),
     (b'{"text": "abc", "answer_spans": [[2, 1]]}', "[2, 1] is empty"),
     (b'{"text": "a c", "answer_spans": [[1, 2]]}', "[1, 2] is empty"),
+    (b'{"text": "abc", "name_spans": [[1, 4]]}', "name_spans: [1, 4] is outside of the text"),
+    (b'{"text": "abc", "rehearsed_spans": [[0, 1]]}', "rehearsed_spans: 'rehearsed' is a column of foci's own"),
+    (b'{"text": "a b", "name_spans": [[0, 1]], "name_groups": []}', "name_groups: expected a list of 1 strings"),
+    (b'{"text": "a b", "name_spans": [[0, 1]], "name_groups": [3]}', "one for each span, got [3]"),
 ]
 
 
@@ -206,7 +210,7 @@ def test_paths_that_cannot_be_read(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="no file at all"):
         read_corpus(tmp_path / "corpus", tokenizer, max_length=16)
     (tmp_path / "corpus" / "a.pdf").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"\.parquet, got only .*a\.pdf"):
+    with pytest.raises(ValueError, match=r"\.txt, got only .*a\.pdf"):
         read_corpus(tmp_path / "corpus", tokenizer, max_length=16)
     with pytest.raises(ValueError, match=r"got '\.pdf'"):
         read_corpus(tmp_path / "corpus" / "a.pdf", tokenizer, max_length=16)
@@ -247,6 +251,29 @@ def test_answers_mark_the_tokens_they_touch(tmp_path):
     )
     rows = read_corpus(path, word_tokenizer(), max_length=16, max_bad=0.5).rows
     assert [row.columns.get("answer") for row in rows] == [(0, 0, 1, 0), (0, 0), (0, 1, 0)]
+
+
+MARKED = [
+    {"text": " Ann of Bern and Bo", "name_spans": [[1, 4], [17, 19]], "answer_spans": [[8, 12]], "other": 1},
+    {"text": "Cy of Rome or Oslo", "answer_spans": [[6, 10], [14, 18]], "answer_groups": ["town", "city"]},
+    {"text": "Di is here", "name_spans": None},
+]
+
+
+@pytest.mark.parametrize("source", ["jsonl", "parquet", "hub"])
+def test_every_key_of_spans_is_a_column_whatever_the_format(tmp_path, monkeypatch, source):
+    path = tmp_path / f"a.{source}"
+    if source == "jsonl":
+        jsonl(path, *MARKED)
+    if source == "parquet":
+        pq.write_table(pa.Table.from_pylist([{**dict.fromkeys(MARKED[1]), **line} for line in MARKED]), path)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda name, split: MARKED))
+    rows = read_corpus("hub:marked" if source == "hub" else path, word_tokenizer(), max_length=16).rows
+    assert dict(rows[0].columns) == {"name": (1, 0, 0, 0, 1), "answer": (0, 0, 1, 0, 0)}
+    assert dict(rows[1].columns) == {
+        "answer": (0, 0, 1, 0, 1), "answer:town": (0, 0, 1, 0, 0), "answer:city": (0, 0, 0, 0, 1),
+    }  # fmt: skip
+    assert rows[2].columns == {}
 
 
 def test_a_long_document_is_cut_at_sentence_ends_then_lines_then_words_then_tokens(tmp_path, tokenizer):

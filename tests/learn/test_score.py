@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -279,6 +280,18 @@ def test_the_premise_is_the_attention_from_before_a_value_to_the_name(things):
         distance = sum(query - keys[-1] for query, keys in places) / 12
         assert line["distance"] == pytest.approx(distance, abs=0.051)
     assert found[0]["distance"] < found[1]["distance"]
+
+
+def test_the_premise_is_the_same_from_a_table(things, tmp_path):
+    """Where names are is a column of the rows, whatever file they were read from."""
+    loaded = models.load(str(things.model), dtype="float32")
+    pq.write_table(pa.Table.from_pylist(documents()), tmp_path / "names.parquet")
+    table = read_corpus(tmp_path / "names.parquet", loaded.tokenizer, max_length=128).rows
+    expected, found = (
+        premise(loaded, rows[:6], loaded.tokenizer, AttentionQuery()) for rows in (rows_of(things), table)
+    )
+    assert [line["group"] for line in found] == ["town", "job"]
+    assert found == expected
 
 
 def test_the_premise_without_the_sink(things):

@@ -7,7 +7,7 @@ import contracts
 import runs
 import small
 import tiny
-from foci.attention import attention_maps, head_distances, pattern_targets, scores
+from foci.attention import attention_maps, head_distances, logits, pattern_targets
 from foci.focus import Context, Row
 from foci.methods import build
 from foci.methods.guidance import Guidance, GuidanceHeads, dealt, fading, marked
@@ -107,7 +107,7 @@ def test_guided_heads_learn_their_pattern_and_the_model_is_left_as_it_was(tmp_pa
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_distances_are_those_of_whole_maps(side, monkeypatch):
     """By head, over queries that have a key, in several blocks; 0 for a head that is the pattern itself."""
-    monkeypatch.setattr(scores, "QUERIES_AT_A_TIME", 4)
+    monkeypatch.setattr(logits, "QUERIES_AT_A_TIME", 4)
     net, batch = tiny.build("llama"), small.batch(3)
     ids, mask = batch.input_ids, batch.attention_mask
     if side == "left":

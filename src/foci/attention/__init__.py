@@ -1,4 +1,4 @@
-"""What attention heads look at, without an S x S map.
+"""Measures and guides attention without storing a whole (query, key) map.
 
     share = received(model, input_ids, attention_mask)        # how much attention each token receives
     pair_attention(model, input_ids, attention_mask, pairs)   # A[query, key] of single pairs, per layer and head
@@ -6,15 +6,15 @@
     pattern_loss(query, key, "previous", real)                # ||A - P||^2 of a pattern, with its gradient
     head_distances(model, input_ids, attention_mask, heads)   # the same of a model's heads, measured
 
-Blocks of queries are computed inside the model's own forward pass (`watching`); `scores` knows grouped queries,
-sliding windows, soft-capped scores and learned sinks.
+Attention is computed for one slice of queries at a time, inside the model's own forward pass (`watching`). `logits`
+supports grouped queries, sliding windows, soft-capped logits and learned sinks.
 """
 
 from foci.attention.distances import head_distances
 from foci.attention.guiding import Guide, guided
+from foci.attention.logits import QUERIES_AT_A_TIME
 from foci.attention.patterns import pattern_loss
 from foci.attention.received import attention_maps, pair_attention, received
-from foci.attention.scores import QUERIES_AT_A_TIME
 from foci.attention.targets import AHEAD, Targets, pattern_targets
 from foci.attention.watching import NAME, check_watched
 

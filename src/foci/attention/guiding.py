@@ -1,4 +1,4 @@
-"""Heads that are pulled to patterns while a model trains: the loss hangs on the attention output of each layer."""
+"""Adds pattern losses to training: each guided layer attaches its loss to its own attention output."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,21 +9,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from foci.attention.logits import Logits
 from foci.attention.patterns import loss_of, of_heads
-from foci.attention.scores import Scores
 from foci.attention.targets import AHEAD, Targets, pattern_targets
-from foci.attention.watching import Attention, attention_of, check_watched, layer_of, scores_of, watched
+from foci.attention.watching import Attention, attention_of, check_watched, layer_of, logits_of, watched
 from foci.focus import DELIMITER, Batch, Pattern
 from foci.models.architecture import base_of
 
 
 @dataclass
 class Guide:
-    """What the guided heads of one model are asked for in the micro-batch at hand.
+    """The guided heads of one model, and the micro-batch that it is reading.
 
-    `targets` maps a layer to {head: pattern}. `scales` maps a pattern to what its summed loss is multiplied by, per
-    layer; the trainer puts strength and denominators there. `values` are the losses seen last, by (layer, pattern).
-    While `real` is None, or all scales are 0, attention is left alone.
+    `targets` maps a layer to {head: pattern}. `scales` maps a pattern to the factor of its summed loss in each layer
+    (strength and denominators); the trainer sets it. `values` are the latest losses, by (layer, pattern). While `real`
+    is None, or all scales are 0, attention is not changed.
     """
 
     targets: Mapping[int, Mapping[int, Pattern]]
@@ -34,28 +34,28 @@ class Guide:
 
     @property
     def patterns(self) -> list[Pattern]:
-        """The patterns that some head is guided to."""
+        """The patterns that heads are guided to, sorted."""
         return sorted({pattern for heads in self.targets.values() for pattern in heads.values()})
 
     @property
     def active(self) -> bool:
-        """Whether there is a batch, and something to add to its loss."""
+        """Whether there is a batch and a scale that is not 0."""
         return self.real is not None and any(self.scales.values())
 
     def read(self, batch: Batch | None) -> None:
-        """Takes the batch at hand; None when its passes are over."""
+        """Sets the batch that the model reads next; None when its passes are over."""
         self.real = None if batch is None else batch.attention_mask.bool()
         column = None if batch is None else batch.columns.get(DELIMITER)
         self.delimiters = None if column is None else column > 0
 
     def counts(self, batch: Batch) -> dict[Pattern, Float[Tensor, ""]]:
-        """The number of queries to which each pattern gives a key; its summed loss is divided by it."""
+        """Returns each pattern's denominator: the number of queries to which it gives a key."""
         real, column = batch.attention_mask.bool(), batch.columns.get(DELIMITER)
         delimiters = None if column is None else column > 0
         return {p: pattern_targets(p, real, delimiters)[1].sum().float() for p in self.patterns}
 
     def check_seen(self) -> None:
-        """Refuses a model in which a guided layer never called the attention that was watched."""
+        """Raises ValueError where a guided layer did not call the attention interface in the last forward pass."""
         if not self.active:
             return
         wanted = {(layer, pattern) for layer, heads in self.targets.items() for pattern in heads.values()}
@@ -65,17 +65,17 @@ class Guide:
                 "or do not call Transformers' attention interface; guide other layers"
             )
 
-    def loss(self, layer: int, scores: Scores) -> Float[Tensor, ""]:
-        """The scaled sum over the layer's patterns, each a mean over its heads."""
-        heads, count = self.targets[layer], scores.query.shape[1]
+    def loss(self, layer: int, logits: Logits) -> Float[Tensor, ""]:
+        """Returns the scaled sum over the layer's patterns; each pattern's loss is a mean over its heads."""
+        heads, count = self.targets[layer], logits.query.shape[1]
         if max(heads) >= count:
             raise ValueError(f"layer {layer} has heads 0 to {count - 1}, guidance names head {max(heads)}")
         assert self.real is not None
-        total = scores.query.new_zeros((), dtype=torch.float32)
+        total = logits.query.new_zeros((), dtype=torch.float32)
         for pattern in sorted(set(heads.values())):
             chosen = [head for head, wanted in heads.items() if wanted == pattern]
             targets = Targets.of(pattern, self.real, self.delimiters)
-            parts = [loss_of(part, targets) for part in of_heads(scores, chosen)]
+            parts = [loss_of(part, targets) for part in of_heads(logits, chosen)]
             value = torch.stack(parts).sum() * (self.scales[pattern] / len(chosen))
             self.values[layer, pattern] = value.detach()
             total = total + value
@@ -83,8 +83,9 @@ class Guide:
 
 
 class _Attach(torch.autograd.Function):
-    """Gives the auxiliary loss a gradient of 1 whenever the tensor it hangs on gets one: counted once per backward
-    pass, under gradient checkpointing too.
+    """Gives a loss a gradient of 1 whenever the tensor that it is attached to gets a gradient.
+
+    So it counts once per backward pass, with gradient checkpointing too.
     """
 
     @staticmethod
@@ -101,14 +102,14 @@ class _Attach(torch.autograd.Function):
 def guided(model: nn.Module, guide: Guide) -> Iterator[Guide]:
     """While open, the layers in `guide.targets` add their pattern losses to every backward pass.
 
-    Set `guide.real` (or `guide.read(batch)`) and `guide.scales` before a forward pass. Refuses, by name, a model whose
-    attention cannot be watched, and patterns that look ahead where queries cannot.
+    Set `guide.real` (or call `guide.read(batch)`) and `guide.scales` before a forward pass. Raises ValueError for a
+    model whose attention cannot be watched, and for patterns with later keys in a causal model.
     """
     causal = check_watched(model)
     blind = {layer: heads for layer, heads in guide.targets.items() if causal.get(layer, True)}
     if ahead := sorted({pattern for heads in blind.values() for pattern in heads.values()} & AHEAD):
         raise ValueError(
-            f"a causal model cannot look at what comes later, got {', '.join(map(repr, ahead))} in layers "
+            f"a causal model cannot look at later tokens, got {', '.join(map(repr, ahead))} in layers "
             f"{sorted(blind)}; ask for 'previous-2' instead of 'next'"
         )
     inner = base_of(model)  # type: ignore[arg-type]
@@ -125,7 +126,7 @@ def _guiding(attend: Attention, guide: Guide) -> Attention:
         layer = layer_of(module)
         if not guide.active or layer not in guide.targets or not torch.is_grad_enabled():
             return output, weights
-        loss = guide.loss(layer, scores_of(module, query, key, attention_mask, options))
+        loss = guide.loss(layer, logits_of(module, query, key, attention_mask, options))
         return _Attach.apply(output, loss), weights
 
     return attention

@@ -1,4 +1,4 @@
-"""What guided heads look at before, during and after training: their distances over steps, and a few maps."""
+"""Measures guided heads before, during and after training: their distances over steps, and a few maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from foci.models.forward import device_of, pad_id, padded
 from foci.system.files import append_line
 
 ROWS, TOKENS, MAPS = 8, 32, 8
-"""Rows on which distances are measured; tokens of the first one, and heads, of which maps are shown."""
+"""How many rows distances are measured on, and how many tokens and heads the shown maps have."""
 
 
 @dataclass(frozen=True)
 class GuidedHeads:
-    """The guided heads of a plan, {layer: {head: pattern}}, and the rows on which they are looked at."""
+    """The guided heads of a plan, {layer: {head: pattern}}, and the rows on which they are measured."""
 
     heads: Mapping[int, Mapping[int, Pattern]]
     rows: Sequence[Row]
@@ -31,7 +31,7 @@ class GuidedHeads:
     def of(
         cls, plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase
     ) -> "GuidedHeads | None":
-        """None where the plan guides no head. A head that two methods guide has the first one's pattern."""
+        """Collects the heads of a plan; None where it guides none. Of two patterns of a head the first counts."""
         heads: dict[int, dict[int, Pattern]] = {}
         for layer in range(layer_count(model)):
             for guide in reversed(plan.guides):
@@ -40,7 +40,7 @@ class GuidedHeads:
         return cls(heads, list(rows[:ROWS]), tokenizer) if heads else None
 
     def distances(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Of every head `layer`, `head`, `pattern` and `distance`: the mean over queries of ||A_i - P_i||^2."""
+        """Returns every head's `layer`, `head`, `pattern` and `distance`: the mean over queries of ||A_i - P_i||^2."""
         batch = self._batch(model, self.rows)
         column = batch.columns.get(DELIMITER)
         delimiters = None if column is None else column > 0
@@ -52,11 +52,11 @@ class GuidedHeads:
         ]
 
     def note(self, model: nn.Module, file: Path, step: int) -> None:
-        """Adds a line with the distances at this step."""
+        """Appends a line with the distances at this step to a file."""
         append_line(file, {"step": step, "heads": self.distances(model)})
 
     def maps(self, model: nn.Module) -> dict[str, Any]:
-        """`tokens` of a row's beginning, and `maps` (query, key) of the first head of each layer and pattern."""
+        """Returns the first `tokens` of a row, and `maps` (query, key) of the first head of each layer and pattern."""
         row = self.rows[0].take(range(min(TOKENS, len(self.rows[0]))))
         batch = self._batch(model, [row])
         firsts: dict[tuple[int, Pattern], int] = {}
@@ -79,5 +79,5 @@ class GuidedHeads:
 
 
 def rounded(values: torch.Tensor) -> list[list[float]]:
-    """A matrix as lists, to three decimals."""
+    """Returns a matrix as lists, rounded to three decimals."""
     return [[round(value, 3) for value in row] for row in values.tolist()]

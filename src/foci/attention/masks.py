@@ -1,4 +1,4 @@
-"""Attention masks as rules: rows of the mask are made when they are asked for, and only those."""
+"""Attention masks as rules: only the rows of the mask that are asked for are computed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers.masking_utils import sdpa_mask
 
 LOW = torch.finfo(torch.float32).min / 4
-"""What a hidden key's score becomes: finite, so that a query that sees nothing gives no NaN."""
+"""The logit of a hidden key. It is finite, so that a query that sees no key does not give NaN."""
 
 
 @dataclass(frozen=True)
 class MaskRule:
-    """What Transformers would make a whole mask of; a model hands it from its mask interface to its attention.
+    """The arguments from which Transformers would build a whole mask; the model passes it on to its attention.
 
     `arguments` are those of `transformers.masking_utils.sdpa_mask`: the rule of a pair (causal, sliding window, chunk,
     packed rows), the padding mask and the lengths.
@@ -25,11 +25,11 @@ class MaskRule:
 
     @classmethod
     def of(cls, **arguments: Any) -> "MaskRule":
-        """To be registered with `AttentionMaskInterface`."""
+        """Creates a rule; register this function with `AttentionMaskInterface`."""
         return cls(arguments)
 
     def rows(self, start: int, stop: int) -> Bool[Tensor, "batch one query key"]:
-        """True where the queries from `start` to before `stop` may look."""
+        """Returns True where the queries [start, stop) may look."""
         changed = {
             "q_length": stop - start,
             "q_offset": self.arguments.get("q_offset", 0) + start,
@@ -40,19 +40,19 @@ class MaskRule:
         return made
 
 
-def hide(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """Scores with a mask applied in place: `visible` is False, or additive and very low, at keys that are hidden."""
+def hide(logits: Tensor, visible: Tensor | None) -> Tensor:
+    """Applies a mask to logits in place: `visible` is False, or additive and very low, at keys that are hidden."""
     if visible is None:
-        return scores
+        return logits
     if visible.dtype == torch.bool:
-        return scores.masked_fill_(~visible, LOW)
-    return scores.add_(visible.clamp(min=LOW))
+        return logits.masked_fill_(~visible, LOW)
+    return logits.add_(visible.clamp(min=LOW))
 
 
 def span(visible: Tensor) -> tuple[int, int]:
-    """The first key that some query sees, and the one after the last; (0, 0) where none is seen.
+    """Returns the range [first, last + 1) of keys that some query sees; (0, 0) where no key is seen.
 
-    All keys on accelerators, where looking would make the host wait.
+    On accelerators it returns all keys, because reading the mask would make the host wait.
     """
     if visible.device.type != "cpu":
         return 0, visible.shape[-1]

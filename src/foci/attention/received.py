@@ -1,4 +1,4 @@
-"""What a model attends to: how much each token receives, the attention of single pairs, and maps for pictures."""
+"""Attention that each token receives, attention of single (query, key) pairs, and whole maps for pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from foci.attention.scores import Block
-from foci.attention.watching import check_watched, run_in_blocks
+from foci.attention.logits import QuerySlice
+from foci.attention.watching import check_watched, run_in_slices
 from foci.models.architecture import base_of
 
 Queries = Literal["following", "later"]
-"""`"following"`: a token and those after it; `"later"`: those after it only."""
+"""`"following"`: the token itself and all later ones; `"later"`: the later ones alone."""
 
 
 def received(
@@ -26,16 +26,16 @@ def received(
     heads: Sequence[int] | None = None,
     without_first: bool = False,
 ) -> Float[Tensor, "batch seq"]:
-    """The share of attention that each token receives (arXiv 2409.17954), between 0 and 1, higher = more looked at.
+    """Returns the share of attention that each token receives (arXiv 2409.17954), 0 to 1, higher = more attended.
 
     s[j] = mean over queries i >= j of the mean over layers and heads of A[i, j], where row i of A sums to 1: n - j
     queries for token j of n, from 0. `queries="later"` leaves the token itself out (i > j), a mask keeps the chosen
-    queries among i >= j. A token that no such query follows, and padding, have 0. `layers` and `heads` (of each of
-    these layers) count from 0, None = all. `without_first` takes a row's first token, where idle heads look, out of
-    every map and divides each row of it by what remains; that token then receives 0.
+    queries among i >= j. Padding, and a token without such a query, receive 0. `layers` and `heads` (of each of
+    these layers) count from 0, None = all. `without_first` removes a row's first token, where idle heads look, from
+    every map and rescales each row of the map to sum to 1; that token then receives 0.
 
-    The model runs in eval mode without gradient; its outputs do not change and no S x S map is held. ValueError for a
-    model whose attention cannot be watched, by name, and for layers or heads that are not there.
+    The model runs in eval mode without gradient; its outputs do not change and no whole map is stored. Raises
+    ValueError for a model whose attention cannot be watched, and for layers or heads that do not exist.
     """
     real = _checked(input_ids, attention_mask)
     chosen, self_too = _queries(queries, real)
@@ -44,10 +44,10 @@ def received(
     first = real.int().argmax(1) if without_first else None
 
     def see(seen: "_Seen") -> None:
-        rows, keys = at[seen.block.start : seen.block.stop, None], at[seen.block.low : seen.block.high]
+        rows, keys = at[seen.part.start : seen.part.stop, None], at[seen.part.low : seen.part.high]
         counts = chosen[:, rows[:, 0], None] & (rows >= keys if self_too else rows > keys)
-        maps = seen.probabilities if first is None else _without(seen.probabilities, first, seen.block)
-        total[:, seen.block.low : seen.block.high] += (maps.sum(1) * counts).sum(1)
+        maps = seen.probabilities if first is None else _without(seen.probabilities, first, seen.part)
+        total[:, seen.part.low : seen.part.high] += (maps.sum(1) * counts).sum(1)
 
     maps = _see(model, input_ids, attention_mask, _Chosen.of(model, layers, heads), see)
     count = chosen.flip(1).cumsum(1).flip(1) - (0 if self_too else chosen.int())
@@ -64,10 +64,10 @@ def pair_attention(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
 ) -> Float[Tensor, "pair layer head"]:
-    """The attention that single queries give single keys: A[query, key] of each (row, query, key), all from 0.
+    """Returns A[query, key] of each (row, query, key), all counted from 0.
 
-    Layers and heads in the order asked for, None = all. Runs the model and refuses like `received`; ValueError too for
-    a pair that is not in the batch, or stands on padding.
+    Layers and heads stand in the order asked for, None = all. Runs the model and raises as `received` does; ValueError
+    also for a pair that is outside of the batch or on padding.
     """
     real = _checked(input_ids, attention_mask)
     pairs = pairs.to(real.device)
@@ -77,10 +77,10 @@ def pair_attention(
     found: dict[int, Tensor] = {}
 
     def see(seen: "_Seen") -> None:
-        block, p = seen.block, seen.probabilities
+        part, p = seen.part, seen.probabilities
         made = found.setdefault(seen.layer, p.new_zeros(len(pairs), p.shape[1]))
-        here = (query >= block.start) & (query < block.stop) & (key >= block.low) & (key < block.high)
-        made[here] = p[row[here], :, query[here] - block.start, key[here] - block.low]
+        here = (query >= part.start) & (query < part.stop) & (key >= part.low) & (key < part.high)
+        made[here] = p[row[here], :, query[here] - part.start, key[here] - part.low]
 
     _see(model, input_ids, attention_mask, picked, see)
     return torch.stack([found[layer] for layer in picked.layers], 1)
@@ -92,9 +92,9 @@ def attention_maps(
     attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"],
     heads: Sequence[tuple[int, int]],
 ) -> Float[Tensor, "batch head query key"]:
-    """Whole maps of chosen (layer, head) pairs, in their order, for pictures; rows of padding are 0.
+    """Returns whole maps of the chosen (layer, head) pairs, in their order; rows of padding are 0.
 
-    Holds these maps and no other. Runs the model and refuses like `received`.
+    Stores these maps alone. Runs the model and raises as `received` does.
     """
     real = _checked(input_ids, attention_mask)
     if not heads:
@@ -104,11 +104,11 @@ def attention_maps(
     picked = _Chosen.of(model, sorted({layer for layer, _ in heads}), None)
 
     def see(seen: "_Seen") -> None:
-        block = seen.block
+        part = seen.part
         for n, (layer, head) in enumerate(heads):
             if layer == seen.layer:
                 _check_heads(layer, seen.probabilities.shape[1], [head])
-                made[:, n, block.start : block.stop, block.low : block.high] = seen.probabilities[:, head]
+                made[:, n, part.start : part.stop, part.low : part.high] = seen.probabilities[:, head]
 
     _see(model, input_ids, attention_mask, picked, see)
     return made * real[:, None, :, None]
@@ -116,14 +116,14 @@ def attention_maps(
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Layers and heads that are asked for; heads None = all."""
+    """The layers and heads to measure; heads None = all."""
 
     layers: Sequence[int]
     heads: Sequence[int] | None
 
     @classmethod
     def of(cls, model: nn.Module, layers: Sequence[int] | None, heads: Sequence[int] | None) -> "_Chosen":
-        """Refuses layers that have no attention: an average over the others would be about another model."""
+        """Checks the layers. One without attention is an error: a mean over the others would be another number."""
         inner = base_of(model)  # type: ignore[arg-type]
         known = check_watched(model)
         wanted = range(inner.config.get_text_config().num_hidden_layers) if layers is None else layers
@@ -139,30 +139,30 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A block of queries of one layer, chosen heads alone."""
+    """A slice of queries of one layer, the chosen heads alone."""
 
     layer: int
-    block: Block
+    part: QuerySlice
     probabilities: Float[Tensor, "batch head query key"]
 
 
 def _see(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor, picked: _Chosen, see: Callable[[_Seen], None]
 ) -> int:
-    """Runs the model and shows what is asked for; returns how many maps that were."""
+    """Runs the model, calls `see` for the chosen layers and heads, and returns how many maps there were."""
     maps = 0
 
-    def look(layer: int, block: Block, probabilities: Tensor) -> None:
+    def look(layer: int, part: QuerySlice, probabilities: Tensor) -> None:
         nonlocal maps
         if layer not in picked.layers:
             return
         if picked.heads is not None:
             _check_heads(layer, probabilities.shape[1], picked.heads)
             probabilities = probabilities[:, picked.heads]
-        maps += probabilities.shape[1] if block.start == 0 else 0
-        see(_Seen(layer, block, probabilities))
+        maps += probabilities.shape[1] if part.start == 0 else 0
+        see(_Seen(layer, part, probabilities))
 
-    run_in_blocks(base_of(model), input_ids, attention_mask, look)  # type: ignore[arg-type]
+    run_in_slices(base_of(model), input_ids, attention_mask, look)  # type: ignore[arg-type]
     return maps
 
 
@@ -172,7 +172,7 @@ def _check_heads(layer: int, count: int, heads: Sequence[int]) -> None:
 
 
 def _checked(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """True on real tokens."""
+    """Returns True on real tokens; raises ValueError where the shapes differ."""
     if input_ids.shape != attention_mask.shape:
         raise ValueError(
             f"input_ids and attention_mask must have the same shape (batch, seq), got {tuple(input_ids.shape)} and "
@@ -194,7 +194,7 @@ def _check_pairs(pairs: Tensor, real: Tensor) -> None:
 
 
 def _queries(queries: str | Tensor, real: Tensor) -> tuple[Tensor, bool]:
-    """The queries that count, and whether a token's own query does."""
+    """Returns the queries that count, and whether a token's own query counts."""
     if isinstance(queries, Tensor):
         if queries.shape != real.shape or not (queries.to(real.device) & real).any():
             raise ValueError(
@@ -207,9 +207,9 @@ def _queries(queries: str | Tensor, real: Tensor) -> tuple[Tensor, bool]:
     return real, queries == "following"
 
 
-def _without(probabilities: Tensor, first: Tensor, block: Block) -> Tensor:
-    """Maps without the first token of each row, their rows divided by what remains (a row of nothing stays 0)."""
-    keys = torch.arange(block.low, block.high, device=first.device)
+def _without(probabilities: Tensor, first: Tensor, part: QuerySlice) -> Tensor:
+    """Removes the first token of each row from the maps and rescales their rows (an empty row stays 0)."""
+    keys = torch.arange(part.low, part.high, device=first.device)
     kept = probabilities * (keys != first[:, None])[:, None, None]
     return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
 

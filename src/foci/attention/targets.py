@@ -1,4 +1,4 @@
-"""What every query of a batch is asked to look at: patterns as tensors (arXiv 2010.02399, section 3)."""
+"""Patterns as tensors: the key that each query of a batch should look at (arXiv 2010.02399, section 3)."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from foci.focus import Pattern
 
 AHEAD: frozenset[Pattern] = frozenset({"next"})
-"""Patterns that a causal model cannot meet."""
+"""Patterns with keys after the query, which a causal model cannot see."""
 _SHIFTS: dict[Pattern, int] = {"same": 0, "previous": -1, "previous-2": -2, "next": 1}
 
 
 def pattern_targets(
     pattern: Pattern, real: Bool[Tensor, "batch key"], delimiters: Bool[Tensor, "batch key"] | None = None
 ) -> tuple[Int[Tensor, "batch key"], Bool[Tensor, "batch key"]]:
-    """The key each query should look at, and whether there is one. `real` is False on padding.
+    """Returns the key that each query should look at, and whether there is one. `real` is False on padding.
 
-    ValueError where a pattern needs `delimiters`.
+    Raises ValueError where a pattern needs `delimiters` and got none.
     """
     seq = real.shape[1]
     at = torch.arange(seq, device=real.device).expand_as(real)
@@ -41,7 +41,7 @@ def _given(pattern: Pattern, delimiters: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Targets:
-    """The one key of each query that a pattern asks for, -1 for a query that it gives none: it does not count."""
+    """The key that a pattern asks each query for; -1 for a query without one, which does not count."""
 
     key: Int[Tensor, "batch query"]
 
@@ -49,7 +49,7 @@ class Targets:
     def of(
         cls, pattern: Pattern, real: Bool[Tensor, "batch key"], delimiters: Bool[Tensor, "batch key"] | None = None
     ) -> "Targets":
-        """A pattern's targets in a batch. ValueError where the pattern needs `delimiters`."""
+        """Creates a pattern's targets in a batch. Raises ValueError where it needs `delimiters` and got none."""
         key, has = pattern_targets(pattern, real, delimiters)
         return cls(key.masked_fill(~has, -1))
 

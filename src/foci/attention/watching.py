@@ -1,7 +1,7 @@
-"""Attention watched from inside: a model's layers run a function of ours for as long as a `with` is open.
+"""Replaces the attention function of a model's layers for as long as a `with` is open.
 
-Any model that calls Transformers' attention interface can be watched; `check_watched` proves on a few tokens that its
-attention is what `Scores` says, and refuses it by name where it is not.
+This works for every model that calls Transformers' attention interface. `check_watched` runs a few tokens to prove that
+the model's attention is the one that `Logits` describes, and raises an error with the model's name where it is not.
 """
 
 import itertools
@@ -18,26 +18,26 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from foci.attention.logits import Logits, QuerySlice, grouped
 from foci.attention.masks import MaskRule
-from foci.attention.scores import Block, Scores, grouped
 from foci.models.architecture import base_of, evaluating, sample_ids
 
 NAME = "foci_watched"
-"""What the attention of a watched model is called, with a number."""
+"""The name under which a watched model's attention is registered, followed by a number."""
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
-See = Callable[[int, Block, Tensor], None]
-"""Is given a layer, a block of its queries and their probabilities (batch, head, query, key of the block)."""
+See = Callable[[int, QuerySlice, Tensor], None]
+"""Called with a layer, a slice of its queries and their probabilities (batch, head, query, key of the slice)."""
 
 _NUMBERS = itertools.count()
-_NO_SCORES = frozenset({"position_ids", "cache_position", "cu_seq_lens_q", "cu_seq_lens_k"})
-"""Tensors that models hand to their attention, and that change no score: what they say is in the mask too."""
+_NOT_READ = frozenset({"position_ids", "cache_position", "cu_seq_lens_q", "cu_seq_lens_k"})
+"""Tensors that models pass to their attention but that change no logit: the mask holds the same information."""
 _CHECKED: WeakKeyDictionary[PreTrainedModel, dict[int, bool]] = WeakKeyDictionary()
 
 
 @contextmanager
 def watched(model: PreTrainedModel, attend: Attention, mask: Callable[..., Any]) -> Iterator[None]:
-    """While open, the model's layers call `attend` with what they hand to their attention, masks come from `mask`."""
+    """While open, the model's layers call `attend` in place of their attention, and `mask` makes their masks."""
     before, name = model.config._attn_implementation, f"{NAME}_{next(_NUMBERS)}"
     AttentionInterface.register(name, attend)
     AttentionMaskInterface.register(name, mask)
@@ -50,7 +50,7 @@ def watched(model: PreTrainedModel, attend: Attention, mask: Callable[..., Any])
 
 
 def attention_of(model: PreTrainedModel) -> tuple[Attention, Callable[..., Any]]:
-    """The attention function that the model runs, and what makes its masks; ValueError where it cannot be watched."""
+    """Returns the model's attention and mask functions. Raises ValueError where they cannot be replaced."""
     name = model.config._attn_implementation
     eager = getattr(sys.modules[type(model).__module__], "eager_attention_forward", None)
     if name == "sdpa" or name.startswith(NAME):
@@ -63,9 +63,9 @@ def attention_of(model: PreTrainedModel) -> tuple[Attention, Callable[..., Any]]
     return eager, ALL_MASK_ATTENTION_FUNCTIONS[name]
 
 
-def scores_of(module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> Scores:
-    """The scores of one call of the attention interface; ValueError where something else goes into them."""
-    unread = sorted(n for n, v in options.items() if isinstance(v, Tensor) and n not in _NO_SCORES | {"s_aux"})
+def logits_of(module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> Logits:
+    """Returns the logits of one attention call. Raises ValueError where they depend on more than foci knows."""
+    unread = sorted(n for n, v in options.items() if isinstance(v, Tensor) and n not in _NOT_READ | {"s_aux"})
     if unread or query.shape[2] != key.shape[2]:
         raise ValueError(
             f"{type(module).__name__} cannot be watched: its attention reads {', '.join(unread) or 'other keys'} "
@@ -74,7 +74,7 @@ def scores_of(module: nn.Module, query: Tensor, key: Tensor, mask: Any, options:
         )
     causal = options.get("is_causal")
     scaling = options.get("scaling")
-    return Scores(
+    return Logits(
         query,
         key,
         mask,
@@ -86,7 +86,7 @@ def scores_of(module: nn.Module, query: Tensor, key: Tensor, mask: Any, options:
 
 
 def layer_of(module: nn.Module) -> int:
-    """The number of an attention module's layer, from 0."""
+    """Returns the number of an attention module's layer, from 0."""
     layer = getattr(module, "layer_idx", None)
     if not isinstance(layer, int):
         raise ValueError(  # noqa: TRY004
@@ -95,32 +95,32 @@ def layer_of(module: nn.Module) -> int:
     return layer
 
 
-def in_blocks(see: See) -> Attention:
-    """Attention by blocks of queries, shown to `see` on the way; its masks must come from `MaskRule.of`."""
+def in_slices(see: See) -> Attention:
+    """Returns an attention function that calls `see` for each slice of queries; its masks must be `MaskRule`s."""
 
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
     ) -> tuple[Tensor, None]:
-        scores, layer = scores_of(module, query, key, attention_mask, options), layer_of(module)
+        logits, layer = logits_of(module, query, key, attention_mask, options), layer_of(module)
         output = value.new_zeros(*query.shape[:3], value.shape[-1]).transpose(1, 2).contiguous()
-        for block in scores.blocks():
-            probabilities = scores.probabilities(block)
-            see(layer, block, probabilities)
-            seen = grouped(probabilities.to(value.dtype), value[:, :, block.low : block.high])
-            output[:, block.start : block.stop] = seen.transpose(1, 2)
+        for part in logits.slices():
+            probabilities = logits.probabilities(part)
+            see(layer, part, probabilities)
+            seen = grouped(probabilities.to(value.dtype), value[:, :, part.low : part.high])
+            output[:, part.start : part.stop] = seen.transpose(1, 2)
         return output, None
 
     return attention
 
 
-def run_in_blocks(
+def run_in_slices(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, see: See, *, exact: bool = False
 ) -> Tensor:
-    """The last hidden states, with every layer's attention shown to `see`; no dropout, no gradient, no LM head.
+    """Runs the model without dropout, gradient and LM head, calls `see` in every layer, returns the last hidden states.
 
-    `exact` leaves a caller's autocast, which would round two ways of computing the same differently.
+    `exact` turns a caller's autocast off, which would round two ways of computing the same number differently.
     """
-    with watched(model, in_blocks(see), MaskRule.of):
+    with watched(model, in_slices(see), MaskRule.of):
         return _hidden(model, input_ids, attention_mask, exact)
 
 
@@ -133,11 +133,11 @@ def _hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, e
 
 
 def check_watched(model: nn.Module) -> dict[int, bool]:
-    """The layers that have attention, and whether a query of theirs sees only what stands before it.
+    """Returns the layers that have attention, each with True if it is causal (a query sees no later key).
 
-    ValueError, by name, for a model whose attention cannot be watched: hidden states of 2 rows, one padded, must be the
-    model's own (root mean square difference within 1e-4 of theirs, 5e-2 in half precision) when attention is computed
-    from `Scores`. A model is looked at once.
+    Raises ValueError, with the model's name, where its attention cannot be watched: the hidden states of 2 rows (one
+    padded) must equal the model's own when attention is computed from `Logits` (norm of the difference at most 1e-4 of
+    the norm of theirs, 5e-2 in half precision). A model is checked once.
     """
     inner = base_of(model)  # type: ignore[arg-type]
     if isinstance(model, PeftModel) and any(c.is_prompt_learning for c in model.peft_config.values()):
@@ -148,10 +148,10 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
         return _CHECKED[inner]
     layers: dict[int, bool] = {}
 
-    def see(layer: int, block: Block, probabilities: Tensor) -> None:
-        if block.start == 0 and layer in layers:
+    def see(layer: int, part: QuerySlice, probabilities: Tensor) -> None:
+        if part.start == 0 and layer in layers:
             raise ValueError(f"{type(inner).__name__} cannot be watched: layer {layer} calls its attention twice")
-        ahead = probabilities[0].sum(0).triu(1 + block.start - block.low).any()
+        ahead = probabilities[0].sum(0).triu(1 + part.start - part.low).any()
         layers[layer] = layers.get(layer, True) and not bool(ahead)
 
     ids = sample_ids(inner).repeat(2, 1)
@@ -159,7 +159,7 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
     mask[1, -3:] = 0
     theirs = _hidden(inner, ids, mask, exact=True)
     try:
-        ours = run_in_blocks(inner, ids, mask, see, exact=True)
+        ours = run_in_slices(inner, ids, mask, see, exact=True)
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: its code works on the "

@@ -1,4 +1,4 @@
-"""Files to rows: what a run reads, what it leaves out, and why. No line is dropped without being counted."""
+"""Reads files into rows of tokens. A line that cannot be used is counted, and kept with the reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class CorpusError(ValueError):
-    """Too much of a corpus is bad, or all of it; `bad` says what, for quarantine.jsonl."""
+    """Raised where a corpus has too many bad lines, or no good one; `bad` holds them, for quarantine.jsonl."""
 
     def __init__(self, message: str, bad: Sequence[BadLine]) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows to train on (unique ids, in the order of the files) and what was left out.
+    """The rows to train on (unique ids, in the order of the files) and what was left out.
 
     `files` counts what was read, `documents` those that gave rows, `duplicates` documents left out because
     an earlier one has the same text, `split` documents that were cut into several rows, `repeated` rows left
@@ -56,16 +56,16 @@ class Corpus:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows, special ones included."""
+        """The number of tokens of all rows, special ones included."""
         return sum(len(row) for row in self.rows)
 
     @property
     def quarantined(self) -> int:
-        """Documents and parts of documents that gave no row; each is in `bad`."""
+        """The number of documents and parts of documents that gave no row; each is in `bad`."""
         return len(self.bad)
 
     def counts(self) -> dict[str, int]:
-        """What corpus.json holds."""
+        """Returns the counts that corpus.json holds."""
         return {
             "files": self.files,
             "documents": self.documents,
@@ -88,12 +88,15 @@ def read_corpus(
     text_field: str = "text",
     add_eos: bool = True,
 ) -> Corpus:
-    """Rows of at most `max_length` tokens from files, folders and `hub:NAME[:SPLIT]` data sets.
+    """Reads files, folders and `hub:NAME[:SPLIT]` data sets into rows of at most `max_length` tokens.
 
-    .txt and .md hold one document, .jsonl one a line, .parquet and the hub one a record, all UTF-8; a
-    document's text stands in `text_field`, its answers, if any, in `answer_spans` as [start, end)
-    characters. Rows begin and end as the tokenizer does by itself; the last row of a document also ends with
-    its EOS token unless `add_eos` is False. Special tokens that are written out in a text are read as such.
+    .txt and .md hold one document, .jsonl one per line, .parquet and the hub one per record, all UTF-8. A record's text
+    stands in `text_field`. Every key that ends in `_spans` lists characters [start, end) of the text and becomes a
+    column of the rows, 1 on the tokens of these characters: `answer_spans` the column "answer", `name_spans` "name". A
+    key `answer_groups` beside it names a group for each span, and adds a column for each group ("answer:town").
+
+    Rows begin and end as the tokenizer does by itself; the last row of a document also ends with its EOS token unless
+    `add_eos` is False. Special tokens that are written out in a text are read as special tokens.
 
     Raises FileNotFoundError for a missing path, CorpusError (a ValueError) when no row is left or a larger
     share than `max_bad` (0 to 1) of all documents is bad, ValueError for settings that cannot work.
@@ -117,22 +120,22 @@ def read_corpus(
     lost = total - duplicates - made.documents
     bad += made.bad
     if not made.rows:
-        raise CorpusError(f"corpus empty after quarantine: {_told(bad, lost, total)}", bad)
+        raise CorpusError(f"corpus empty after quarantine: {_reasons(bad, lost, total)}", bad)
     if lost > max_bad * total:
-        message = f"corpus.max_bad is {max_bad:.1%}, but {_told(bad, lost, total)} or raise corpus.max_bad"
+        message = f"corpus.max_bad is {max_bad:.1%}, but {_reasons(bad, lost, total)} or raise corpus.max_bad"
         raise CorpusError(message, bad)
     counts = (len(sources), made.documents, duplicates, made.split, made.repeated)
     return Corpus(made.rows, tuple(bad), *counts, skipped=tuple(skipped))
 
 
 def _joined(first: Document, second: Document) -> Document:
-    """The first of two documents of the same text, with the answers of both."""
-    if second is first or second.spans is None:
-        return first
-    return replace(first, spans=union(first.spans or (), second.spans))
+    """Returns the first of two documents of the same text, with the spans of both."""
+    names = dict.fromkeys((*first.spans, *second.spans))
+    return replace(first, spans={n: union(first.spans.get(n, ()), second.spans.get(n, ())) for n in names})
 
 
-def _told(bad: Sequence[BadLine], lost: int, total: int) -> str:
+def _reasons(bad: Sequence[BadLine], lost: int, total: int) -> str:
+    """Returns how many documents are bad, and the first three reasons."""
     reasons = "; ".join(map(str, bad[:3]))
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     return f"{lost} of {total} documents ({lost / total:.1%}) are bad: {reasons}{more}. Repair them"

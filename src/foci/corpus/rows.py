@@ -1,6 +1,6 @@
-"""Documents to rows: tokenised in batches, cut where they are too long, answers carried along."""
+"""Turns documents into rows: tokenises them in batches, cuts the long ones, and carries their marks along."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -13,11 +13,13 @@ from foci.corpus.tokens import row_id, tokenizer_fingerprint
 from foci.focus import Row
 
 _BATCH = 1024
+ANSWER = "answer"
+"""The spans that a cut does not tear where they fit into one row."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What `make_rows` made: rows of unique ids, what fitted no row, and counts.
+    """The rows of `make_rows` (unique ids), the pieces that gave no row, and counts.
 
     `documents` counts those that gave a row, `split` those that were cut, `repeated` the rows that were
     left out because another one has the same text.
@@ -32,7 +34,7 @@ class Made:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The characters [start, end) of a document, first line `line`; `last` when nothing comes after."""
+    """The characters [start, end) of a document, which begin on line `line`; `last` at the document's end."""
 
     document: Document
     start: int
@@ -45,11 +47,12 @@ class _Piece:
         return self.document.text[self.start : self.end]
 
     @property
-    def spans(self) -> tuple[Span, ...] | None:
-        """The parts of the answers that lie in this piece, in characters of its text."""
-        if self.document.spans is None:
-            return None
-        inside = ((max(s, self.start), min(e, self.end)) for s, e in self.document.spans)
+    def spans(self) -> dict[str, tuple[Span, ...]]:
+        """The parts of the document's spans that lie in this piece, in characters of its text."""
+        return {name: self._inside(spans) for name, spans in self.document.spans.items()}
+
+    def _inside(self, spans: Sequence[Span]) -> tuple[Span, ...]:
+        inside = ((max(s, self.start), min(e, self.end)) for s, e in spans)
         tight = (tighten(self.document.text, span) for span in inside if span[0] < span[1])
         return tuple((span[0] - self.start, span[1] - self.start) for span in tight if span)
 
@@ -59,7 +62,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Tokens of a piece and the characters of its text they stand for."""
+    """The token ids of a piece, and the characters of its text that each token stands for."""
 
     piece: _Piece
     ids: list[int]
@@ -68,7 +71,7 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Cuts documents into pieces of at most `max_length` tokens, those at begin and end included.
+    """Cuts documents into pieces of at most `max_length` tokens, special tokens at both ends included.
 
     `eos` is the id that is put after the last token of a document (unless it is there already); None for none.
     """
@@ -78,7 +81,7 @@ class _Encoder:
     eos: int | None
 
     def encode(self, pieces: Sequence[_Piece]) -> Iterator[_Encoded | BadLine]:
-        """The pieces in order, each cut as often as it needs."""
+        """Yields the encoded pieces in order, each cut as often as needed."""
         batch: Any = self.tokenizer(
             [piece.text for piece in pieces],
             add_special_tokens=True,
@@ -98,7 +101,7 @@ class _Encoder:
                 yield piece.bad(f"one character of {len(encoded.ids)} tokens: more than max_length = {self.max_length}")
 
     def owed(self, encoded: _Encoded) -> int:
-        """1 where the EOS token is still to be added, else 0."""
+        """Returns 1 where the EOS token is still to be added, else 0."""
         missing = self.eos is not None and encoded.ids[-1:] != [self.eos]
         return int(encoded.piece.last and missing)
 
@@ -113,7 +116,7 @@ class _Encoder:
         return encoded
 
     def cut(self, encoded: _Encoded, added: list[int]) -> list[_Piece]:
-        """Smaller pieces; none for a single character. `added[t]` is 1 on tokens the tokenizer put there."""
+        """Returns smaller pieces; none for a single character. `added[t]` is 1 on tokens that the tokenizer added."""
         piece, owed, special = encoded.piece, self.owed(encoded), sum(added)
         whole = piece.document.whole_file
         room = self.max_length - special
@@ -122,7 +125,7 @@ class _Encoder:
         wanted = min(4, room // 2)  # more than the 2 needed: a part alone may have fewer tokens than within the text
         budget = Room(room, room - owed, max(wanted, 2 - special), max(wanted, 2 - special - owed))
         text = piece.text
-        at = cuts(text, starts, budget, piece.spans or ())
+        at = cuts(text, starts, budget, piece.spans.get(ANSWER, ()))
         line, seen, parts = piece.line, 0, []
         for start, end in pairwise([0, *at, len(text)]):
             if (tight := tighten(text, (start, end))) and at:
@@ -135,11 +138,11 @@ class _Encoder:
 def make_rows(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, max_length: int, add_eos: bool = True
 ) -> Made:
-    """Rows of at most `max_length` tokens, in the order of the documents.
+    """Turns documents into rows of at most `max_length` tokens, in the order of the documents.
 
-    A row begins and ends with what the tokenizer adds by itself; the last row of a document also ends
+    A row begins and ends with the tokens that the tokenizer adds by itself; the last row of a document also ends
     with the EOS token when there is one and `add_eos`. Where two rows have the same text the first is
-    kept, with the answers of both. Raises ValueError when `max_length` is too short for any row.
+    kept, with the columns of both. Raises ValueError when `max_length` is too short for any row.
     """
     fingerprint = tokenizer_fingerprint(tokenizer)
     shortest = tokenizer.num_special_tokens_to_add() + 3
@@ -164,7 +167,7 @@ def make_rows(
                 split.add((document.file, document.line))
             repeated += text in kept
             row = kept.get(text) or _row(made, row_id(text, fingerprint))
-            kept[text] = _with_answers(row, made.piece.spans)
+            kept[text] = _marked(row, made.piece.spans)
     return Made(tuple(kept.values()), tuple(bad), len(used), len(split), repeated)
 
 
@@ -173,10 +176,11 @@ def _row(made: _Encoded, identity: str) -> Row:
     return Row(identity, tuple(made.ids), made.piece.text, tuple(made.offsets), source=source)
 
 
-def _with_answers(row: Row, spans: Sequence[Span] | None) -> Row:
-    """The row with `answer` 1 on every token of which a character lies in a span; unchanged for None."""
-    if spans is None:
-        return row
-    before = row.columns.get("answer", (0.0,) * len(row))
-    here = (float(any(a < end and b > start for start, end in spans)) for a, b in row.offsets)
-    return replace(row, columns={"answer": tuple(map(max, before, here))})
+def _marked(row: Row, marks: Mapping[str, Sequence[Span]]) -> Row:
+    """Adds a column per name: 1 on every token of which a character lies in one of the spans."""
+    columns = dict(row.columns)
+    for name, spans in marks.items():
+        before = columns.get(name, (0.0,) * len(row))
+        here = (float(any(a < end and b > start for start, end in spans)) for a, b in row.offsets)
+        columns[name] = tuple(map(max, before, here))
+    return replace(row, columns=columns) if marks else row

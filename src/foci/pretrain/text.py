@@ -71,11 +71,11 @@ def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list
             at = next(end for end in ends if end > 0)
         room -= at
         if text[:at].strip():
-            learned.append(replace(document, text=text[:at].rstrip(), spans=None))
+            learned.append(replace(document, text=text[:at].rstrip(), spans={}))
         if text[at:].strip():
             skipped = len(text) - len(text[at:].lstrip())
             line = document.line + text.count("\n", 0, skipped) * document.whole_file
-            held_out.append(replace(document, text=text[skipped:], line=line, spans=None))
+            held_out.append(replace(document, text=text[skipped:], line=line, spans={}))
             room = 0
     return learned, held_out
 

@@ -1,18 +1,15 @@
 """Measures the premise of arXiv 2409.17954: a model looks at the name when it is about to say a fact.
 
 The attention from the token before an answer to the tokens of the names before it, added up; layers and heads
-averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. The corpus'
-own lines say where names are: `name_spans`, characters [start, end), beside `answer_spans`, and in
-`answer_groups`, where they are given, the field of each answer.
+averaged. A row's first token, where idle heads look, is never among them, even where a name begins with it. The corpus
+says where names are: its `name_spans` are the column "name", its `answer_spans` the column "answer", and where
+`answer_groups` names the field of each answer, "answer:FIELD" (`foci.corpus.read_corpus`).
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -20,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from foci import models
 from foci.attention import check_watched, pair_attention
+from foci.corpus.split import Span, tighten
 from foci.focus import Row
 from foci.methods.contrast.corpus_attention import AttentionQuery, as_read
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
@@ -41,6 +39,14 @@ class Clue:
     keys: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Marked:
+    """The characters of a row's names, and each answer's first character with its field."""
+
+    names: tuple[Span, ...]
+    answers: tuple[tuple[int, str], ...]
+
+
 def premise(
     loaded: models.Loaded, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, query: AttentionQuery
 ) -> list[dict[str, str | int | float | None]]:
@@ -54,7 +60,9 @@ def premise(
         return []
     read = as_read(loaded, [row for row, _ in annotated], tokenizer)
     clues = [
-        clue for n, (row, (_, line)) in enumerate(zip(read, annotated, strict=True)) for clue in _clues(n, row, line)
+        clue
+        for n, (row, (_, marked)) in enumerate(zip(read, annotated, strict=True))
+        for clue in _clues(n, row, marked)
     ]
     shares = _shares(loaded, read, clues, query)
     groups = list(dict.fromkeys(clue.group for clue in clues))
@@ -66,10 +74,10 @@ def premise(
 
 def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
     """Says of every token whether it is of "names", of "answers" or of "others"; None for rows without known names."""
-    known = {id(row): line["names"] for row, line in _annotated(rows)}
+    known = {id(row): marked.names for row, marked in _annotated(rows)}
     found: list[tuple[str, ...] | None] = []
     for row in rows:
-        answers, names = row.columns.get("answer", (0,) * len(row)), known.get(id(row), [])
+        answers, names = row.columns.get("answer", (0,) * len(row)), known.get(id(row), ())
         kind = ("answers" if answer else "others" for answer in answers)
         of = ("names" if any(_touch(row, t, span) for span in names) else other for t, other in enumerate(kind))
         found.append(tuple(of) if names else None)
@@ -107,43 +115,34 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join("-".join(map(str, part)) for part in parts)
 
 
-def _annotated(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """Returns rows of .jsonl lines with names and answers, each with its line, spans moved to the row's characters."""
-    by_file: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+def _annotated(rows: Sequence[Row]) -> Iterator[tuple[Row, Marked]]:
+    """Yields the rows whose names and answers the corpus marks, with these."""
     for row in rows:
-        file, _, place = row.source.rpartition(":")
-        if file.endswith(".jsonl") and place.isdigit():
-            by_file[file][int(place)].append(row)
-    for file, wanted in by_file.items():
-        with Path(file).open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if number in wanted and '"name_spans"' in line:
-                    found = json.loads(line)
-                    yield from ((row, part) for row in wanted[number] if (part := _part(row, found)))
+        fields = {name.partition(":")[2]: name for name in row.columns if name.startswith("answer:")}
+        if "name" not in row.columns or "answer" not in row.columns:
+            continue
+        if fields:
+            found = [(start, field) for field, name in fields.items() for start, _ in _spans(row, name)]
+        else:
+            found = [(start, f"answer {n}") for n, (start, _) in enumerate(_spans(row, "answer"), 1)]
+        yield row, Marked(_spans(row, "name"), tuple(sorted(found)))
 
 
-def _part(row: Row, line: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the names and answers of a line that lie in the row, whose text is the line's or a piece of it."""
-    text = next((value for value in line.values() if isinstance(value, str) and row.text in value), None)
-    if text is None or not line.get("name_spans") or not line.get("answer_spans"):
-        return None
-    lead = text.index(row.text)
-    groups = line.get("answer_groups") or [f"answer {n}" for n in range(1, len(line["answer_spans"]) + 1)]
-
-    def inside(span: list[int]) -> bool:
-        return lead <= span[0] and span[1] <= lead + len(row.text)
-
-    answers = [(a - lead, g) for (a, b), g in zip(line["answer_spans"], groups, strict=True) if inside([a, b])]
-    return {"names": [(a - lead, b - lead) for a, b in line["name_spans"] if inside([a, b])], "answers": answers}
+def _spans(row: Row, column: str) -> tuple[Span, ...]:
+    """Returns the characters of every run of tokens with 1 in a column, without white space at the edges."""
+    runs = groupby(range(len(row)), key=lambda t: row.columns[column][t] > 0)
+    places = [[row.offsets[t] for t in run] for marked, run in runs if marked]
+    tight = (tighten(row.text, (some[0][0], some[-1][1])) for some in places)
+    return tuple(span for span in tight if span)
 
 
-def _clues(number: int, row: Row, line: dict[str, Any]) -> list[Clue]:
+def _clues(number: int, row: Row, marked: Marked) -> list[Clue]:
     found = []
-    for start, group in line["answers"]:
+    for start, group in marked.answers:
         first = next((t for t, (a, b) in enumerate(row.offsets) if b > a and b > start), 0)
-        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in line["names"])]
+        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in marked.names)]
         if keys:
-            a, b = line["names"][0]
+            a, b = marked.names[0]
             found.append(Clue(number, str(group), row.text[a:b], first - 1, tuple(keys)))
     return found
 

@@ -120,7 +120,8 @@ def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Prob
     spans = record.get("answer_spans")
     if spans is not None and not _are_spans(spans, len(record["text"])):
         raise ValueError(f"{place}: answer_spans are [start, end) characters of the text, got {str(spans)[:80]}")
-    document = Document(record["text"], file, number, None if spans is None else tuple((a, b) for a, b in spans))
+    marks = {} if spans is None else {"answer": tuple((a, b) for a, b in spans)}
+    document = Document(record["text"], file, number, marks)
     name = str(record.get("id", f"line {number}"))
     return document, Probe(name, "learn", "cloze", asked, record["answer"], group=str(record.get("group", "")))
 

@@ -1,0 +1,94 @@
+"""Records (JSON objects, rows of tables) to documents: the text, and the characters that a record marks in it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from foci.corpus.documents import BadLine, Document, excerpt
+from foci.corpus.split import Span, tighten, union
+from foci.focus import DELIMITER, REHEARSED
+
+SPANS, GROUPS = "_spans", "_groups"
+"""Endings of the keys that mark characters, and of those that name a group for each of these marks."""
+OWN = frozenset({DELIMITER, REHEARSED, "nll"})
+"""Columns that foci makes itself: no record may mark them."""
+
+
+def is_read(key: str, text_field: str) -> bool:
+    """Whether a record's key is read at all: the text, marks, and the groups of marks."""
+    return key == text_field or key.endswith((SPANS, GROUPS))
+
+
+def documents_of(records: Iterable[Mapping[str, object]], file: str, text_field: str) -> Iterator[Document | BadLine]:
+    """Yields one document, or one bad line that says why there is none, per record; records are counted from 1."""
+    for number, record in enumerate(records, start=1):
+        made = document_of(record, file, number, text_field)
+        shown = excerpt(str(record.get(text_field)))
+        yield made if isinstance(made, Document) else BadLine(file, number, made, shown)
+
+
+def document_of(record: Mapping[str, object], file: str, line: int, text_field: str) -> Document | str:
+    """Returns the document of a record, or the reason why there is none."""
+    if text_field not in record:
+        return f"no field {text_field!r} (the fields are {', '.join(map(repr, record)) or 'none'})"
+    text = record[text_field]
+    if not isinstance(text, str):
+        return f"field {text_field!r} is not a string but {type(text).__name__}"
+    if not text.strip():
+        return f"field {text_field!r} is an empty text"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"field {text_field!r} is not UTF-8 (half a surrogate pair at character {error.start})"
+    spans = _marks({key: value for key, value in record.items() if key != text_field}, text)
+    if isinstance(spans, str):
+        return spans
+    lead = len(text) - len(text.lstrip())
+    moved = {name: tuple((start - lead, end - lead) for start, end in some) for name, some in spans.items()}
+    return Document(text.strip(), file, line, moved)
+
+
+def _marks(record: Mapping[str, object], text: str) -> dict[str, tuple[Span, ...]] | str:
+    """Returns the spans of every `NAME_spans` as NAME and of its groups as NAME:GROUP, or why they are refused."""
+    found: dict[str, tuple[Span, ...]] = {}
+    for key, given in record.items():
+        name = key.removesuffix(SPANS)
+        if given is None or name in (key, ""):
+            continue
+        if name in OWN:
+            return f"{key}: {name!r} is a column of foci's own; give the key another name"
+        spans = _spans(key, given, text)
+        if isinstance(spans, str):
+            return spans
+        groups = _groups(f"{name}{GROUPS}", record.get(f"{name}{GROUPS}"), len(spans))
+        if isinstance(groups, str):
+            return groups
+        found[name] = union(spans)
+        for group in dict.fromkeys(groups):
+            found[f"{name}:{group}"] = union([s for s, g in zip(spans, groups, strict=True) if g == group])
+    return found
+
+
+def _spans(key: str, given: object, text: str) -> list[Span] | str:
+    """Returns spans without the white space at their edges, in their order, or why they are refused."""
+    if not isinstance(given, list):
+        return f"{key} is not a list of [start, end] but {type(given).__name__}"
+    tight: list[Span] = []
+    for pair in given:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(bound) is int for bound in pair)):
+            return f"{key}: expected [start, end] as two whole numbers, got {pair!r}"[:200]
+        start, end = pair
+        if start < 0 or max(start, end) > len(text):
+            return f"{key}: [{start}, {end}] is outside of the text (0 to {len(text)} characters)"
+        span = tighten(text, (start, end))
+        if span is None:
+            return f"{key}: [{start}, {end}] is empty (end is exclusive)"
+        tight.append(span)
+    return tight
+
+
+def _groups(key: str, given: object, count: int) -> list[str] | str:
+    """Returns the group of every span, none where none are given, or why they are refused."""
+    if given is None:
+        return []
+    if not isinstance(given, list) or len(given) != count or not all(isinstance(group, str) for group in given):
+        return f"{key}: expected a list of {count} strings, one for each span, got {given!r}"[:200]
+    return given
