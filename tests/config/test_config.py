@@ -259,6 +259,16 @@ def test_an_error_in_an_aliased_value_names_the_lines_of_both_keys(write):
     ]
 
 
+def test_errors_behind_an_alias_keep_the_order_of_the_lines(write):
+    got = refusal(write(SHORT + "train: &t {epochs: two}\nseed: -1\nprobes: *t\nname: 3\n"))
+    assert [re.match(r"x.yaml:(\d): .*?'(.*?)'", line).groups() for line in got.splitlines()] == [
+        ("2", "probes.epochs"),
+        ("2", "train.epochs"),
+        ("3", "seed"),
+        ("5", "name"),
+    ]
+
+
 def bomb(first: str, level: str) -> str:
     """Nine levels, each with ten aliases of the one before: a billion values in a few hundred characters."""
     lines = [f"l0: &l0 {first}"]

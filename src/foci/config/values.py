@@ -124,7 +124,7 @@ def explain(
     source: str,
 ) -> str:
     """Returns pydantic's errors in words, one line each, in the order in which the values were written."""
-    order = {place: number for number, place in enumerate(places.values())}
+    order = {place: number for number, place in enumerate(dict.fromkeys(places.values()))}
     lines = [(_place(error["loc"], places, source), _sentence(error, known)) for error in errors]
     lines.sort(key=lambda pair: order.get(pair[0], -1))
     return "\n".join(f"{place}: {sentence}" for place, sentence in lines)
