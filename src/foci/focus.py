@@ -14,15 +14,15 @@ A method is a frozen dataclass that plays one or more roles. The trainer knows r
 A method that must first look at the model or the corpus is two dataclasses: one with the settings, which only
 `Prepares`, and one that `prepare` returns, which plays the roles. In a `Batch` (`foci.rows`), what belongs to token t
 (its label, NLL, weight) stands at position t; a row's first token has no NLL. Losses are in nats, blocks are named by
-`foci.models.block_of`. What single methods do beside this is a Protocol next to the code that asks for it:
-`foci.training.anchor`, `foci.training.dataset`, `foci.learn.offline`.
+`foci.models.block_of`. Whatever only one method does is a Protocol beside the code that calls it (`training.anchor`,
+`training.dataset`, `learn.offline`, `learn.score`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jaxtyping import Float
 from numpy.random import Generator
@@ -99,8 +99,7 @@ class HoldsWeights(ABC):
     def pull(self, step: int) -> Mapping[str, int | float | Tensor]:
         """Returns the strength of the pull at update `step` (from 0): theta moves by -lr * strength * (theta - start).
 
-        By block (`"*"` = every block), a number; or by parameter name, a tensor of the parameter's shape (of an adapted
-        weight, the name it has in the model without adapter).
+        A number by block (`"*"` = every block), or a tensor by parameter (its name in the model without adapter).
         """
 
 
@@ -112,9 +111,8 @@ Role = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | Hol
 class Context:
     """The things that an offline stage may look at, once, before the first update.
 
-    `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's
-    own, kept with the run: what is stored there is found again after a resume. `asked` are the questions (prompts) that
-    the run will ask: no offline stage may learn from them.
+    `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's own
+    and is kept for a resume. `asked` are the questions that the run will ask: no offline stage may learn from them.
     """
 
     model: PreTrainedModel
@@ -134,14 +132,15 @@ class Prepares(ABC):
 
 
 Method = Role | Prepares
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Plan:
     """Methods, sorted by the roles they play and combined by the laws of the table above.
 
-    `normalise` says over what weights sum to one: `"update"` (every weighted token of the update counts
-    alike, the default) or `"row"` (weights of a row sum to 1, so every row counts alike).
+    `normalise` says over what weights sum to 1: `"update"` (every weighted token of the update counts alike) or `"row"`
+    (every row counts alike).
     """
 
     methods: Sequence[Method] = ()
@@ -149,40 +148,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
-        for method in self.methods:
-            if not isinstance(method, (*ROLES, Prepares)):
-                raise TypeError(
-                    f"a plan takes objects that play a role ({', '.join(r.__name__ for r in ROLES)}), "
-                    f"got {method!r}; derive it from the role whose method it implements"
-                )
+        if wrong := [method for method in self.methods if not isinstance(method, Method)]:
+            known = ", ".join(role.__name__ for role in ROLES)
+            raise TypeError(f"a plan takes methods, got {wrong[0]!r}; derive it from a role ({known}) or from Prepares")
         if self.normalise not in ("update", "row"):
             raise ValueError(f"normalise is 'update' or 'row', got {self.normalise!r}")
 
-    @property
-    def replaces_loss(self) -> bool:
-        """True where the plan needs another loss than a trainer's own mean over tokens."""
-        return bool(self.weighers or self.guides or self.normalise != "update")
-
-    @property
-    def edits(self) -> list[EditsTokens]:
-        return [m for m in self.methods if isinstance(m, EditsTokens)]
-
-    @property
-    def weighers(self) -> list[WeighsTokens]:
-        return [m for m in self.methods if isinstance(m, WeighsTokens)]
-
-    @property
-    def guides(self) -> list[GuidesHeads]:
-        return [m for m in self.methods if isinstance(m, GuidesHeads)]
-
-    @property
-    def scalers(self) -> list[ScalesLayers]:
-        return [m for m in self.methods if isinstance(m, ScalesLayers)]
-
-    @property
-    def mixers(self) -> list[MixesRows]:
-        return [m for m in self.methods if isinstance(m, MixesRows)]
-
-    @property
-    def holders(self) -> list[HoldsWeights]:
-        return [m for m in self.methods if isinstance(m, HoldsWeights)]
+    def of(self, role: type[R]) -> list[R]:
+        """Returns the methods that play a role, in their order."""
+        return [method for method in self.methods if isinstance(method, role)]

@@ -94,7 +94,7 @@ def test_oracle_refuses_a_floor_that_means_nothing(floor):
 def test_oracle_is_a_frozen_method_whose_repr_is_its_record():
     oracle = Oracle(floor=0.1)
     assert (repr(oracle), oracle.needs()) == ("Oracle(floor=0.1)", frozenset({"answer"}))
-    assert Plan([oracle]).weighers == [oracle]
+    assert Plan([oracle]).of(WeighsTokens) == [oracle]
     with pytest.raises(FrozenInstanceError):
         oracle.floor = 0.2
 

@@ -9,6 +9,7 @@ import small
 import tiny
 from foci import FocusTrainer, Plan
 from foci.focus import WeighsTokens
+from foci.methods.known import Known
 from foci.models.losses import token_nll
 from foci.training.dataset import Collator
 from foci.training.trainer import NonFinite
@@ -227,6 +228,11 @@ def test_a_pull_past_the_start_is_refused(tmp_path):
 def test_a_method_never_silently_does_nothing(tmp_path, methods, words):
     with pytest.raises(ValueError, match=words):
         trained(tmp_path, small.rows(), methods)
+
+
+def test_a_method_that_must_be_prepared_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"Known\(share=0.5\) must look at the model .* run `plan, rows = foci.learn"):
+        trained(tmp_path, small.rows(), [Known()])
 
 
 def test_a_constant_column_is_refused(tmp_path):

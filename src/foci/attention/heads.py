@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from foci.attention import attention_maps, head_distances
-from foci.focus import DELIMITER, Batch, Pattern, Plan, Row
+from foci.focus import DELIMITER, Batch, GuidesHeads, Pattern, Plan, Row
 from foci.models import evaluating, layer_count
 from foci.models.forward import device_of, pad_id, padded
 from foci.system.files import append_line
@@ -34,7 +34,7 @@ class GuidedHeads:
         """Collects the heads of a plan; None where it guides none. Of two patterns of a head the first counts."""
         heads: dict[int, dict[int, Pattern]] = {}
         for layer in range(layer_count(model)):
-            for guide in reversed(plan.guides):
+            for guide in reversed(plan.of(GuidesHeads)):
                 heads.setdefault(layer, {}).update(guide.targets(layer))
         heads = {layer: named for layer, named in heads.items() if named}
         return cls(heads, list(rows[:ROWS]), tokenizer) if heads else None

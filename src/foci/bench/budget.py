@@ -6,7 +6,7 @@ from itertools import count
 from typing import NamedTuple
 
 from foci.config.run import TrainConfig
-from foci.focus import Plan, Row
+from foci.focus import EditsTokens, MixesRows, Plan, Row
 from foci.training.dataset import MixedDataset, RowDataset
 
 
@@ -56,15 +56,15 @@ def _until(
 
 def epochs(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, total: int) -> list[Epoch]:
     """The first epochs of an arm as the trainer will read them. `plan` is the plan of online halves."""
-    new = RowDataset(rows, plan.edits, seed=seed, copies=train.copies)
+    new = RowDataset(rows, plan.of(EditsTokens), seed=seed, copies=train.copies)
     per_update = train.batch_size * train.accumulation
-    old = MixedDataset(new, plan, total).old if plan.mixers else [[]] * total
+    old = MixedDataset(new, plan, total).old if plan.of(MixesRows) else [[]] * total
     found = []
     for number in range(total):
         new.set_epoch(number)
-        lengths = [len(new[i]) for i in range(len(new))] if plan.edits else new.lengths()
+        lengths = [len(new[i]) for i in range(len(new))] if plan.of(EditsTokens) else new.lengths()
         read = len(new) + len(old[number])
         whole = math.ceil(math.ceil(read / train.batch_size) / train.accumulation)
-        updates = read / per_update if plan.mixers else whole
+        updates = read / per_update if plan.of(MixesRows) else whole
         found.append(Epoch(updates, sum(lengths) + sum(len(row) for row in old[number])))
     return found

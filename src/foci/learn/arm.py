@@ -49,8 +49,8 @@ class Arm:
         gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)
         self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
-        for words in (method.summary() for method in self.plan.methods if isinstance(method, Summarises)):
-            self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
+        for method in self.plan.of(Summarises):
+            self.console.print(f"  {self.name}  {method.summary()}", highlight=False, markup=False, soft_wrap=True)
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)
         model = learner(self.start.run, loaded.model, self.plan)

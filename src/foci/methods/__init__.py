@@ -129,7 +129,7 @@ def _class_of(module: ModuleType) -> type[Method]:
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__ and not name.startswith("_")
     ]
-    preparing = [kind for kind in own if issubclass(kind, Prepares)]
+    preparing: list[type[Method]] = [kind for kind in own if issubclass(kind, Prepares)]
     kinds = preparing or [kind for kind in own if issubclass(kind, ROLES)]
     if len(kinds) != 1:
         raise TypeError(

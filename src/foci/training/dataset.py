@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from foci.focus import REHEARSED, Batch, EditsTokens, Plan, Row
+from foci.focus import REHEARSED, Batch, EditsTokens, MixesRows, Plan, Row
 from foci.seeds import generator
 from foci.training.plan import with_columns
 
@@ -91,7 +91,7 @@ class MixedDataset(Dataset):
     """
 
     def __init__(self, new: RowDataset, plan: Plan, epochs: int) -> None:
-        self.new, mixers = new, plan.mixers
+        self.new, mixers = new, plan.of(MixesRows)
         self.old = [
             [
                 replace(row, columns={**row.columns, REHEARSED: (1.0,) * len(row)})

@@ -9,11 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foci.focus import REHEARSED, Batch, Pattern, Plan, Prepares, Row
+from foci.focus import (
+    REHEARSED,
+    Batch,
+    EditsTokens,
+    GuidesHeads,
+    Pattern,
+    Plan,
+    Prepares,
+    Row,
+    ScalesLayers,
+    WeighsTokens,
+)
 from foci.models import block_of, blocks, layer_count, unadapted_blocks
 
 ON_THE_FLY = frozenset({"nll"})
 """Columns the trainer computes; all others must come with the rows."""
+
+
+def replaces_loss(plan: Plan) -> bool:
+    """True where a plan needs another loss than a trainer's own mean over tokens."""
+    return bool(plan.of(WeighsTokens) or plan.of(GuidesHeads) or plan.normalise != "update")
 
 
 def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
@@ -25,7 +41,7 @@ def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
     """
     weights = batch.predicted().float()
     old = batch.columns[REHEARSED] > 0 if REHEARSED in batch.columns else torch.zeros_like(weights, dtype=torch.bool)
-    for weigher in plan.weighers:
+    for weigher in plan.of(WeighsTokens):
         factor = weigher.weigh(batch)
         if factor.shape != batch.input_ids.shape:
             raise ValueError(
@@ -43,7 +59,7 @@ def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
 
 def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
     """Refuses a weigher whose column is absent, or the same on every token (it would change nothing)."""
-    for weigher in plan.weighers:
+    for weigher in plan.of(WeighsTokens):
         for name in sorted(weigher.needs() - ON_THE_FLY):
             have = [row for row in rows if name in row.columns]
             if not have:
@@ -66,7 +82,7 @@ def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
 
 def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     """Returns the rows, with 0 in every column that a weigher reads and a row lacks."""
-    names = frozenset[str]().union(*(weigher.needs() for weigher in plan.weighers)) - ON_THE_FLY
+    names = frozenset[str]().union(*(weigher.needs() for weigher in plan.of(WeighsTokens))) - ON_THE_FLY
     return [replace(row, columns={**{name: (0.0,) * len(row) for name in names}, **row.columns}) for row in rows]
 
 
@@ -88,12 +104,12 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
             f"{args.n_gpu} GPUs in one process would split an update; set CUDA_VISIBLE_DEVICES to one of them, or "
             "launch your own script with torchrun"
         )
-    if plan.replaces_loss and (args.label_smoothing_factor or compute_loss_func is not None):
+    if replaces_loss(plan) and (args.label_smoothing_factor or compute_loss_func is not None):
         raise ValueError(
             f"this plan brings its own loss, so label_smoothing_factor={args.label_smoothing_factor} and "
             f"compute_loss_func={compute_loss_func} would do nothing; leave them out"
         )
-    if plan.edits and args.dataloader_persistent_workers:
+    if plan.of(EditsTokens) and args.dataloader_persistent_workers:
         raise ValueError(
             f"dataloader_persistent_workers={args.dataloader_persistent_workers} would repeat the edits of the first "
             "epoch in every other; leave it out"
@@ -111,13 +127,13 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
     Raises ValueError where a method names a block that is not there, gives a bad number, or nothing is left to train.
     """
     names = blocks(model)
-    for scaler in plan.scalers:
+    for scaler in plan.of(ScalesLayers):
         if unknown := scaler.blocks() - set(names):
             raise ValueError(
                 f"{scaler!r} names blocks {sorted(unknown)} that match no parameter; the model has {names}"
             )
     scales = dict.fromkeys(names, 1.0)
-    for scaler in plan.scalers:
+    for scaler in plan.of(ScalesLayers):
         for name in names:
             factor = scaler.scale(name)
             if not 0 <= factor < float("inf"):
@@ -125,15 +141,17 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
             scales[name] *= factor
     trained = {block_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     without = unadapted_blocks(model)  # a scale of 0 took their adapters out
-    for scaler in plan.scalers:
+    for scaler in plan.of(ScalesLayers):
         scaled = {name for name in names if scaler.scale(name) != 1}
         if scaled and not scaled & trained and not any(scaler.scale(name) == 0 for name in without):
             raise ValueError(
                 f"{scaler!r} scales blocks {sorted(scaled)}, none of which trains: only {sorted(trained)} do; scale "
                 "one of these, or train with another adapter"
             )
-    if plan.scalers and not any(p.requires_grad and scales[block_of(n)] for n, p in model.named_parameters()):
-        raise ValueError(f"{plan.scalers} freeze every block that could be trained: {scales}; leave one moving")
+    if plan.of(ScalesLayers) and not any(p.requires_grad and scales[block_of(n)] for n, p in model.named_parameters()):
+        raise ValueError(
+            f"{plan.of(ScalesLayers)} freeze every block that could be trained: {scales}; leave one moving"
+        )
     return scales
 
 
@@ -154,7 +172,7 @@ def head_targets(plan: Plan, model: nn.Module, scales: Mapping[str, float]) -> l
     """Returns {layer: {head: pattern}} for each guide. Refuses guides of no head and of frozen layers."""
     every = []
     trained = {block_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for guide in plan.guides:
+    for guide in plan.of(GuidesHeads):
         targets = {n: dict(guide.targets(n)) for n in range(layer_count(model))}
         targets = {n: heads for n, heads in targets.items() if heads}
         if not targets:

@@ -20,7 +20,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from foci.attention import Guide, guided
-from foci.focus import Batch, Plan, Row
+from foci.focus import Batch, EditsTokens, GuidesHeads, HoldsWeights, MixesRows, Plan, Row, ScalesLayers, WeighsTokens
 from foci.models import block_of, evaluating
 from foci.models.losses import token_nll, weighted_mean
 from foci.system import checkpoint
@@ -47,6 +47,7 @@ from foci.training.plan import (
     check_prepared,
     frozen,
     head_targets,
+    replaces_loss,
     update_weights,
     with_columns,
 )
@@ -98,7 +99,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             rows = with_columns(self.plan, rows)
             train_dataset = self._dataset(rows, args)
             trainer.setdefault("data_collator", Collator(pad_id(model, trainer.get("processing_class"))))
-        elif self.plan.edits or self.plan.mixers:
+        elif self.plan.of(EditsTokens) or self.plan.of(MixesRows):
             raise TypeError(
                 f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
             )
@@ -112,11 +113,11 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     @property
     def replaces_loss(self) -> bool:
         """True where the plan needs another loss than the Trainer's own."""
-        return self.plan.replaces_loss
+        return replaces_loss(self.plan)
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
-        new = RowDataset(rows, self.plan.edits, seed=args.seed, copies=self.copies)
-        if not self.plan.mixers:
+        new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)
+        if not self.plan.of(MixesRows):
             return new
         epochs = math.ceil(args.num_train_epochs)
         if args.max_steps > 0:
@@ -149,7 +150,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return total
 
     def _with_nll(self, batch: Batch) -> Batch:
-        if not any("nll" in weigher.needs() for weigher in self.plan.weighers):
+        if not any("nll" in weigher.needs() for weigher in self.plan.of(WeighsTokens)):
             return batch
         model = self.model_wrapped
         with torch.no_grad(), evaluating(model), self.accelerator.autocast():
@@ -162,7 +163,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     def _set_guides(self, whole: Batch) -> None:
         """Sets each guide's factors: strength over the number of guided queries in the update, per pattern."""
-        for method, guide in zip(self.plan.guides, self._guides, strict=True):
+        for method, guide in zip(self.plan.of(GuidesHeads), self._guides, strict=True):
             strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
             for pattern, count in guide.counts(whole).items():
                 total = self._summed(count, self.args.device).clamp(min=1)
@@ -216,7 +217,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Makes the Trainer's optimiser with one learning rate per block where the plan scales layers."""
         optimizer = super().create_optimizer(model)
-        if self.plan.scalers and not getattr(optimizer, "foci_scaled", False):
+        if self.plan.of(ScalesLayers) and not getattr(optimizer, "foci_scaled", False):
             names = {p: n for n, p in (model or self.model).named_parameters()}
             groups: list[dict[str, Any]] = []
             for group in optimizer.param_groups:
@@ -245,9 +246,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
-            if self.plan.holders:
+            if self.plan.of(HoldsWeights):
                 self._anchor = self._anchor or Anchor(self.model)  # the start is that of the first call
-                self.add_callback(callback := HoldCallback(self.plan.holders, self._anchor))
+                self.add_callback(callback := HoldCallback(self.plan.of(HoldsWeights), self._anchor))
                 stack.callback(self.remove_callback, callback)
             return super().train(resume_from_checkpoint=resume, **kwargs)
 
