@@ -1,13 +1,14 @@
 """The table of a suite in Markdown: what was learned and kept, differences from plain, costs, controls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from foci.report import tables
+from foci.report.tables import Code, Emphasis
 from foci.report.words import NONE, count, decimal, number, percent
 
-Table = Mapping[str, Any]
-"""What `foci.bench.table.table` returns."""
-Cells = list[list[str]]
+Found = Mapping[str, Any]
+"""The data of a suite's tables, as `foci.bench.table.table` returns them."""
 
 SHARES = ("learned", "retained", "total", "balanced", "binding")
 """Metrics that are shares of answer tokens; `total` is the sum of two."""
@@ -37,16 +38,16 @@ CHOSEN_ON = {
 }
 
 
-def markdown(table: Table, about: str = "") -> str:
+def markdown(table: Found, about: str = "") -> str:
     """The whole of table.md; `about` is a last line on where and when it was measured."""
     parts = [f"# {table['name']}", words(table)]
-    for title, heads, rows in sections(table):
-        parts += [f"## {title}", grid(heads, rows)]
+    for title, shown in sections(table):
+        parts += [f"## {title}", tables.markdown(shown)]
     parts += [f"Failed: {name}: {reason}" for name, reason in table["failures"].items()]
     return "\n\n".join([*parts, *([about] if about else [])]) + "\n"
 
 
-def words(table: Table) -> str:
+def words(table: Found) -> str:
     """What the numbers are, in sentences."""
     asked, n = table["questions"], len(table["seeds"])
     seeds = ", ".join(str(seed) for seed in table["seeds"])
@@ -69,59 +70,53 @@ def words(table: Table) -> str:
     )
 
 
-def sections(table: Table) -> list[tuple[str, list[str], Cells]]:
-    """(title, heads, rows) of every table."""
+def sections(table: Found) -> list[tuple[str, tables.Table]]:
+    """Returns every table with its title."""
     at = {"chosen": "At the chosen point", "end": "At the end"}
     if table["chosen_on"] == "end":
         del at["chosen"]
     found = []
     for place, title in at.items():
-        found.append((title, *_scores(table, place)))
+        found.append((title, _results(table, place)))
         if table["baseline"] and len(table["arms"]) > 1:
-            found.append((f"{title}: difference from {table['baseline']}", *_differences(table, place)))
-        found.append((f"{title}: span perplexity", *_perplexities(table, place)))
-    return [*found, ("Cost", *_costs(table)), *([("Methods", *_methods(table))])]
+            found.append((f"{title}: difference from {table['baseline']}", _differences(table, place)))
+        found.append((f"{title}: span perplexity", _perplexities(table, place)))
+    return [*found, ("Cost", _costs(table)), ("Methods", _methods(table))]
 
 
-def grid(heads: Sequence[str], rows: Cells) -> str:
-    """A Markdown table; the first column is text."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _scores(table: Table, place: str) -> tuple[list[str], Cells]:
+def _results(table: Found, place: str) -> tables.Table:
     names = _asked(table, place)
     heads = ["arm", *(HEADS[name] for name in names)]
     rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
     controls = table["controls"] or {}
     always = {"learned": controls.get("majority"), "balanced": controls.get("balanced_majority")}
-    for label, known in {"*untouched model*": table["untouched"], "*always the majority answer*": always}.items():
-        rows.append([label, *(value(name, {"mean": known.get(name)}) for name in names)])
+    for label, known in {"untouched model": table["untouched"], "always the majority answer": always}.items():
+        rows.append([Emphasis(label), *(value(name, {"mean": known.get(name)}) for name in names)])
     if place == "end" or "end" not in table["chosen_on"]:
         heads.append("top over epochs (selected on the test): learned, % @ step; retained, %")
         tops = [_top(told["top"]) for told in table["arms"].values()]
         rows = [[*row, *tops[n : n + 1]] if n < len(tops) else [*row, ""] for n, row in enumerate(rows)]
-    return heads, rows
+    return tables.Table(heads, rows)
 
 
-def _differences(table: Table, place: str) -> tuple[list[str], Cells]:
+def _differences(table: Found, place: str) -> tables.Table:
     names = _asked(table, place)
     rows = [
         [arm, *(value(name, told[place][name]["difference"] or {}, signed=True) for name in names)]
         for arm, told in table["arms"].items()
         if arm != table["baseline"]
     ]
-    return ["arm", *(HEADS[name] for name in names)], rows
+    return tables.Table(["arm", *(HEADS[name] for name in names)], rows)
 
 
-def _perplexities(table: Table, place: str) -> tuple[list[str], Cells]:
+def _perplexities(table: Found, place: str) -> tables.Table:
     names = [name for name in PERPLEXITIES if table["untouched"].get(name) is not None]
     rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
-    rows.append(["*untouched model*", *(value(name, {"mean": table["untouched"][name]}) for name in names)])
-    return ["arm", *(PERPLEXITIES[name] for name in names)], rows
+    rows.append([Emphasis("untouched model"), *(value(name, {"mean": table["untouched"][name]}) for name in names)])
+    return tables.Table(["arm", *(PERPLEXITIES[name] for name in names)], rows)
 
 
-def _costs(table: Table) -> tuple[list[str], Cells]:
+def _costs(table: Found) -> tables.Table:
     heads = [
         "arm", "updates to the chosen point", "tokens", "seconds", "updates at the end", "tokens", "seconds",
         "peak memory, MiB",
@@ -130,16 +125,16 @@ def _costs(table: Table) -> tuple[list[str], Cells]:
     for arm, told in table["arms"].items():
         costs = [told[place][name].get("mean") for place in ("chosen", "end") for name in ("step", "tokens", "seconds")]
         rows.append([arm, *(_cost(cost) for cost in costs), _cost(told["peak_memory_mib"].get("mean"))])
-    return heads, rows
+    return tables.Table(heads, rows)
 
 
-def _methods(table: Table) -> tuple[list[str], Cells]:
+def _methods(table: Found) -> tables.Table:
     rows = []
     for arm, told in table["arms"].items():
         own = ", ".join(f"{key} = {setting}" for key, setting in told["train"].items())
         methods = ", ".join(told["methods"]) or "none (plain fine-tuning)"
-        rows.append([arm, f"`{methods}`", own or NONE, ", ".join(str(seed) for seed in told["seeds"])])
-    return ["arm", "methods", "own settings of train", "seeds"], rows
+        rows.append([arm, Code(methods), own or NONE, ", ".join(str(seed) for seed in told["seeds"])])
+    return tables.Table(["arm", "methods", "own settings of train", "seeds"], rows, "llll")
 
 
 def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:
@@ -167,7 +162,7 @@ def _top(told: Mapping[str, Any]) -> str:
     return f"{value('learned', told['learned'])} @ {step}; {value('retained', told['retained'])}"
 
 
-def _asked(table: Table, place: str) -> list[str]:
+def _asked(table: Found, place: str) -> list[str]:
     """The metrics that some arm has."""
     return [name for name in HEADS if any("mean" in told[place][name] for told in table["arms"].values())]
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from foci.bench.markdown import sections, words
 from foci.report.style import inline
+from foci.report.tables import html
 
 CAPTIONS = {
     "learned_against_retained": (
@@ -30,11 +31,8 @@ figure svg { width: 100%; height: auto; background: #fff; }</style></head><body>
 <section><h2>Figures</h2><div class="figures">
 {% for figure in figures %}<figure><h3>{{ figure.title }}</h3>{{ figure.svg }}
 <figcaption class="note">{{ figure.note }}</figcaption></figure>{% endfor %}</div></section>
-{% for title, heads, rows in sections %}<section><h2>{{ title }}</h2><div class="wide"><table><thead><tr>
-{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in rows %}<tr><th>{{ row[0] | replace("*", "") }}</th>
-{% for cell in row[1:] %}<td>{{ cell | replace("`", "") }}</td>{% endfor %}</tr>{% endfor %}
-</tbody></table></div></section>{% endfor %}
+{% for title, table in sections %}<section><h2>{{ title }}</h2>
+<div class="wide" role="region" tabindex="0" aria-label="{{ title }}">{{ table }}</div></section>{% endfor %}
 <section><h2>Cells</h2><ul>{% for label, link in cells %}<li><a href="{{ link }}">{{ label }}</a></li>{% endfor %}</ul>
 <p class="note">{{ about }}</p></section></body></html>
 """
@@ -50,7 +48,7 @@ def page(table: Mapping[str, Any], svgs: Sequence[Path], cells: Sequence[tuple[s
             name=table["name"],
             words=words(table),
             failures=table["failures"],
-            sections=sections(table),
+            sections=[(title, html(shown)) for title, shown in sections(table)],
             figures=[_figure(svg) for svg in svgs],
             cells=cells,
             about=about,

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from foci.bench.markdown import CHOSEN_ON
-from foci.pretrain.table import share_words, words
+from foci.pretrain.table import HEADS as ARM_HEADS
+from foci.pretrain.table import cells, words
 from foci.probes.asking import Answer
 from foci.probes.table import summarise
+from foci.report import tables
 from foci.report.words import NONE, number
 
 HEADS = ("arm", "learned\n%", "retained\n%", "sum\n%", "sum, from\n{base}", "balanced\n%", "updates")
@@ -21,17 +22,15 @@ HEADS = ("arm", "learned\n%", "retained\n%", "sum\n%", "sum, from\n{base}", "bal
 
 def print_suite(table: Mapping[str, Any], console: Console) -> None:
     """Prints one line per arm at the reported point: means and half of their intervals. The files say more."""
-    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for head in HEADS:
-        shown.add_column(head.format(base=table["baseline"] or "plain"), justify="left" if head == "arm" else "right")
+    heads = [head.format(base=table["baseline"] or "plain") for head in HEADS]
+    rows = []
     for arm, told in table["arms"].items():
         at = told["chosen"]
         scores = [_share(at[name]) for name in ("learned", "retained", "total")]
         paired = _share(at["total"]["difference"] or {}, sign="+")
         step = number(at["step"].get("mean"))
-        row = [arm, *scores, paired, _share(at["balanced"]), NONE if step is None else f"{step:g}"]
-        shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+        rows.append([arm, *scores, paired, _share(at["balanced"]), NONE if step is None else f"{step:g}"])
+    console.print(tables.terminal(tables.Table(heads, rows)))
     seeds, confidence = len(table["seeds"]), 100 * table["confidence"]
     spread = (
         f"{seeds} seeds, mean and half of the {confidence:.0f} % interval" if seeds > 1 else "one seed, no intervals"
@@ -73,37 +72,26 @@ def print_meta(found: Mapping[str, Any], weigher: Path, console: Console) -> Non
 
 def print_arms(found: Mapping[str, Any], console: Console) -> None:
     """Prints one line per arm: the held-out loss, and how soon it is at the baseline's last one."""
-    table = Table(box=None, pad_edge=False)
-    for head in ("arm", "nats per token", "difference", "bits per byte", "steps", "seconds"):
-        table.add_column(head, justify="left" if head == "arm" else "right")
-    for arm, of in found["arms"].items():
-        table.add_row(
-            arm, words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
-            share_words(of["step_ratio"]), share_words(of["seconds_ratio"]),
-        )  # fmt: skip
-    console.print(table, highlight=False)
+    rows = [cells(arm, of) for arm, of in found["arms"].items()]
+    console.print(tables.terminal(tables.Table(ARM_HEADS, rows), ruled=False), highlight=False)
 
 
 def print_grid(grid: Mapping[str, Any], console: Console) -> None:
     """Prints one line per learning rate and warm-up: every arm's held-out loss and difference from the baseline."""
-    table = Table(box=None, pad_edge=False)
-    for head in ("learning rate", "warm-up", *grid["arms"]):
-        table.add_column(head, justify="right")
+    heads, rows = ("learning rate", "warm-up", *grid["arms"]), []
     for point in grid["points"]:
         of = point["arms"]
         losses = []
         for arm in grid["arms"]:
             gap = words({**of[arm]["nats"]["difference"], "low": None}, signed=True)
             losses.append(words({**of[arm]["nats"], "low": None}) + (f" ({gap})" if gap else ""))
-        table.add_row(f"{point['learning_rate']:g}", f"{point['warmup']:g}", *losses)
-    console.print(table, highlight=False)
+        rows.append([f"{point['learning_rate']:g}", f"{point['warmup']:g}", *losses])
+    console.print(tables.terminal(tables.Table(heads, rows, "r" * len(heads)), ruled=False), highlight=False)
 
 
 def print_answers(answers: Sequence[Answer], binding: float | None, console: Console) -> None:
     """Prints a table of a model's answers by role and kind, and the controls of the learn probes with `binding`."""
-    table = Table(box=None, pad_edge=False)
-    for head in ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"):
-        table.add_column(head, justify="left" if head in ("role", "kind") else "right")
+    heads, rows = ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"), []
     for role, kind in sorted({(a.role, a.kind) for a in answers}):
         some = [a for a in answers if (a.role, a.kind) == (role, kind)]
         extra = [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind == "qa" else ["", ""]
@@ -112,8 +100,8 @@ def print_answers(answers: Sequence[Answer], binding: float | None, console: Con
             _mean([float(a.correct) for a in some]),
             _mean([a.nll for a in some]),
         ]
-        table.add_row(role, kind, str(len(some)), *shares, *extra)
-    console.print(table, highlight=False)
+        rows.append([role, kind, str(len(some)), *shares, *extra])
+    console.print(tables.terminal(tables.Table(heads, rows, "llrrrrrr"), ruled=False), highlight=False)
     if controls := summarise(answers, answers)["controls"]:
         told = json.dumps({**controls, "binding": binding and round(binding, 3)})  # type: ignore[dict-item]
         console.print(f"controls of the learn probes: {told}", highlight=False, markup=False)

@@ -19,6 +19,7 @@ from foci.pretrain.config import Pretraining
 from foci.pretrain.plots import draw_grid
 from foci.pretrain.run import opened, pretrain
 from foci.pretrain.table import words
+from foci.report import tables
 from foci.system.files import write_json, write_text
 
 
@@ -81,21 +82,25 @@ def markdown(grid: Mapping[str, Any]) -> str:
     """One line per point, one column per arm, and what the arms have in common below."""
     arms, base = list(grid["arms"]), grid["baseline"]
     others = [arm for arm in arms if arm != base] if base else []
+    heads = ["learning rate", "warm-up", *arms, *(f"{arm}, difference" for arm in others)]
+    rows = [
+        [
+            f"{point['learning_rate']:g}",
+            f"{point['warmup']:g}",
+            *(words(point["arms"][arm]["nats"]) for arm in arms),
+            *(words(point["arms"][arm]["nats"]["difference"], signed=True) for arm in others),
+        ]
+        for point in grid["points"]
+    ]
     lines = [
         f"# {grid['name']}",
         "",
         f"Held-out loss after the last update, {grid['objective']} objective, nats per predicted token; means over "
         f"seeds {', '.join(map(str, grid['seeds']))}, differences from {base or 'nothing'} paired by seed.",
         "",
-        "| " + " | ".join(["learning rate", "warm-up", *arms, *(f"{arm}, difference" for arm in others)]) + " |",
-        "|" + "---:|" * (2 + len(arms) + len(others)),
+        tables.markdown(tables.Table(heads, rows, "r" * len(heads))),
+        "",
     ]
-    for point in grid["points"]:
-        of = point["arms"]
-        cells = [f"{point['learning_rate']:g}", f"{point['warmup']:g}", *(words(of[arm]["nats"]) for arm in arms)]
-        cells += [words(of[arm]["nats"]["difference"], signed=True) for arm in others]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines.append("")
     for arm, of in grid["arms"].items():
         below = "" if arm not in others else f"; below {base} at {of['below_baseline']} of {len(grid['points'])} points"
         lines.append(f"- {arm}: best {of['best']:.3f}, worst {of['worst']:.3f}{below}")

@@ -5,10 +5,12 @@ from typing import Any
 
 from foci.pretrain.config import Pretraining
 from foci.probes.intervals import CONFIDENCE, as_data, difference, interval, ratio
+from foci.report import tables
 
 Curve = Sequence[Mapping[str, Any]]
 """Validations in order: step, seconds, nats, bits_per_byte."""
 MEASURES = ("nats", "bits_per_byte")
+HEADS = ("arm", "nats per token", "difference", "bits per byte", "steps", "seconds")
 
 
 def reached(curve: Curve, nats: float, along: str = "step") -> float | None:
@@ -87,6 +89,11 @@ def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The table in Markdown."""
     base = found["baseline"]
+    shown = {arm: cells(arm, of) for arm, of in found["arms"].items()}
+    rows = [
+        [*shown[arm][:1], str(len(of["seeds"])), *shown[arm][1:], words(of["seconds_per_step"])]
+        for arm, of in found["arms"].items()
+    ]
     lines = [
         f"# {found['name']}",
         "",
@@ -95,17 +102,18 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"seconds are those to {base or 'the baseline'}'s last loss, as a share of its own (geometric means); seconds "
         "are of training alone.",
         "",
-        "| arm | seeds | nats per token | difference | bits per byte | steps | seconds | seconds per step |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        tables.markdown(tables.Table([*HEADS[:1], "seeds", *HEADS[1:], "seconds per step"], rows)),
+        "",
     ]
-    for arm, of in found["arms"].items():
-        cells = [
-            arm, str(len(of["seeds"])), words(of["nats"]), words(of["nats"]["difference"], signed=True),
-            words(of["bits_per_byte"]), share_words(of["step_ratio"]), share_words(of["seconds_ratio"]),
-            words(of["seconds_per_step"]),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
+
+
+def cells(arm: str, of: Mapping[str, Any]) -> list[str]:
+    """Returns an arm's line of the table, under `HEADS`."""
+    return [
+        arm, words(of["nats"]), words(of["nats"]["difference"], signed=True), words(of["bits_per_byte"]),
+        share_words(of["step_ratio"]), share_words(of["seconds_ratio"]),
+    ]  # fmt: skip
 
 
 def words(mean: Mapping[str, Any], *, signed: bool = False) -> str:

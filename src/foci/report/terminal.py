@@ -1,13 +1,12 @@
-"""The before/after table of a summary: on the terminal, and in Markdown."""
+"""The table of a run, before and after training: on the terminal and in Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from foci.report import tables
 from foci.report.words import Pair, count, decimal, number, percent
 
 HEADS = ("learned\n%", "retained\n%", "bits per\nbyte", "balanced\n%", "majority\n%", "steps", "sec.")
@@ -16,29 +15,28 @@ ASCII = {ord("→"): "->", ord("\N{EN DASH}"): "-", ord("\N{NARROW NO-BREAK SPAC
 
 
 def print_table(summary: Mapping[str, Any], console: Console) -> None:
-    """Prints one line per arm, before -> after, in 80 columns; plain text where the console is no terminal."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("arm\n", overflow="fold", min_width=6)
-    for head in HEADS:
-        table.add_column(head.replace("majority", "major."), justify="right", no_wrap=True)  # room for longer names
+    """Prints one line per arm, before -> after, in 80 columns; plain text where the console is not a terminal."""
     ascii_only = not console.encoding.lower().startswith("utf")
 
-    def text(words: str, style: str = "") -> Text:
-        return Text(words.translate(ASCII) if ascii_only else words, style=style)
+    def shown(words: str) -> str:
+        return words.translate(ASCII) if ascii_only else words
 
-    for name, arm in _arms(summary).items():
-        table.add_row(text(str(name), "bold"), *(text(cell.replace(" ", "")) for cell in _cells(arm)))
+    heads = ["arm\n", *(head.replace("majority", "major.") for head in HEADS)]  # room for longer names
+    rows = [
+        [shown(str(name)), *(shown(cell.replace(" ", "")) for cell in _cells(arm))]
+        for name, arm in _arms(summary).items()
+    ]
+    table = tables.terminal(tables.Table(heads, rows), fold=6)
+    table.columns[0].style = "bold"
     console.print(table)
-    console.print(text(_caption(summary), "dim"))
+    console.print(Text(shown(_caption(summary)), style="dim"))
 
 
 def markdown_table(summary: Mapping[str, Any]) -> str:
-    """The same table for a README, one line per arm; names cannot break it."""
+    """Returns the same table in Markdown, one line per arm."""
     heads = ["arm", *(head.replace("\n", ", " if "%" in head else " ") for head in HEADS)]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * len(HEADS)]
-    for name, arm in _arms(summary).items():
-        lines.append(f"| {_escaped(name)} | {' | '.join(_cells(arm))} |")
-    return "\n".join(lines) + "\n"
+    rows = [[str(name), *_cells(arm)] for name, arm in _arms(summary).items()]
+    return tables.markdown(tables.Table(heads, rows)) + "\n"
 
 
 def _arms(summary: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,14 +70,8 @@ def _caption(summary: Mapping[str, Any]) -> str:
     arm = next(iter(_arms(summary).values()))
     learn, known, asked = (count(arm.get(k)) for k in ("learn_probes", "retained_probes", "retain_asked"))
     return (
-        f"before → after. learned: share of the answer tokens of {learn} learn probes that the model predicts; "
-        f"retained: the same over the {known} of {asked} retain probes that the untouched model answers; "
+        f"before → after. learned: share of the answer tokens of {learn} probes to learn that the model predicts; "
+        f"retained: the same over the {known} of {asked} probes to retain that the untouched model answers; "
         "balanced: learned with every answer counting alike; majority: what always giving the commonest "
-        "answer would score; bits per byte of general text, lower is better."
+        "answer would reach; bits per byte of general text, lower is better."
     )
-
-
-def _escaped(name: str) -> str:
-    entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-    table = {ord(c): entities.get(c, f"\\{c}") for c in "\\`*_{}[]<>|#&"}
-    return " ".join(str(name).split()).translate(table)
