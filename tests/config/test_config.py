@@ -1,4 +1,4 @@
-"""The run file: every key, every trap of YAML, and errors that say where and how to go on."""
+"""The run file: every key, the traps of YAML, and errors that name the place and the cure."""
 
 import re
 from pathlib import Path
@@ -239,7 +239,7 @@ def test_aliases_and_merge_keys_are_read_as_pyyaml_reads_them():
     assert got["several"] == {"learning_rate": 0.5, "schedule": "constant", "path": ["a", "b"], "warmup": 1, "steps": 9}
     assert got["again"] == got["nested"]
     got["again"]["path"].append("c")
-    assert got["nested"]["path"] == got["list"][0]["path"] == ["a", "b"], "an aliased value is nobody else's"
+    assert got["nested"]["path"] == got["list"][0]["path"] == ["a", "b"], "each alias is a value of its own"
     assert strict_yaml.parse("a: {'<<': {b: 1}}", "f")[0] == {"a": {"<<": {"b": 1}}}
 
 
@@ -297,7 +297,7 @@ def test_a_large_file_without_aliases_is_read():
     assert len(strict_yaml.parse(f"a: '{'x' * 300_000}'", "f")[0]["a"]) == 300_000
 
 
-def test_all_faults_are_told_at_once_in_the_order_of_the_file(write):
+def test_one_message_lists_all_errors_in_the_order_of_the_file(write):
     got = refusal(write("sede: 1\n" + SHORT + "train: {copies: 0}\nname: 3\n"))
     assert [re.match(r"x.yaml:(\d)", line)[1] for line in got.splitlines()] == ["1", "3", "4"]
 
@@ -355,7 +355,7 @@ def test_home_is_expanded_and_other_paths_are_left_relative(write, monkeypatch):
     assert (run.output, run.model.name, run.probes.learn) == (Path("/home/ada/o"), "/home/ada/m", "/home/ada/p")
 
 
-def test_a_folder_stands_for_its_run_yaml_and_a_missing_file_is_told(write, tmp_path):
+def test_a_folder_means_its_run_yaml_and_a_missing_file_is_an_error(write, tmp_path):
     (tmp_path / "run.yaml").write_text(SHORT)
     assert load_run(tmp_path).name == "notes"
     with pytest.raises(FileNotFoundError, match=r"nope.yaml: expected a run file \(YAML\), found none"):

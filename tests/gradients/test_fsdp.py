@@ -1,4 +1,4 @@
-"""Influence in models that FSDP2 shares out among two processes, and in models that accelerate puts on devices."""
+"""Influence in models that FSDP2 shards over two processes, and in models that accelerate puts on several devices."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from sharded_processes import LAYOUTS, SLICED, pair
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
-    """What each of two processes found."""
+    """The results of both processes."""
     out = tmp_path_factory.mktemp("sharded")
     script = HELPERS / "sharded_processes.py"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a token's weight does to a later loss: against the step itself, taken twice, and against double backward."""
+"""The influence of a token's weight on a later loss, against the step itself, taken twice, and double backward."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def pair(side: str = "right") -> tuple[Batch, Batch, torch.Tensor]:
 
 
 def later_loss_after(model: nn.Module, batch: Batch, later: Batch, weights: torch.Tensor, inner: str, normalise: str):
-    """L_T(theta'), by taking the step and taking it back: what the derivative is of, with no derivative of ours."""
+    """Returns L_T(theta') by taking the step and undoing it. The tests differentiate it numerically."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
     nll = token_nll(model, batch)
@@ -95,8 +95,8 @@ def test_the_difference_is_the_double_backward_on_every_architecture(name, adapt
         assert torch.cosine_similarity(got.flatten(), truth.flatten(), 0) > 0.9999
 
 
-def test_a_bad_start_for_the_difference_is_mended(monkeypatch):
-    """Adam's slope puts v on few weights: the first step moves no loss by more than rounding."""
+def test_the_difference_corrects_a_wrong_first_eps(monkeypatch):
+    """Adam's slope makes v large on few weights: with the first eps no loss changes by more than rounding."""
     model = tiny.build("mistral")
     batch, later, weights = pair()
     options = {"lr": 1e-4, "inner": "adam"}
@@ -154,7 +154,7 @@ def test_a_row_without_weight_has_no_influence_and_is_not_counted():
     assert InnerStep(0.5).loss(nll, torch.tensor([[0.0, 0.5], [0.0, 0.0]]), counted).item() == 2.0
 
 
-def test_the_scale_of_the_weights_only_divides():
+def test_scaled_weights_divide_the_influence_by_the_scale():
     """L(w) does not change when w is scaled: influence times weight sums to 0 over a row, and scales by 1 / c."""
     model = tiny.build("llama")
     batch, later, weights = pair()
@@ -165,7 +165,7 @@ def test_the_scale_of_the_weights_only_divides():
     assert float(sums.abs().max()) < 1e-5 * float((one * weights).abs().sum())
 
 
-def test_weights_that_are_not_normalised_are_a_rate():
+def test_weights_that_are_not_normalised_scale_the_step_like_the_rate():
     """Weights times c are the rate times c: so is the influence per unit of c w, and a row without weight has one."""
     model = tiny.build("gpt2").double()
     batch, later, weights = pair()
@@ -273,7 +273,7 @@ class _Int8(nn.Module):
         return nn.functional.linear(x, self.weight())
 
 
-def test_what_cannot_work_is_said_before_anything_runs(monkeypatch):
+def test_settings_that_cannot_work_are_refused_before_anything_runs(monkeypatch):
     batch, later, weights = pair()
     monkeypatch.setattr(influence, "token_nll", lambda *_: pytest.fail("something ran"))
     model = tiny.build("llama")
@@ -313,7 +313,7 @@ def test_a_model_that_already_answers_gives_zeros():
 
 
 def test_weights_from_a_graph_are_left_to_their_graph():
-    """Its own loss is not differentiated into what the weights came from, which may be differentiated afterwards."""
+    """Gradients do not reach the graph that the weights came from; a caller may go backward through it afterwards."""
     model, (batch, later, _) = tiny.build("llama"), pair()
     strength = torch.ones((), requires_grad=True)
     weights = strength * torch.ones(batch.input_ids.shape)

@@ -64,7 +64,7 @@ def assert_same(ours, theirs, rtol: float = 1e-5) -> None:
 
 
 def plain(model, b: Batch, mask: torch.Tensor, **settings):
-    """The norms, which must not have come from one pass per example."""
+    """Returns the norms; fails if they needed one backward pass per example."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return block_norms(model, b, mask, **settings)
@@ -312,7 +312,7 @@ def test_only_trained_parameters_count():
 
 
 class Product(nn.Module):
-    """x * w + x @ v: neither is a linear layer that is recorded."""
+    """Computes x * w + x @ v: neither is a linear layer that the recorder sees."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ class Flattened(nn.Module):
 
 
 class Borrowed(nn.Module):
-    """Uses another module's weight directly, behind its back."""
+    """Uses another module's weight without calling that module."""
 
     def __init__(self, other: nn.Linear) -> None:
         super().__init__()
@@ -347,7 +347,7 @@ class Borrowed(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["product", "flattened", "borrowed"])
-def test_what_is_not_known_is_exact_and_told(kind):
+def test_other_uses_of_weights_are_exact_and_warned_of(kind):
     model, b = tiny.build("llama"), batch()
     layers = model.model.layers
     made = {"product": Product, "flattened": Flattened, "borrowed": lambda _: Borrowed(layers[0].mlp.up_proj)}[kind]
@@ -358,7 +358,7 @@ def test_what_is_not_known_is_exact_and_told(kind):
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-tied"])
-def test_a_head_that_a_layer_uses_too_is_exact_and_told(name):
+def test_a_head_that_a_layer_uses_too_is_exact_and_warned_of(name):
     model, b = tiny.build(name), batch()
     first = nn.Linear(32, 97, bias=False)
     first.weight = model.lm_head.weight
@@ -369,7 +369,7 @@ def test_a_head_that_a_layer_uses_too_is_exact_and_told(name):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "warns"),
     [
         ({"target_modules": "all-linear", "use_dora": True}, True),
         ({"target_modules": ["embed_tokens", "q_proj"]}, True),
@@ -379,7 +379,7 @@ def test_a_head_that_a_layer_uses_too_is_exact_and_told(name):
     ],
     ids=["dora", "embedding", "saved-head", "head", "bias"],
 )
-def test_other_adapters(settings, told):
+def test_other_adapters(settings, warns):
     model, b = tiny.build("qwen2"), batch(lengths=(9, 4, 13, 5))
     mask = b.predicted()  # attention to a single token gives its query no gradient
     with warnings.catch_warnings():
@@ -389,7 +389,7 @@ def test_other_adapters(settings, told):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         found = block_norms(model, b, mask)
-    assert bool(seen) == told
+    assert bool(seen) == warns
     assert_same(found, slow_norms(model, b, mask))
 
 

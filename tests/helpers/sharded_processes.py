@@ -1,4 +1,4 @@
-"""Run by test_sharded.py, two processes: influence in sharded models beside that in whole ones."""
+"""Influence in sharded models beside that in whole ones, on two processes; test_fsdp.py runs it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""PEFT's adapters as baselines: each learns, leaves the base alone, can be saved, merged and held."""
+"""Each adapter of PEFT learns, leaves the base weights alone, and can be saved, merged and pulled to its start."""
 
 import pytest
 import torch

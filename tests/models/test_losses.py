@@ -1,4 +1,4 @@
-"""Nats per token: against full logits, by hand, at every architecture, padding and precision."""
+"""The NLL of tokens, against whole logits and values by hand, for every architecture, padding and precision."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What foci knows of a model: checked on every tiny architecture, bare and wrapped by LoRA."""
+"""Blocks, head, adapters, fingerprints and loading of models, on every tiny architecture, bare and with LoRA."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """A copy of `saved` that a test may spoil."""
+    """A copy of `saved` that a test may change."""
     copy = tmp_path / "model"
     copy.mkdir()
     for file in saved.iterdir():
@@ -130,7 +130,7 @@ class TripledForCausalLM(LlamaForCausalLM):
 
 
 class PastItsHeadForCausalLM(LlamaForCausalLM):
-    """Gives logits that its head module never made."""
+    """Returns logits that its head module did not compute."""
 
     def forward(self, *args, **kwargs):
         hidden = self.model(kwargs["input_ids"])[0]
@@ -386,13 +386,13 @@ def test_a_hub_id_without_network_fails_fast(monkeypatch):
     assert time.monotonic() - started < 10
 
 
-def test_a_misspelt_embedded_model_is_told_the_right_name(monkeypatch):
+def test_the_error_on_a_misspelt_embedded_model_names_the_right_one(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match="did you mean 'smollm2-135m'"):
         load("smollm-135m")
 
 
-def test_a_missing_path_is_told_the_nearest(saved):
+def test_the_error_on_a_missing_path_names_the_most_similar_one(saved):
     with pytest.raises(ValueError, match=r"no such file or folder; did you mean .*tiny-llama'\?"):
         load(str(saved.parent / "tiny-lama"))
     with pytest.raises(ValueError, match=r"no model at './gone.gguf'"):

@@ -18,7 +18,7 @@ TEXTS = [
 
 @pytest.fixture
 def one_thread():
-    """On a busy machine, threads that wait for each other take minutes for what one does in seconds."""
+    """Uses one thread: on a busy machine, several threads that wait for each other take minutes instead of seconds."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

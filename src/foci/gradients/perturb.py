@@ -26,7 +26,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     if away:
         raise ValueError(
             f"a step moves parameters that are in memory, got {len(away)} of {len(found)} that are kept elsewhere "
-            f"(offloaded, or shared out by DeepSpeed), {away[0]!r} first; load those on a device, or freeze them"
+            f"(offloaded, or sharded by DeepSpeed), {away[0]!r} first; load those on a device, or freeze them"
         )
     return found
 
