@@ -158,6 +158,7 @@ def _inputs_of(
 
 
 def _checked_weights(batch: Batch, weights: Tensor) -> Tensor:
+    """Returns the weights, 0 where a token has no NLL. Raises ValueError for a wrong shape or bad values."""
     if weights.shape != batch.input_ids.shape:
         raise ValueError(
             f"weights must have the batch's shape {tuple(batch.input_ids.shape)}, got {tuple(weights.shape)}"

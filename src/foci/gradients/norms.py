@@ -86,6 +86,7 @@ def _check_finite(model: nn.Module, norms: dict[str, Tensor]) -> None:
 
 
 def _checked_mask(batch: Batch, loss_mask: Tensor) -> Tensor:
+    """Returns where a token counts. Raises ValueError for a wrong shape or an example without such a token."""
     if loss_mask.shape != batch.input_ids.shape:
         raise ValueError(
             f"loss_mask must have the batch's shape {tuple(batch.input_ids.shape)}, got {tuple(loss_mask.shape)}"

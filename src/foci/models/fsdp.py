@@ -146,7 +146,7 @@ def reset(model: nn.Module) -> None:
 
 @contextmanager
 def head_callable(model: nn.Module) -> Iterator[None]:
-    """Allows to call a sharded model's head after its forward pass, while open; resets the model before and after."""
+    """Lets a sharded model's head be called after its forward pass, while open; resets the model before and after."""
     outer = root(model)
     if outer is None:
         yield

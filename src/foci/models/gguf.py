@@ -119,6 +119,7 @@ def converted(path: Path, label: str | None = None) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
+    """Writes model and tokenizer of a GGUF file into a folder."""
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = loaded.config

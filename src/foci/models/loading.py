@@ -120,6 +120,7 @@ def _adapted(folder: Path, name: str, trust_remote_code: bool) -> tuple[PreTrain
 
 
 def _check_pair(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    """Raises ValueError if the tokenizer has more tokens than the model."""
     rows, known = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
     if known > rows:
         raise ValueError(

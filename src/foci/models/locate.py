@@ -41,7 +41,9 @@ def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
         return _of_file(path)
     if not path.is_dir():
         if _is_path(name):
-            raise ValueError(f"no model at {name!r}: there is no such file or folder{_nearest(path)}")
+            raise ValueError(
+                f"no model at {name!r}: there is no such file or folder{_nearest(path) or '; check the path'}"
+            )
         path = _from_hub(name, trust_remote_code)
     check_folder(path, name, trust_remote_code=trust_remote_code)
     return path
@@ -95,6 +97,7 @@ def _is_path(name: str) -> bool:
 
 
 def _nearest(path: Path) -> str:
+    """Returns "; did you mean ...?" with the most similar embedded model or neighbouring path, or nothing."""
     known = [*EMBEDDED]
     if path.parent.is_dir():
         known += [str(path.parent / entry.name) for entry in path.parent.iterdir()]
