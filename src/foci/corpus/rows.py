@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.documents import BadLine, Document, excerpt
 from foci.corpus.split import Room, Span, cuts, tighten
-from foci.corpus.tokens import row_id, tokenizer_fingerprint
+from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
 from foci.focus import Row
 
 _BATCH = 1024
@@ -181,6 +181,6 @@ def _marked(row: Row, marks: Mapping[str, Sequence[Span]]) -> Row:
     columns = dict(row.columns)
     for name, spans in marks.items():
         before = columns.get(name, (0.0,) * len(row))
-        here = (float(any(a < end and b > start for start, end in spans)) for a, b in row.offsets)
+        here = (float(any(overlap(place, span) for span in spans)) for place in row.offsets)
         columns[name] = tuple(map(max, before, here))
     return replace(row, columns=columns) if marks else row

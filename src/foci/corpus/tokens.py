@@ -33,6 +33,18 @@ def tokens(
     ]
 
 
+def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Says whether a token and a span, both characters [start, end), share a character; the rule for marks in a text.
+
+    A token that stands for no text, such as (0, 0), shares none. `foci.probes.scoring.marks` is stricter: a character
+    that is not white space.
+
+    >>> overlap((0, 3), (2, 5)), overlap((0, 3), (3, 5)), overlap((0, 0), (0, 5))
+    (True, False, False)
+    """
+    return max(one[0], other[0]) < min(one[1], other[1])
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """16 hex characters that say how a tokenizer behaves: a hash of its fast backend, not of its path.
 

@@ -13,6 +13,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from foci.corpus.tokens import overlap
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
 from foci.methods._prepared import Prepared, add_column, column_of
 
@@ -73,9 +74,9 @@ class Salient(Prepares):
                 f"salient by word needs the text and character offsets of every row, row {row.row_id} has none; "
                 "set unit: token"
             )
-        words = [(match.start(), match.end(), match.group(1).casefold()) for match in _WORD.finditer(row.text)]
+        words = [(match.span(), match.group(1).casefold()) for match in _WORD.finditer(row.text)]
         return [
-            [(start, word) for start, end, word in words if start < b and end > a]
+            [(span[0], word) for span, word in words if overlap((a, b), span)]
             or [(a, f" {row.text[a:b].strip()}") if b > a else (-1 - at, f" {token}")]
             for at, (token, (a, b)) in enumerate(zip(row.input_ids, row.offsets, strict=True))
         ]

@@ -22,6 +22,7 @@ from foci.focus import Row
 from foci.methods.contrast.corpus_attention import AttentionQuery, as_read
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.probes.intervals import interval
+from foci.probes.scoring import marks
 
 ROWS = 128
 """The number of rows that are measured, at most: the first ones with known names and answers."""
@@ -79,7 +80,7 @@ def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
     for row in rows:
         answers, names = row.columns.get("answer", (0,) * len(row)), known.get(id(row), ())
         kind = ("answers" if answer else "others" for answer in answers)
-        of = ("names" if any(_touch(row, t, span) for span in names) else other for t, other in enumerate(kind))
+        of = ("names" if is_name else other for is_name, other in zip(_in_names(row, names), kind, strict=True))
         found.append(tuple(of) if names else None)
     return found
 
@@ -137,19 +138,20 @@ def _spans(row: Row, column: str) -> tuple[Span, ...]:
 
 
 def _clues(number: int, row: Row, marked: Marked) -> list[Clue]:
-    found = []
+    found, in_names = [], _in_names(row, marked.names)
     for start, group in marked.answers:
         first = next((t for t, (a, b) in enumerate(row.offsets) if b > a and b > start), 0)
-        keys = [t for t in range(1, first - 1) if any(_touch(row, t, span) for span in marked.names)]
+        keys = [t for t in range(1, first - 1) if in_names[t]]
         if keys:
             a, b = marked.names[0]
             found.append(Clue(number, str(group), row.text[a:b], first - 1, tuple(keys)))
     return found
 
 
-def _touch(row: Row, token: int, span: tuple[int, int]) -> bool:
-    start, end = row.offsets[token]
-    return any(not row.text[at].isspace() for at in range(max(start, span[0]), min(end, span[1])))
+def _in_names(row: Row, names: Sequence[Span]) -> list[bool]:
+    """Says of every token whether it spells a character of a name that is not white space."""
+    every = [marks(row.text, span, row.offsets) for span in names]
+    return [any(found) for found in zip(*every, strict=True)] if every else [False] * len(row)
 
 
 def _shares(loaded: models.Loaded, read: Sequence[Row], clues: Sequence[Clue], query: AttentionQuery) -> list[float]:

@@ -14,6 +14,7 @@ from itertools import groupby
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.tokens import overlap
 from foci.focus import Row
 from foci.probes.encode import encode
 from foci.probes.probe import Probe
@@ -76,7 +77,7 @@ def rare_spans(rows: Sequence[Row]) -> list[Span]:
         words.sort(key=lambda match: (spread[match[0].casefold()], -len(match[0])))
         numbers = (match for match in _NUMBER.finditer(row.text) if match.start() >= first)
         for match in (*words[:1], *([number] if (number := next(numbers, None)) else ())):
-            inside = [t for t, (a, b) in enumerate(row.offsets) if a < match.end() and b > match.start() and b > a]
+            inside = [t for t, place in enumerate(row.offsets) if overlap(place, match.span())]
             if inside and inside[0]:
                 found.append(Span(row.input_ids[: inside[-1] + 1], inside[0]))
     return found
