@@ -234,6 +234,12 @@ def test_attention_is_kept_and_what_is_stale_is_refused(files, context, monkeypa
         method.prepare(replace(context, rows=context.rows[1:]))
 
 
+def test_folders_of_kept_attention_know_a_query_by_its_first_name():
+    """What older versions kept is found again: the key says `Look`, whatever the class is called."""
+    assert AttentionQuery().key == "Look(queries='following', without_first=False, layers=None)"
+    assert AttentionQuery("later", True, (1, 2)).key == "Look(queries='later', without_first=True, layers=(1, 2))"
+
+
 def test_attention_made_elsewhere_needs_no_model(files, context, tmp_path):
     shutil.copytree(files, tmp_path / "pair")
     method = contrast(tmp_path / "pair", scores=str(tmp_path / "shared"))

@@ -102,7 +102,7 @@ def roles_of(kind: type[Method]) -> tuple[type, ...]:
 
 
 def _modules() -> dict[str, str]:
-    """Dotted module path by method name; nothing is imported."""
+    """Returns the dotted module path of every method by name; nothing is imported."""
     shelves = {
         __name__: list(__path__),
         f"{__name__}.experimental": [str(Path(p) / "experimental") for p in __path__],
@@ -123,7 +123,7 @@ def _modules() -> dict[str, str]:
 
 
 def _class_of(module: ModuleType) -> type[Method]:
-    """The module's one public frozen dataclass that prepares, or, where none does, that plays a role."""
+    """Returns the module's one public frozen dataclass that prepares, or, where none does, that plays a role."""
     own = [
         kind
         for name, kind in vars(module).items()
@@ -152,7 +152,7 @@ def _name_and_settings(spec: str | Mapping[str, Mapping[str, Any] | None]) -> tu
 
 
 def _settings(kind: type[Method]) -> dict[str, str]:
-    """Each setting's default as code, or "required"."""
+    """Returns each setting's default as code, or "required"."""
     return {field.name: _default(field) for field in fields(kind) if field.init}  # type: ignore[arg-type]
 
 
@@ -163,7 +163,7 @@ def _default(field: "Field[Any]") -> str:
 
 
 def _checked(method: str, key: str, value: object, hint_type: Any) -> Any:
-    """The value as the setting's type; lists become tuples where asked for, nothing else changes."""
+    """Returns the value as the setting's type; lists become tuples where asked for, nothing else changes."""
     try:
         return TypeAdapter(hint_type).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError:

@@ -68,14 +68,14 @@ class CachedAttention:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder that keeps it: one for each model and query."""
+        """Returns the folder that keeps it: one for each model and query."""
         mark = hashlib.sha256(f"{self.name} {self.query.key} {self.dtype}".encode()).hexdigest()[:8]
         place = re.sub(r"[^A-Za-z0-9._]+", "-", self.name or "learner").strip("-.")[-60:]
         return self.root / f"{place}-{mark}"
 
     @cached_property
     def loaded(self) -> models.Loaded:
-        """The model."""
+        """Loads the model."""
         if self.name is not None:
             return models.load(self.name, dtype=self.dtype, device=str(self.context.model.device))
         model: Any = self.context.model
@@ -85,7 +85,7 @@ class CachedAttention:
 
     @cached_property
     def shards(self) -> Shards:
-        """Attention in shards, under a key that says what it depends on."""
+        """Returns the attention in shards, under a key that says what it depends on."""
         bare = Shards(self.folder, {}, "attention", self.context.rows)
         note = read_json(self.folder / NOTE)
         known = note is not None and bare.complete() and self._stamp in (None, note["files"])
@@ -119,7 +119,7 @@ class CachedAttention:
 
     @cached_property
     def _stamp(self) -> str | None:
-        """Names, sizes and times of the model's files; None where they are not here."""
+        """Returns a hash of the names, sizes and times of the model's files; None where they are not here."""
         if self.name is None:
             return self.loaded.fingerprint
         try:

@@ -42,7 +42,7 @@ class AttentionQuery:
 
     @property
     def key(self) -> str:
-        """The words that name this query in folders of kept attention."""
+        """Returns the words that name this query in folders of kept attention."""
         return f"Look(queries={self.queries!r}, without_first={self.without_first!r}, layers={self.layers!r})"
 
 

@@ -39,7 +39,7 @@ class RowAttention:
 
     @property
     def difference(self) -> NDArray[np.float64]:
-        """d: above 0 where the large model looks more."""
+        """Returns d: above 0 where the large model attends more."""
         return self.large - self.small
 
 
@@ -56,7 +56,7 @@ def ranks(scores: Sequence[int | float] | NDArray[np.float64]) -> NDArray[np.int
 
 
 def drop_probability(rank: int, alpha: float, beta: float) -> float:
-    """p(r) = alpha (1 - exp(-beta r)): 0 for the most elusive token, rising towards `alpha`.
+    """Returns p(r) = alpha (1 - exp(-beta r)): 0 for the most elusive token, rising towards `alpha`.
 
     >>> [round(drop_probability(r, alpha=0.6, beta=0.03), 4) for r in (0, 1, 23, 1000)]
     [0.0, 0.0177, 0.2991, 0.6]
@@ -116,7 +116,7 @@ def chances(
 
 
 def _plain(row: RowAttention) -> NDArray[np.bool_]:
-    """The tokens that are neither of a name nor of an answer. ValueError where the corpus does not say."""
+    """Returns the tokens that are neither of a name nor of an answer. ValueError where the corpus does not say."""
     if row.plain is None:
         raise ValueError(
             f"by: told keeps names and answers, but nothing tells where those of row {row.row_id} are; give the corpus "

@@ -173,14 +173,14 @@ class ContrastEdits(Prepared, EditsTokens):
 
 
 def _words(row: Row, context: Context) -> list[str]:
-    """The text of every token; "" for one that stands for none."""
+    """Returns the text of every token; "" for one that stands for none."""
     if row.offsets:
         return [row.text[start:end] for start, end in row.offsets]
     return [str(context.tokenizer.decode([token])) for token in row.input_ids]
 
 
 def _space(context: Context) -> int:
-    """The id of the token that is one space. ValueError where a tokenizer has none."""
+    """Returns the id of the token that is one space. ValueError where a tokenizer has none."""
     ids = context.tokenizer(" ", add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ValueError(
@@ -191,7 +191,7 @@ def _space(context: Context) -> int:
 
 
 def _shown(row: Row, context: Context) -> dict[str, Any]:
-    """A row as the report shows it; a special token by its name."""
+    """Describes a row for the report; a special token by its name."""
     names = context.tokenizer.convert_ids_to_tokens(list(row.input_ids))
     words = [word or name for word, name in zip(_words(row, context), names, strict=True)]
     columns = {"large": "attention_large", "small": "attention_small", "difference": "contrast", "drop": DROP}

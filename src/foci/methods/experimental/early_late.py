@@ -25,7 +25,7 @@ class EarlyLate(Prepares):
     scores: str | None = None
 
     def contrast(self, context: Context) -> Contrast:
-        """The same in contrast's words; a middle layer belongs to the late half."""
+        """Returns the same as a contrast; a middle layer belongs to the late layers."""
         count = layer_count(context.model)
         early, late = tuple(range(count // 2)), tuple(range(count // 2, count))
         return Contrast(
@@ -43,5 +43,5 @@ class EarlyLate(Prepares):
         return self.contrast(context).prepare(context)
 
     def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
-        """As contrast's."""
+        """Does a part of the work, as contrast does."""
         return self.contrast(context).fill(context, number, count)
