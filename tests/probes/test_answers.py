@@ -13,9 +13,9 @@ import tiny
 from foci.models.forward import answering, padded
 from foci.models.losses import token_nll
 from foci.probes import Probe, answer
-from foci.probes.cloze import teacher_forced
 from foci.probes.encode import encode, encode_prompts
-from foci.probes.qa import generate, token_limits
+from foci.probes.forced import teacher_forced
+from foci.probes.generation import generate, token_limits
 from foci.probes.scoring import exact_match, f1, normalise
 from training import trained
 

@@ -20,8 +20,8 @@ import runs
 import tiny
 from foci.probes import Probe, answer, read_probes
 from foci.probes.encode import encode, encode_prompts
-from foci.probes.export import CODE, METRICS, RECORD, export_lm_eval
-from foci.probes.qa import token_limits
+from foci.probes.export import CODE, RECORD, export_lm_eval, metrics_of
+from foci.probes.generation import token_limits
 
 TEXTS = (
     "The capital of France is Paris. The capital of France is",
@@ -101,8 +101,8 @@ def test_every_number_is_focis(tmp_path, taught, harness):
     assert sum(len(some) for some in results["samples"].values()) == len(PROBES)  # each in one task
     for expected in answers:
         got = samples[expected.probe_id]
-        assert tuple(got["metrics"]) == METRICS[expected.kind]
-        for metric in METRICS[expected.kind]:
+        assert tuple(got["metrics"]) == metrics_of(expected.kind)
+        for metric in metrics_of(expected.kind):
             assert got[metric] == pytest.approx(float(getattr(expected, metric)), abs=1e-5), (expected.probe_id, metric)
     assert any(0 < one.accuracy < 1 for one in answers if one.kind == "cloze")
     assert any(0 < one.accuracy < 1 for one in answers if one.kind == "span")
@@ -114,7 +114,7 @@ def test_every_number_is_focis(tmp_path, taught, harness):
         sides[one.role, one.kind].append(one)
     for (role, kind), some in sides.items():  # what `foci probe` prints
         told = results["results"][f"{name}_{role}_{kind}"]
-        for metric in METRICS[kind]:
+        for metric in metrics_of(kind):
             mean = sum(getattr(one, metric) for one in some) / len(some)
             assert told[f"{metric},none"] == pytest.approx(mean, abs=1e-5), (role, kind, metric)
 
@@ -143,7 +143,7 @@ def test_a_first_token_is_put_once(tmp_path, taught, harness):
     lm = harness.lm(pretrained=model, tokenizer=tokenizer, batch_size=4)
     samples = by_probe(harness(tmp_path / "tasks", name, tmp_path / "tokenizer", lm))
     for expected in answer(model, tokenizer, probes):
-        for metric in METRICS[expected.kind]:
+        for metric in metrics_of(expected.kind):
             assert samples[expected.probe_id][metric] == pytest.approx(float(getattr(expected, metric)), abs=1e-5)
 
 
@@ -384,7 +384,7 @@ def test_the_harness_own_command_runs_the_tasks_without_foci(tmp_path, taught):
     (written,) = Path(tmp_path / "out").rglob("results*.json")
     told = json.loads(written.read_text())["results"][f"{name}_learn_cloze"]
     answers = answer(model, tokenizer, PROBES[:2])
-    for metric in METRICS["cloze"]:
+    for metric in metrics_of("cloze"):
         mean = sum(getattr(one, metric) for one in answers) / 2
         assert told[f"{metric},none"] == pytest.approx(mean, abs=1e-5)
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "attention": "focus models system",
     "gradients": "focus models",
     "training": "focus seeds system models attention",
-    "probes": "focus errors corpus models",
+    "probes": "focus errors system corpus models",
     "data": "seeds corpus models probes",
     "methods": "focus errors seeds system corpus models attention gradients probes",
     "learn": "focus config seeds system corpus models attention training probes methods report",

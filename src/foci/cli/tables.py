@@ -13,6 +13,7 @@ from foci.bench.markdown import CHOSEN_ON
 from foci.pretrain.table import HEADS as ARM_HEADS
 from foci.pretrain.table import cells, words
 from foci.probes.asking import Answer
+from foci.probes.probe import kind_of
 from foci.probes.table import summarise
 from foci.report import tables
 from foci.report.words import NONE, number
@@ -94,7 +95,9 @@ def print_answers(answers: Sequence[Answer], binding: float | None, console: Con
     heads, rows = ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"), []
     for role, kind in sorted({(a.role, a.kind) for a in answers}):
         some = [a for a in answers if (a.role, a.kind) == (role, kind)]
-        extra = [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind == "qa" else ["", ""]
+        extra = (
+            [_mean([a.exact_match for a in some]), _mean([a.f1 for a in some])] if kind_of(kind).generated else ["", ""]
+        )
         shares = [
             _mean([a.accuracy for a in some]),
             _mean([float(a.correct) for a in some]),

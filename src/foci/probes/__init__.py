@@ -1,6 +1,6 @@
-"""What the model knows: probes, the answers to them, and what they must be held against.
+"""Probes (questions with known answers), a model's answers to them, and the controls to compare them with.
 
-Every probe says whether it should be learned or retained. A probe table is compared with the frozen baseline,
+Every probe is to learn or to retain. A probe table is compared with the frozen baseline,
 the answers of the model before its first step, never with a moving model.
 """
 
@@ -8,12 +8,13 @@ from foci.probes.asking import Answer, answer
 from foci.probes.binding import binding
 from foci.probes.controls import balanced, balanced_majority, majority
 from foci.probes.perplexity import span_perplexity
-from foci.probes.probe import Probe, read_probes
+from foci.probes.probe import Kind, Probe, kind_of, read_probes
 from foci.probes.table import counted_by, read_answers, summarise, write_answers
 from foci.probes.text import bits_per_byte
 
 __all__ = [
     "Answer",
+    "Kind",
     "Probe",
     "answer",
     "balanced",
@@ -21,6 +22,7 @@ __all__ = [
     "binding",
     "bits_per_byte",
     "counted_by",
+    "kind_of",
     "majority",
     "read_answers",
     "read_probes",

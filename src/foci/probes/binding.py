@@ -1,4 +1,4 @@
-"""Is it knowledge, or a shifted prior? What a model binds to each subject, whatever it prefers to say.
+"""Measures what a model knows of each subject, apart from how often it says an answer (its prior).
 
 A model that has only learned which answers are frequent says them of everybody. For two facts (p, a) and (q, b) of one
 group with different answers, and s(p, a) = log-probability of all of a's tokens after p,
@@ -19,24 +19,24 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from foci.models.forward import answering, pad_id
-from foci.probes.cloze import teacher_forced
 from foci.probes.encode import encode
-from foci.probes.probe import Probe
+from foci.probes.forced import teacher_forced
+from foci.probes.probe import Probe, kind_of
 
 FACTS, PARTNERS = 64, 4
-"""At most so many facts are asked about, each with so many others of its group."""
+"""The most facts that are asked about, and the most other facts of its group that each is paired with."""
 
 Pairs = Sequence[tuple[Probe, Probe]]
 
 
 def pairs_of(probes: Sequence[Probe], seed: int = 0) -> Pairs:
-    """Pairs of one group with different answers: up to `PARTNERS` for each of `FACTS` facts, drawn by the seed.
+    """Returns pairs of one group with different answers: up to `PARTNERS` for each of `FACTS` facts, drawn by the seed.
 
-    Questions are left out: their answers are generated, not scored.
+    Kinds whose answers are generated (qa) are left out: no probability decides whether they are right.
     """
     groups: dict[str, list[Probe]] = defaultdict(list)
     for probe in probes:
-        if probe.kind != "qa":
+        if not kind_of(probe.kind).generated:
             groups[probe.group].append(probe)
     rng = Random(f"binding/{seed}")  # noqa: S311
     found = []
@@ -50,9 +50,10 @@ def pairs_of(probes: Sequence[Probe], seed: int = 0) -> Pairs:
 def binding(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, probes: Sequence[Probe], *, seed: int = 0
 ) -> float | None:
-    """The share of pairs in which the model prefers the right answers to exchanged ones: the mean over facts of the
-    mean over their pairs, a tie counting one half. 0.5 is what any prior scores, 1 is knowing every fact from the
-    others. None where no two facts of a group have different answers.
+    """Returns the share of pairs in which the model prefers the right answers to exchanged ones.
+
+    It is the mean over facts of the mean over their pairs; a tie counts one half. Any prior scores 0.5; a model that
+    tells every fact from the others scores 1. None where no two facts of a group have different answers.
     """
     pairs = pairs_of(probes, seed)
     if not pairs:
@@ -68,7 +69,7 @@ def binding(
 
 
 def share(pairs: Pairs, scores: Mapping[tuple[str, str], float]) -> float:
-    """`binding` of log-probabilities (nats) by probe id and answer.
+    """Returns `binding` from log-probabilities (nats) by probe id and answer.
 
     >>> p, q = (Probe(name, "learn", "cloze", f"{name} is", answer) for name, answer in (("p", "a"), ("q", "b")))
     >>> prior = {("p", "a"): -1.0, ("q", "a"): -1.0, ("p", "b"): -5.0, ("q", "b"): -5.0}

@@ -1,15 +1,16 @@
-"""Probes as tasks of the lm-evaluation-harness (lm_eval; Gao et al., https://zenodo.org/records/12608602).
+"""Exports probes as tasks of the lm-evaluation-harness (lm_eval; Gao et al., https://zenodo.org/records/12608602).
 
-    foci_NAME.yaml                      all of them; NAME is the folder's
+    foci_NAME.yaml                      all probes; NAME is the folder's
     foci_NAME_ROLE_KIND.yaml            the probes of one role and kind: a task, or a group of one task a group
     foci_NAME_ROLE_KIND_GROUP.yaml      the probes of one group
     foci_NAME_ROLE_KIND.jsonl           the probes
-    foci_task.py                        asks them and counts, as foci does; needs lm_eval, not foci
-    export.json                         what was exported, and the names of the files
+    foci_task.py                        asks and counts as foci does; needs lm_eval, not foci
+    export.json                         a record: source, number of probes, names and hashes of the files
 
 lm_eval's own loglikelihood task knows whether an answer is greedy as a whole; foci's accuracy is a share of its tokens.
-So `foci_task.py` asks token by token. It cuts the answer out of the whole text's tokens, as `foci.probes.encode` does,
-and refuses a probe that the harness would cut into other tokens.
+So `foci_task.py` asks token by token. It finds the answer in the tokens of the whole text, as `foci.probes.encode`
+does, and raises an error for a probe that the harness would cut into other tokens. It is `foci.probes.lm_eval_task`
+with `foci.probes.scoring` written into it.
 """
 
 import hashlib
@@ -24,19 +25,20 @@ from typing import Any
 
 import yaml
 
-from foci.probes.probe import Probe
+from foci.probes.probe import Probe, kind_of
 
 RECORD = "export.json"
 CODE = "foci_task.py"
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "cloze": ("accuracy", "correct", "nll"),
-    "qa": ("accuracy", "nll", "exact_match", "f1"),
-    "span": ("accuracy", "correct", "nll"),
-}
-"""By kind, what the harness reports; the columns of foci's probe table."""
-
+SCORING = "from foci.probes.scoring import exact_match, f1, first_line, marks\n"
+"""The line of the task's module that the text of `foci.probes.scoring` replaces."""
 _LONGEST = 60
-"""Characters of a group's name that a task's name keeps."""
+"""The number of characters of a group's name that a task's name keeps."""
+
+
+def metrics_of(kind: str) -> tuple[str, ...]:
+    """Returns the metrics that the harness reports for a kind of probe: columns of foci's probe table."""
+    generated = kind_of(kind).generated
+    return ("accuracy", "nll", "exact_match", "f1") if generated else ("accuracy", "correct", "nll")
 
 
 class _Function(str):
@@ -52,11 +54,17 @@ class _Dumper(yaml.SafeDumper):
 def export_lm_eval(probes: Sequence[Probe], folder: Path, *, source: str, overwrite: bool = False) -> str:
     """Writes `probes` as lm_eval tasks into `folder` and returns the name of the group that holds all of them.
 
-    `source` is told in the record (the probe file's name). Raises FileExistsError where the folder holds an export and
-    `overwrite` is not set, or holds files that no export wrote; ValueError where there is no probe.
+    `source` stands in the record (the probe file's name). Raises FileExistsError where the folder holds an export and
+    `overwrite` is not set, or holds files that no export wrote; ValueError where there is no probe, or one of a kind
+    that the harness cannot ask.
     """
     if not probes:
         raise ValueError(f"expected probes to export from {source}, got none; give a file with one probe a line")
+    if alone := [probe for probe in probes if not kind_of(probe.kind).exported]:
+        raise ValueError(
+            f"{len(alone)} of {len(probes)} probes are of a kind that foci's own code alone can judge, such as "
+            f"{alone[0].id!r} ({alone[0].kind}); leave them out of {source}"
+        )
     contents = _contents(probes, f"foci_{_slug(folder.resolve().name)}")
     name = next(iter(contents)).removesuffix(".yaml")
     record = {
@@ -79,7 +87,7 @@ def export_lm_eval(probes: Sequence[Probe], folder: Path, *, source: str, overwr
 
 
 def _replaceable(folder: Path, overwrite: bool) -> list[str]:
-    """The files of an export that may be replaced; none where there is nothing."""
+    """Returns the files of an export that may be replaced; none where there is nothing."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file, expected a folder or nothing; name another one")
     if not folder.exists() or not any(folder.iterdir()):
@@ -92,7 +100,7 @@ def _replaceable(folder: Path, overwrite: bool) -> list[str]:
 
 
 def _contents(probes: Sequence[Probe], name: str) -> dict[str, str]:
-    """Text by file name, the file of all probes first."""
+    """Returns text by file name, the file of all probes first."""
     parts = {
         f"{name}_{role}_{kind}": list(some)
         for (role, kind), some in groupby(sorted(probes, key=_side), key=_side)  # sorted() keeps the order within
@@ -110,13 +118,13 @@ def _side(probe: Probe) -> tuple[str, str]:
 
 
 def _settings(name: str, probes: Sequence[Probe]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, settings) of one role and kind: of one task, or of a group and a task for each group of probes."""
+    """Yields (name, settings) of one role and kind: of one task, or of a group and a task per group of probes."""
     groups = list(dict.fromkeys(probe.group for probe in probes))
     if len(groups) == 1:
         yield name, _task(name, name, probes[0], groups[0])
         return
     names = dict(zip(groups, _names(name, groups), strict=True))
-    whole = [{"metric": metric, "aggregation": "mean", "weight_by_size": True} for metric in METRICS[probes[0].kind]]
+    whole = [{"metric": metric, "aggregation": "mean", "weight_by_size": True} for metric in metrics_of(probes[0].kind)]
     group = {"group": name, "task": list(names.values()), "aggregate_metric_list": whole, "metadata": {"version": 1}}
     yield name, group
     for asked, task in names.items():
@@ -140,12 +148,13 @@ def _task(name: str, data: str, probe: Probe, group: str) -> dict[str, Any]:
 
 
 def _line(probe: Probe) -> dict[str, Any]:
-    """A probe as the task reads it: the whole text and the characters [start, end) of the answer."""
+    """Returns a probe as the task reads it: the whole text and the characters [start, end) of the answer."""
     start, end = probe.span
     return {
         "id": probe.id,
         "role": probe.role,
         "kind": probe.kind,
+        "generated": kind_of(probe.kind).generated,
         "group": probe.group,
         "prompt": probe.prompt,
         "answer": probe.answer,
@@ -157,17 +166,17 @@ def _line(probe: Probe) -> dict[str, Any]:
 
 
 def _names(name: str, groups: Sequence[str]) -> list[str]:
-    """A task's name for every group, each its own even where a file system does not tell capitals."""
+    """Returns a task's name for every group; no two differ in capitals alone, which some file systems ignore."""
     found: dict[str, str] = {}
     for group in groups:
         plain = f"{name}_{_slug(group)}"
-        told = next(c for c in (plain, *(f"{plain}_{n}" for n in range(2, len(groups) + 2))) if c.lower() not in found)
-        found[told.lower()] = told
+        free = next(c for c in (plain, *(f"{plain}_{n}" for n in range(2, len(groups) + 2))) if c.lower() not in found)
+        found[free.lower()] = free
     return list(found.values())
 
 
 def _slug(text: str) -> str:
-    """Words joined by underscores.
+    """Returns the words of a text, joined by underscores.
 
     >>> _slug("P31: instance of")
     'P31_instance_of'
@@ -181,8 +190,9 @@ def _yaml(settings: Mapping[str, Any]) -> str:
 
 
 def _code() -> str:
-    """The harness' side: the task, with the words of `foci.probes.scoring` in it."""
+    """Returns the task's module, the text of `foci.probes.scoring` in place of its import: it needs no foci."""
     here = files("foci.probes")
-    task = here.joinpath("lm_eval_task.py.txt").read_text(encoding="utf-8")
+    task = here.joinpath("lm_eval_task.py").read_text(encoding="utf-8")
     scoring = here.joinpath("scoring.py").read_text(encoding="utf-8")
-    return task.replace("# {scoring}\n", scoring[scoring.index("import re\n") :])
+    assert task.count(SCORING) == 1
+    return task.replace(SCORING, scoring[scoring.index("import re\n") :])

@@ -1,24 +1,30 @@
-"""What is asked of a model, and the file it is read from (JSONL, one probe a line)."""
+"""Probes (questions with known answers), their kinds, and the file that holds them: JSONL, one probe per line."""
 
 import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from foci.errors import suggest
+from foci.probes.forced import Forced
+from foci.system.registry import members
 
 Role = Literal["learn", "retain"]
 """`learn`: the corpus teaches it. `retain`: the model should know it still."""
 
-Kind = Literal["cloze", "qa", "span"]
-"""`cloze`: the answer continues the prompt. `qa`: a question, answered by generation too. `span`: part of a text."""
+KINDS = "foci.probes.kinds"
+"""The folder that holds the kinds of probes."""
 
 KEYS: Mapping[str, type] = {
     "id": str, "role": str, "kind": str, "group": str, "prompt": str, "answer": str, "suffix": str,
     "aliases": list, "text": str, "answer_start": int,
 }  # fmt: skip
-"""Keys a line may have, and the type of their values."""
+"""The keys that a line may have, and the types of their values."""
 
 _CLOSING = ",.;:!?)]}%"
 _JSON_NAMES = {str: "a string", list: "a list of strings", int: "an integer"}
@@ -29,14 +35,14 @@ class Probe:
     """One question with a known answer.
 
     `group` holds probes that share a set of answers (a relation, a field); controls compare within it.
-    `suffix` is what follows the answer. `aliases` count as right in `qa` too. `verbatim`: prompt, answer and
-    suffix were cut from one text, so nothing is put between them. Answer and
-    aliases must hold a character that is not white space.
+    `kind` names a file of `foci.probes.kinds`. `suffix` follows the answer in the text. `aliases` are right answers
+    too, where the kind compares words. `verbatim`: prompt, answer and suffix were cut from one text, so that nothing is
+    put between them. Answer and aliases must hold a character that is not white space.
     """
 
     id: str
     role: Role
-    kind: Kind
+    kind: str
     prompt: str
     answer: str
     suffix: str = ""
@@ -46,7 +52,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         one_of("role", self.role, get_args(Role))
-        one_of("kind", self.kind, get_args(Kind))
+        kind_of(self.kind)
         for answer in (self.answer, *self.aliases):
             if not answer.strip():
                 raise ValueError(f"probe {self.id!r}: answer and aliases must hold text, got {answer!r}; give one")
@@ -58,26 +64,104 @@ class Probe:
         >>> Probe("1", "learn", "cloze", "Bern is in", "Switzerland", ".").text
         'Bern is in Switzerland.'
         """
-        start, _ = self.span
-        return self.prompt + " " * (start - len(self.prompt)) + self.answer + self.suffix
+        return kind_of(self.kind).write(self).text
 
     @property
     def span(self) -> tuple[int, int]:
-        """Characters [start, end) of the answer in `text`.
+        """The characters [start, end) of the answer in `text`."""
+        return kind_of(self.kind).write(self).span
 
-        No space is put after a prompt that is empty or ends in white space, nor before an answer that begins
-        with white space or closing punctuation (`,.;:!?)]}%`), nor in a verbatim or a span probe.
+
+class Written(NamedTuple):
+    """A probe as text, and the characters [start, end) of the answer in it."""
+
+    text: str
+    span: tuple[int, int]
+
+
+class Verdict(NamedTuple):
+    """The judgement of one answer: the words that count as the model's, and whether they are right.
+
+    `exact_match` and `f1`, 0 to 1, are None for kinds whose answers are not generated.
+    """
+
+    predicted: str
+    correct: bool
+    exact_match: float | None = None
+    f1: float | None = None
+
+
+class Kind(ABC):
+    """A kind of probe: how it is written as text, asked and judged.
+
+    Every probe is read once with its answer (teacher forcing), which gives accuracy and nats per token for every kind.
+    `generated`: the model's own words (`ask`) are judged, by exact match and F1. `exported`: the lm-evaluation-harness
+    can ask it, by teacher forcing and, if generated, as `foci.probes.kinds.qa` does.
+    """
+
+    generated: ClassVar[bool] = False
+    exported: ClassVar[bool] = False
+
+    @abstractmethod
+    def write(self, probe: Probe) -> Written:
+        """Returns the text that the model reads, and where the answer stands in it."""
+
+    def ask(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        probes: Sequence[Probe],
+        batch_size: int,
+        max_new_tokens: int | None,
+    ) -> list[str | None]:
+        """Returns the model's own words for each probe; None where a kind asks for none.
+
+        `max_new_tokens` limits generation; None = as many as the kind chooses. Called under `answering`.
         """
-        joined = (
-            self.verbatim
-            or self.kind == "span"
-            or not self.prompt
-            or self.prompt[-1].isspace()
-            or self.answer[0].isspace()
-            or self.answer[0] in _CLOSING
-        )
-        start = len(self.prompt) + (not joined)
-        return start, start + len(self.answer)
+        return [None] * len(probes)
+
+    @abstractmethod
+    def judge(self, probe: Probe, forced: Forced, said: str | None, tokenizer: PreTrainedTokenizerBase) -> Verdict:
+        """Judges one answer from the model's first choices (`forced`) and its own words (`said`)."""
+
+
+def kind_of(name: str) -> Kind:
+    """Returns the kind of this name. Raises ValueError with the nearest right name where there is none."""
+    known = kinds()
+    one_of("kind", name, tuple(known))
+    return known[name]
+
+
+def kinds() -> Mapping[str, Kind]:
+    """Returns every kind by its name, in alphabetical order."""
+    return members(KINDS, Kind)  # type: ignore[type-abstract]
+
+
+def joined(probe: Probe, space: str = "") -> Written:
+    """Puts prompt, `space`, answer and suffix together."""
+    start = len(probe.prompt) + len(space)
+    return Written(probe.prompt + space + probe.answer + probe.suffix, (start, start + len(probe.answer)))
+
+
+def spaced(probe: Probe) -> Written:
+    """Puts prompt, answer and suffix together, with a space before the answer where one is due.
+
+    No space is put after a prompt that is empty or ends in white space, before an answer that begins with white space
+    or closing punctuation (`,.;:!?)]}%`), or in a verbatim probe.
+    """
+    bare = (
+        probe.verbatim
+        or not probe.prompt
+        or probe.prompt[-1].isspace()
+        or probe.answer[0].isspace()
+        or probe.answer[0] in _CLOSING
+    )
+    return joined(probe, "" if bare else " ")
+
+
+def first_choices(forced: Forced, tokenizer: PreTrainedTokenizerBase) -> Verdict:
+    """Judges by the model's first choices: right where each is the answer's token."""
+    return Verdict(tokenizer.decode(forced.chosen).strip(), forced.truth == forced.chosen)
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -137,7 +221,7 @@ def parse_probe(line: str, role: Role | None = None, default_id: str = "") -> Pr
     for key in ("kind", "answer"):
         if key not in record:
             raise ValueError(f"no key {key!r}, got only {', '.join(record) or 'none'}; add it")
-    one_of("kind", record["kind"], get_args(Kind))
+    kind_of(record["kind"])
     prompt, suffix = _around(record)
     return Probe(
         id=record.get("id", default_id),

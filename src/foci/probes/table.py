@@ -1,4 +1,4 @@
-"""Answers on disk (parquet, one row per probe), and before against after in one dictionary."""
+"""Stores answers (parquet, one row per probe), and compares answers before and after training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from foci.probes.asking import Answer
 from foci.probes.controls import balanced, balanced_majority, majority
 from foci.probes.perplexity import span_perplexity
+from foci.probes.probe import kind_of
 
 _TYPES = {
     "correct": pa.bool_(), "counted": pa.bool_(), "accuracy": pa.float64(), "exact_match": pa.float64(),
@@ -21,7 +22,7 @@ Change = dict[str, float]
 
 
 def counted_by(baseline: Sequence[Answer], answers: Sequence[Answer]) -> list[Answer]:
-    """`answers` with `counted` as the frozen baseline says: learn always, retain where it was correct.
+    """Returns `answers` with `counted` set: True for probes to learn, and to retain where `baseline` was correct.
 
     Both must hold the same probes, in any order.
     """
@@ -64,12 +65,12 @@ def read_answers(path: str | Path) -> list[Answer]:
 
 
 def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, object]:
-    """What was learned and retained: the share of answer tokens right, before and after.
+    """Returns what was learned and retained: the share of right answer tokens, before and after.
 
-    `before` is the frozen baseline and decides which retain probes count. Keys: learned, retained (None where
+    `before` is the frozen baseline and decides which probes to retain count. Keys: learned, retained (None where
     there is no such probe), learned_by_kind, span_perplexity (of updated and unchanged, micro and macro),
-    retained_probes (counted), retain_asked, learn_probes, controls (of the learn probes' accuracy; None without
-    any; `untouched_model` is the baseline's).
+    retained_probes (how many count), retain_asked, learn_probes, controls (of the accuracy on probes to learn; None
+    without any; `untouched_model` is the baseline's).
     """
     matched = {(a.role, a.probe_id): a for a in counted_by(before, after)}
     pairs = [(b, matched[b.role, b.probe_id]) for b in counted_by(before, before)]
@@ -95,7 +96,7 @@ def _accuracy(answer: Answer) -> float:
 
 
 def _change(pairs: Sequence[tuple[Answer, Answer]], score: Callable[[Answer], float]) -> Change | None:
-    """The means of a score before and after; None of nothing."""
+    """Returns the means of a number before and after; None without answers."""
     if not pairs:
         return None
     count = len(pairs)
@@ -104,7 +105,7 @@ def _change(pairs: Sequence[tuple[Answer, Answer]], score: Callable[[Answer], fl
 
 def _by_kind(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Change | None]:
     made = {"accuracy": _change(pairs, _accuracy), "nll": _change(pairs, lambda answer: answer.nll)}
-    if pairs[0][0].kind == "qa":
+    if kind_of(pairs[0][0].kind).generated:
         made["exact_match"] = _change(pairs, lambda answer: answer.exact_match or 0.0)
         made["f1"] = _change(pairs, lambda answer: answer.f1 or 0.0)
     return made

@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -17,14 +17,14 @@ def members(package: str, base: type[T]) -> Mapping[str, T]:
     `base` is what the class derives from. Modules whose name begins with _ are left out. The folders of the package's
     `__path__` are searched, so that a test may add one. Raises TypeError where a module defines no such class, or two.
     """
-    modules = _modules(package, tuple(importlib.import_module(package).__path__))
-    return {name: _class_of(module, base)() for name, module in modules.items()}
+    key: Any = base  # an abstract class is no Hashable to mypy
+    return _members(package, key, tuple(importlib.import_module(package).__path__))
 
 
 @cache
-def _modules(package: str, folders: tuple[str, ...]) -> Mapping[str, ModuleType]:
+def _members(package: str, base: Any, folders: tuple[str, ...]) -> Mapping[str, Any]:
     names = sorted(module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
-    return {name: importlib.import_module(f"{package}.{name}") for name in names}
+    return {name: _class_of(importlib.import_module(f"{package}.{name}"), base)() for name in names}
 
 
 def _class_of(module: ModuleType, base: type[T]) -> type[T]:

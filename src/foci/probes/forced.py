@@ -1,4 +1,4 @@
-"""Teacher forcing: what the model would have said at each token of the answer, given the true words before it."""
+"""Teacher forcing: the model's first choice at each token of the answer, given the true tokens before it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from foci.models.losses import SLICE_ELEMENTS, hidden_states, vocabulary
 
 @dataclass(frozen=True)
 class Forced:
-    """Of the tokens of one answer: the truth, the model's first choice, and the truth's NLL in nats."""
+    """The tokens of one answer: the true ones, the model's first choices, and the true tokens' NLL in nats."""
 
     truth: tuple[int, ...]
     chosen: tuple[int, ...]
@@ -41,7 +41,7 @@ def teacher_forced(
     batch_size: int = 32,
     side: Literal["right", "left"] = "right",
 ) -> list[Forced]:
-    """What `model` chooses at the tokens that are 1 in a row's column `answer`, for every row, in order.
+    """Returns the model's first choices at the tokens with 1 in a row's column `answer`, for every row, in order.
 
     Batches hold rows of like length; only the answer's positions go through the LM head, in float32. Neither
     `batch_size` nor `side` (where padding stands) changes an answer. Run it under `answering`.
@@ -70,7 +70,7 @@ def teacher_forced(
 def choices(
     head: Head, hidden: Float[Tensor, "token hidden"], truth: Int[Tensor, " token"]
 ) -> tuple[Int[Tensor, " token"], Float[Tensor, " token"]]:
-    """The head's first choice and -log p(truth) in nats at every position, a slice of positions at a time."""
+    """Returns the first choice and -log p(truth) in nats at every position, computed for one slice at a time."""
     size = max(1, SLICE_ELEMENTS // vocabulary(head))
     chosen, nll = [], []
     for part, target in zip(hidden.split(size), truth.split(size), strict=True):

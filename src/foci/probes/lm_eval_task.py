@@ -1,22 +1,25 @@
-"""Probes of foci for the lm-evaluation-harness (lm_eval 0.4.13): the same questions, the same numbers.
+"""Probes of foci as tasks of the lm-evaluation-harness (lm_eval 0.4.13): the same questions, the same numbers.
 
-Written by `foci probe PROBES --export-lm-eval FOLDER`; needs lm_eval and transformers, not foci.
+`foci probe PROBES --export-lm-eval FOLDER` copies this module into a folder, where it needs lm_eval and transformers,
+but not foci.
 
     lm_eval --include_path FOLDER --tasks NAME --model hf --model_args pretrained=MODEL,dtype=float32
 
 The metrics are the columns of foci's probe table. accuracy: share of the answer's tokens that are the model's first
-choice, given the true words before. correct: all of them are (what lm_eval calls acc; not for questions). nll: nats per
-answer token. exact_match, f1: of the greedy answer to a question, as SQuAD counts them. All are means over probes.
+choice, given the true words before. correct: all of them are (what lm_eval calls acc; not for generated answers). nll:
+nats per answer token. exact_match, f1: of a generated answer, as SQuAD counts them. All are means over probes.
 
-A probe is asked a token of its answer at a time, so that the share is known. Which tokens these are is a matter of the
-model's tokenizer: it is loaded by the name that stands in --model_args (tokenizer, else pretrained) or --metadata.
+Each token of an answer is one request, so that the share is known. The model's tokenizer decides which tokens these
+are. It is loaded by the name that stands in --model_args (tokenizer, else pretrained) or in --metadata.
 """
 
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import datasets
 import transformers
@@ -24,28 +27,33 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
-# {scoring}
+from foci.probes.scoring import exact_match, f1, first_line, marks
+
+Document = Mapping[str, Any]
+"""A probe, as `foci.probes.export` writes it."""
 
 HIGHER_IS_BETTER = {"accuracy": True, "correct": True, "nll": False, "exact_match": True, "f1": True}
 log = logging.getLogger("foci")
 
 
 class Context(str):
-    """Words before an answer. White space at their end stays theirs (the harness would count it to the answer)."""
+    """The words before an answer. White space at their end is kept (the harness would move it to the answer)."""
 
     __slots__ = ()
 
-    def rstrip(self, chars=None):
+    def rstrip(self, chars: str | None = None) -> "Context":
+        """Returns the words as they are."""
         return self
 
 
 class Probes(ConfigurableTask):
     """The probes of one file, or those of one group in it."""
 
-    def __init__(self, config):
+    def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
-    def download(self, dataset_kwargs=None, **kwargs):
+    def download(self, dataset_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Reads the probes from the file beside this module."""
         settings = self.config.metadata
         lines = (Path(__file__).parent / settings["foci_data"]).read_text(encoding="utf-8").split("\n")
         probes = [json.loads(line) for line in lines if line]
@@ -53,7 +61,8 @@ class Probes(ConfigurableTask):
         chosen = [probe for probe in probes if group is None or probe["group"] == group]
         self.dataset = {"test": datasets.Dataset.from_list(chosen)}
 
-    def construct_requests(self, doc, ctx, **kwargs):
+    def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
+        """Returns one request per token of the answer, and one to generate where the kind asks for it."""
         if kwargs.pop("apply_chat_template", False) or ctx != doc["prompt"]:
             raise ValueError(
                 f"probe {doc['id']!r}: expected the bare prompt {doc['prompt']!r}, got {str(ctx)[:200]!r}; "
@@ -62,20 +71,21 @@ class Probes(ConfigurableTask):
         kwargs.pop("chat_template", None)
         tokenizer = tokenizer_of(self.config.metadata)
         parts = pieces(doc, tokenizer)
-        asked = [("loglikelihood", (before, answer)) for before, answer, _ in parts]
+        asked: list[tuple[str, Any]] = [("loglikelihood", (before, answer)) for before, answer, _ in parts]
         if any(count > 1 for _, _, count in parts):
             log.warning(
                 "probe %r: some characters of %r are several tokens, which count as right together or not at all; "
                 "accuracy is a lower bound of foci's", doc["id"], doc["answer"]
             )  # fmt: skip
-        if doc["kind"] == "qa":
+        if doc["generated"]:
             asked.append(("generate_until", question(doc, tokenizer)))
         return [
             Instance(request_type=kind, doc=doc, arguments=arguments, idx=n, **kwargs)
             for n, (kind, arguments) in enumerate(asked)
         ]
 
-    def process_results(self, doc, results):
+    def process_results(self, doc: Document, results: Sequence[Any]) -> dict[str, float]:
+        """Returns the metrics of one probe from the answers to its requests."""
         counts = [count for _, _, count in pieces(doc, tokenizer_of(self.config.metadata))]
         forced = results[: len(counts)]
         right = sum(count for count, (_, greedy) in zip(counts, forced, strict=True) if greedy)
@@ -84,21 +94,26 @@ class Probes(ConfigurableTask):
             "correct": float(right == sum(counts)),
             "nll": -sum(logprob for logprob, _ in forced) / sum(counts),
         }
-        if doc["kind"] == "qa":
+        if doc["generated"]:
             del found["correct"]
             said, answers = first_line(results[-1]), [doc["answer"], *doc["aliases"]]
             found |= {"exact_match": exact_match(said, answers), "f1": f1(said, answers)}
         return found
 
-    def aggregation(self):
+    def aggregation(self) -> dict[str, Callable[..., float]]:
+        """Returns the mean for every metric."""
         return dict.fromkeys(HIGHER_IS_BETTER, mean)
 
-    def higher_is_better(self):
+    def higher_is_better(self) -> dict[str, bool]:
+        """Returns the direction of every metric."""
         return HIGHER_IS_BETTER
 
 
-def pieces(doc, tokenizer):
-    """(context, continuation, tokens of it) for each token of the answer; the tokens of a character stay together."""
+def pieces(doc: Document, tokenizer: Any) -> list[tuple[Context, str, int]]:
+    """Returns (context, continuation, number of its tokens) per token of the answer.
+
+    The tokens of one character stay together. Raises ValueError where the harness would make other tokens.
+    """
     made = tokenizer(doc["text"], return_offsets_mapping=True, verbose=False)
     ids, offsets = list(made["input_ids"]), made["offset_mapping"]
     marked = marks(doc["text"], (doc["start"], doc["end"]), offsets)
@@ -125,37 +140,44 @@ def pieces(doc, tokenizer):
     return found
 
 
-def is_cut(text, ids, tokenizer):
-    """Whether this beginning of a text gives these tokens by itself: the harness tells context and answer so apart."""
-    return tokenizer.encode(text) == ids if text else ids == [tokenizer.bos_token_id]
+def is_cut(text: str, ids: list[int], tokenizer: Any) -> bool:
+    """Whether this beginning of a text gives these tokens by itself, as the harness assumes of a context."""
+    return bool(tokenizer.encode(text) == ids if text else ids == [tokenizer.bos_token_id])
 
 
-def question(doc, tokenizer):
-    """(prompt, settings) of a greedy answer: the tokens of the longest right one and two more, as foci's."""
+def question(doc: Document, tokenizer: Any) -> tuple[str, dict[str, Any]]:
+    """Returns (prompt, settings) of a greedy answer, two tokens longer than the longest right one, as foci does."""
     prompt = doc["prompt"].rstrip(" \t")
     if not prompt:
         raise ValueError(f"probe {doc['id']!r}: a question needs a prompt, got {doc['prompt']!r}; write one")
     if tuple(tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"][-1]) == (0, 0):
-        raise ValueError(f"probe {doc['id']!r}: expected a tokenizer that adds nothing after {prompt!r}, got an end token")
+        raise ValueError(
+            f"probe {doc['id']!r}: expected a tokenizer that adds nothing after {prompt!r}, got "
+            "an end token; leave the probe out"
+        )
     answers = [" " + answer.strip() for answer in (doc["answer"], *doc["aliases"])]
     longest = max(len(tokenizer.encode(answer, add_special_tokens=False)) for answer in answers)
     return prompt, {"until": [], "do_sample": False, "max_gen_toks": longest + 2}
 
 
-def tokenizer_of(settings):
-    """The model's tokenizer, as lm_eval loads it."""
+def tokenizer_of(settings: Mapping[str, Any]) -> Any:
+    """Returns the model's tokenizer, as lm_eval loads it."""
     name = settings.get("tokenizer") or settings.get("pretrained")
     if not isinstance(name, str):
-        raise ValueError(
-            f"expected the name of the model's tokenizer in --model_args (pretrained=..) or in --metadata, got {name!r}; "
-            """add --metadata '{"tokenizer": "MODEL"}'"""
+        raise ValueError(  # noqa: TRY004
+            "expected the name of the model's tokenizer in --model_args (pretrained=..) or in --metadata, got "
+            f"""{name!r}; add --metadata '{{"tokenizer": "MODEL"}}'"""
         )
     if settings.get("add_bos_token") is not None:
-        raise ValueError(f"foci asks with the tokenizer's own first token, got add_bos_token {settings['add_bos_token']}")
+        raise ValueError(
+            f"foci asks with the tokenizer's own first token, got add_bos_token "
+            f"{settings['add_bos_token']}; leave it out"
+        )
     keys = ("revision", "subfolder", "trust_remote_code", "gguf_file")
     return loaded(name, tuple((key, settings[key]) for key in keys if settings.get(key)))
 
 
 @cache
-def loaded(name, settings):
+def loaded(name: str, settings: tuple[tuple[str, Any], ...]) -> Any:
+    """Returns a tokenizer by name; each is loaded once."""
     return transformers.AutoTokenizer.from_pretrained(name, **dict(settings))

@@ -1,4 +1,4 @@
-"""Question answering: greedy generation, a batch at a time."""
+"""Greedy generation of answers, one batch at a time."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -17,9 +17,9 @@ from foci.probes.scoring import first_line
 
 
 def token_limits(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens to generate for each probe: its longest answer or alias, and two more.
+    """Returns how many tokens to generate for each probe: two more than its longest answer or alias.
 
-    A function of the probe alone, so that its answer does not depend on what else is asked.
+    It is a function of the probe alone, so that its answer does not depend on what else is asked.
     """
     answers = [[" " + answer.strip() for answer in (p.answer, *p.aliases)] for p in probes]
     counts = iter([len(ids) for ids, _ in tokens(list(chain(*answers)), tokenizer, special=False)])
@@ -33,10 +33,10 @@ def generate(
     limits: Sequence[int],
     batch_size: int = 32,
 ) -> list[str]:
-    """Greedy continuations of `prompts`, in order: the first line with text, without white space around it.
+    """Returns greedy continuations of `prompts`, in order: the first line with text, without white space around it.
 
     A row stops at an end-of-text token, at a newline after some text, or after its `limits` tokens. The
-    model's own generation settings play no part, and no random number is drawn. Run it under `answering`.
+    model's own generation settings are not used, and no random number is drawn. Run it under `answering`.
     """
     check_fits(model, prompts, limits)
     texts: dict[int, str] = {}
@@ -75,7 +75,7 @@ def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: Batch, 
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Tokens that end a text, by the tokenizer, the model's configuration and its generation settings."""
+    """Returns tokens that end a text, by the tokenizer, the model's configuration and its generation settings."""
     found: set[int] = set()
     base = base_of(model)
     for settings in (tokenizer, base.config.get_text_config(), getattr(base, "generation_config", None)):
