@@ -29,7 +29,7 @@ def hint(name: str, choices: Iterable[str]) -> str:
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """What an error says it got: the value as written, its middle left out beyond `limit` characters.
+    """Returns a value as an error shows it: as written, without its middle beyond `limit` characters.
 
     >>> shown("sixteen"), shown(None), shown(True)
     ("'sixteen'", 'nothing (null)', 'true')

@@ -155,7 +155,7 @@ def _export(probes: "list[Probe]", folder: Path, source: str, overwrite: bool) -
 
 
 def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -> None:
-    """Prints a table of a model's answers by role and kind, and writes the answers to `out`."""
+    """Prints a table of a model's answers, to learn and to retain, by kind, and writes the answers to `out`."""
     from foci import models
     from foci.cli.tables import print_answers
     from foci.probes import answer, binding, write_answers

@@ -1,4 +1,4 @@
-"""`foci score`: the offline halves of a run's methods, without training."""
+"""`foci score`: the offline stages of a run's methods, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def score(
         list[str] | None, typer.Argument(help="Changes to the run file, such as corpus.max_length=64.")
     ] = None,
 ) -> None:
-    """Run the offline halves of a run's methods without training; goes on where it stopped. `foci learn` finds them."""
+    """Run the offline stages of a run's methods, or go on where they stopped; `foci learn` finds the results."""
     from foci.learn.score import score as run_score
 
     console = Console()

@@ -69,7 +69,7 @@ def spread(masses: Sequence[float], offsets: Sequence[tuple[int, int]], text: st
 
 
 def gathered(characters: Sequence[float], offsets: Sequence[tuple[int, int]]) -> list[float]:
-    """What lies on a token's characters, added up; a character that several tokens spell is shared among them.
+    """Adds up the values of each token's characters; a character that several tokens spell is shared among them.
 
     >>> gathered([0.25, 0.0, 0.125, 0.125], [(0, 2), (2, 4), (2, 4), (0, 0)])
     [0.25, 0.125, 0.125, 0.0]

@@ -29,7 +29,7 @@ Compute = Callable[[Sequence[Row]], Sequence[Sequence[int | float]]]
 
 
 class Done(NamedTuple):
-    """What it took to compute a shard: tokens that were read and seconds, 0 and 0 where it was there before."""
+    """Cost of a shard: tokens read and seconds, 0 and 0 where it was there before."""
 
     tokens: int
     seconds: float

@@ -59,7 +59,7 @@ class Probe(TypedDict):
 
 @dataclass(frozen=True)
 class Biographies:
-    """What to make. The same settings give the same bytes on every platform.
+    """Settings of the corpus. The same settings give the same bytes on every platform.
 
     `seed` alone decides who the people are: other settings change only how the texts tell it (and `people`
     how many there are). The number of texts is `people * texts`, of probes `people * 5 * 2`.
@@ -228,7 +228,7 @@ def _documents(person: Person, id: str, settings: Biographies) -> list[Document]
 
 
 def _sentence(template: str, who: str, pronoun: str) -> tuple[str, str]:
-    """What stands before and after the value, with a capital at the start."""
+    """Returns the text before and after the value, with a capital at the start."""
     before, after = template.split("{value}")
     his = {"she": "her", "he": "his"}[pronoun]
     before = before.format(who=who, his=his)

@@ -23,7 +23,7 @@ _KEYS = {"ex_id": str, "definition": str, "def_target": str, "probe_sentences": 
 
 @dataclass(frozen=True)
 class Ecbd:
-    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them.
+    """Settings. `limit`: most probes to learn, and most to retain (None = all); `held_out`: so many more of both.
 
     `trace`: about so many probes to trace through a model, of entities that no other probe asks about.
     """
@@ -91,7 +91,7 @@ def filled(sentence: str, label: str) -> tuple[str, tuple[int, int]] | str:
 
 
 def _entity(probe: Probe) -> str:
-    """What a probe is about: its record's ex_id (`Gettr_68107516_15_0`: page, sentence, span) without the last two."""
+    """A probe's entity: its record's ex_id (`Gettr_68107516_15_0`: page, sentence, span) without the last two."""
     return probe.id.rpartition("/")[0].rsplit("_", 2)[0]
 
 

@@ -41,7 +41,7 @@ Asks = Callable[[Sequence[Probe]], list[Answer]]
 
 @dataclass(frozen=True)
 class LamaCkl:
-    """What to select. `seed` decides which candidates are taken (`foci.data.suite.drawn`)."""
+    """Settings of the selection. `seed` decides which candidates are taken (`foci.data.suite.drawn`)."""
 
     model: str = "smollm2-135m"
     learn: int = 64

@@ -43,7 +43,7 @@ _TAG = re.compile(r"<(/?)(\w+)>")
 
 @dataclass(frozen=True)
 class PublishedBiographies:
-    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them."""
+    """Settings. `limit`: most probes to learn, and most to retain (None = all); `held_out`: so many more of both."""
 
     held_out: int = 50
     limit: int | None = None
@@ -61,7 +61,7 @@ class Biography:
     spans: Mapping[str, tuple[int, int]]
 
     def value(self, tag: str) -> str:
-        """What the tag marked."""
+        """Returns the text inside the tag."""
         start, end = self.spans[tag]
         return self.text[start:end]
 

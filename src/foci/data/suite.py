@@ -1,9 +1,9 @@
-"""What a suite's folder holds, whatever it was made from.
+"""A suite's folder: its files, whatever it was made from.
 
     corpus.jsonl     the text to learn; `answer_spans` are characters [start, end) of what the probes ask
     learn.jsonl      probes of what the corpus teaches
     retain.jsonl     probes of what the model should know still
-    held_out.jsonl   probes of both roles that are in neither file: the point that is reported is chosen on them
+    held_out.jsonl   probes to learn and to retain that are in neither file; the reported point is chosen on them
     units.jsonl      documents that no probe and no corpus line came from, to fit a method on (lama-ckl only)
     trace.jsonl      probes of facts or entities that no other file asks, to trace through a model (templama, ecbd)
     suite.json       settings, checksums of what was read, what was used, what was left out and why
@@ -72,13 +72,13 @@ class LeftOut:
             self._counts[what, why] += count
 
     def records(self) -> list[dict[str, Any]]:
-        """What suite.json says: {"what", "why", "count"}, in the order of the first time."""
+        """Returns the entries of suite.json: {"what", "why", "count"}, in the order of the first time."""
         return [{"what": what, "why": why, "count": count} for (what, why), count in self._counts.items()]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What a converter made. `settings` and `measured` go into suite.json as they are; `notes` are for people."""
+    """A suite as a converter made it. `settings` and `measured` go into suite.json; `notes` are for people."""
 
     name: str
     settings: Mapping[str, Any]
@@ -112,7 +112,7 @@ class Suite:
         return "; ".join(reasons) or "nothing was read"
 
     def record(self) -> dict[str, Any]:
-        """What suite.json holds, but for the checksums of the written files."""
+        """Returns the content of suite.json without the checksums of the written files."""
         used: dict[str, Sequence[Any]] = {
             CORPUS: self.documents, LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out,
             UNITS: self.units, TRACE: self.trace,

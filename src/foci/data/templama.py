@@ -24,7 +24,7 @@ _KEYS = {"query": str, "answer": list, "date": str, "id": str, "relation": str}
 
 @dataclass(frozen=True)
 class TempLama:
-    """What to make of the file.
+    """Settings of the suite.
 
     `corpus`: sentences of all facts of the year ("all", as the table of suites has it) or of the changed ones
     only ("changed"), so that the facts to retain are not read again. `new_only`: a changed fact is a probe only

@@ -21,7 +21,7 @@ _KEYS = {"subject": str, "relation": str, "object": str}
 
 @dataclass(frozen=True)
 class TemporalWiki:
-    """What to make. `limit`: probes of each role at most (None = all); `held_out`: probes of each role beside them."""
+    """Settings. `limit`: most probes to learn, and most to retain (None = all); `held_out`: so many more of both."""
 
     held_out: int = 64
     limit: int | None = None

@@ -14,7 +14,7 @@ from foci.training.plan import block_scales
 def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> models.LanguageModel:
     """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free.
 
-    Blocks that the plan (of online halves) freezes have no adapter.
+    Blocks that the plan freezes have no adapter.
     """
     scales = block_scales(plan or Plan(), model)
     set_seed(run.seed)

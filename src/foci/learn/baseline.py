@@ -22,7 +22,7 @@ from foci.system.files import read_json, read_lines, write_json, write_lines
 
 @dataclass(frozen=True)
 class Start:
-    """What all arms of a run share: rows, questions, and the frozen baseline."""
+    """Rows, questions and the frozen baseline, which all arms of a run share."""
 
     run: Run
     rows: Sequence[Row]
@@ -35,7 +35,7 @@ class Start:
 
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
-    """What offline halves may look at, and the questions they may not learn from."""
+    """Returns what offline stages may look at, and the questions that they may not learn from."""
     return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, start.questions.prompts())
 
 

@@ -1,4 +1,4 @@
-"""What looks on while a model trains: metrics, probes, checkpoints, the progress line."""
+"""Trainer callbacks: metrics, probes, checkpoints, the progress line."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What a run will cost, from one update that is computed and thrown away."""
+"""Estimates what a run will cost, from one update that is computed and thrown away."""
 
 import math
 import time

@@ -13,9 +13,9 @@ from foci.system.files import read_lines, write_lines, write_text
 from foci.system.folder import LOCK, MADE_FIRST, clear, locked
 
 FULL = ("no space left", "unexpected pos", "iostream error")
-"""What Rust's and PyTorch's writers say when a disk is full (the latter two: `torch.save`)."""
+"""Words by which Rust's and PyTorch's writers report a full disk (the latter two: `torch.save`)."""
 BEGUN = (LOCK, ".run.yaml.part")
-"""What a run may leave that ended before its run.yaml was written."""
+"""Files that a run may leave when it ends before its run.yaml is written."""
 
 
 class ArmFolder:

@@ -17,7 +17,7 @@ from foci.training.plan import block_scales, check_columns, head_targets
 
 @dataclass(frozen=True)
 class Material:
-    """What a run reads, checked: the model, the rows, the questions."""
+    """The checked inputs of a run: the model, the rows, the questions."""
 
     loaded: models.Loaded
     rows: Sequence[Row]
@@ -55,7 +55,7 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
 
 
 def _probes(run: Run) -> list[Probe]:
-    """The probes of the run file; ids are unique within a role."""
+    """The probes of the run file; ids are unique among probes to learn and among probes to retain."""
     found: list[Probe] = []
     if run.probes.learn is not None:
         found += read_probes(run.probes.learn, "learn")

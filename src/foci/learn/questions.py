@@ -22,7 +22,7 @@ HELD_OUT = "held_out/"
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked, the same before, during and after training."""
+    """The questions of a run, the same before, during and after training."""
 
     probes: tuple[Probe, ...]
     text: str | None
@@ -30,7 +30,7 @@ class Questions:
     batch_size: int = 32
 
     def prompts(self) -> frozenset[str]:
-        """What is asked; offline halves of methods may not learn from it."""
+        """Returns the prompts that are asked; no method's offline stage may learn from them."""
         return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()))
 
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:

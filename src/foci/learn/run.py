@@ -38,7 +38,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
 
 
 def _head(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
-    """What summary.json says beside the arms."""
+    """Returns the content of summary.json beside the arms."""
     return {
         "foci": version("foci"),
         "name": run.name,

@@ -1,4 +1,4 @@
-"""The offline halves of a run's methods over its corpus, without training: `foci learn` finds what they made.
+"""Runs the offline stages of a run's methods over its corpus, without training: `foci learn` finds what they made.
 
     foci score RUN.yaml                                            # goes on where it stopped
     torchrun --no-python --nproc-per-node=2 foci score RUN.yaml    # the shards shared out among processes
@@ -43,17 +43,17 @@ class MeasuresPremise(Protocol):
     """A method whose assumption can be measured before anything is trained."""
 
     def premise(self, context: Context) -> Sequence[Mapping[str, str | int | float | None]]:
-        """Returns rows of a table; none where nothing can be measured."""
+        """Returns lines of a table; none where nothing can be measured."""
         ...
 
 
 def score(run: Run, *, shared_only: bool = False, console: Console | None = None) -> dict[str, Any]:
-    """Runs the offline halves and returns what scores.json in the run's folder says.
+    """Runs the offline stages and returns what scores.json in the run's folder says.
 
     `tokens` that models read now and `seconds` it took (of the slowest process), `methods` by arm after their offline
-    halves, and `premise`, rows of a table without those that another arm has too. `shared_only` leaves out arms that
+    stages, and `premise`, lines of a table without those that another arm has too. `shared_only` leaves out arms that
     have nothing to share, whose scores a suite's cells would not find. Raises what `foci.learn.run.learn` raises of its
-    input, and ValueError where no arm has an offline half.
+    input, and ValueError where no arm has an offline stage.
     """
     arms = _arms(run, shared_only)
     console = console or Console()

@@ -1,4 +1,4 @@
-"""What an offline half made, kept in the method's folder, so that a resume finds it and nothing stale is read."""
+"""Keeps the result of an offline stage in the method's folder, so that a resume finds it and nothing stale is read."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ def kept(
     write: Callable[[Made, Path], None],
     read: Callable[[Path], Made],
 ) -> Made:
-    """What `read` finds at `path` if it was made for the same `key`; else what `make` makes, written there.
+    """Returns what `read` finds at `path` if it was made for the same `key`; else what `make` makes, written there.
 
     `key` says what the content depends on; it stands beside it, `path` with the ending .json, and is written last, so
     that a torn write is made again. Raises ValueError, naming what differs, where it was made for another key.

@@ -68,7 +68,7 @@ def seal(folder: Path, step: int) -> None:
 
 
 def fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None when it is complete."""
+    """Returns what is wrong with a checkpoint, in words; None when it is complete."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
 
 
 _FULL = ("no space left", "os error 28", "unexpected pos", "iostream error")
-"""What Python, safetensors and torch.save say of a full disk."""
+"""Words by which Python, safetensors and torch.save report a full disk."""
 
 
 def _is_full(error: BaseException, free: int) -> bool:

@@ -11,7 +11,7 @@ LOCK = ".lock"
 
 
 MADE_FIRST = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline")
-"""What is written before start.json, which makes it count."""
+"""Files that are written before start.json, which makes them count."""
 
 
 @contextmanager

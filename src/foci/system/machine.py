@@ -34,7 +34,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "token
 
 
 def machine() -> dict[str, Any]:
-    """What the run was computed on."""
+    """Returns the system, the Python version, the device and the threads that a run is computed with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "system": platform.platform(),

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 
 SHOW_CURSOR = b"\x1b[?25h\n"
-"""What a progress bar leaves undone when the process ends at once."""
+"""Shows the cursor again: a progress bar hides it, and cannot show it when the process ends at once."""
 
 
 class Stop:

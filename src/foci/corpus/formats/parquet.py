@@ -1,4 +1,4 @@
-"""Parquet tables: .parquet, one record with a text per row of the table."""
+"""Parquet tables: .parquet, one document per record of the table."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from foci.corpus.records import documents_of, is_read
 
 
 class Parquet(Format):
-    """One document per row of the table; `text_field` is the column of its text."""
+    """One document per record of the table; `text_field` is the column of its text."""
 
     endings = (".parquet",)
 
