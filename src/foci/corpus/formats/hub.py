@@ -18,5 +18,5 @@ class Hub(Format):
         try:
             datasets = importlib.import_module("datasets")
         except ImportError as error:
-            raise ImportError(f"corpus {source} needs the package datasets: pip install datasets") from error
+            raise ImportError(f"corpus {source} needs the package datasets: pip install 'foci[hub]'") from error
         yield from documents_of(datasets.load_dataset(name, split=split or "train"), source, text_field)
