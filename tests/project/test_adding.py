@@ -52,6 +52,26 @@ class Dashes(Format):
             yield Document(text.strip(), source, 2 * number + 1)
 '''
 
+KIND = '''"""A kind of probe for a test: only the first token of the answer counts."""
+
+from transformers import PreTrainedTokenizerBase
+
+from foci.probes.forced import Forced
+from foci.probes.probe import Kind, Probe, Verdict, Written, first_choices, joined
+
+
+class Start(Kind):
+    """The answer begins as it should."""
+
+    def write(self, probe: Probe) -> Written:
+        """Returns prompt, answer and suffix as they stand."""
+        return joined(probe)
+
+    def judge(self, probe: Probe, forced: Forced, said: str | None, tokenizer: PreTrainedTokenizerBase) -> Verdict:
+        """Compares the first token alone."""
+        return first_choices(Forced(forced.truth[:1], forced.chosen[:1], forced.nll[:1]), tokenizer)
+'''
+
 
 def add(tmp_path, monkeypatch, package: str, name: str, text: str) -> None:
     """Puts a file into a package's folder, for one test."""
@@ -81,6 +101,14 @@ def test_a_file_format_is_one_file(tmp_path, monkeypatch):
     file = tmp_path / "two.dashes"
     file.write_text("Ada was born in Bern.\n---\nBea was born in Rome.\n", encoding="utf-8")
     assert read_corpus(file, tiny.tokenizer(), max_length=64).documents == 2
+
+
+def test_a_probe_kind_is_one_file(tmp_path, monkeypatch, capsys):
+    add(tmp_path, monkeypatch, "foci.probes.kinds", "start", KIND)
+    things = runs.material(tmp_path)
+    line = {"role": "learn", "kind": "start", "prompt": "Ada North was born in", "answer": "Bern"}
+    file = runs.write_lines(tmp_path / "start.jsonl", [line])
+    assert "start" in runs.told(["probe", str(things.model), str(file)], capsys)
 
 
 @pytest.mark.skipif(not (ROOT / "CONTRIBUTING.md").is_file(), reason="CONTRIBUTING.md is not beside the tests")

@@ -1,4 +1,4 @@
-"""The scores of a suite on the terminal."""
+"""The results of a suite on the terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -72,13 +72,13 @@ def print_meta(found: Mapping[str, Any], weigher: Path, console: Console) -> Non
 
 
 def print_arms(found: Mapping[str, Any], console: Console) -> None:
-    """Prints one line per arm: the held-out loss, and how soon it is at the baseline's last one."""
+    """Prints one line per arm: the held-out loss, and how soon it is at plain's last one."""
     rows = [cells(arm, of) for arm, of in found["arms"].items()]
     console.print(tables.terminal(tables.Table(ARM_HEADS, rows), ruled=False), highlight=False)
 
 
 def print_grid(grid: Mapping[str, Any], console: Console) -> None:
-    """Prints one line per learning rate and warm-up: every arm's held-out loss and difference from the baseline."""
+    """Prints one line per learning rate and warm-up: every arm's held-out loss and difference from plain."""
     heads, rows = ("learning rate", "warm-up", *grid["arms"]), []
     for point in grid["points"]:
         of = point["arms"]
@@ -91,7 +91,7 @@ def print_grid(grid: Mapping[str, Any], console: Console) -> None:
 
 
 def print_answers(answers: Sequence[Answer], binding: float | None, console: Console) -> None:
-    """Prints a table of a model's answers by role and kind, and the controls of the learn probes with `binding`."""
+    """Prints a model's answers to learn and to retain, by kind, and the controls of the learn probes with `binding`."""
     heads, rows = ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"), []
     for role, kind in sorted({(a.role, a.kind) for a in answers}):
         some = [a for a in answers if (a.role, a.kind) == (role, kind)]

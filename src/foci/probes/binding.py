@@ -52,7 +52,7 @@ def binding(
 ) -> float | None:
     """Returns the share of pairs in which the model prefers the right answers to exchanged ones.
 
-    It is the mean over facts of the mean over their pairs; a tie counts one half. Any prior scores 0.5; a model that
+    It is the mean over facts of the mean over their pairs; a tie counts one half. Any prior gives 0.5; a model that
     tells every fact from the others scores 1. None where no two facts of a group have different answers.
     """
     pairs = pairs_of(probes, seed)

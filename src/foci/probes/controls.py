@@ -1,7 +1,7 @@
-"""What a table of accuracies must be held against: answers that need no knowledge, and skewed answers.
+"""Controls for a table of accuracies: answers that need no knowledge, and skewed answers.
 
-A probe set in which one answer is frequent can be "learned" by always giving it. `majority` is what that would
-score; `balanced` gives every distinct answer the same say, so that it would score little.
+A probe set in which one answer is frequent can be "learned" by always giving it. `majority` is the accuracy of
+that; `balanced` counts every distinct answer alike, so that it would gain little.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Asked(Protocol):
-    """What controls need to know of a probe or an answer."""
+    """The attributes of a probe or an answer that controls read."""
 
     @property
     def group(self) -> str: ...
@@ -21,16 +21,16 @@ class Asked(Protocol):
 
 
 def majority(probes: Sequence[Asked]) -> float:
-    """Share of probes whose answer is the most frequent one of their group: always saying it scores this.
+    """Share of probes whose answer is the most frequent one of their group: always saying it gives this accuracy.
 
-    Answers are compared as they are written. Ties do not matter: each of them scores the same.
+    Answers are compared as they are written. Ties do not matter: each of them gives the same.
     """
     _not_empty(probes)
     return sum(_is_majority(probes)) / len(probes)
 
 
 def balanced(probes: Sequence[Asked], scores: Sequence[float]) -> float:
-    """Mean over distinct answers (within a group) of the mean score of their probes."""
+    """Mean over distinct answers (within a group) of the mean result of their probes."""
     _not_empty(probes)
     if len(scores) != len(probes):
         raise ValueError(f"expected one score per probe ({len(probes)}), got {len(scores)}")

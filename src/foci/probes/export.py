@@ -1,7 +1,7 @@
 """Exports probes as tasks of the lm-evaluation-harness (lm_eval; Gao et al., https://zenodo.org/records/12608602).
 
     foci_NAME.yaml                      all probes; NAME is the folder's
-    foci_NAME_ROLE_KIND.yaml            the probes of one role and kind: a task, or a group of one task a group
+    foci_NAME_ROLE_KIND.yaml            the probes to learn or retain of one kind: a task, or one task a group
     foci_NAME_ROLE_KIND_GROUP.yaml      the probes of one group
     foci_NAME_ROLE_KIND.jsonl           the probes
     foci_task.py                        asks and counts as foci does; needs lm_eval, not foci

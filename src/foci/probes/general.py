@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def general_facts_path() -> Path:
-    """The probe file of general facts: role `retain`, kind `cloze`, one JSON object per line."""
+    """The probe file of general facts: probes to retain, kind `cloze`, one JSON object per line."""
     return Path(str(files("foci.probes").joinpath("general_facts.jsonl")))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from foci.probes.asking import Answer
 
 SIDES = {"updated": "learn", "unchanged": "retain"}
-"""What a role's probes are called: the corpus updates what is to be learned."""
+"""The names of probes to learn and to retain: the corpus updates what is to be learned."""
 
 
 def span_perplexity(answers: Sequence[Answer]) -> dict[str, dict[str, float] | None]:

@@ -1,4 +1,4 @@
-"""How an answer is marked and scored, in plain Python: no tokenizer, no model, the standard library alone.
+"""How an answer is marked right or wrong, in plain Python: no tokenizer, no model, the standard library alone.
 
 `foci.probes.export` copies this file, as it is, into the tasks that it writes: both sides count in the same words.
 Exact match and F1 are SQuAD's (arXiv 1606.05250).

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where there is none."""
+    """Returns the content of a JSON file; None where there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 

@@ -130,7 +130,7 @@ def _annotated(rows: Sequence[Row]) -> Iterator[tuple[Row, Marked]]:
 
 
 def _spans(row: Row, column: str) -> tuple[Span, ...]:
-    """Returns the characters of every run of tokens with 1 in a column, without white space at the edges."""
+    """Returns the characters of every stretch of tokens with 1 in a column, without white space at the edges."""
     runs = groupby(range(len(row)), key=lambda t: row.columns[column][t] > 0)
     places = [[row.offsets[t] for t in run] for marked, run in runs if marked]
     tight = (tighten(row.text, (some[0][0], some[-1][1])) for some in places)

@@ -52,7 +52,7 @@ def asked_spans(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase, ask
 
 
 def marked_spans(rows: Sequence[Row]) -> list[Span]:
-    """Returns every run of tokens with 1 in the column `answer` (from `answer_spans`) that has a token before it."""
+    """Returns every stretch of tokens with 1 in the column `answer` (`answer_spans`) that has a token before it."""
     found = []
     for row in rows:
         at = 0
