@@ -23,7 +23,8 @@ foci --version
 foci methods >"$work/methods.txt"
 PYTHONPATH=tests/helpers python -W ignore -c 'import sys, pathlib, tiny; tiny.save_model(pathlib.Path(sys.argv[1]))' "$work/tiny"
 foci data biographies --people 2 --texts 1 --out "$work/people"
-foci learn --corpus "$work/people/corpus.jsonl" --model "$work/tiny" --out "$work/run" train.epochs=1 corpus.max_length=64 >"$work/learn.txt"
+foci learn --corpus "$work/people/corpus.jsonl" --model "$work/tiny" --out "$work/run" \
+  train.epochs=1 corpus.max_length=64 'arms={plain: []}' >"$work/learn.txt"
 test -s "$work/run/report.html"
 python -c 'import sys, foci; sys.exit("site-packages" not in foci.__file__ and f"not the wheel: {foci.__file__}")'
-python -m pytest -q tests/config tests/corpus tests/project tests/report/test_report.py
+python -m pytest -q tests/config tests/project/test_packaging.py tests/project/test_style.py tests/models/test_losses.py

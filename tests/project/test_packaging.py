@@ -31,10 +31,13 @@ NOT_IMPORTED = {"gguf"}
 HARNESS = {"packaging"}
 """Imported by tests and not declared: pytest brings it."""
 
+RENAMED = {"griffe": "griffelib"}
+"""Distributions that have another name than what is imported, where they need not be installed."""
+
 
 def imported(folder: str) -> dict[str, str]:
     """Distributions that the Python files of a folder import, also by `import_module("NAME")`, with one place each."""
-    known = packages_distributions()
+    known = {name: listed[0] for name, listed in packages_distributions().items()}
     own = {path.stem for path in ROOT.rglob("tests/**/*.py")} | {"foci", "benchmarks"}
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
@@ -42,7 +45,8 @@ def imported(folder: str) -> dict[str, str]:
             for name in names(node):
                 top = name.partition(".")[0]
                 if top not in sys.stdlib_module_names | own and not top.startswith("test_"):
-                    found[canonicalize_name(known.get(top, [top])[0])] = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    distribution = canonicalize_name(known.get(top, RENAMED.get(top, top)))
+                    found[distribution] = f"{path.relative_to(ROOT)}:{node.lineno}"
     return found
 
 
