@@ -67,7 +67,7 @@ def never(*_, **__):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"seeds": [1, 2, 1]}, "every seed stands once, got 1 twice"),
+        ({"seeds": [1, 2, 1]}, "every value stands once, got 1 twice"),
         ({"seeds": []}, "at least one"),
         ({"match": "step"}, "did you mean 'steps'"),
         ({"seed": 3}, r"write seeds: \[3\]"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fake_run import write_run
-from foci.report import layers, render
+from foci.report import layers, runs_page
 
 MODES = {"frozen": 1.0, "adaptive": 0.5}
 
@@ -40,7 +40,7 @@ def run(folder: Path, profiles: dict[str, Any], evil: str = "") -> Path:
 
 def test_layers_and_rates_are_drawn_once_per_profile(tmp_path):
     """Two arms of one profile share a figure; every arm has its line of rates."""
-    page = render([run(tmp_path / "run", {name: profile(r) for name, r in MODES.items()})])
+    page = runs_page([run(tmp_path / "run", {name: profile(r) for name, r in MODES.items()})])
     assert page.count("Relative gradient norm by layer: frozen, adaptive") == 1
     assert page.count("<b>Relative gradient norm") == 1
     assert "Learning rates by layer" in page
@@ -68,18 +68,18 @@ def test_figures_have_values_where_they_belong():
 
 
 def test_a_run_without_profiles_has_no_such_section(tmp_path):
-    page = render([run(tmp_path / "run", {})])
+    page = runs_page([run(tmp_path / "run", {})])
     assert "layers" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower().split("<script>")[0]
 
 
 @pytest.mark.parametrize("torn", ['{"blocks": [{"block"', '{"blocks": 3}', '{"blocks": ["x"]}', "[]"])
 def test_a_torn_profile_costs_no_report(tmp_path, torn):
-    page = render([run(tmp_path / "run", {"frozen": torn, "adaptive": profile(0.5)})])
+    page = runs_page([run(tmp_path / "run", {"frozen": torn, "adaptive": profile(0.5)})])
     assert "Relative gradient norm by layer: adaptive" in page
 
 
 def test_words_of_a_profile_are_only_words(tmp_path):
     evil = "</script><img src=x onerror='window.evil=1'>"
-    page = render([run(tmp_path / "run", {"frozen": profile(1.0, words=evil)})])
+    page = runs_page([run(tmp_path / "run", {"frozen": profile(1.0, words=evil)})])
     assert "<img" not in page
     assert "&lt;img src=x" in page

@@ -14,6 +14,7 @@ from foci.bench.folder import SuiteFolder
 from foci.config.run import Run, dump_run
 from foci.focus import Plan, Prepares, Row
 from foci.learn.baseline import Start, context_of, prepared
+from foci.learn.cells import ArmSeed
 from foci.learn.folder import RunFolder, opened
 from foci.learn.offline import plan_of, prepare
 from foci.learn.run import learn
@@ -26,20 +27,27 @@ SHARED = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "te
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is needed to run one cell, in this process or another one. `scores` are offline halves made before."""
+class Cell(ArmSeed):
+    """All that is needed to run one cell, in this process or another one.
 
-    arm: str
-    seed: int
+    `start` is the folder that the cells of a seed share, `scores` that of offline stages which were computed before.
+    """
+
     run: Run
     start: Path
     scores: Path | None = None
     keep_models: bool = False
 
     @property
-    def name(self) -> str:
-        """The cell in words."""
-        return f"{self.arm}, seed {self.seed}"
+    def path(self) -> Path:
+        """The folder of the cell's run."""
+        return self.run.output
+
+    def differs(self) -> str:
+        """Returns "other settings ..." where run.yaml of the folder is not that of the cell."""
+        config = RunFolder(self.path, 1).config
+        same = not config.is_file() or config.read_text(encoding="utf-8") == dump_run(self.run)
+        return "" if same else "other settings than the suite has now"
 
 
 def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bool = False) -> dict[int, Start]:
@@ -75,30 +83,11 @@ def cell(suite: Suite, folder: SuiteFolder, arm: str, start: Start) -> Cell:
 
 
 def finished(cell: Cell) -> bool:
-    """Whether a cell's summary is written. FileExistsError where the folder holds another run."""
-    config = RunFolder(cell.run.output, 1).config
-    if not config.is_file():
-        return False
-    if config.read_text(encoding="utf-8") != dump_run(cell.run):
-        raise FileExistsError(
-            f"cell {cell.name} in {cell.run.output} was run with other settings than the suite has now; name another "
-            "output, or run such cells again with --overwrite"
-        )
-    summary = read_json(RunFolder(cell.run.output, 1).summary)
+    """Tells whether a cell's summary is written. Raises FileExistsError where the folder holds another run."""
+    cell.check()
+    folder = RunFolder(cell.path, 1)
+    summary = read_json(folder.summary) if folder.config.is_file() else None
     return summary is not None and list(summary["arms"]) == [cell.arm]
-
-
-def forget(cell: Cell) -> bool:
-    """Deletes a cell that was run with other settings; whether there was one."""
-    try:
-        finished(cell)
-    except FileExistsError:
-        old = cell.run.output.with_name(f".{cell.run.output.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        cell.run.output.rename(old)  # at once: what a kill leaves of a deletion is no run
-        shutil.rmtree(old)
-        return True
-    return False
 
 
 def run_cell(cell: Cell, console: Console) -> None:
@@ -110,7 +99,7 @@ def run_cell(cell: Cell, console: Console) -> None:
 
 def tidy(cell: Cell) -> None:
     """Deletes what a finished cell needs no more, and writes its report where a kill came before it."""
-    folder = RunFolder(cell.run.output, 1)
+    folder = RunFolder(cell.path, 1)
     if not cell.keep_models:
         arm = folder.arm(cell.arm)
         for path in (arm.model, arm.checkpoints):
@@ -121,7 +110,7 @@ def tidy(cell: Cell) -> None:
 
 def _stage(cell: Cell) -> None:
     """Makes the cell's folder with all that its seed shares, in one rename."""
-    final = cell.run.output
+    final = cell.path
     if RunFolder(final, 1).config.is_file():
         return
     part = final.with_name(f".{final.name}.part")

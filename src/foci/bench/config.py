@@ -9,13 +9,14 @@ All other keys are those of a run file, but for `seed`.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from foci.config.run import ArmName, Run, TrainConfig, fields, load
 from foci.config.values import unknown_key
 from foci.errors import hint, shown
+from foci.learn.cells import Seeds
 
 PLAIN = "plain"
 """The arm that others are compared with, where there is one of this name."""
@@ -28,20 +29,11 @@ MATCHED = {
 """What every arm has in common, in words."""
 
 
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
 class Suite(Run):
     """A run whose arms are trained once per seed and compared."""
 
     seed: int = Field(default=0, exclude=True, description="not used: a suite has seeds")
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = Field(
-        default=(0, 1, 2), description="seeds; every arm is trained once with each"
-    )
+    seeds: Seeds = Field(default=(0, 1, 2), description="seeds; every arm is trained once with each")
     match: Match = Field(default="steps", description="what all arms have in common: steps or tokens")
     overrides: dict[ArmName, dict[str, Any]] = Field(
         default={}, description="settings of train that an arm has for itself, by arm"
@@ -52,13 +44,6 @@ class Suite(Run):
     @classmethod
     def _no_seed(cls, seed: int) -> int:
         raise ValueError(f"a suite has several; write seeds: [{seed}]")
-
-    @field_validator("seeds")
-    @classmethod
-    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-            raise ValueError(f"every seed stands once, got {twice[0]} twice; leave one out")
-        return seeds
 
     @field_validator("overrides")
     @classmethod

@@ -16,6 +16,7 @@ from typing import Any
 
 from foci.bench.config import Suite
 from foci.config import strict_yaml
+from foci.learn.cells import cell_path
 from foci.system.files import read_json, sha256, write_json, write_text
 from foci.system.folder import locked
 
@@ -36,8 +37,8 @@ class SuiteFolder:
         return self.path / "start" / f"seed-{seed}"
 
     def cell(self, arm: str, seed: int) -> Path:
-        """One run."""
-        return self.path / "cells" / arm / f"seed-{seed}"
+        """The run of an arm and a seed."""
+        return cell_path(self.path, arm, seed)
 
     def matched(self, arm: str, seed: int) -> Path:
         """What was computed to match an arm."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from foci.bench.cells import Cell, cell, finished, forget, starts, tidy
+from foci.bench.cells import Cell, cell, finished, starts, tidy
 from foci.bench.config import Suite
 from foci.bench.folder import SuiteFolder, changed_files, forget_files, opened_suite
 from foci.bench.markdown import markdown
@@ -42,7 +42,7 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
             console.print(f"matching {len(suite.arms)} arms by {suite.match}", highlight=False)
         cells = [cell(suite, folder, arm, begun[seed]) for seed in suite.seeds for arm in suite.arms]
         for one in cells if overwrite else ():
-            forget(one)
+            one.forget()
         waiting = [one for one in cells if not finished(one)]
         if known := len(cells) - len(waiting):
             console.print(f"{known} of {len(cells)} cells were finished before", highlight=False)

@@ -27,6 +27,7 @@ from foci.corpus.store import rows_key
 from foci.focus import Context, MixesRows, Plan, Row
 from foci.learn.arguments import arguments
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
+from foci.learn.cells import ArmSeed, cell_path
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import check_models, prepare
 from foci.methods import build, roles_of
@@ -49,23 +50,16 @@ SHARED = frozenset({"name", "output", "seeds", "arms", "sizes", "grid", "keep_mo
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(ArmSeed):
     """One arm and one seed of a pretraining, and the text."""
 
     run: Pretraining
-    arm: str
-    seed: int
     material: Material
 
     @property
-    def name(self) -> str:
-        """The cell in words."""
-        return f"{self.arm}, seed {self.seed}"
-
-    @property
     def path(self) -> Path:
-        """Its folder."""
-        return self.run.output / "cells" / self.arm / f"seed-{self.seed}"
+        """The cell's folder, below the pretraining's."""
+        return cell_path(self.run.output, self.arm, self.seed)
 
     @property
     def validation(self) -> Path:
@@ -86,25 +80,17 @@ class Cell:
         return {**run, "model": size, "methods": methods, "seed": self.seed, "text": text}
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished cell says; FileExistsError where the folder holds one of other settings or text."""
-        known = read_json(self.path / "cell.json")
-        if known is None:
-            return None
-        if known != self.key():
-            differs = sorted(name for name in {*known, *self.key()} if known.get(name) != self.key().get(name))
-            raise FileExistsError(
-                f"cell {self.name} in {self.path} was run with another {', '.join(differs)}; name another output, or "
-                "run such cells again with --overwrite"
-            )
-        return read_json(self.path / "arm.json")  # type: ignore[no-any-return]
+        """Returns arm.json of a finished cell, None before. Raises FileExistsError as `check` does."""
+        self.check()
+        begun = (self.path / "cell.json").is_file()
+        return read_json(self.path / "arm.json") if begun else None  # type: ignore[no-any-return]
 
-
-def forget(cell: Cell) -> None:
-    """Deletes a cell that was run with other settings."""
-    try:
-        cell.result()
-    except FileExistsError:
-        shutil.rmtree(cell.path)
+    def differs(self) -> str:
+        """Returns "another ..." with the keys in which the folder's cell.json is not that of this cell."""
+        known, own = read_json(self.path / "cell.json"), self.key()
+        if known is None or known == own:
+            return ""
+        return f"another {', '.join(sorted(name for name in {*known, *own} if known.get(name) != own.get(name)))}"
 
 
 def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
@@ -200,7 +186,7 @@ def _trainer(
 def check(run: Pretraining, text: Material) -> None:
     """Raises ValueError, before anything is trained, where an arm cannot work with the model or the objective."""
     for arm, specs in run.arms.items():
-        model = Cell(run, arm, run.seeds[0], text).untrained()
+        model = Cell(arm, run.seeds[0], run, text).untrained()
         plan = Plan([build(spec) for spec in specs])
         if any(MixesRows in roles_of(type(method)) for method in plan.methods) and run.objective == "masked":
             raise ValueError(

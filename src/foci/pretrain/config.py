@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from foci.config.adapter import Count, Section
 from foci.config.run import ArmName, CorpusConfig, Methods, Text, TrainConfig, load
 from foci.config.values import as_path
+from foci.learn.cells import Seeds, all_different, as_tuple
 
 Objective = Literal["causal", "masked"]
 """Every token from those before it, or some tokens that are hidden from all others."""
@@ -56,20 +57,12 @@ class HeldOutConfig(Section):
 class GridConfig(Section):
     """Other rates and warm-ups: the whole comparison is made once at every pair of them."""
 
-    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, description="values of that setting")
-    warmup: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(min_length=1, description="values of that setting")
-
-    @field_validator("learning_rate", "warmup", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("learning_rate", "warmup")
-    @classmethod
-    def _different(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError(f"every value stands once, got {list(values)}; leave out the repeated ones")
-        return values
+    learning_rate: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_tuple), AfterValidator(all_different)
+    ] = Field(min_length=1, description="values of that setting")
+    warmup: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(as_tuple), AfterValidator(all_different)
+    ] = Field(min_length=1, description="values of that setting")
 
 
 class Pretraining(Section):
@@ -90,9 +83,7 @@ class Pretraining(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="number format of the forward pass; auto = bfloat16 where the machine has it"
     )
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
-        default=(0, 1, 2), min_length=1, description="seeds; every arm is trained once with each"
-    )
+    seeds: Seeds = Field(default=(0, 1, 2), description="seeds; every arm is trained once with each")
     grid: GridConfig | None = Field(
         default=None, description="learning rates and warm-ups to compare all arms at; null = those of train alone"
     )
@@ -111,18 +102,6 @@ class Pretraining(Section):
             folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.")
             data = {**data, "output": Path("out") / (folder or "pretraining")}
         return data
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("seeds")
-    @classmethod
-    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"every seed stands once, got {list(seeds)}; leave out the repeated ones")
-        return seeds
 
     @model_validator(mode="after")
     def _type_fits(self) -> "Pretraining":

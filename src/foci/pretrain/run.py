@@ -10,7 +10,7 @@ from rich.console import Console
 from foci.config.run import dump_run
 from foci.learn.folder import ArmFolder
 from foci.models.gguf import without_bars
-from foci.pretrain.cells import Cell, check, forget, run_cell
+from foci.pretrain.cells import Cell, check, run_cell
 from foci.pretrain.config import Pretraining
 from foci.pretrain.plots import draw, draw_heads
 from foci.pretrain.table import markdown, table
@@ -41,9 +41,9 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
         text.tokenizer.save_pretrained(run.output / "tokenizer")
-        cells = [Cell(run, arm, seed, text) for seed in run.seeds for arm in run.arms]
+        cells = [Cell(arm, seed, run, text) for seed in run.seeds for arm in run.arms]
         for cell in cells if overwrite else ():
-            forget(cell)
+            cell.forget()
         waiting = [cell for cell in cells if cell.result() is None]
         write_text(run.output / "pretrain.yaml", dump_run(run))
         for number, cell in enumerate(waiting, start=len(cells) - len(waiting) + 1):

@@ -1,17 +1,12 @@
 """One self-contained HTML file that says what a run learned and what it forgot. Imports no torch."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
-from markupsafe import Markup
-
-from foci.report import weigher, words
+from foci.report import weigher
 from foci.report.page import context
 from foci.report.read import read_run
+from foci.report.templates import render
 from foci.report.terminal import markdown_table, print_table
 
 __all__ = ["markdown_table", "print_table", "read_run", "write_report"]
@@ -36,7 +31,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     trained = [folder for folder in folders if weigher.is_weigher(folder)]
     if trained and len(folders) > 1:
         raise ValueError(f"{trained[0]} is a meta-training, whose report stands alone, got {len(folders)} folders")
-    page = weigher.render(trained[0]) if trained else render(folders)
+    page = weigher.page(trained[0]) if trained else runs_page(folders)
     out = Path(out)
     target = out / "report.html" if out.is_dir() else out
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,21 +41,6 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     return target
 
 
-def render(runs: Sequence[Path]) -> str:
-    """The page as text. Its policy allows its own script, by hash, and no other; it loads nothing."""
-    here = files("foci.report")
-    style = (here / "style.css").read_text(encoding="utf-8")
-    script = "\n" + (here / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True,
-        loader=PackageLoader("foci", "report"),
-    )  # fmt: skip
-    environment.globals["words"] = words
-    template = environment.get_template("template.html.j2")
-    return template.render(
-        context([read_run(run) for run in runs]),
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_hash=f"sha256-{digest}",
-    )
+def runs_page(runs: Sequence[Path]) -> str:
+    """Returns the page of one or more runs' folders as text."""
+    return render("run.html.j2", script="report.js", **context([read_run(run) for run in runs]))

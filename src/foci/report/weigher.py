@@ -2,14 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment
-from markupsafe import Markup
-
-from foci.report import words
+from foci.report.templates import render
 from foci.report.tokens import coloured, spread
 
 READINGS = {
@@ -25,22 +21,18 @@ def is_weigher(folder: Path) -> bool:
     return (folder / "meta.yaml").is_file()
 
 
-def render(folder: Path) -> str:
-    """The page as text. It loads nothing and runs no script. Raises ValueError where the training has not ended."""
-    here = files("foci.report")
+def page(folder: Path) -> str:
+    """Returns the page as text; it runs no script. Raises ValueError where the training has not ended."""
     summary, samples = _read(folder / "summary.json"), _relative(_read(folder / "samples.json"))
-    environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["words"] = words
-    template = environment.from_string((here / "weigher.html.j2").read_text(encoding="utf-8"))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return template.render(
+    return render(
+        "weigher.html.j2",
         name=folder.resolve().name,
         summary=summary,
         epochs=[json.loads(line) for line in lines],
         spread=_spread(samples),
         samples=[_sample(sample) for sample in samples],
         yaml=(folder / "meta.yaml").read_text(encoding="utf-8"),
-        style=Markup((here / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
     )
 
 
