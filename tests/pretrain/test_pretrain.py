@@ -21,7 +21,7 @@ from foci.pretrain.masking import HIDDEN, ORIGINAL, MaskedCollator, Masking, mas
 from foci.pretrain.models import scratch
 from foci.pretrain.run import pretrain
 from foci.pretrain.table import markdown, share, table
-from foci.pretrain.text import Material, blocks, documents, material, split, token_bytes, trained_tokenizer
+from foci.pretrain.text import Material, documents, material, rows_of, split, token_bytes, trained_tokenizer
 from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
 from foci.system.files import read_lines
@@ -62,7 +62,7 @@ def tokenizers():
 def test_blocks_hold_every_token_once(objective, tokenizers):
     tokenizer = tokenizers[objective]
     document = Document(TEXT.strip(), "f.txt", 1, whole_file=True)
-    rows = blocks([document], tokenizer, 16, objective)
+    rows = rows_of([document], tokenizer, 16, objective)
     special = set(tokenizer.all_special_ids)
     inner = [token for row in rows for token in row.input_ids if token not in special]
     assert tokenizer.decode(inner) == document.text
@@ -119,7 +119,7 @@ def test_masks_are_those_of_the_paper():
 def test_the_loss_of_hidden_tokens_is_that_of_full_logits(name, tokenizers):
     tokenizer = tokenizers["masked"]
     model = scratch(SMALL.model_copy(update={"type": name}), tokenizer, 16, seed=0)
-    rows = blocks([Document(TEXT, "f", 1)], tokenizer, 16, "masked")
+    rows = rows_of([Document(TEXT, "f", 1)], tokenizer, 16, "masked")
     masking = Masking(tokenizer.mask_token_id, frozenset(tokenizer.all_special_ids), len(tokenizer), 0.3)
     inputs = MaskedCollator(0)([edited(row, [masking], (0, 0, 0)) for row in [*rows[:3], rows[-1]]])
     ids, mask, labels = (inputs[key] for key in ("input_ids", "attention_mask", "labels"))
@@ -158,7 +158,7 @@ def test_bits_per_byte_of_a_model_that_knows_nothing(objective, tokenizers):
     size = SMALL.model_copy(update={"type": "gpt2" if objective == "causal" else "bert"})
     model = scratch(size, tokenizer, 16, seed=0)
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
-    rows = tuple(blocks([Document(TEXT.strip(), "f", 1)], tokenizer, 16, objective))
+    rows = tuple(rows_of([Document(TEXT.strip(), "f", 1)], tokenizer, 16, objective))
     masking = None
     if objective == "masked":
         masking = Masking(tokenizer.mask_token_id, frozenset(tokenizer.all_special_ids), len(tokenizer))
@@ -278,7 +278,7 @@ def test_the_loss_is_ours_in_every_arm(tmp_path):
 
     tokenizer = trained_tokenizer([TEXT], 320, "causal")
     model = scratch(SMALL.model_copy(update={"type": "llama"}), tokenizer, 16, seed=0)
-    rows = blocks([Document(TEXT, "f", 1)], tokenizer, 16, "causal")
+    rows = rows_of([Document(TEXT, "f", 1)], tokenizer, 16, "causal")
     trainer = Pretrainer(model, arguments(tmp_path), train_dataset=rows, data_collator=Collator(0), masked=False)
     assert trainer.replaces_loss
 

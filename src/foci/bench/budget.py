@@ -1,4 +1,4 @@
-"""How many updates each arm makes, so that arms are matched by what the suite says."""
+"""Counts the updates of each arm, so that all arms have in common what the suite's `match` says."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from foci.training.dataset import MixedDataset, RowDataset
 
 
 class Epoch(NamedTuple):
-    """One pass over new rows and that epoch's old rows: its updates (a fraction where they run on) and its tokens."""
+    """One pass over the new rows and the epoch's old rows: updates (a fraction if the last is shared) and tokens."""
 
     updates: int | float
     tokens: int
 
 
 def planned_updates(rows: int, train: TrainConfig) -> int:
-    """Updates that plain fine-tuning makes on so many rows."""
+    """Returns the number of updates of plain fine-tuning on so many rows."""
     if train.steps is not None:
         return train.steps
     batches = math.ceil(rows * train.copies / train.batch_size)
@@ -26,7 +26,7 @@ def planned_updates(rows: int, train: TrainConfig) -> int:
 
 
 def tokens_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, updates: int) -> float:
-    """Tokens read in so many updates, padding left out. Within an epoch every update is taken to read alike."""
+    """Returns the tokens read in so many updates, without padding. All updates of an epoch count alike."""
     tokens, left = 0.0, float(updates)
     for epoch in _until(plan, rows, train, seed, updates=updates):
         part = min(1.0, left / epoch.updates)
@@ -35,7 +35,7 @@ def tokens_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, up
 
 
 def updates_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, tokens: int | float) -> int:
-    """Updates that read as near to so many tokens as whole updates come; at least one."""
+    """Returns the whole number of updates, at least one, that reads the nearest number of tokens."""
     updates, left = 0.0, tokens
     for epoch in _until(plan, rows, train, seed, tokens=tokens):
         part = min(1.0, left / epoch.tokens)
@@ -46,7 +46,7 @@ def updates_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, t
 def _until(
     plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, *, updates: int | float = 0, tokens: int | float = 0
 ) -> list[Epoch]:
-    """The first epochs that hold so many updates and tokens."""
+    """Returns the first epochs that together hold at least so many updates and tokens."""
     for total in (2**n for n in count(2)):
         found = epochs(plan, rows, train, seed, total)
         if sum(e.updates for e in found) >= updates and sum(e.tokens for e in found) >= tokens:
@@ -55,7 +55,7 @@ def _until(
 
 
 def epochs(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, total: int) -> list[Epoch]:
-    """The first epochs of an arm as the trainer will read them. `plan` is the plan of online halves."""
+    """Returns an arm's first epochs as the trainer will read them. `plan` is the plan after the offline stages."""
     new = RowDataset(rows, plan.of(EditsTokens), seed=seed, copies=train.copies)
     per_update = train.batch_size * train.accumulation
     old = MixedDataset(new, plan, total).old if plan.of(MixesRows) else [[]] * total

@@ -23,7 +23,7 @@ from foci.system.files import read_json, write_json
 from foci.training.plan import check_columns, with_columns
 
 SHARED = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline", "start.json")
-"""What a cell takes from the start of its seed instead of computing it."""
+"""Files that a cell copies from the start of its seed, which has computed them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cell(ArmSeed):
 
 
 def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bool = False) -> dict[int, Start]:
-    """Rows, questions and the frozen baseline of every seed: made, or read where they were made before.
+    """Makes rows, questions and the frozen baseline of every seed, or reads them where they were made before.
 
     `overwrite` makes them again where they were made with other settings. Raises ValueError where an arm needs what
     the rows have not, before anything is trained.
@@ -73,7 +73,7 @@ def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bo
 
 
 def cell(suite: Suite, folder: SuiteFolder, arm: str, start: Start) -> Cell:
-    """The cell of an arm and of a start's seed, with as many updates as `match` gives it."""
+    """Returns the cell of an arm and a start's seed; `match` decides its number of updates."""
     seed, output = start.run.seed, folder.cell(arm, start.run.seed)
     updates, scores = planned_updates(len(start.rows), suite.train), None
     if suite.match == "tokens":
@@ -129,7 +129,7 @@ def _stage(cell: Cell) -> None:
 
 
 def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> tuple[int, Path]:
-    """The updates in which an arm reads as many tokens as plain fine-tuning in `updates`, and its offline halves."""
+    """Returns the updates in which an arm reads what plain fine-tuning reads in `updates`, and the scores' folder."""
     seed, place = start.run.seed, folder.matched(arm, start.run.seed)
     scores = place / "scores"
     run = cell_run(suite, arm, seed, 1, folder.cell(arm, seed))
@@ -147,7 +147,7 @@ def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start
 
 
 def _prepared_plan(run: Run, start: Start, scores: Path) -> tuple[Plan, Sequence[Row]]:
-    """The plan of online halves and its rows; the model is loaded only where a method has an offline half."""
+    """Runs the offline stages. Returns plan and rows; loads the model only for a method with an offline stage."""
     (arm,) = run.arms
     plan, rows = plan_of(run, arm), start.rows
     if any(isinstance(method, Prepares) for method in plan.methods):

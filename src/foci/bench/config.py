@@ -26,7 +26,7 @@ MATCHED = {
     "steps": "the same number of updates (an arm that rehearses reads old rows in place of new ones)",
     "tokens": "the same number of tokens read, to the nearest update (old rows count like new ones)",
 }
-"""What every arm has in common, in words."""
+"""What all arms have in common, in words."""
 
 
 class Suite(Run):
@@ -63,12 +63,12 @@ class Suite(Run):
 
 
 def load_suite(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Suite:
-    """The suite of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.run.load_run`."""
+    """Reads a suite from a YAML file, with overrides such as `"seeds=[0]"`; errors as in `foci.config.run.load_run`."""
     return load(path, overrides, Suite)
 
 
 def changed(train: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """`train` with an arm's own settings. Its length is not among them: that is what `match` decides."""
+    """Returns `train` with an arm's own settings. An arm has no length of its own: `match` decides it."""
     known = {name: info for name, info in fields().items() if name.startswith("train.")}
     for key in changes:
         if key in ("epochs", "steps"):
@@ -84,7 +84,7 @@ def changed(train: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 
 
 def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> Run:
-    """The run of one cell: one arm, one seed, so many updates."""
+    """Returns the run of one cell: one arm, one seed, so many updates."""
     own = changed(suite.train, suite.overrides.get(arm, {})).model_dump()
     train = TrainConfig(**{**own, "epochs": None, "steps": updates})
     return Run(
@@ -101,7 +101,7 @@ def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> R
 
 
 def start_run(suite: Suite, seed: int, output: Path) -> Run:
-    """The run whose rows, questions and baseline all cells of a seed share; it is never trained."""
+    """Returns the run whose rows, questions and baseline all cells of a seed share; it is never trained."""
     probes = suite.probes.model_copy(update={"every": None})
     return Run(
         name=f"seed {seed}",

@@ -1,4 +1,4 @@
-"""A suite's folder: where each file lies, and whose it is.
+"""The folder of a suite: the path of each file, and the files that the suite was begun with.
 
     suite.yaml  files.json          the resolved suite; SHA-256 of the files it reads
     start/seed-0/                   rows, questions and the frozen baseline that all cells of a seed share
@@ -22,7 +22,7 @@ from foci.system.folder import locked
 
 
 class SuiteFolder:
-    """Where a suite keeps its files."""
+    """The paths of a suite's files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,21 +33,21 @@ class SuiteFolder:
         self.report = path / "report.html"
 
     def start(self, seed: int) -> Path:
-        """What the cells of a seed share."""
+        """Returns the folder that the cells of a seed share."""
         return self.path / "start" / f"seed-{seed}"
 
     def cell(self, arm: str, seed: int) -> Path:
-        """The run of an arm and a seed."""
+        """Returns the folder of the run of an arm and a seed."""
         return cell_path(self.path, arm, seed)
 
     def matched(self, arm: str, seed: int) -> Path:
-        """What was computed to match an arm."""
+        """Returns the folder of what was computed to match an arm."""
         return self.path / "matched" / arm / f"seed-{seed}"
 
 
 @contextmanager
 def opened_suite(suite: Suite) -> Iterator[SuiteFolder]:
-    """The suite's folder, new or its own again, locked against a second process.
+    """Opens the suite's folder, a new one or its own, and locks it against a second process.
 
     Raises FileExistsError where it holds something else.
     """
@@ -64,7 +64,7 @@ def opened_suite(suite: Suite) -> Iterator[SuiteFolder]:
 
 
 def changed_files(suite: Suite, folder: SuiteFolder) -> list[str]:
-    """Files that are not what they were when the suite began; what was not read before is noted as it is now."""
+    """Returns the files that changed since the suite began; files that are new to it are noted as they are now."""
     known: dict[str, str] = read_json(folder.files) or {}
     now = {str(path): sha256(path) for path in _read_by(suite)}
     changed = [name for name, digest in now.items() if known.get(name, digest) != digest]
@@ -73,12 +73,12 @@ def changed_files(suite: Suite, folder: SuiteFolder) -> list[str]:
 
 
 def forget_files(folder: SuiteFolder) -> None:
-    """Takes the files as they are now for what the suite began with."""
+    """Forgets the files that the suite began with, so that they are noted anew."""
     folder.files.unlink(missing_ok=True)
 
 
 def _read_by(suite: Suite) -> list[Path]:
-    """Files of the corpus and the probes, and files that a method's setting names."""
+    """Returns the files of the corpus and the probes, and those that a method's settings name."""
     probes = suite.probes
     named = [*suite.corpus.path, probes.learn, probes.retain, probes.text, probes.held_out]
     named += [value for methods in suite.arms.values() for method in methods for value in _texts(method)]

@@ -39,7 +39,7 @@ CHOSEN_ON = {
 
 
 def markdown(table: Found, about: str = "") -> str:
-    """The whole of table.md; `about` is a last line on where and when it was measured."""
+    """Returns the text of table.md; `about`, its last line, says where and when it was measured."""
     parts = [f"# {table['name']}", words(table)]
     for title, shown in sections(table):
         parts += [f"## {title}", tables.markdown(shown)]
@@ -48,7 +48,7 @@ def markdown(table: Found, about: str = "") -> str:
 
 
 def words(table: Found) -> str:
-    """What the numbers are, in sentences."""
+    """Says in sentences what the numbers are."""
     asked, n = table["questions"], len(table["seeds"])
     seeds = ", ".join(str(seed) for seed in table["seeds"])
     spread = (
@@ -138,7 +138,7 @@ def _methods(table: Found) -> tables.Table:
 
 
 def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:
-    """A mean with its interval, in the metric's unit: "61.2 [55.0, 67.4]"."""
+    """Writes a mean and its interval in the metric's unit: "61.2 [55.0, 67.4]"."""
     known = number(mean.get("mean"))
     if known is None:
         return NONE
@@ -163,7 +163,7 @@ def _top(told: Mapping[str, Any]) -> str:
 
 
 def _asked(table: Found, place: str) -> list[str]:
-    """The metrics that some arm has."""
+    """Returns the metrics that at least one arm has."""
     return [name for name in HEADS if any("mean" in told[place][name] for told in table["arms"].values())]
 
 

@@ -34,6 +34,6 @@ def page(table: Mapping[str, Any], svgs: Sequence[Path], cells: Sequence[tuple[s
 
 
 def _figure(svg: Path) -> dict[str, Any]:
-    """A figure for the page: its title, a note, and the SVG."""
+    """Returns a figure for the page: its title, a note, and the SVG."""
     title, note = CAPTIONS[svg.stem]
     return {"title": title, "note": note, "svg": inline(svg.read_text(encoding="utf-8"), title, svg.stem)}

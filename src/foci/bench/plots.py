@@ -14,7 +14,7 @@ Table = Mapping[str, Any]
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Numbers of the points that no other point beats in one direction without losing in the other, by rising x.
+    """Returns the numbers of the points that no other point equals or beats in both directions, by rising x.
 
     Higher is better in both. Of equal points the first is kept.
 
@@ -37,7 +37,7 @@ def draw(table: Table, folder: Path) -> list[Path]:
 
 
 def against(table: Table) -> Figure | None:
-    """Each arm's mean path from the untouched model; at its chosen point the intervals; their front."""
+    """Draws each arm's mean path from the untouched model, intervals at the chosen points, and the Pareto front."""
     figure, axes = _figure("learned, % of answer tokens", "retained, % of what it knew")
     spots: list[tuple[float, float]] = []
     for number, (arm, told) in enumerate(table["arms"].items()):
@@ -64,7 +64,7 @@ def against(table: Table) -> Figure | None:
 
 
 def over_updates(table: Table) -> Figure | None:
-    """Mean `learned` over updates, with its interval as a band."""
+    """Draws the mean of `learned` over updates; the band is its interval."""
     figure, axes = _figure("updates", "learned, % of answer tokens")
     drawn = False
     for number, (arm, told) in enumerate(table["arms"].items()):
@@ -94,7 +94,7 @@ def _look(number: int) -> dict[str, Any]:
 
 
 def _bar(mean: Mapping[str, Any]) -> list[list[float]] | None:
-    """How far an interval reaches to both sides, in per cent."""
+    """Returns how far an interval reaches to both sides of its mean, in per cent."""
     if mean["low"] is None:
         return None
     return [[100 * (mean["mean"] - mean["low"])], [100 * (mean["high"] - mean["mean"])]]

@@ -1,4 +1,4 @@
-"""What a finished cell measured: one point per probed step, and the points that tables report."""
+"""The measurements of a finished cell: one point per probed step, and the points that tables report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ COSTS = ("step", "tokens", "seconds")
 
 
 def points(folder: ArmFolder) -> list[Point]:
-    """All probed steps of an arm, in order; step 0 is the untouched model."""
+    """Returns a point for every probed step of an arm, in order; step 0 is the untouched model."""
     costs = {line["step"]: line for line in read_lines(folder.metrics)}
     found = []
     for line in sorted(read_lines(folder.texts), key=lambda line: int(line["step"])):
@@ -43,7 +43,7 @@ def points(folder: ArmFolder) -> list[Point]:
 
 
 def measured(answers: Sequence[Answer]) -> Point:
-    """The scores of one table of answers, of the reported probes and of the held-out ones."""
+    """Computes the metrics of one table of answers, of the reported probes and of the held-out ones."""
     open_, held = scored(answers), [a for a in answers if a.probe_id.startswith(HELD_OUT)]
     learn, retain = _of(open_, "learn"), _of(open_, "retain")
     found = {
@@ -61,9 +61,11 @@ def measured(answers: Sequence[Answer]) -> Point:
 
 
 def chosen(path: Sequence[Point]) -> Point:
-    """The trained point with the highest learned + retained on held-out probes, the first of equals; else the end.
+    """Returns the trained point with the highest learned + retained on held-out probes, the first of equals.
 
-    Where one role has no held-out probe (or the untouched model knew none to retain), the other decides alone.
+    Without held-out probes it is the last point.
+
+    Where only probes to learn, or only probes to retain, are held out and count, these decide alone.
     """
     trained = [point for point in path if point["step"] > 0]
     known = [p for p in trained if p["held_out_learned"] is not None or p["held_out_retained"] is not None]
@@ -73,7 +75,7 @@ def chosen(path: Sequence[Point]) -> Point:
 
 
 def top(path: Sequence[Point]) -> Point | None:
-    """The trained point with the highest `learned`, the first of equals: the published protocol, chosen on the test."""
+    """Returns the trained point with the highest `learned`, the first of equals: as published, chosen on the test."""
     known = [point for point in path if point["step"] > 0 and point["learned"] is not None]
     return max(known, key=lambda p: (p["learned"], -p["step"])) if known else None
 

@@ -31,7 +31,7 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
     cannot work and, when all else is done and written, for cells that failed; `Interrupted` after a signal.
     """
     if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+        raise ValueError(f"--workers must be at least 1, got {workers}; 1 runs the cells one after another")
     console = console or Console()
     for arm in suite.arms:
         plan_of(suite, arm)
@@ -49,8 +49,8 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
         failures = side_by_side(waiting, workers, console) if workers > 1 else one_by_one(waiting, console)
         found = _write(suite, folder, begun, [one for one in cells if finished(one)], failures)
     if failures:
-        told = "; ".join(f"{one.name}: {reason}" for one, reason in failures)
-        raise ValueError(f"{len(failures)} of {len(cells)} cells failed ({told}); the table is of the others")
+        reasons = "; ".join(f"{one.name}: {reason}" for one, reason in failures)
+        raise ValueError(f"{len(failures)} of {len(cells)} cells failed ({reasons}); the table is of the others")
     return found
 
 
@@ -85,7 +85,7 @@ def _write(
 
 
 def _about(cells: Sequence[Cell]) -> str:
-    """Where and when the first cell was measured."""
+    """Says where and when the first cell was measured."""
     if not cells:
         return ""
     summary = read_json(RunFolder(cells[0].run.output, 1).summary)

@@ -1,4 +1,4 @@
-"""The table of a suite as data: per arm over seeds means, intervals and paired differences."""
+"""The data of a suite's tables: means, intervals and paired differences over seeds, by arm."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
 
 PLACES = ("chosen", "end")
-"""The points of every cell that are compared: the one chosen on held-out probes, and the last."""
+"""The points of a cell that are compared: the one chosen on held-out probes, and the last."""
 TOP = ("learned", "retained", "total", "step")
-"""What is told of the top over epochs."""
+"""The metrics that are shown of the top over epochs."""
 
 Measured = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """By arm and seed: {"path", "chosen", "end", "top", "peak_memory_mib"}."""
 
 
 def measure(cells: Sequence[Cell]) -> dict[str, dict[int, dict[str, Any]]]:
-    """What the finished cells measured."""
+    """Reads what the finished cells measured."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for cell in cells:
         folder = RunFolder(cell.run.output, 1).arm(cell.arm)
@@ -40,7 +40,7 @@ def measure(cells: Sequence[Cell]) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failures: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that tables, plots and pages say. `failures`: reasons by the name of a cell."""
+    """Computes all numbers of the tables, figures and the page. `failures` are reasons by the name of a cell."""
     first = starts[suite.seeds[0]]
     base = measured.get(suite.baseline or "", {})
     return {
@@ -70,14 +70,14 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
 
 
 def chosen_on(answers: Sequence[Answer]) -> str:
-    """What the chosen point was chosen on: `held_out`, `held_out_learn`, `held_out_retain` or `end`."""
+    """Names what the chosen point was chosen on: `held_out`, `held_out_learn`, `held_out_retain` or `end`."""
     held = [a for a in answers if a.probe_id.startswith(HELD_OUT) and a.counted]
     roles = sorted({a.role for a in held})
     return {0: "end", 2: "held_out"}.get(len(roles)) or f"held_out_{roles[0]}"
 
 
 def questions(answers: Sequence[Answer]) -> dict[str, int]:
-    """How many probes there are of each kind; `retain` are those that the untouched model answers."""
+    """Counts the probes to learn and to retain, reported and held out; `retain` are those that count."""
     found = {"learn": 0, "retain": 0, "retain_asked": 0, "held_out_learn": 0, "held_out_retain": 0}
     for answer in answers:
         prefix = HELD_OUT.replace("/", "_") if answer.probe_id.startswith(HELD_OUT) else ""
@@ -87,7 +87,7 @@ def questions(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def _untouched(measured: Measured) -> dict[str, float | None]:
-    """The untouched model's scores. Over seeds only the sample of the corpus differs: its mean."""
+    """Returns the untouched model's metrics, means over seeds, which differ in the sample of the corpus alone."""
     by_seed = {seed: cell["path"][0] for cells in measured.values() for seed, cell in cells.items()}
     found = {name: interval([point[name] for _, point in sorted(by_seed.items())]) for name in METRICS}
     return {name: mean.mean if mean else None for name, mean in found.items()}
@@ -96,7 +96,7 @@ def _untouched(measured: Measured) -> dict[str, float | None]:
 def _arm(
     by_seed: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """An arm's part of the table."""
+    """Computes an arm's part of the table."""
     there = [seed for seed in seeds if seed in by_seed]
 
     def values(cells: Mapping[int, Mapping[str, Any]], place: str, name: str) -> list[int | float | None]:
@@ -117,7 +117,7 @@ def _arm(
 
 
 def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
-    """Means and intervals over seeds at every step that all seeds probed."""
+    """Computes means and intervals over seeds at every step that all seeds probed."""
     steps = [{point["step"]: point for point in path} for path in paths]
     common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
     names = ("learned", "retained", "total", "bits_per_byte")

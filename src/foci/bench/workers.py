@@ -1,4 +1,4 @@
-"""Running cells: one after another in this process, or several side by side in processes of their own."""
+"""Runs cells one after another in this process, or side by side in processes of their own."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ Failures = list[tuple[Cell, str]]
 
 
 def one_by_one(cells: Sequence[Cell], console: Console) -> Failures:
-    """Runs cells in this process. One that cannot go on is told and passed over; a full disk or a signal ends all."""
+    """Runs cells in this process. Reports a cell that fails and goes on; a full disk or a signal ends all."""
     failures: Failures = []
     for number, cell in enumerate(cells, start=1):
         console.print(f"cell {number} of {len(cells)}: {cell.name}, {cell.run.train.steps} updates", highlight=False)
@@ -68,7 +68,7 @@ def side_by_side(cells: Sequence[Cell], workers: int, console: Console) -> Failu
 
 
 def _context() -> Any:
-    """How processes begin: forked from a server that has imported everything once, where the system can."""
+    """Returns the way to start processes: forked from a server that has imported everything, where the system can."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -77,7 +77,7 @@ def _context() -> Any:
 
 
 def _process(cell: Cell, threads: int) -> None:
-    """A process' life: one cell. It ends at once when the process that began it is gone."""
+    """Runs one cell in a process of its own, which ends at once when the process that started it is gone."""
     os.setpgrp()  # Ctrl-C reaches the first process alone, which then asks this one to stop
     parent = multiprocessing.parent_process()
     assert parent is not None, "a cell's process is begun by another one"
@@ -98,7 +98,7 @@ def _process(cell: Cell, threads: int) -> None:
 
 
 def error_file(cell: Cell) -> Path:
-    """Where a process of its own says why its cell could not go on."""
+    """Returns the file in which a process of its own writes why its cell could not go on."""
     return cell.run.output.parent / f"{cell.run.output.name}.error"
 
 
@@ -113,7 +113,7 @@ def _when_ready(sentinel: int, act: Callable[[], None]) -> None:
 
 
 def _reason(cell: Cell, process: BaseProcess) -> str | None:
-    """Why a process that has ended did not finish its cell; None where it did."""
+    """Says why a process that has ended did not finish its cell; None where it did."""
     if process.exitcode == 0:
         return None
     if process.exitcode == FAILED and error_file(cell).is_file():

@@ -14,7 +14,7 @@ from foci.methods.train_attention.weigher import Output
 
 
 class PairsConfig(Section):
-    """What the weigher learns from."""
+    """The pairs from which the weigher learns."""
 
     path: PathTexts = Field(description="pairs: .jsonl of text, prompt, answer")
     max_length: int = Field(
@@ -36,7 +36,7 @@ class StepConfig(Section):
     )
 
     def step(self, default: InnerStep) -> InnerStep:
-        """As the influence wants it; `default` where neither rate nor length is given."""
+        """Returns the step as an `InnerStep`; `default` where neither rate nor length is given."""
         if self.lr is None and self.length is None:
             return replace(default, normalise=self.normalise)
         return InnerStep(self.lr or 0.0, self.kind, self.normalise, self.length)
@@ -64,7 +64,7 @@ class WeigherConfig(Section):
 
 
 class RetainConfig(Section):
-    """What the step should not make the learner forget."""
+    """Probes that the learner should still answer after its step."""
 
     path: PathText = Field(description="probes (.jsonl) that the learner knows")
     strength: float = Field(default=1.0, gt=0, description="how much their loss counts beside the task's")

@@ -1,7 +1,7 @@
-"""How far a step moves the learner on text that its documents have nothing to do with.
+"""The locality term: how far a step moves the learner on unrelated text.
 
 The locality term of CaMeLS (arXiv 2305.15076, section 3): the divergence of the learner's next tokens from those of the
-untouched learner, on text at large, beside the loss of the task.
+untouched learner, on unrelated text, added to the loss of the task.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from foci.seeds import generator
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> Float[Tensor, "token vocab"]:
-    """Log-probabilities of every next token, in nats, for each token that is predicted, rows one by one.
+    """Computes the log-probabilities (nats) of the whole vocabulary at every predicted token, row after row.
 
     At least float32, without dropout; differentiable. All of it is held at once: tokens x vocabulary numbers.
     """
@@ -38,19 +38,19 @@ def log_probabilities(model: nn.Module, batch: Batch) -> Float[Tensor, "token vo
 
 @dataclass(frozen=True)
 class Reference:
-    """Text, and what the untouched model said of it."""
+    """Text, and the untouched model's log-probabilities of its tokens."""
 
     batch: Batch
     before: Float[Tensor, "token vocab"]
 
     def divergence(self, model: nn.Module) -> Float[Tensor, ""]:
-        """KL(before || now) in nats, the mean over tokens: sum over the vocabulary of p (log p - log q), p before."""
+        """Computes KL(before || now) in nats: the mean over tokens of the vocabulary's sum of p (log p - log q)."""
         now = log_probabilities(model, self.batch)
         return F.kl_div(now, self.before, reduction="none", log_target=True).sum(-1).mean()
 
 
 def reference(model: nn.Module, batch: Batch) -> Reference:
-    """What the model says of the batch now."""
+    """Records the model's log-probabilities on a batch."""
     with torch.no_grad():
         return Reference(batch, log_probabilities(model, batch))
 
@@ -69,13 +69,13 @@ class Locality:
     pad: int
 
     def drawn(self, model: nn.Module, *key: object) -> Reference:
-        """Windows drawn by `key`, and what the model, which must be untouched, says of them."""
+        """Draws windows by `key` and records what the model, which must be untouched, says of them."""
         order = generator("locality", *key).permutation(len(self.rows))[: self.at_a_time]
         return reference(model, padded([self.rows[i] for i in order], self.pad, "right", device_of(model)))
 
 
 def locality(config: LocalityConfig, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Locality | None:
-    """The term that a file asks for, of an untouched model; None at strength 0.
+    """Makes the locality term of a file for an untouched model; None at strength 0.
 
     The last windows of the text are held out. Raises FileNotFoundError where there is no such file, ValueError for a
     text without enough windows.

@@ -1,4 +1,4 @@
-"""What a meta-training works on: the learner, the pairs, and what each objective asks of them."""
+"""The material of a meta-training: the learner, the pairs, and the batches that its objectives ask for."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +25,10 @@ from foci.seeds import drawn, generator
 
 @dataclass(frozen=True)
 class Material:
-    """The learner, pairs to learn from, pairs to validate on (of other documents), and, if any, known facts and text at
-    large.
+    """The learner, pairs to learn from and pairs to validate on (of other documents).
+
+    `known` are facts that the learner should keep, `strength` how much their loss counts, `locality` the term on
+    unrelated text; all three are optional.
     """
 
     learner: nn.Module
@@ -40,11 +42,11 @@ class Material:
     locality: Locality | None = None
 
     def documents(self, pairs: Sequence[Pair]) -> Batch:
-        """The pairs' documents on the learner's device."""
+        """Returns the pairs' documents on the learner's device."""
         return documents_of(pairs, pad_id(self.tokenizer), device_of(self.learner))
 
     def later(self, pairs: Sequence[Pair], *key: object) -> Batch:
-        """The pairs' tasks, and beside them known facts drawn by `key`: loss of tasks + strength * loss of facts."""
+        """Returns the pairs' tasks and known facts drawn by `key`, as loss of tasks + strength * loss of facts."""
         asked = tasks_of(pairs, pad_id(self.tokenizer), device_of(self.learner))
         if not self.known:
             return asked
@@ -78,7 +80,7 @@ def material(run: MetaRun) -> Material:
 
 
 def split(pairs: Sequence[Pair], run: MetaRun) -> tuple[list[Pair], list[Pair]]:
-    """(to learn from, held out), as the seed draws them; no document is on both sides."""
+    """Draws the pairs to learn from and the held-out pairs by the seed; no document is on both sides."""
     order = drawn(pairs, run.seed, lambda pair: pair.id)
     if run.pairs.limit is not None:
         order = order[: run.pairs.limit + run.pairs.held_out]
@@ -94,7 +96,7 @@ def split(pairs: Sequence[Pair], run: MetaRun) -> tuple[list[Pair], list[Pair]]:
 
 
 def answers_in_top(weights: Tensor, batch: Batch, share: float = 0.05) -> Tensor:
-    """For each row that marks its answer: is a token of it among the `share` (rounded up) of largest weight?"""
+    """Returns 1 for each row whose marked answer has a token in the `share` (rounded up) of largest weight, else 0."""
     found = []
     for line, counted, answer in zip(weights, batch.predicted(), batch.columns["answer"], strict=True):
         if bool((answer * counted).any()):

@@ -1,4 +1,4 @@
-"""What the weigher goes down: the error of the influence it predicts, or the later loss after a step by its weights."""
+"""The losses of a weigher: the error of the influence it predicts, or the later loss after a step by its weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -23,31 +23,32 @@ from foci.system.cache import kept
 PAPER = InnerStep(2e-4, "adam")
 """The paper's inner step: Adam at rate 2e-4."""
 NUDGE = InnerStep(length=0.3)
-"""The step at which influence is computed once: plain gradient descent, .3 long."""
+"""The step at which influence is computed once: plain gradient descent of L2 length 0.3."""
 PAIRS_A_FILE = 16
 
 
 class Objective(ABC):
-    """A loss of the weigher on pairs. `bias` is where its head should begin; None: where weights are near 1."""
+    """A loss of the weigher on pairs. `bias` is its head's first bias; None starts with weights near 1."""
 
     bias: float | None = None
 
     @abstractmethod
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float | None:
-        """Adds the gradient of the mean over `pairs` to the weigher's; gives the loss where it is known without a pass
-        of its own. `key` seeds what is drawn.
+        """Adds the gradient of the loss, a mean over `pairs`, to the weigher's gradient. `key` seeds all that is drawn.
+
+        Returns the loss in nats; None where the loss would cost a pass of its own.
         """
 
     @abstractmethod
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
-        """The loss on held-out pairs; lower is better."""
+        """Returns the loss on held-out pairs; lower is better."""
 
     def targets_of(self, pair: Pair) -> list[float] | None:
-        """The weights of the pair's document that it goes for; None where it knows of none."""
+        """Returns the target weights of the pair's document; None where the objective has no targets."""
         return None
 
     def warmed(self, batch: Batch) -> AbstractContextManager[object]:
-        """Inside, the learner stands where the steps that are judged begin: by default, where it is."""
+        """Moves the learner, inside the `with`, to where the judged steps begin; by default it stays where it is."""
         return nullcontext()
 
 
@@ -114,7 +115,7 @@ class Amortised(Objective):
 class Loop(Objective):
     """The task's loss after the learner's step under the weigher's weights (arXiv 2407.16920, algorithm 1).
 
-    With `material.locality`, and beside it strength * the divergence on text at large (arXiv 2305.15076).
+    With `material.locality`, plus strength * the divergence on unrelated text (arXiv 2305.15076).
     """
 
     def __init__(self, material: Material, step: InnerStep, *, warm: bool = False, seed: int = 0) -> None:
@@ -144,7 +145,7 @@ class Loop(Objective):
         return found.nll if at_large is None else found.nll + at_large.strength * found.divergence
 
     def _later(self, pairs: Sequence[Pair], key: int) -> Later:
-        """The loss of tasks and known facts, and the divergence from the learner, which nothing has moved yet."""
+        """Returns the loss of tasks and known facts, plus the divergence from the learner, which must be unmoved."""
         asked, at_large = self.material.later(pairs, self.seed, key), self.material.locality
         if at_large is None:
             return asked
@@ -152,7 +153,7 @@ class Loop(Objective):
         return lambda model: later_loss(model, asked) + strength * text.divergence(model)
 
     def warmed(self, batch: Batch) -> AbstractContextManager[object]:
-        """One plain step that nothing is differentiated through, as the published code takes."""
+        """Takes one plain step without a gradient through it, as the published code does."""
         if not self.warm:
             return nullcontext()
         return stepped(self.material.learner, batch, batch.predicted().float(), self.step)
@@ -160,7 +161,7 @@ class Loop(Objective):
 
 @dataclass(frozen=True)
 class After:
-    """After a step, in nats: the later loss, and the divergence on held-out text at large (0 where none is asked)."""
+    """After a step, in nats: the later loss, and the divergence on held-out unrelated text (0 without locality)."""
 
     nll: float
     divergence: float = 0.0
@@ -169,7 +170,7 @@ class After:
 def after(
     material: Material, pairs: Sequence[Pair], weights: Float[Tensor, "batch seq"], step: InnerStep, *, seed: int = 0
 ) -> After:
-    """Means over pairs, after one step on the pair's document under its row of `weights`."""
+    """Computes means over pairs after one step on each pair's document under its row of `weights`."""
     nll, divergence = 0.0, 0.0
     for pair, line in zip(pairs, weights, strict=True):
         batch = material.documents([pair])

@@ -1,4 +1,4 @@
-"""How far a weigher got, on pairs that it never saw."""
+"""The results of a weigher on pairs that it never saw."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from foci.models.forward import answering
 
 
 def weights_of(material: Material, weigher: Weigher) -> Float[Tensor, "pairs seq"]:
-    """The weights of the held-out documents, computed in float32."""
+    """Computes the weights of the held-out documents in float32."""
     with answering(weigher.body, torch.float32):
         return weigher(material.documents(material.held_out)).detach()
 
@@ -23,10 +23,11 @@ def weights_of(material: Material, weigher: Weigher) -> Float[Tensor, "pairs seq
 def measured(
     material: Material, objective: Objective, weights: Float[Tensor, "pairs seq"], step: InnerStep
 ) -> dict[str, float | None]:
-    """On the held-out pairs: the later loss in nats before, after a plain step, and after one by these weights (both
-    from where the objective's steps begin); how often the answer (where the documents mark it) is among the 5 % of
-    tokens of largest weight. With text at large: the divergence on windows of it that were held out, in nats per
-    token, after either step.
+    """Measures the held-out pairs before a step, after a plain step, and after a step by these weights.
+
+    Gives the later loss in nats of all three (both steps begin where the objective's do); how often the answer, where
+    the documents mark it, is among the 5 % of tokens of largest weight; and, with the locality term, the divergence on
+    held-out windows of unrelated text, in nats per token, after either step.
     """
     batch = material.documents(material.held_out)
     counted = batch.predicted()
@@ -51,7 +52,7 @@ def measured(
 def described(
     material: Material, objective: Objective, before: Float[Tensor, "pairs seq"], after: Float[Tensor, "pairs seq"]
 ) -> list[dict[str, Any]]:
-    """samples.json: the first held-out documents, what is asked about them, and their tokens' weights."""
+    """Returns samples.json: the first held-out documents, their questions, and their tokens' weights."""
     found = []
     for pair, *lines in list(zip(material.held_out, before.tolist(), after.tolist(), strict=True))[:SAMPLES]:
         document = pair.document

@@ -62,7 +62,7 @@ def meta(
 
 
 def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Trains the weigher, or goes on; the summary, written."""
+    """Trains the weigher, or goes on with it. Writes the summary and returns it."""
     begun = time.monotonic()
     made = material(run)
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
@@ -96,7 +96,7 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
 
 @dataclass
 class Training:
-    """The weigher's epochs. A checkpoint after each, so that a killed run goes on with the next."""
+    """The weigher's epochs, with a checkpoint after each, so that a killed run goes on with the next."""
 
     run: MetaRun
     material: Material
@@ -118,25 +118,25 @@ class Training:
         self.done = self._go_on()
 
     def ended(self) -> bool:
-        """Whether all epochs are done, or none of the last `patience` was better."""
+        """Tells whether all epochs are done, or none of the last `patience` was better."""
         return self.done >= self.run.train.epochs or self.done - self.best_epoch() >= self.run.train.patience
 
     def best_epoch(self) -> int:
-        """The epoch (from 1) of the lowest validation loss; 0 before the first."""
+        """Returns the epoch (from 1) of the lowest validation loss; 0 before the first."""
         lines = read_lines(self.metrics)
         return int(min(lines, key=lambda line: line["held_out"])["epoch"]) if lines else 0
 
     def epoch(self) -> dict[str, Any]:
-        """Every pair once, but for the rest that fills no batch; then validation and a checkpoint."""
+        """Trains on every pair once, but for the rest that fills no batch; then validates and writes a checkpoint."""
         begun, size, losses = time.monotonic(), self.run.train.batch_size, list[float | None]()
-        told = begun
+        said = begun
         order = generator("meta", self.run.seed, self.done).permutation(len(self.material.train))
         for batch in range(self.batches):
             pairs = [self.material.train[i] for i in order[batch * size : (batch + 1) * size]]
             losses.append(self._update(pairs, self.done * self.batches + batch))
-            if time.monotonic() - told > TELL_EVERY:
-                told = time.monotonic()
-                self.tell(f"epoch {self.done + 1}  update {batch + 1}/{self.batches}  {told - begun:.0f} s")
+            if time.monotonic() - said > TELL_EVERY:
+                said = time.monotonic()
+                self.tell(f"epoch {self.done + 1}  update {batch + 1}/{self.batches}  {said - begun:.0f} s")
         self.done += 1
         line = {
             "epoch": self.done,
@@ -152,7 +152,7 @@ class Training:
         return line
 
     def best(self) -> None:
-        """Puts the weigher of the best epoch back."""
+        """Restores the weigher of the best epoch."""
         self._read(self.checkpoints / f"step-{self.best_epoch()}")
 
     def _update(self, pairs: Sequence[Pair], key: int) -> float | None:
@@ -170,7 +170,7 @@ class Training:
         return models.compute_dtype(self.run.model.dtype, device_of(self.weigher).type) == torch.bfloat16
 
     def _go_on(self) -> int:
-        """Epochs that a checkpoint holds; what was written after it is forgotten."""
+        """Restores the newest checkpoint. Returns its number of epochs; metrics written after it are dropped."""
         found = checkpoint.newest(self.checkpoints)[0]
         done = checkpoint.step_of(found) if found else 0
         lines = [line for line in read_lines(self.metrics) if line["epoch"] <= done]
@@ -202,7 +202,7 @@ def _step(run: MetaRun) -> InnerStep:
 
 @contextmanager
 def _opened(run: MetaRun, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """The folder, new or its own again, locked against a second process."""
+    """Opens the folder, a new one or its own, and locks it against a second process."""
     path, text = run.output / "meta.yaml", dump_run(run)
     if run.output.exists() and not path.is_file() and any(child.name != LOCK for child in run.output.iterdir()):
         raise FileExistsError(f"output {run.output} holds files but no meta.yaml; name another folder")

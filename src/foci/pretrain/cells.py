@@ -67,12 +67,12 @@ class Cell(ArmSeed):
         return self.path / "validation.jsonl"
 
     def untrained(self) -> PreTrainedModel:
-        """Its model with random weights, the same every time."""
+        """Returns the cell's model with random weights, the same every time."""
         run = self.run
         return scratch(run.model_of(self.arm), self.material.tokenizer, run.corpus.max_length, self.seed)
 
     def key(self) -> dict[str, Any]:
-        """What its numbers depend on."""
+        """Returns all that the cell's numbers depend on."""
         run = {name: value for name, value in self.run.model_dump(mode="json").items() if name not in SHARED}
         methods = self.run.model_dump(mode="json")["arms"][self.arm]
         text = [rows_key(self.material.rows), rows_key(self.material.held_out)]
@@ -124,7 +124,7 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
 def _trained(
     cell: Cell, folder: ArmFolder, console: Console, stop: Stop, resume: Path | None
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """The model after its last update, and the metrics of all."""
+    """Trains the model. Returns it after the last update, and the metrics of all updates."""
     run, text = cell.run, cell.material
     model = cell.untrained()
     dtype, masking = compute_dtype(run.dtype, device_of(model).type), masking_of(run, text)
@@ -161,7 +161,7 @@ def _trained(
 def _trainer(
     cell: Cell, model: PreTrainedModel, folder: ArmFolder, settings: TrainingArguments, masking: Masking | None
 ) -> tuple[Pretrainer, Sequence[Row]]:
-    """The trainer under the arm's plan, and its rows. Offline halves run here; tokens are hidden after other edits."""
+    """Runs the offline stages; makes the arm's trainer and its rows. Tokens are hidden after all other edits."""
     run, text = cell.run, cell.material
     methods = Plan([build(spec) for spec in run.arms[cell.arm]], normalise=run.train.normalise)
     plan, rows = prepare(methods, Context(model, text.tokenizer, text.rows, folder.scores, cell.seed))
@@ -196,7 +196,7 @@ def check(run: Pretraining, text: Material) -> None:
 
 
 def masking_of(run: Pretraining, text: Material) -> Masking | None:
-    """How tokens are hidden; None for the causal objective."""
+    """Returns the edit that hides tokens; None for the causal objective."""
     if run.objective == "causal":
         return None
     known = text.tokenizer
@@ -205,7 +205,7 @@ def masking_of(run: Pretraining, text: Material) -> Masking | None:
 
 
 def weights_key(model: PreTrainedModel) -> str:
-    """16 hex digits of the hash of all weights."""
+    """Returns 16 hex digits of the SHA-256 of all weights."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {json.dumps(list(parameter.shape))}".encode())

@@ -128,7 +128,7 @@ class Pretraining(Section):
         return self
 
     def model_of(self, arm: str) -> ScratchConfig:
-        """The arm's model: `model` with the arm's changes. Raises ValueError for changes that are none."""
+        """Returns `model` with the arm's changes. Raises ValueError for changes that a model does not have."""
         try:
             return ScratchConfig(**{**self.model.model_dump(), **self.sizes.get(arm, {})})
         except ValidationError as error:
@@ -145,5 +145,5 @@ class Pretraining(Section):
 
 
 def load_pretraining(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Pretraining:
-    """The pretraining of a YAML file, after overrides such as `"seeds=[0]"`; errors as in `foci.config.run.load`."""
+    """Reads a pretraining from YAML, with overrides such as `"seeds=[0]"`; errors as in `foci.config.run.load`."""
     return load(path, overrides, Pretraining)

@@ -1,4 +1,4 @@
-"""Is the comparison of arms one of a single learning rate? The same pretraining at every point of a small grid.
+"""The same pretraining at every learning rate and warm-up of a grid, to see whether arms rank alike everywhere.
 
     pretrain.yaml      the file
     points/<point>/    a pretraining each, as in `run`
@@ -24,7 +24,7 @@ from foci.system.files import write_json, write_text
 
 
 def points(run: Pretraining) -> list[Pretraining]:
-    """The pretraining at every point of its grid, each in a folder of its own: rates first, then warm-ups."""
+    """Returns a pretraining for every point of the grid, each with its own folder: rates first, then warm-ups."""
     if run.grid is None:
         raise ValueError(f"pretraining {run.name} has no grid; write grid: {{learning_rate: [...], warmup: [...]}}")
     found = []
@@ -52,7 +52,7 @@ def over_grid(run: Pretraining, *, overwrite: bool = False, console: Console | N
 
 
 def gathered(run: Pretraining, found: list[tuple[Pretraining, dict[str, Any]]]) -> dict[str, Any]:
-    """The last losses of all points; per arm the lowest, the highest, and where it is below the baseline."""
+    """Collects the last losses of all points; per arm the lowest, the highest, how often below the baseline."""
     rows: list[dict[str, Any]] = [
         {
             "learning_rate": point.train.learning_rate,
@@ -79,7 +79,7 @@ def gathered(run: Pretraining, found: list[tuple[Pretraining, dict[str, Any]]]) 
 
 
 def markdown(grid: Mapping[str, Any]) -> str:
-    """One line per point, one column per arm, and what the arms have in common below."""
+    """Returns the grid in Markdown: one line per point, one column per arm, and a summary per arm."""
     arms, base = list(grid["arms"]), grid["baseline"]
     others = [arm for arm in arms if arm != base] if base else []
     heads = ["learning rate", "warm-up", *arms, *(f"{arm}, difference" for arm in others)]

@@ -32,7 +32,7 @@ class Masking(EditsTokens):
     rate: float = 0.15
 
     def edit(self, row: Row, rng: Generator) -> Row:
-        """The row with its tokens hidden, and the columns `ORIGINAL` and `HIDDEN`. A hidden delimiter is none."""
+        """Returns the row with tokens hidden, and columns `ORIGINAL` and `HIDDEN`. Hidden delimiters do not count."""
         chosen, kind = rng.random(len(row)), rng.random(len(row))
         drawn = rng.integers(0, self.known, len(row))
         tokens, hidden = list(row.input_ids), [0.0] * len(row)
@@ -52,7 +52,7 @@ class Masking(EditsTokens):
 
 @dataclass(frozen=True)
 class MaskedCollator:
-    """Masked rows to a model's inputs: labels are the tokens as they were where they are hidden, else `IGNORED`."""
+    """Makes a model's inputs of masked rows. Labels: the original token where one is hidden, else `IGNORED`."""
 
     pad_id: int
 
@@ -65,7 +65,7 @@ class MaskedCollator:
 def masked_nll(
     model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"] | None = None
 ) -> Float[Tensor, "batch seq"]:
-    """Negative log-likelihood in nats of every labelled token at its own position; 0 elsewhere.
+    """Computes the negative log-likelihood in nats of every labelled token at its own position; 0 elsewhere.
 
     Differentiable; only labelled positions reach the head. ValueError where a row's first token is labelled:
     `Batch.predicted` has none there, so rows begin with a special token.

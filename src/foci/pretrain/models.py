@@ -21,7 +21,7 @@ from foci.pretrain.config import TYPES, ScratchConfig
 
 
 def configuration(size: ScratchConfig, tokenizer: PreTrainedTokenizerFast, length: int) -> PretrainedConfig:
-    """The Transformers configuration of a model that reads rows of at most `length` tokens."""
+    """Returns the Transformers configuration of a model that reads rows of at most `length` tokens."""
     mlp = size.mlp or 4 * size.width
     shared: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -53,7 +53,7 @@ def configuration(size: ScratchConfig, tokenizer: PreTrainedTokenizerFast, lengt
 
 
 def scratch(size: ScratchConfig, tokenizer: PreTrainedTokenizerFast, length: int, seed: int) -> PreTrainedModel:
-    """A model with random weights, the same for the same arguments, in eval mode."""
+    """Makes a model with random weights, the same for the same arguments, in evaluation mode."""
     set_seed(seed)
     auto = AutoModelForMaskedLM if TYPES[size.type] == "masked" else AutoModelForCausalLM
     model: PreTrainedModel = auto.from_config(configuration(size, tokenizer, length), attn_implementation="sdpa").eval()

@@ -1,4 +1,4 @@
-"""The held-out loss against updates and seconds and over a grid, and what guided heads look at, by matplotlib."""
+"""Figures of a pretraining: held-out loss over updates, seconds and a grid; the attention of guided heads."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

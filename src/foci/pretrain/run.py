@@ -56,7 +56,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
 
 
 def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
-    """The table of the finished cells."""
+    """Writes the table of the finished cells, and returns it."""
     curves: dict[str, dict[int, Any]] = {}
     for cell in cells:
         if cell.result() is not None:
@@ -68,7 +68,7 @@ def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
 
 
 def _draw(run: Pretraining, cells: list[Cell], found: dict[str, Any]) -> None:
-    """The figures of all cells."""
+    """Draws the figures of all cells."""
     draw(found, run.output)
     for cell in cells:
         folder = ArmFolder(cell.path)
@@ -78,7 +78,7 @@ def _draw(run: Pretraining, cells: list[Cell], found: dict[str, Any]) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[None]:
-    """The folder, new or one of ours, locked against a second process."""
+    """Opens the folder, a new one or a pretraining's, and locks it against a second process."""
     ours = (path / "pretrain.yaml").is_file() or (path / ".lock").is_file()
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not ours)):
         raise FileExistsError(f"output {path} holds something that is no pretraining; name another folder")

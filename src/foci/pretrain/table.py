@@ -1,4 +1,4 @@
-"""What arms of a pretraining reached, and how soon, over seeds with intervals."""
+"""The table of a pretraining: the last losses of all arms, and how soon they reach the baseline's, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,9 @@ HEADS = ("arm", "nats per token", "difference", "bits per byte", "steps", "secon
 
 
 def reached(curve: Curve, nats: float, along: str = "step") -> float | None:
-    """Where (`along` "step" or "seconds") a curve first is at `nats` or below, in a straight line between validations.
+    """Returns the first step (or `along` "seconds") at which a curve is at `nats` or below; None where it never is.
+
+    Between two validations the curve is a straight line.
 
     >>> curve = [{"step": 0, "nats": 8.0}, {"step": 10, "nats": 6.0}, {"step": 20, "nats": 5.0}]
     >>> reached(curve, 5.5), reached(curve, 4.0)
@@ -66,14 +68,14 @@ def _arm(run: Pretraining, by_seed: Mapping[int, Curve], base: Mapping[int, Curv
 
 
 def share(curve: Curve, base: Curve, along: str) -> float | None:
-    """Where a curve is at the base's last loss, over where the base first is; None where it never is."""
+    """Returns where a curve reaches the base's last loss, over where the base does; None where it never does."""
     end = base[-1]["nats"]
     mine, theirs = reached(curve, end, along), reached(base, end, along)
     return None if not mine or not theirs else mine / theirs
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Means over seeds at every step that all of them validated."""
+    """Computes means over seeds at every step that all of them validated."""
     steps = [{point["step"]: point for point in curve} for curve in curves]
     common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
     return [
@@ -87,7 +89,7 @@ def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table in Markdown."""
+    """Returns the table in Markdown."""
     base = found["baseline"]
     shown = {arm: cells(arm, of) for arm, of in found["arms"].items()}
     rows = [
@@ -117,7 +119,7 @@ def cells(arm: str, of: Mapping[str, Any]) -> list[str]:
 
 
 def words(mean: Mapping[str, Any], *, signed: bool = False) -> str:
-    """A mean and its interval, to three decimals; empty for none."""
+    """Writes a mean and its interval with three decimals; empty where there is no mean."""
     if not mean or "mean" not in mean:
         return ""
     sign = "+" if signed else ""
@@ -126,7 +128,7 @@ def words(mean: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def share_words(of: Mapping[str, Any]) -> str:
-    """A share; told apart where some seeds never got there, because a mean over the others alone would flatter."""
+    """Writes a share, and how many seeds never got there: a mean over the others alone would flatter."""
     values = of["values"]
     missing = sum(value is None for value in values)
     if not values:

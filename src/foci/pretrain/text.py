@@ -1,4 +1,4 @@
-"""From files to what a pretraining reads: a tokenizer trained on the text, and rows of one length."""
+"""The text of a pretraining: a tokenizer that is trained on it, and rows of one length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ PAD, BEGIN, END, MASK = "<pad>", "<s>", "</s>", "<mask>"
 
 @dataclass(frozen=True)
 class Material:
-    """What all arms and seeds read: the tokenizer, rows to learn, rows to validate on."""
+    """The tokenizer, the rows to learn and the rows to validate on, which all arms and seeds read."""
 
     tokenizer: PreTrainedTokenizerFast
     rows: tuple[Row, ...]
@@ -32,7 +32,7 @@ def material(run: Pretraining) -> Material:
     learned, held_out = split(documents(run.corpus), run.held_out.share)
     tokenizer = trained_tokenizer([document.text for document in learned], run.tokenizer.vocab, run.objective)
     tokenizer.model_max_length = run.corpus.max_length
-    parts = [blocks(part, tokenizer, run.corpus.max_length, run.objective) for part in (learned, held_out)]
+    parts = [rows_of(part, tokenizer, run.corpus.max_length, run.objective) for part in (learned, held_out)]
     if not all(parts):
         raise ValueError(
             f"the text gives {len(parts[0])} rows to learn and {len(parts[1])} to validate on, expected at least one "
@@ -42,7 +42,7 @@ def material(run: Pretraining) -> Material:
 
 
 def documents(corpus: CorpusConfig) -> list[Document]:
-    """All documents, in the order of the files. ValueError where more than `max_bad` of them cannot be read."""
+    """Reads all documents, in the order of the files. Raises ValueError where too many cannot be read (`max_bad`)."""
     found = [made for source in find_sources(corpus.path)[0] for made in read_source(source, corpus.text_field)]
     good = [made for made in found if isinstance(made, Document)]
     bad = [made for made in found if isinstance(made, BadLine)]
@@ -55,7 +55,7 @@ def documents(corpus: CorpusConfig) -> list[Document]:
 
 
 def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
-    r"""The documents, and the last `share` of all characters, cut off at a line's end, else before a word.
+    r"""Splits off the last `share` of all characters, at the end of a line, else before a word. Returns both parts.
 
     >>> one = Document("a b\nc d\ne f", "f", 1)
     >>> [[part.text for part in side] for side in split([one], 0.4)]
@@ -81,7 +81,7 @@ def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list
 
 
 def trained_tokenizer(texts: Sequence[str], vocab: int, objective: Objective) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab` tokens: reads any text, begins it with `BEGIN`.
+    """Trains a byte-level BPE tokenizer of at most `vocab` tokens, which begins every text with `BEGIN`.
 
     For masked models it has a mask, and ends texts with `END`.
     """
@@ -107,16 +107,16 @@ def trained_tokenizer(texts: Sequence[str], vocab: int, objective: Objective) ->
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """UTF-8 bytes that each token of a byte-level vocabulary stands for; 0 for special ones."""
+    """Returns the UTF-8 bytes that each token of a byte-level vocabulary stands for; 0 for special ones."""
     special = set(tokenizer.all_special_ids)
     names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     return [0 if token in special else len(name) for token, name in enumerate(names)]
 
 
-def blocks(
+def rows_of(
     texts: Sequence[Document], tokenizer: PreTrainedTokenizerFast, length: int, objective: Objective
 ) -> list[Row]:
-    """Rows of `length` tokens, each a piece of one document; the last of a document is shorter.
+    """Cuts documents into rows of `length` tokens; the last row of a document is shorter.
 
     Every row begins with `BEGIN`. `END` ends every masked row, and a causal document whose last row has room for it.
     """

@@ -26,5 +26,5 @@ class Pretrainer(FocusTrainer):
     def token_nll(
         self, model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"] | None = None
     ) -> Float[Tensor, "batch seq"]:
-        """Nats of the next tokens, or of the hidden ones."""
+        """Computes the NLL in nats of the next tokens, or of the hidden ones."""
         return (masked_nll if self.masked else token_nll)(model, batch, where)

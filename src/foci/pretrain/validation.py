@@ -28,7 +28,7 @@ class Validation:
     dtype: torch.dtype = torch.float32
 
     def measure(self, model: nn.Module, batch_size: int = 32) -> dict[str, float]:
-        """`nats` per predicted token and `bits_per_byte` of the text that is predicted. Lower = better.
+        """Computes `nats` per predicted token and `bits_per_byte` of the predicted text. Lower is better.
 
         Of a masked model these are the hidden tokens alone, given all others: not comparable with a causal model's.
         """

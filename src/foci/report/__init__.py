@@ -1,4 +1,4 @@
-"""One self-contained HTML file that says what a run learned and what it forgot. Imports no torch."""
+"""Reports: one HTML file that shows what a run learned and forgot. Reads files alone and imports no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,9 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     folders = [Path(run) for run in runs]
     trained = [folder for folder in folders if weigher.is_weigher(folder)]
     if trained and len(folders) > 1:
-        raise ValueError(f"{trained[0]} is a meta-training, whose report stands alone, got {len(folders)} folders")
+        raise ValueError(
+            f"{trained[0]} is a meta-training, whose report stands alone, got {len(folders)} folders; give it alone"
+        )
     page = weigher.page(trained[0]) if trained else runs_page(folders)
     out = Path(out)
     target = out / "report.html" if out.is_dir() else out

@@ -1,4 +1,4 @@
-"""What two models attend to, the difference, and what would be dropped: sample rows of arms that contrast attention.
+"""Sample rows of arms that contrast attention: that of both models, the difference, the chance to be dropped.
 
 Read from `scores/*/contrast.json` in an arm's folder, which `foci score` and `foci learn` write; a run that was only
 scored shows them too.
@@ -16,7 +16,7 @@ COLUMNS = ("tokens", "large", "small", "difference", "drop")
 
 
 def contrasts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows to show, at most `ROWS`: `source`, `row_id`, `lines` of coloured tokens, each with a `title`.
+    """Returns the rows to show, at most `ROWS`: `source`, `row_id`, `lines` of coloured tokens with a `title`.
 
     A line's tokens have a `text`, a value `v` from -1 to 1 (the fuller the colour, the more; the first token, where
     idle heads look, does not set the scale) and a `note` with the number itself. Arms that compare the same models
@@ -34,15 +34,15 @@ def contrasts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]
 
 
 def _samples(folder: Path, arm: str) -> list[dict[str, Any]]:
-    """The rows of an arm's contrast.json, those that are whole."""
+    """Reads the complete rows of an arm's contrast.json."""
     found: list[dict[str, Any]] = []
     for place in (folder / "arms" / arm, folder):
         for file in sorted(place.glob("scores/*/contrast.json")):
             try:
-                told = json.loads(file.read_text(encoding="utf-8"))
+                stored = json.loads(file.read_text(encoding="utf-8"))
             except ValueError:  # a kill tore it; the next `foci learn` or `foci score` writes it again
                 continue
-            rows = told.get("rows", []) if isinstance(told, dict) else []
+            rows = stored.get("rows", []) if isinstance(stored, dict) else []
             found += [row for row in rows if _whole(row)]
         if found:
             break

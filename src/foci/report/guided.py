@@ -1,4 +1,4 @@
-"""What guided heads look at: their distance from their patterns over steps, and maps before and after."""
+"""Figures of guided heads: their distance from their patterns over steps, and attention maps before and after."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ MAPS = "Attention of guided heads on the beginning of a row: queries downwards, 
 
 
 def figures(name: str, index: int, guided: Sequence[Mapping[str, Any]], maps: Any) -> list[dict[str, Any]]:
-    """The figures of one arm (`title`, `note`, `svg`), none where it guided no head or nothing was written."""
+    """Returns the figures of one arm (`title`, `note`, `svg`); none where it guided no head or nothing was written."""
     found = [{"title": f"Distance of guided heads, {name}", "note": NOTE, "svg": over_steps(index, guided)}]
     if isinstance(maps, Mapping) and {"before", "after"} <= set(maps):
         found.append({"title": f"Guided heads, {name}", "note": MAPS, "svg": before_and_after(index, maps)})
@@ -26,7 +26,7 @@ def figures(name: str, index: int, guided: Sequence[Mapping[str, Any]], maps: An
 
 
 def over_steps(index: int, guided: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """One line per head over steps, coloured by pattern; None where there are not two points."""
+    """Draws one line per head over steps, coloured by pattern; None where no head has two points."""
     heads: dict[tuple[int, int, str], tuple[list[float], list[float]]] = {}
     for point in guided:
         for head in point.get("heads") or []:
@@ -44,20 +44,20 @@ def over_steps(index: int, guided: Sequence[Mapping[str, Any]]) -> Markup | None
 
 
 def before_and_after(index: int, maps: Mapping[str, Any]) -> Markup:
-    """`drawn` maps as inline SVG."""
+    """Returns the maps as SVG for the page."""
     figure = drawn(maps, PAGE)
     return plots.inline(figure, "Attention maps of guided heads before and after", f"maps-{index}", {})
 
 
 def drawn(maps: Mapping[str, Any], look: Look) -> Figure:
-    """A column per head: its map before training above, after training below."""
+    """Draws a column per head: its map before training above, after training below."""
     pairs = list(zip(maps["before"]["maps"], maps["after"]["maps"], strict=True))
     figure = Figure(figsize=(1.3 * len(pairs), 3.1), facecolor="none", layout="constrained")
     axes = figure.subplots(2, len(pairs), squeeze=False)
     for column, pair in enumerate(pairs):
-        for row, told in enumerate(pair):
+        for row, head in enumerate(pair):
             spot = axes[row][column]
-            spot.imshow(told["map"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+            spot.imshow(head["map"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             spot.set(xticks=[], yticks=[])
             spot.spines[:].set_color(look.rule)
         title = f"{pair[0]['layer']}.{pair[0]['head']} {pair[0]['pattern']}"

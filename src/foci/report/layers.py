@@ -1,4 +1,4 @@
-"""Which layers an arm moves: relative gradient norms with their control and intervals, and the rates that followed."""
+"""Figures of layers: relative gradient norms with control and intervals, and the learning rates that followed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ Arms = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
 
 
 def section(arms: Arms) -> dict[str, Any] | None:
-    """What the section shows: figures, and a line of words per arm. None where no arm has a profile."""
+    """Returns the section's figures and a sentence per arm. None where no arm has a profile."""
     known: list[dict[str, Any]] = [
         {"index": index, "name": name, "profile": profile, "blocks": _layers(profile)}
         for index, (name, profiles) in enumerate(arms)
@@ -42,11 +42,11 @@ def section(arms: Arms) -> dict[str, Any] | None:
         for n, alike in enumerate(_measured_alike(known))
     ]
     figures.append({"title": "Learning rates by layer", "note": RATE_NOTE, "svg": rates(known)})
-    return {"figures": figures, "arms": [one | _told(one["profile"]) for one in known]}
+    return {"figures": figures, "arms": [one | _described(one["profile"]) for one in known]}
 
 
 def norms(blocks: Blocks, index: int, key: str) -> Markup:
-    """R by layer with its band, in the colour of arm `index`; the control with its band in grey."""
+    """Draws relative norms by layer with their interval in the colour of arm `index`; the control in grey."""
     figure, axes = canvas()
     x = list(range(len(blocks)))
     columns = {name: [float(block[name]) for block in blocks] for name in MEASURED}
@@ -68,7 +68,7 @@ def norms(blocks: Blocks, index: int, key: str) -> Markup:
 
 
 def rates(arms: Sequence[Mapping[str, Any]]) -> Markup:
-    """The rate of every layer, one line per arm."""
+    """Draws the learning rate of every layer, one line per arm."""
     figure, axes = canvas()
     tips: dict[str, str] = {}
     for n, arm in enumerate(arms):
@@ -97,7 +97,7 @@ def _by_layer(axes: Axes, count: int) -> None:
 
 
 def _layers(profile: Mapping[str, Any]) -> Blocks:
-    """The layers of a profile that have a rate, in depth order."""
+    """Returns the layers of a profile that have a rate, in depth order."""
     blocks = [b for b in profile["blocks"] if isinstance(b, Mapping) and number(b.get("rate")) is not None]
     return [b for b in blocks if str(b.get("block", "")).startswith("layers.")]
 
@@ -111,13 +111,13 @@ def _measured_alike(known: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str
     return list(found.values())
 
 
-def _told(profile: Mapping[str, Any]) -> dict[str, str]:
-    """Where an arm's spans are from and what its profile says, in words."""
+def _described(profile: Mapping[str, Any]) -> dict[str, str]:
+    """Describes an arm's profile: the source of its spans, and its summary."""
     spans, reference = profile.get("spans"), profile.get("reference")
     source = "spans unknown"
     if isinstance(spans, Mapping) and isinstance(reference, Mapping):
         source = f"{spans.get('count')} spans, {spans.get('from')}; {reference.get('rows')} rows of ordinary text"
-    return {"source": source, "told": str(profile.get("told", ""))}
+    return {"source": source, "summary": str(profile.get("told", ""))}
 
 
 def _between(block: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""From probe answers to the numbers of a summary, for runs that ended before they wrote one."""
+"""Computes the numbers of a summary from answers to probes, for runs that ended before they wrote one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,25 +10,25 @@ Answer = Mapping[str, Any]
 
 
 def mean(values: Sequence[Any]) -> float | None:
-    """The mean of the numbers among `values`; None when there are none."""
+    """Returns the mean of the numbers among `values`; None when there are none."""
     known = [n for value in values if (n := number(value)) is not None]
     return sum(known) / len(known) if known else None
 
 
-def score(answers: Sequence[Answer], role: str) -> float | None:
-    """Mean accuracy (share of answer tokens, 0..1) over the counted probes of a role; higher = better."""
+def accuracy(answers: Sequence[Answer], role: str) -> float | None:
+    """Returns the mean accuracy (0..1) over the counted probes to "learn" or to "retain"; higher is better."""
     own = [a for a in answers if not str(a.get("probe_id", "")).startswith("held_out/")]
     return mean([a.get("accuracy") for a in own if a.get("role") == role and a.get("counted", True)])
 
 
 def path(probings: Mapping[int, Sequence[Answer]], texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One point per step that was probed: step, learned, retained, bits_per_byte, corpus_bits_per_byte."""
+    """Returns a point per probed step: step, learned, retained, bits_per_byte, corpus_bits_per_byte."""
     by_step = {int(text["step"]): text for text in texts if number(text.get("step")) is not None}
     return [
         {
             "step": step,
-            "learned": score(probings.get(step, ()), "learn"),
-            "retained": score(probings.get(step, ()), "retain"),
+            "learned": accuracy(probings.get(step, ()), "learn"),
+            "retained": accuracy(probings.get(step, ()), "retain"),
             "bits_per_byte": by_step.get(step, {}).get("bits_per_byte"),
             "corpus_bits_per_byte": by_step.get(step, {}).get("corpus_bits_per_byte"),
         }
@@ -41,7 +41,7 @@ def reconstruct(
     probings: Mapping[int, Sequence[Answer]],
     metrics: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """An arm of `summary.json` from the other files of its folder, as far as they go."""
+    """Returns an arm as in `summary.json`, computed from the other files of its folder as far as they go."""
     last: Mapping[str, Any] = metrics[-1] if metrics else {}
     arm: dict[str, Any] = {
         name: {
@@ -63,7 +63,7 @@ def reconstruct(
 
 
 def verdict(before: Answer | None, after: Answer | None) -> str:
-    """What happened to one probe: "newly right", "forgotten", "still right", "still wrong" or "not asked again"."""
+    """Says what became of one probe: "newly right", "forgotten", "still right", "still wrong", "not asked again"."""
     if before is None or after is None:
         return "not asked again" if after is None else "not asked before"
     was, now = bool(before.get("correct")), bool(after.get("correct"))

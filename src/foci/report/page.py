@@ -1,4 +1,4 @@
-"""What the template shows: runs and arms as plain dictionaries, figures, probe rows, coloured tokens."""
+"""The data of a run's page: runs and arms as plain dictionaries, figures, probe rows, coloured tokens."""
 
 import json
 import math
@@ -23,7 +23,7 @@ LOSS_NOTE = (
 
 
 def script_json(value: Any) -> Markup:
-    """`value` as JSON that is safe inside a script element: no character of it can end or open a tag."""
+    """Returns `value` as JSON that is safe inside a script element: no character of it can end or open a tag."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(UNSAFE))  # noqa: S704 - escaped in the line itself
 
@@ -37,21 +37,21 @@ def _finite(value: Any) -> Any:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Names of the runs, all different: a name that occurs twice is followed by its folder, then a number."""
+    """Returns names of the runs, all different: a name that occurs twice is followed by its folder, then a number."""
     names = [run.name for run in runs]
     names = [n if names.count(n) == 1 else f"{n} ({r.folder.resolve().name})" for n, r in zip(names, runs, strict=True)]
     return [n if names.count(n) == 1 else f"{n} #{names[: i + 1].count(n)}" for i, n in enumerate(names)]
 
 
 def named_arms(runs: Sequence[Run]) -> list[tuple[str, Arm]]:
-    """Every arm with its name in the report: `arm`, or `run/arm` where there are several runs."""
+    """Returns every arm with its name in the report: `arm`, or `run/arm` where there are several runs."""
     if len(runs) == 1:
         return [(arm.name, arm) for arm in runs[0].arms]
     return [(f"{label}/{arm.name}", arm) for label, run in zip(labels(runs), runs, strict=True) for arm in run.arms]
 
 
 def context(runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything the template asks for."""
+    """Returns everything that the template asks for."""
     arms = named_arms(runs)
     rows, top = samples(arms)
     return {
@@ -86,11 +86,11 @@ def _run(label: str, run: Run) -> dict[str, Any]:
 
 def _kinds(index: int, name: str, arm: Arm) -> list[dict[str, Any]]:
     kinds = arm.numbers.get("learned_by_kind") or {}
-    return [{"index": index, "name": name, "kind": kind, "scores": scores} for kind, scores in kinds.items()]
+    return [{"index": index, "name": name, "kind": kind, "results": results} for kind, results in kinds.items()]
 
 
 def figures(arms: Sequence[tuple[str, Arm]]) -> list[dict[str, Any]]:
-    """The figures that have at least one point: `title`, `note` and `svg`."""
+    """Returns the figures that have at least one point: `title`, `note` and `svg`."""
     paths = [(name, arm.points) for name, arm in arms]
     found: list[dict[str, Any]] = [
         {
@@ -100,7 +100,7 @@ def figures(arms: Sequence[tuple[str, Arm]]) -> list[dict[str, Any]]:
         }
     ]
     wanted: tuple[tuple[str, plots.Unit, str, str], ...] = (
-        ("learned", "percent", "Learned over steps", "% of the answer tokens of learn probes. Higher is better."),
+        ("learned", "percent", "Learned over steps", "% of the answer tokens of probes to learn. Higher is better."),
         ("retained", "percent", "Retained over steps", "% of what the untouched model knew. Higher is better."),
         ("bits_per_byte", "bits", "General text over steps", "Bits per byte of general text. Lower is better."),
         ("corpus_bits_per_byte", "bits", "The corpus over steps", "Bits per byte of the corpus. Lower is better."),
@@ -123,10 +123,10 @@ def _loss(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
 
 
 def probe_table(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
-    """Probe rows for the page's script. Strings are stored once: a row holds their numbers in `texts`.
+    """Returns probe rows for the page's script. Texts are stored once: a row holds their numbers in `texts`.
 
     A row: arm, role, kind, group, prompt, answer, said before, said after, verdict, id (numbers in `texts`),
-    then NLL before, NLL after (nats per answer token), and 1 if the probe counts towards its score.
+    then NLL before, NLL after (nats per answer token), and 1 if the probe counts.
     """
     texts: dict[str, int] = {}
 

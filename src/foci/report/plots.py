@@ -31,13 +31,13 @@ class Line:
 
 
 def line(name: str, index: int, points: Sequence[Mapping[str, Any]], key: str) -> Line:
-    """The line of `key` over `step`, without the points that have no number."""
+    """Returns the line of `key` over `step`, without the points that have no number."""
     known = [(float(p["step"]), v) for p in points if (v := number(p.get(key))) is not None]
     return Line(name, index, [s for s, _ in known], [v for _, v in known])
 
 
 def thin(curve: Line, most: int = MOST_POINTS) -> tuple[Line, int]:
-    """At most `most` points, each the mean of n neighbours; and n."""
+    """Returns a curve of at most `most` points, each the mean of n neighbours; and n."""
     size = -(-len(curve.values) // most)
     if size <= 1:
         return curve, 1
@@ -48,7 +48,7 @@ def thin(curve: Line, most: int = MOST_POINTS) -> tuple[Line, int]:
 
 
 def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: bool = True) -> Markup | None:
-    """An SVG of values over steps, one line per arm; None where no arm has two points."""
+    """Draws values over steps as SVG, one line per arm; None where no arm has two points."""
     lines = [curve for curve in lines if curve.values]
     if all(len(curve.values) < 2 for curve in lines):
         return None
@@ -69,7 +69,7 @@ def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: 
 
 
 def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Markup | None:
-    """Each arm as a path from the untouched model, its points labelled by step; None where no arm has two."""
+    """Draws each arm as a path from the untouched model, points labelled by step; None where no arm has two."""
     figure, axes = canvas(left=0.14)
     tips: dict[str, str] = {}
     labels: list[tuple[float, float, str]] = []
@@ -114,12 +114,12 @@ def inline(figure: Figure, title: str, key: str, tips: Mapping[str, str]) -> Mar
 
 
 def _above(index: int, lines: int) -> float:
-    """Share (0..1) of the lines drawn after this one: it is drawn wider, to show where they coincide."""
+    """Returns the share (0..1) of lines drawn after this one: it is drawn wider, to be seen where they coincide."""
     return (lines - 1 - index) / max(lines - 1, 3)
 
 
 def stroke(index: int, above: float) -> dict[str, Any]:
-    """How the line of arm `index` is drawn; `above` as `_above` gives it."""
+    """Returns matplotlib's settings for the line of arm `index`; `above` is the result of `_above`."""
     dash = DASHES[index // ARM_COLOURS % len(DASHES)]
     width = 1.5 + 2.4 * above
     return {"color": page_colour(index), "linewidth": width, "linestyle": dash, "solid_joinstyle": "round"}
@@ -177,7 +177,7 @@ def _label(
 
 
 def _gap(spot: Spot, a: Spot, b: Spot) -> float:
-    """Distance of a spot from the line between a and b."""
+    """Returns the distance of a spot from the line between a and b."""
     along = (b[0] - a[0], b[1] - a[1])
     length = along[0] ** 2 + along[1] ** 2
     dot = (spot[0] - a[0]) * along[0] + (spot[1] - a[1]) * along[1]

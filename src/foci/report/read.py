@@ -1,4 +1,4 @@
-"""A run's folder, read from its files alone. Pieces that are missing or torn become notices, not errors."""
+"""Reads a run's folder from its files alone. Files that are missing or torn become notices, not errors."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -100,13 +100,13 @@ def _arms(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], n
     arms = []
     for name in names:
         where = folder if len(names) == 1 and name not in folders else folder / "arms" / name
-        told = _mapping(numbers.get(name))
-        asked = told["methods"] if "methods" in told else methods.get(name)
-        arms.append(_arm(name, where, told, asked, notices))
+        own = _mapping(numbers.get(name))
+        asked = own["methods"] if "methods" in own else methods.get(name)
+        arms.append(_arm(name, where, own, asked, notices))
     return arms
 
 
-def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: list[str]) -> Arm:
+def _arm(name: str, folder: Path, summary: dict[str, Any], methods: Any, notices: list[str]) -> Arm:
     own: list[str] = []
     metrics = _read(folder / "metrics.jsonl", _jsonl, own) or []
     texts = _read(folder / "probes" / "text.jsonl", _jsonl, own) or []
@@ -116,7 +116,7 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
         if answers is not None and (step := file.stem.removeprefix("step-")).isdigit():
             probings[int(step)] = answers
     samples = _read(folder / "samples.json", _json, own)
-    points = _told_path(told, path(probings, texts))
+    points = _joined(summary, path(probings, texts))
     first, last = (min(probings), max(probings)) if probings else (0, 0)
     profiles = [_read(file, _json, own) for file in sorted((folder / "scores").glob("*/profile.json"))]
     own += _missing(metrics, probings, samples)
@@ -124,7 +124,7 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
     return Arm(
         name=name,
         methods=[_method(m) for m in methods] if isinstance(methods, list) else [],
-        numbers=reconstruct(points, probings, metrics) | told,
+        numbers=reconstruct(points, probings, metrics) | summary,
         points=points,
         metrics=metrics,
         before=probings.get(0, []),
@@ -137,13 +137,13 @@ def _arm(name: str, folder: Path, told: dict[str, Any], methods: Any, notices: l
     )
 
 
-def _told_path(told: Mapping[str, Any], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The path of the summary where there is one, with what else the files know of each step."""
-    path_told = told.get("path")
-    if not isinstance(path_told, list) or not path_told:
+def _joined(summary: Mapping[str, Any], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the path of the summary where there is one, with what the other files know of each step."""
+    path_of_summary = summary.get("path")
+    if not isinstance(path_of_summary, list) or not path_of_summary:
         return measured
     known = {point["step"]: point for point in measured}
-    points = [p for p in path_told if isinstance(p, dict) and number(p.get("step")) is not None]
+    points = [p for p in path_of_summary if isinstance(p, dict) and number(p.get("step")) is not None]
     return [known.get(p["step"], {}) | p for p in sorted(points, key=lambda p: p["step"])]
 
 
@@ -163,7 +163,7 @@ def _missing(metrics: list[Any], probings: Mapping[int, Any], samples: Any) -> l
 
 
 def _method(method: Any) -> str:
-    """A method as the summary (its repr) or the run file (its name, or {name: settings}) gives it."""
+    """Writes a method as the summary (its repr) or the run file (its name, or {name: settings}) gives it."""
     if isinstance(method, Mapping):
         return ", ".join(f"{n}({_settings(s)})" for n, s in method.items())
     return str(method)
@@ -178,7 +178,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _read(file: Path, reader: Callable[[Path, list[str]], Any], notices: list[str]) -> Any:
-    """What `reader` makes of a file; None, with a notice, for one that is torn; None for one that is absent."""
+    """Reads a file with `reader`; None, with a notice, for one that is torn; None for one that is absent."""
     if not file.is_file():
         return None
     try:
@@ -206,7 +206,7 @@ def _parquet(file: Path, _: list[str]) -> list[Answer]:
 
 
 def _jsonl(file: Path, notices: list[str]) -> list[dict[str, Any]]:
-    """The objects of a file with one per line; a torn line (a run killed while writing) is told and skipped."""
+    """Reads a file with one object per line; skips a torn line (of a run killed while writing) with a notice."""
     rows, torn = [], 0
     for line in file.read_bytes().splitlines():
         try:

@@ -12,7 +12,7 @@
   const COLUMNS = [
     { key: "arm", title: "Arm", name: "name" },
     { key: "verdict", title: "Outcome", name: "name" },
-    { key: "role", title: "Role", name: "name" },
+    { key: "role", title: "Probe to", name: "name" },
     { key: "kind", title: "Kind", name: "name" },
     { key: "group", title: "Group", name: "name" },
     { key: "prompt", title: "Prompt", name: "prompt" },
@@ -23,7 +23,7 @@
     { key: "nllAfter", title: "NLL after", name: "num" },
   ];
   const FIELDS = ["arm", "role", "kind", "group", "prompt", "answer", "before", "after", "verdict", "id"];
-  const ALL = { verdict: "all outcomes", role: "all roles", kind: "all kinds", group: "all groups", arm: "all arms" };
+  const ALL = { verdict: "all outcomes", role: "both", kind: "all kinds", group: "all groups", arm: "all arms" };
   const SIGNS = { "newly right": "+ ", forgotten: "− ", "still right": "= ", "still wrong": "· " };
   const LONG = 320;
 

@@ -20,13 +20,13 @@ _WORD = re.compile(r"\w+(?:[.,’'-]\w+)*")  # noqa: RUF001 - an apostrophe as i
 
 
 def short(value: Any) -> float | None:
-    """A number rounded for the page; None for anything else."""
+    """Rounds a number for the page; None for anything else."""
     known = number(value)
     return None if known is None else round(known, 3)
 
 
 def samples(arms: Sequence[tuple[str, Arm]]) -> tuple[list[dict[str, Any]], int]:
-    """Sample rows, each with its arms' tokens, and the NLL in nats at which the colour is fullest."""
+    """Returns sample rows, each with its arms' tokens, and the NLL in nats at which the colour is fullest."""
     rows: dict[str, dict[str, Any]] = {}
     for index, (name, arm) in enumerate(arms):
         for sample in arm.samples:
@@ -46,7 +46,7 @@ def samples(arms: Sequence[tuple[str, Arm]]) -> tuple[list[dict[str, Any]], int]
 
 
 def spread(named: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[dict[str, Any]]:
-    """For each name whose sample rows' weights differ, a line per kind of token: `tokens` (how many), their `mean`
+    """Returns, per name whose weights differ, a line per kind of token: `tokens` (how many), their `mean`
     weight and the `share` of all weight that lies on them. Without each row's first token, which nothing predicts.
     """
     found = []
@@ -66,7 +66,7 @@ def spread(named: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[dic
 
 
 def coloured(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A sample row's tokens: `text`, `weight`, and NLL `before` and `after` in nats; None for what is not known."""
+    """Returns a sample row's tokens: `text`, `weight`, NLL `before` and `after` in nats; None where unknown."""
     tokens = sample["tokens"]
     columns = {"weight": "weights", "before": "nll_before", "after": "nll_after"}
     values = {name: _column(sample.get(long), len(tokens)) for name, long in columns.items()}
@@ -77,7 +77,7 @@ def coloured(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def kinds(tokens: Sequence[str]) -> list[str]:
-    """The kind of each token: that of the first word it has a part of.
+    """Returns the kind of each token: that of the first word it has a part of.
 
     >>> kinds([" Mar", "ie-Anne", " left", " 19", "84", ".", "<eos>"])  # doctest: +NORMALIZE_WHITESPACE
     ['capitalised words', 'capitalised words', 'other words', 'numbers', 'numbers', 'punctuation', 'special tokens']
@@ -101,7 +101,7 @@ def _kind(word: str) -> str:
 
 
 def _weighed(sample: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """(kind, weight) of every token but the first that has a weight; twice where answers are marked."""
+    """Returns (kind, weight) of every weighed token but the first; twice where answers are marked."""
     tokens = [str(token) for token in sample["tokens"]]
     weights, answer = (_column(sample.get(name), len(tokens)) for name in ("weights", "answer"))
     marked = any(value is not None for value in answer)

@@ -1,4 +1,4 @@
-"""The page of a meta-training: what the weigher was to learn, what it learned, and where its weight lies."""
+"""The page of a meta-training: the targets of the weigher, what it learned, and where its weight lies."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ READINGS = {
 
 
 def is_weigher(folder: Path) -> bool:
-    """Whether `foci meta` wrote this folder."""
+    """Tells whether `foci meta` wrote this folder."""
     return (folder / "meta.yaml").is_file()
 
 
@@ -45,7 +45,7 @@ def _read(file: Path) -> Any:
 
 
 def _relative(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The samples, the largest weight of each reading being 1: their scale does not matter to a step."""
+    """Scales the samples so that the largest weight of each reading is 1: a step does not depend on the scale."""
     tops = {
         key: max(max(sample[key][1:], default=0) for sample in samples if key in sample) or 1
         for key in READINGS
@@ -55,7 +55,7 @@ def _relative(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _readings(sample: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, sample with these weights) of every column that is there."""
+    """Returns (name, sample with these weights) for every column of weights that a sample has."""
     return [(words_, {**sample, "weights": sample[key]}) for key, words_ in READINGS.items() if key in sample]
 
 

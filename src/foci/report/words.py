@@ -13,14 +13,14 @@ Pair = Mapping[str, Any]
 
 
 def number(value: Any) -> float | None:
-    """`value` as a finite float; None for null, NaN, infinity and whatever is no number."""
+    """Returns `value` as a finite float; None for null, NaN, infinity and anything that is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def percent(share: Any, digits: int = 1) -> str:
-    """A share (0..1) in per cent, without the sign; never rounded up to 100 or down to 0.
+    """Writes a share (0..1) in per cent, without the sign; never rounded up to 100 or down to 0.
 
     >>> percent(0.6123), percent(1.0), percent(0.9999), percent(None)
     ('61.2', '100', '99.9', '–')
@@ -38,19 +38,19 @@ def percent(share: Any, digits: int = 1) -> str:
 
 
 def decimal(value: Any, digits: int = 3) -> str:
-    """A number with fixed digits, such as bits per byte: `decimal(0.9121)` is "0.912"."""
+    """Writes a number with fixed digits, such as bits per byte: `decimal(0.9121)` is "0.912"."""
     known = number(value)
     return NONE if known is None else f"{known:.{digits}f}"
 
 
 def count(value: Any) -> str:
-    """A whole number in groups of three digits: `count(12345)` is "12 345" (narrow spaces)."""
+    """Writes a whole number in groups of three digits: `count(12345)` is "12 345" (narrow spaces)."""
     known = number(value)
     return NONE if known is None else f"{known:,.0f}".replace(",", NARROW)
 
 
 def duration(seconds: Any) -> str:
-    """Seconds as "41 s", "3 min 05 s" or "2 h 07 min"."""
+    """Writes seconds as "41 s", "3 min 05 s" or "2 h 07 min"."""
     known = number(seconds)
     if known is None:
         return NONE
@@ -65,7 +65,7 @@ def duration(seconds: Any) -> str:
 
 
 def moment(iso: Any) -> str:
-    """A time as "2026-11-22 09:14 UTC"; what is no ISO time is given back as it is."""
+    """Writes a time as "2026-11-22 09:14 UTC"; anything but an ISO time is returned as it is."""
     try:
         when = datetime.fromisoformat(str(iso))
     except ValueError:
@@ -74,7 +74,7 @@ def moment(iso: Any) -> str:
 
 
 def change(pair: Any, scale: float = 1.0, digits: int = 1) -> str:
-    """After minus before, signed: "+52.1". "–" where one of them is missing."""
+    """Writes after minus before, signed: "+52.1". "–" where one of them is missing."""
     known = pair if isinstance(pair, Mapping) else {}
     before, after = number(known.get("before")), number(known.get("after"))
     if before is None or after is None:
@@ -84,11 +84,11 @@ def change(pair: Any, scale: float = 1.0, digits: int = 1) -> str:
 
 
 def learned_words(arm: Mapping[str, Any]) -> str:
-    """What an arm learned, as the predicate of a sentence."""
+    """Says what an arm learned, as the predicate of a sentence."""
     pair = arm.get("learned") or {}
     before, after = number(pair.get("before")), number(pair.get("after"))
     if before is None and after is None:
-        return "was not asked what it learned (no learn probes)"
+        return "was not asked what it learned (no probes to learn)"
     if after is None:
         return f"knew {percent(before, 0)} % of the answer tokens before; it was not asked again afterwards"
     was = "" if before is None else f" (before: {percent(before, 0)} %)"
@@ -96,12 +96,12 @@ def learned_words(arm: Mapping[str, Any]) -> str:
 
 
 def retained_words(arm: Mapping[str, Any]) -> str:
-    """What an arm kept, as the predicate of a sentence."""
+    """Says what an arm kept, as the predicate of a sentence."""
     pair = arm.get("retained") or {}
     before, after = number(pair.get("before")), number(pair.get("after"))
     known = number(arm.get("retained_probes"))
     if before is None and after is None:
-        return "was not asked what it kept (no retain probes that the untouched model answers)"
+        return "was not asked what it kept (no probes to retain that the untouched model answers)"
     if after is None:
         return "was not yet asked what it kept"
     start = "" if before is None or before > 0.995 else f" (before: {percent(before, 0)} %)"
@@ -110,7 +110,7 @@ def retained_words(arm: Mapping[str, Any]) -> str:
 
 
 def sentence(arm: Mapping[str, Any]) -> str:
-    """The result of one arm as the predicate of a sentence; the arm's name is its subject.
+    """Says the result of one arm as the predicate of a sentence; the arm's name is its subject.
 
     >>> sentence({"learned": {"before": 0.09, "after": 0.61}, "retained": {"before": 1, "after": 0.97}})
     'learned 61 % of the answer tokens (before: 9 %), and kept 97 % of what the model knew.'
