@@ -29,7 +29,7 @@ REPEATS = {"plain": 2, "torch": 1}
 
 @dataclass(frozen=True)
 class Case:
-    """What the loss reads: hidden states (they need a gradient), the head, targets and weights of the tokens."""
+    """The inputs of the loss: hidden states (they need a gradient), the head, targets and weights of the tokens."""
 
     precision: str
     hidden: Tensor

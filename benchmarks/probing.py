@@ -27,7 +27,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Said:
-    """What a model's first choices spell, the share of them that are right, and mean nats per answer token."""
+    """Returns a model's first choices as text, the share of them that are right, and mean nats per answer token."""
 
     predicted: str
     accuracy: float

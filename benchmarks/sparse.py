@@ -1,4 +1,4 @@
-"""What it saves that tokens of weight 0 never reach the LM head: 95 % of all weights are 0."""
+"""Time and memory saved by keeping tokens of weight 0 from the LM head, where 95 % of all weights are 0."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a plan without methods costs: time per update of FocusTrainer beside transformers.Trainer, the same rows."""
+"""The cost of a plan without methods: time per update of FocusTrainer and transformers.Trainer, on the same rows."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: models, rows, arguments, and trainers that take turns."""
+"""Shared by the benchmarks of training: models, rows, arguments, and trainers that take turns."""
 
 import copy
 import tempfile

@@ -26,7 +26,7 @@ MATCHED = {
     "steps": "the same number of updates (an arm that rehearses reads old rows in place of new ones)",
     "tokens": "the same number of tokens read, to the nearest update (old rows count like new ones)",
 }
-"""What all arms have in common, in words."""
+"""The budget that all arms have in common, in words."""
 
 
 class Suite(Run):

@@ -11,7 +11,7 @@ from foci.report.words import Pair, count, decimal, number, percent
 
 HEADS = ("learned\n%", "retained\n%", "bits per\nbyte", "balanced\n%", "majority\n%", "steps", "sec.")
 ASCII = {ord("→"): "->", ord("\N{EN DASH}"): "-", ord("\N{NARROW NO-BREAK SPACE}"): ","}
-"""What stands for the characters of the table where the console cannot show them."""
+"""Replacements for the table's characters on a console that cannot show them."""
 
 
 def print_table(summary: Mapping[str, Any], console: Console) -> None:
