@@ -220,7 +220,7 @@ def test_a_pull_past_the_start_is_refused(tmp_path):
         ([small.Scaled(dict.fromkeys(["embeddings", "layers.0", "layers.1", "norm", "head"], 0.0))], "every block"),
         ([small.LookAt(layer=9)], "guides no head in any of 2 layers"),
         ([small.LookAt(layer=1), small.Scaled({"layers.1": 0.0})], r"guides heads in layers \[1\], which are frozen"),
-        ([small.LookAt(pattern="next")], "cannot look at what comes later, got 'next'"),
+        ([small.LookAt(pattern="next")], "cannot look at later tokens, got 'next'"),
         ([small.Pulled(1.0, "layers.9")], r"pull names \['layers.9'\]"),
         ([small.Old([], (0, 0))], "mixed in no old rows"),
     ],
