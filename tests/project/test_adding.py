@@ -52,24 +52,40 @@ class Dashes(Format):
             yield Document(text.strip(), source, 2 * number + 1)
 '''
 
-KIND = '''"""A kind of probe for a test: only the first token of the answer counts."""
+KIND = '''"""A kind of probe for a test: an arrow stands before the answer, and every answer that is said is right."""
 
+from collections.abc import Sequence
+
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from foci.probes.forced import Forced
-from foci.probes.probe import Kind, Probe, Verdict, Written, first_choices, joined
+from foci.probes.probe import Kind, Probe, Verdict, Written, joined
 
 
-class Start(Kind):
-    """The answer begins as it should."""
+class Arrow(Kind):
+    """A question that is answered with the number of questions."""
+
+    generated = True
 
     def write(self, probe: Probe) -> Written:
-        """Returns prompt, answer and suffix as they stand."""
-        return joined(probe)
+        """Returns prompt, arrow and answer."""
+        return joined(probe, " -> ")
+
+    def ask(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        probes: Sequence[Probe],
+        batch_size: int,
+        max_new_tokens: int | None,
+    ) -> list[str | None]:
+        """Returns one and the same answer to every question."""
+        return [f"{len(probes)} arrows"] * len(probes)
 
     def judge(self, probe: Probe, forced: Forced, said: str | None, tokenizer: PreTrainedTokenizerBase) -> Verdict:
-        """Compares the first token alone."""
-        return first_choices(Forced(forced.truth[:1], forced.chosen[:1], forced.nll[:1]), tokenizer)
+        """Finds every answer right, with half of F1."""
+        return Verdict(str(said), True, 1.0, 0.5)
 '''
 
 
@@ -93,22 +109,56 @@ def test_a_method_is_one_file(tmp_path, monkeypatch, capsys):
     assert all(row["weights"][-1] == 2 * row["weights"][-2] > 0 for row in samples)
 
 
-def test_a_file_format_is_one_file(tmp_path, monkeypatch):
-    import tiny
-    from foci.corpus import read_corpus
+def test_a_file_format_is_one_file(tmp_path, monkeypatch, capsys):
+    from foci.corpus import read_rows
 
+    things, out = runs.material(tmp_path), tmp_path / "out"
+    (tmp_path / "texts").mkdir()
+    text = tmp_path / "texts" / "two.dashes"
+    text.write_text("Ada was born in Bern.\n---\nBea was born in Rome.\n", encoding="utf-8")
+    file = runs.run_file(
+        tmp_path, things, corpus={"path": str(text.parent)}, arms={"plain": []}, train={"epochs": 1, "batch_size": 2}
+    )
+    assert "got only" in runs.refused(["learn", str(file), "--overwrite"], capsys)
     add(tmp_path, monkeypatch, "foci.corpus.formats", "dashes", FORMAT)
-    file = tmp_path / "two.dashes"
-    file.write_text("Ada was born in Bern.\n---\nBea was born in Rome.\n", encoding="utf-8")
-    assert read_corpus(file, tiny.tokenizer(), max_length=64).documents == 2
+    runs.told(["learn", str(file), "--overwrite"], capsys)
+    assert json.loads((out / "corpus.json").read_text())["documents"] == 2
+    assert [(row.text, row.source) for row in read_rows(out / "rows.parquet")] == [
+        ("Ada was born in Bern.", f"{text}:1"), ("Bea was born in Rome.", f"{text}:3"),
+    ]  # fmt: skip
 
 
 def test_a_probe_kind_is_one_file(tmp_path, monkeypatch, capsys):
-    add(tmp_path, monkeypatch, "foci.probes.kinds", "start", KIND)
-    things = runs.material(tmp_path)
-    line = {"role": "learn", "kind": "start", "prompt": "Ada North was born in", "answer": "Bern"}
-    file = runs.write_lines(tmp_path / "start.jsonl", [line])
-    assert "start" in runs.told(["probe", str(things.model), str(file)], capsys)
+    """It is written, asked and judged as its file says by `foci probe` and `foci learn`, and not exported."""
+    from foci.probes import Probe, read_answers
+
+    things, table = runs.material(tmp_path), tmp_path / "answers.parquet"
+    lines = [{"id": f"a{n}", "role": "learn", "kind": "arrow", "prompt": "Ada", "answer": "Bern"} for n in range(3)]
+    runs.write_lines(things.learn, lines)
+    assert "unknown kind 'arrow'" in runs.refused(["probe", things.model, things.learn], capsys)
+    add(tmp_path, monkeypatch, "foci.probes.kinds", "arrow", KIND)
+    said = runs.told(["probe", things.model, things.learn, "--out", table], capsys)
+    (line,) = [line.split() for line in said.splitlines() if line.startswith("learn")]
+    assert (line[:3], line[-2:]) == (["learn", "arrow", "3"], ["1.000", "0.500"])
+    assert {(one.predicted, one.correct) for one in read_answers(table)} == {("3 arrows", True)}
+    assert Probe("a", "learn", "arrow", "Ada", "Bern", ".").text == "Ada -> Bern."
+    assert "such as 'a0' (arrow)" in runs.refused(
+        ["probe", things.learn, "--export-lm-eval", tmp_path / "tasks"], capsys
+    )
+    runs.told(["learn", runs.run_file(tmp_path, things, arms={"plain": []}, train={"epochs": 1})], capsys)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    (found,) = find(summary, "learned_by_kind")
+    assert found["arrow"]["exact_match"] == {"before": 1.0, "after": 1.0}
+    assert found["arrow"]["f1"] == {"before": 0.5, "after": 0.5}
+
+
+def find(value, key):
+    """All values of a key, at any depth of a JSON value."""
+    if isinstance(value, list):
+        return [one for part in value for one in find(part, key)]
+    if not isinstance(value, dict):
+        return []
+    return ([value[key]] if key in value else []) + [one for part in value.values() for one in find(part, key)]
 
 
 @pytest.mark.skipif(not (ROOT / "CONTRIBUTING.md").is_file(), reason="CONTRIBUTING.md is not beside the tests")

@@ -1,9 +1,9 @@
-"""Where a long text may be cut: sentence ends first, then line ends, words, tokens.
+"""Cuts long texts: at sentence ends first, then at line ends, words, tokens.
 
-The sentence rule is a small one on purpose. The splitters there are (pySBD, BlingFire: last released in
-2021; syntok: three European languages) are built to find every sentence, while a row boundary only needs
-ends that are surely ends: one that is missed makes a row a little shorter, a false one tears a fact apart.
-So the rule is quiet when in doubt (abbreviations, initials, ordinals, a lower-case word next).
+The sentence rule is small on purpose. Existing splitters (pySBD, BlingFire: last released in 2021; syntok: three
+European languages) try to find every sentence end. A row boundary needs only ends that are certain: a missed end makes
+a row a little shorter, a false one separates a fact from its subject. So the rule finds no end where it is in doubt
+(abbreviations, initials, ordinals, a lower-case word next).
 """
 
 import re
@@ -32,7 +32,7 @@ _ABBREVIATIONS = (
 
 @dataclass(frozen=True)
 class Room:
-    """How many tokens a row may hold, and how many that are not white space it must hold at least.
+    """The most tokens that a row may hold, and the fewest that are not white space that it must hold.
 
     `middle` for rows inside of a document, `last` for the one at its end.
     """
@@ -44,7 +44,7 @@ class Room:
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Positions just after a sentence (or before an empty line), ascending; quiet when in doubt.
+    """Returns positions just after a sentence (or before an empty line), ascending; none where in doubt.
 
     >>> text = "Dr. Ann B. Lee was born in 1990. She weighs 3.5 kg, e.g. little."
     >>> [text[:end] for end in sentence_ends(text + " ")][0]
@@ -67,7 +67,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
 
 
 def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = ()) -> list[int]:
-    """Positions at which to cut `text` so that every part holds at most its room of tokens.
+    """Returns positions at which to cut `text` so that every part holds at most its room of tokens.
 
     `starts[t]` is the first character of token t, ascending. Every row takes as many whole sentences as
     fit; where not one fits it is cut at the last line end that fits, else at a word, else at a token.
@@ -95,7 +95,7 @@ def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = (
 
 
 def _levels(text: str, starts: Sequence[int], spans: Sequence[Span]) -> list[list[int]]:
-    """Positions one may cut at, from the best kind to the last resort; each ascending."""
+    """Returns the positions where a cut is allowed, from the best kind to the last resort; each ascending."""
     lines = [match.start() for match in re.finditer(r"\n", text)]
     words = [match.start() for match in re.finditer(r"\s+", text)]
     tokens = sorted(set(starts))
@@ -112,13 +112,13 @@ def _outside(positions: list[int], spans: Sequence[Span]) -> list[int]:
 
 
 def _last_within(positions: list[int], low: int, high: int) -> int | None:
-    """The last position of an ascending list in [low, high]."""
+    """Returns the last position of an ascending list in [low, high]."""
     index = bisect_right(positions, high) - 1
     return positions[index] if index >= 0 and positions[index] >= low else None
 
 
 def tighten(text: str, span: Span) -> Span | None:
-    """The span without the white space at its edges; None when nothing else is in it.
+    """Returns the span without the white space at its edges; None when it holds nothing else.
 
     >>> tighten("in Paris now", (2, 9))
     (3, 8)
@@ -131,7 +131,7 @@ def tighten(text: str, span: Span) -> Span | None:
 
 
 def union(*groups: Sequence[Span]) -> tuple[Span, ...]:
-    """All spans as disjoint ones, ascending; those that overlap become one.
+    """Returns all spans as disjoint ones, ascending; spans that overlap become one.
 
     >>> union([(4, 9), (0, 2)], [(8, 12)])
     ((0, 2), (4, 12))

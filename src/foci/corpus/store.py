@@ -1,4 +1,4 @@
-"""Rows and quarantine on disk; each file appears whole or not at all."""
+"""Writes and reads rows and bad lines; each file appears whole or not at all."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes the place of `path` when all went well."""
+    """Yields a name beside `path` to write to; it replaces `path` where no error was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -44,7 +44,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
-    """Writes rows as parquet, one record a row, without loss; an existing file is replaced."""
+    """Writes rows as parquet, one record per row, without loss; replaces an existing file."""
     fields: dict[str, list[object]] = {
         "row_id": [row.row_id for row in rows],
         "source": [row.source for row in rows],
@@ -59,7 +59,7 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """The rows that `write_rows` wrote, in order. Raises ValueError when the file holds no rows."""
+    """Returns the rows that `write_rows` wrote, in order. Raises ValueError when the file holds no rows."""
     try:
         table = pq.read_table(path, partitioning=None)
     except pa.ArrowInvalid as error:
@@ -76,7 +76,7 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def _lists(lists: pa.ListArray) -> Iterator[tuple[Any, ...]]:
-    """The lists as tuples; through NumPy, many times faster than `to_pylist`."""
+    """Yields the lists as tuples; through NumPy, many times faster than `to_pylist`."""
     values = tuple(lists.values.to_numpy(zero_copy_only=False).tolist())
     return (values[start:end] for start, end in pairwise(lists.offsets.to_pylist()))
 
@@ -87,14 +87,14 @@ def _mappings(maps: pa.MapArray) -> Iterator[dict[str, tuple[float, ...]]]:
 
 
 def write_quarantine(bad: Iterable[BadLine], path: str | Path) -> None:
-    """Writes one JSON object a bad line: file, line, reason, excerpt; an existing file is replaced."""
+    """Writes one JSON object per bad line: file, line, reason, excerpt; replaces an existing file."""
     lines = (json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in bad)
     with _replacing(Path(path)) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def rows_key(rows: Sequence[Row]) -> str:
-    """16 hex digits of the hash of all rows, their ids and tokens in this order."""
+    """Returns 16 hex digits of the hash of all rows: their ids and tokens, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{row.row_id} {row.input_ids}\n".encode())

@@ -1,4 +1,4 @@
-"""Token ids of a text, as a tokenizer gives them for training, and the hashes that name rows and tokenizers."""
+"""Tokenises texts as for training, and computes the hashes that name rows and tokenizers."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 def tokens(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
 ) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
-    """Ids and character offsets [start, end) of every text; `special` adds what the tokenizer adds."""
+    """Returns ids and character offsets [start, end) of every text; `special` adds the tokenizer's special tokens."""
     if not tokenizer.is_fast:
         raise ValueError(
             f"{type(tokenizer).__name__} gives no character offsets, which probes need; "
@@ -46,7 +46,7 @@ def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """16 hex characters that say how a tokenizer behaves: a hash of its fast backend, not of its path.
+    """Returns 16 hex characters that identify a tokenizer's behaviour: a hash of its fast backend, not of its path.
 
     Padding and truncation, which a call may leave set, are not part of it. Raises ValueError for a slow
     tokenizer.
@@ -64,5 +64,5 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def row_id(text: str, fingerprint: str) -> str:
-    """16 hex characters: the hash of a row's text and of `tokenizer_fingerprint`."""
+    """Returns 16 hex characters: the hash of a row's text and of `tokenizer_fingerprint`."""
     return hashlib.sha256(f"{fingerprint}\0{text}".encode()).hexdigest()[:16]

@@ -161,7 +161,7 @@ def suite(settings: Biographies) -> Suite:
         suites.Document(d["id"], d["text"], _pairs(d["answer_spans"]), _pairs(d["name_spans"]), (*d["answer_groups"],))
         for d in documents
     ]
-    texts += [_told(probe) for probe in probes] if settings.asked else []
+    texts += [_as_document(probe) for probe in probes] if settings.asked else []
     notes = (
         ("the corpus asks the probes and answers them: to pretrain on, not to learn from",) if settings.asked else ()
     )
@@ -175,7 +175,7 @@ def suite(settings: Biographies) -> Suite:
     return Suite(NAME, asdict(settings), sources=(), documents=tuple(texts), learn=learn, retain=kept, notes=notes)
 
 
-def _told(probe: Probe) -> suites.Document:
+def _as_document(probe: Probe) -> suites.Document:
     """A probe with its answer as a text of its own."""
     text, asked = f"{probe['prompt']} {probe['answer']}.", len(probe["prompt"]) + 1
     return suites.Document(probe["id"], text, ((asked, len(text) - 1),), groups=(probe["group"],))

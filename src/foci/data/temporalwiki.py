@@ -44,7 +44,7 @@ def convert(paths: Sequence[Path], settings: TemporalWiki, corpus: Sequence[Path
     learn, held_learn = parted(changed, settings, left, lambda probe: probe.prompt)
     retain, held_retain = parted(unchanged, settings, left, lambda probe: probe.prompt)
     triples = [(subject, object) for _, subject, object in _triples(changed_file)]
-    documents, told = _documents(corpus, triples, left)
+    documents, found = _documents(corpus, triples, left)
     return Suite(
         NAME,
         {**asdict(settings), "corpus": [Path(path).name for path in corpus]},
@@ -54,8 +54,8 @@ def convert(paths: Sequence[Path], settings: TemporalWiki, corpus: Sequence[Path
         retain=tuple(retain),
         held_out=(*held_learn, *held_retain),
         left_out=left,
-        notes=tuple(_notes(learn, len(documents), told)),
-        measured={"changed_in_corpus": told, "changed": len(changed)},
+        notes=tuple(_notes(learn, len(documents), found)),
+        measured={"changed_in_corpus": found, "changed": len(changed)},
     )
 
 
@@ -144,14 +144,14 @@ def _all(text: str, part: str) -> list[tuple[int, int]]:
     return found
 
 
-def _notes(learn: Sequence[Probe], documents: int, told: int) -> list[str]:
+def _notes(learn: Sequence[Probe], documents: int, found: int) -> list[str]:
     notes = []
     if not documents:
         notes.append(
             "no corpus: the text of the difference is not published with the triples; give yours with --corpus "
             "(files or folders) to get corpus.jsonl"
         )
-    elif not told:
+    elif not found:
         notes.append("no document of the corpus names the subject and the object of a changed triple")
     several = [count for count in Counter(probe.prompt for probe in learn).values() if count > 1]
     if several:

@@ -41,7 +41,7 @@ def balanced(probes: Sequence[Asked], scores: Sequence[float]) -> float:
 
 
 def balanced_majority(probes: Sequence[Asked]) -> float:
-    """`balanced` of always giving the majority answer: groups / distinct answers within groups."""
+    """Returns `balanced` of always giving the majority answer: groups / distinct answers within groups."""
     return balanced(probes, [float(right) for right in _is_majority(probes)])
 
 

@@ -1,4 +1,4 @@
-"""Probes as token rows: which tokens are the answer, and what a question's tokens are."""
+"""Turns probes into rows of tokens, with the tokens of the answer marked."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from foci.probes.probe import Probe
 
 
 def encode(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """One row per probe, in order, with a column `answer` that is 1 on the answer's tokens.
+    """Returns one row per probe, in order, with a column `answer` that is 1 on the answer's tokens.
 
     These are the tokens whose characters overlap the answer's in something that is not white space. A row
     ends at its last answer token: nothing after it can change a causal model's answer. The tokenizer adds
@@ -44,10 +44,10 @@ def encode(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[
 
 
 def encode_prompts(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The prompts alone, to be continued; spaces and tabs at their end are dropped.
+    """Returns the prompts alone, for generation; spaces and tabs at their end are dropped.
 
-    (A space there would be a token of its own, which models have hardly seen before a word.) What the
-    tokenizer adds at the end of a text, such as an end-of-text token, is dropped too.
+    (A space there would be a token of its own, which models have hardly seen before a word.) Tokens that the
+    tokenizer adds at the end of a text, such as an end-of-text token, are dropped too.
     """
     texts = [probe.prompt.rstrip(" \t") for probe in probes]
     rows = []

@@ -1,4 +1,4 @@
-"""General facts and prose that come with foci, to measure what a model forgets."""
+"""General facts and prose that are part of foci, to measure what a model forgets."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +10,10 @@ def general_facts_path() -> Path:
 
 
 def general_text_path() -> Path:
-    """The page of general prose for bits per byte: UTF-8, paragraphs between blank lines."""
+    """Returns the page of general prose for bits per byte: UTF-8, paragraphs between blank lines."""
     return Path(str(files("foci.probes").joinpath("general_text.md")))
 
 
 def general_text() -> str:
-    """The page of general prose, as text."""
+    """Returns the page of general prose, as text."""
     return general_text_path().read_text(encoding="utf-8")

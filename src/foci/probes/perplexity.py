@@ -1,10 +1,10 @@
-"""Span perplexity of what changed and of what did not: the measure of arXiv 2411.04448 on TempLAMA and ECBD.
+"""Span perplexity of updated and of unchanged facts: the measure of arXiv 2411.04448 on TempLAMA and ECBD.
 
     micro = exp(mean over probes of the probe's mean NLL)                       (nats per token of the span)
     macro = exp(mean over groups of the mean over the group's probes)           (every relation counts alike)
 
 A probe without a group is one by itself, so that micro and macro are the same where there are no groups. Lower is
-better. Unlike `retained`, all unchanged probes count, those too that the untouched model has not right.
+better. Unlike in `retained`, all unchanged probes count, also those that the untouched model answers wrongly.
 """
 
 import math
@@ -18,7 +18,7 @@ SIDES = {"updated": "learn", "unchanged": "retain"}
 
 
 def span_perplexity(answers: Sequence[Answer]) -> dict[str, dict[str, float] | None]:
-    """{"updated": {"micro": ..., "macro": ...}, "unchanged": ...}; None where nothing of a role was asked."""
+    """Returns {"updated": {"micro": ..., "macro": ...}, "unchanged": ...}; None for a role without probes."""
     return {side: _of([a for a in answers if a.role == role]) for side, role in SIDES.items()}
 
 

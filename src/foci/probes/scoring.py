@@ -1,6 +1,6 @@
 """How an answer is marked right or wrong, in plain Python: no tokenizer, no model, the standard library alone.
 
-`foci.probes.export` copies this file, as it is, into the tasks that it writes: both sides count in the same words.
+`foci.probes.export` copies this code into the tasks that it writes, so that both sides count alike.
 Exact match and F1 are SQuAD's (arXiv 1606.05250).
 """
 
@@ -14,7 +14,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def marks(text: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> list[bool]:
-    """For every token (characters [start, end)): does it overlap the span in something that is not white space?
+    """Returns for every token (characters [start, end)) whether it shares a character with the span, white space aside.
 
     >>> marks("It is in  Rome.", (10, 14), [(0, 2), (2, 5), (5, 8), (8, 9), (9, 14), (14, 15)])
     [False, False, False, False, True, False]
@@ -24,7 +24,7 @@ def marks(text: str, span: tuple[int, int], offsets: Sequence[tuple[int, int]]) 
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation, articles and superfluous white space (SQuAD's evaluation, v1.1).
+    """Returns a text in lower case, without punctuation, articles and extra white space (SQuAD's evaluation, v1.1).
 
     >>> normalise("The  U.S. dollar, a currency!")
     'us dollar currency'
@@ -33,12 +33,12 @@ def normalise(text: str) -> str:
 
 
 def exact_match(predicted: str, answers: Sequence[str]) -> float:
-    """1.0 where the prediction equals one of the answers after `normalise`, else 0.0."""
+    """Returns 1.0 where the prediction equals one of the answers after `normalise`, else 0.0."""
     return float(normalise(predicted) in {normalise(answer) for answer in answers})
 
 
 def f1(predicted: str, answers: Sequence[str]) -> float:
-    """The best F1 of words in common over the answers, 0 to 1.
+    """Returns the best F1 of words in common over the answers, 0 to 1.
 
     Where one side has no word left after `normalise`: 1.0 if both have none, else 0.0.
 
@@ -49,7 +49,7 @@ def f1(predicted: str, answers: Sequence[str]) -> float:
 
 
 def first_line(text: str) -> str:
-    r"""The first line with text, without white space around it.
+    r"""Returns the first line with text, without white space around it.
 
     >>> first_line("\n Bern \nZurich")
     'Bern'

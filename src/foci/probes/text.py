@@ -22,12 +22,12 @@ def bits_per_byte(
     stride: int | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> float:
-    """Sum of NLL in nats / ln 2 / number of UTF-8 bytes predicted. Lower = better.
+    """Returns the sum of NLL in nats / ln 2 / number of UTF-8 bytes predicted. Lower = better.
 
     The text is read in windows of `window` tokens (at most the model's longest input), each `stride` tokens
     (half a window) after the one before; every token but the first is predicted once, with at least
-    `window - stride` tokens before it from the second window on. What the tokenizer puts before a text stands
-    before every window and counts in its length. The first token: with such a prefix it is predicted and its
+    `window - stride` tokens before it from the second window on. The tokens that the tokenizer puts before a text stand
+    before every window and count in its length. The first token: with such a prefix it is predicted and its
     bytes count; without one it is not predicted and its bytes do not count. `dtype` as in `answer`.
     """
     prefix = _prefix(tokenizer)
@@ -52,7 +52,7 @@ def bits_per_byte(
 
 
 def windows(length: int, window: int, stride: int, first: int = 1) -> list[tuple[int, int, int]]:
-    """(begin, end, predicted): tokens [begin, end) are read, those from `predicted` on are predicted.
+    """Returns (begin, end, predicted): tokens [begin, end) are read, those from `predicted` on are predicted.
 
     >>> windows(7, window=4, stride=2)
     [(0, 4, 1), (2, 6, 4), (4, 7, 6)]
@@ -73,7 +73,7 @@ def windows(length: int, window: int, stride: int, first: int = 1) -> list[tuple
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that the tokenizer puts before a text."""
+    """Returns the tokens that the tokenizer puts before a text."""
     bare = tokens(["a"], tokenizer, special=False)[0][0]
     whole = tokens(["a"], tokenizer)[0][0]
     starts = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
