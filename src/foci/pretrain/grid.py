@@ -52,7 +52,7 @@ def over_grid(run: Pretraining, *, overwrite: bool = False, console: Console | N
 
 
 def gathered(run: Pretraining, found: list[tuple[Pretraining, dict[str, Any]]]) -> dict[str, Any]:
-    """Collects the last losses of all points; per arm the lowest, the highest, how often below the baseline."""
+    """Collects the last losses of all points; per arm the lowest, the highest, how often below `run.baseline`."""
     rows: list[dict[str, Any]] = [
         {
             "learning_rate": point.train.learning_rate,

@@ -34,8 +34,10 @@ def reached(curve: Curve, nats: float, along: str = "step") -> float | None:
 
 
 def table(run: Pretraining, curves: Mapping[str, Mapping[int, Curve]]) -> dict[str, Any]:
-    """Per arm, over the seeds of which it has a curve: the last loss, its difference from the baseline's, and how soon
-    it is at the baseline's last loss: steps and seconds as shares of those at which the baseline first is.
+    """Returns, per arm over the seeds of which it has a curve, the last loss and how it compares with another arm's.
+
+    The other arm is `run.baseline`. Compared are the last losses (a difference), and how soon the arm reaches the
+    other's last loss: updates and seconds, as shares of those at which the other first reaches it.
     """
     base = curves.get(run.baseline or "", {})
     return {
