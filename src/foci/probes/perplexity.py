@@ -18,7 +18,7 @@ SIDES = {"updated": "learn", "unchanged": "retain"}
 
 
 def span_perplexity(answers: Sequence[Answer]) -> dict[str, dict[str, float] | None]:
-    """Returns {"updated": {"micro": ..., "macro": ...}, "unchanged": ...}; None for a role without probes."""
+    """Returns {"updated": {"micro": ..., "macro": ...}, "unchanged": ...}; None where there is no such probe."""
     return {side: _of([a for a in answers if a.role == role]) for side, role in SIDES.items()}
 
 
