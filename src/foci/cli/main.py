@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from foci.cli.data import data_app
+from foci.cli.inputs import check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.score import score_app
-from foci.config.run import Run, load_run
+from foci.config.run import Run, dump_run, load_run
 from foci.system.signals import Interrupted, stoppable
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ def learn(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in this folder.")] = False,
 ) -> None:
     """Train all arms of a run, probe before and after, write summary.json, report.html and model/."""
+    run = _run(target, changes or [], corpus, model, out)
     from foci.learn import run as learning
     from foci.report.terminal import print_table
 
     console = Console()
-    run = _run(target, changes or [], corpus, model, out)
     try:
         summary = learning.learn(run, resume=resume, overwrite=overwrite, console=console)
     except Interrupted as stop:
@@ -91,12 +92,11 @@ def check(
     target: Target = None, changes: Changes = None, corpus: Corpus = None, model: Model = None, out: Out = None
 ) -> None:
     """Validate a run, print it resolved, estimate its cost, and stop."""
-    from foci.config.run import dump_run
+    run = _run(target, changes or [], corpus, model, out)
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material
 
     console = Console()
-    run = _run(target, changes or [], corpus, model, out)
     console.print(dump_run(run), markup=False, highlight=False, soft_wrap=True)
     cost = estimate(run, material(run))
     table = Table(box=None, show_header=False)
@@ -179,11 +179,13 @@ def bench(
 ) -> None:
     """Train all arms with all seeds and compare them in one table; finished cells are never run again."""
     from foci.bench.config import load_suite
+
+    read = load_suite(suite, changes or [])
+    check_run(read)
     from foci.bench.run import bench as run_suite
     from foci.cli.tables import print_suite
 
     console = Console()
-    read = load_suite(suite, changes or [])
     try:
         found = run_suite(read, workers=workers, overwrite=overwrite, console=console)
     except Interrupted as stop:
@@ -203,12 +205,13 @@ def meta(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the meta-training in its folder.")] = False,
 ) -> None:
     """Train a weigher that learns which tokens of a document are worth learning from."""
-    from foci.cli.tables import print_meta
     from foci.meta.config import load_meta
+
+    run = load_meta(file, changes or [])
+    from foci.cli.tables import print_meta
     from foci.meta.run import meta as run_meta
 
     console = Console()
-    run = load_meta(file, changes or [])
     try:
         found = run_meta(run, resume=resume, overwrite=overwrite, console=console)
     except Interrupted as stop:
@@ -264,7 +267,15 @@ def _told(error: Exception) -> int:
 
 
 def _run(target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None) -> Run:
-    """The run that flags and arguments describe."""
+    """Returns the run that flags and arguments describe, with methods and paths that exist."""
+    run = _described(target, changes, corpus, model, out)
+    check_run(run)
+    return run
+
+
+def _described(
+    target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None
+) -> Run:
     if target is not None and "=" in target and not Path(target).exists():
         changes, target = [target, *changes], None
     if target is not None and _is_run(Path(target)):

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from foci.cli.inputs import check_methods
+from foci.pretrain.config import load_pretraining
 from foci.system.signals import Interrupted
 
 pretrain_app = typer.Typer()
@@ -20,13 +22,13 @@ def pretrain(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or text.")] = False,
 ) -> None:
     """Train models from scratch, all arms with all seeds, and compare their held-out loss; goes on where it stopped."""
+    run = load_pretraining(file, changes or [])
+    check_methods(run.arms.values())
     from foci.cli.tables import print_arms, print_grid
-    from foci.pretrain.config import load_pretraining
     from foci.pretrain.grid import over_grid
     from foci.pretrain.run import pretrain as run_pretraining
 
     console = Console()
-    run = load_pretraining(file, changes or [])
     work, show, name = (over_grid, print_grid, "grid.md") if run.grid else (run_pretraining, print_arms, "table.md")
     try:
         show(work(run, overwrite=overwrite, console=console), console)

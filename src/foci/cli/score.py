@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from foci.bench.config import load_suite
-from foci.config import strict_yaml
-from foci.config.run import Run, load_run
+from foci.bench.config import Suite
+from foci.cli.inputs import check_run
+from foci.config.run import Run, load
 from foci.system.signals import Interrupted
 
 score_app = typer.Typer()
@@ -24,10 +24,11 @@ def score(
     ] = None,
 ) -> None:
     """Run the offline stages of a run's methods, or go on where they stopped; `foci learn` finds the results."""
+    run, suite = run_of(target, changes or [])
+    check_run(run)
     from foci.learn.score import score as run_score
 
     console = Console()
-    run, suite = run_of(target, changes or [])
     try:
         found = run_score(run, shared_only=suite, console=console)
     except Interrupted as stop:
@@ -71,15 +72,14 @@ def _tails(paths: set[str]) -> dict[str, str]:
 
 
 def run_of(path: str | Path, changes: Sequence[str]) -> tuple[Run, bool]:
-    """The run of a run file or a suite file, and whether it is a suite's.
+    """Reads a run file or a suite file; returns the run and whether the file is a suite's.
 
-    A suite's has `-score` after its output: its cells find there nothing but what a method keeps where it was told to.
+    The run of a suite has `-score` after its output: the suite's cells find there only what a method keeps in a folder
+    that its settings name.
     """
-    path = Path(path).expanduser()
-    raw, _ = strict_yaml.parse(path.read_bytes(), str(path)) if path.is_file() else ({}, None)
-    if not isinstance(raw, dict) or "seeds" not in raw:
-        return load_run(path, changes), False
-    suite = load_suite(path, list(changes))
-    known = {name: getattr(suite, name) for name in ("model", "corpus", "probes", "adapter", "train", "arms")}
-    output = suite.output.with_name(f"{suite.output.name}-score")
-    return Run(name=suite.name, output=output, seed=suite.seeds[0], **known), True
+    run: Run = load(path, changes, lambda raw: Suite if "seeds" in raw else Run)
+    if not isinstance(run, Suite):
+        return run, False
+    known = {name: getattr(run, name) for name in ("model", "corpus", "probes", "adapter", "train", "arms")}
+    output = run.output.with_name(f"{run.output.name}-score")
+    return Run(name=run.name, output=output, seed=run.seeds[0], **known), True

@@ -5,7 +5,7 @@ Every key has a default but `corpus.path`. `fields()` lists all keys with their 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -201,9 +201,12 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     return load(path, overrides, Run)
 
 
-def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> RunType:
+def load(
+    path: str | Path, overrides: Sequence[str], kind: type[RunType] | Callable[[Mapping[str, Any]], type[RunType]]
+) -> RunType:
     """Reads a run of the given kind (such as `Run`) from a YAML file, or from a run's folder, with overrides.
 
+    `kind` is a class of runs, or a function that chooses one by the file's keys.
     An override is `key=value` with a dotted key and a YAML value: `"train.epochs=2"`, `"arms.plain=[]"`.
 
     Raises FileNotFoundError if there is no such file, and ValueError for wrong content. Its message lists all errors,
@@ -220,7 +223,8 @@ def load(path: str | Path, overrides: Sequence[str], kind: type[RunType]) -> Run
             f"{path}: a run file is a mapping of keys to values, got {shown(raw)}; "
             "the shortest one is: corpus: {path: my_texts}"
         )
-    return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), kind)
+    chosen = kind if isinstance(kind, type) else kind(raw)
+    return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), chosen)
 
 
 def dump_run(run: Section) -> str:

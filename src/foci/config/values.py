@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -38,6 +38,27 @@ _EXPECTED = {
 
 _FREE = "arms"
 """The section whose keys the user chooses."""
+
+
+Inner = Literal["sgd", "adam"]
+"""The learner's inner step: plain gradient descent, or Adam's first step."""
+Normalise = Literal["row", "batch", "none"]
+"""Over what the weights of an inner step sum to 1: each row, the batch, or nothing (the mean over tokens)."""
+Output = Literal["sigmoid", "softplus"]
+"""How a weigher's number becomes a weight: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+"""Endings of weights that foci never loads, because loading them can run code."""
+
+
+def meant_as_path(model: str) -> bool:
+    """Returns whether a model's name, if nothing is there, must be meant as a path; hub ids look like `org/model`.
+
+    >>> meant_as_path("./model"), meant_as_path("tiny.gguf"), meant_as_path("org/model")
+    (True, True, False)
+    """
+    suffix = Path(model).suffix
+    return model.startswith((".", "~", "/")) or model.count("/") > 1 or suffix in (".gguf", *PICKLES) or "\\" in model
 
 
 def expand_home(value: object) -> object:

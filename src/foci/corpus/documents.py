@@ -4,7 +4,6 @@ A piece that cannot be read becomes a `BadLine` with its file, line and reason, 
 """
 
 import codecs
-import difflib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from foci.corpus.split import Span
+from foci.system.files import existing
 from foci.system.registry import members
 
 FORMATS = "foci.corpus.formats"
@@ -89,7 +89,7 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
         if str(given).startswith(tuple(prefixes)):
             found.setdefault(str(given), str(given))
             continue
-        path = _existing(Path(given))
+        path = existing(given, "corpus", "check corpus.path")
         if path.is_file() and path.suffix.lower() not in endings:
             raise ValueError(f"corpus file {path}: expected one of {known}, got {path.suffix!r}; convert it")
         for file in _files(path) if path.is_dir() else [path]:
@@ -123,18 +123,6 @@ def _endings() -> dict[str, Format]:
 def _prefixes() -> dict[str, Format]:
     """Returns the formats that have a prefix, by it."""
     return {made.prefix: made for made in _formats() if made.prefix}
-
-
-def _existing(path: Path) -> Path:
-    if path.exists():
-        return path
-    missing = path
-    while not missing.parent.exists():
-        missing = missing.parent
-    names = sorted(entry.name for entry in missing.parent.iterdir()) if missing.parent.is_dir() else []
-    near = difflib.get_close_matches(missing.name, names, n=1)
-    cure = f"did you mean {missing.parent / near[0]}?" if near else "check corpus.path"
-    raise FileNotFoundError(f"corpus {path}: {missing.name!r} is not in {missing.parent.resolve()}; {cure}")
 
 
 def _files(folder: Path) -> list[Path]:

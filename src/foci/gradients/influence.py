@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from foci.config.values import Inner, Normalise
 from foci.focus import Batch
-from foci.gradients.inner_step import Inner, InnerStep, Normalise
+from foci.gradients.inner_step import InnerStep
 from foci.gradients.perturb import gradients, moved, trainable
 from foci.models import fsdp
 from foci.models.architecture import base_of, without_dropout

@@ -4,16 +4,13 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from foci.config.values import Inner, Normalise
 from foci.models.losses import weighted_mean
-
-Inner = Literal["sgd", "adam"]
-Normalise = Literal["row", "batch", "none"]
 
 ADAM_FLOOR = 1e-8
 """Added to g^2 inside the root of Adam's first step: without it the step is sign(g), whose derivative is 0."""

@@ -1,6 +1,5 @@
 """The file of a meta-training: pairs of a document and a later task, and how a weigher learns from them."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,9 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from foci.config.adapter import Adapter, Count, Section
 from foci.config.run import ModelConfig, PathText, PathTexts, Text, load
-from foci.config.values import as_path
-from foci.gradients.inner_step import Inner, InnerStep, Normalise
-from foci.methods.train_attention.weigher import Output
+from foci.config.values import Inner, Normalise, Output, as_path
 
 
 class PairsConfig(Section):
@@ -34,12 +31,6 @@ class StepConfig(Section):
         default="row",
         description="the loop's weights sum to 1 over a row or the batch; none: as they are, the mean over tokens",
     )
-
-    def step(self, default: InnerStep) -> InnerStep:
-        """Returns the step as an `InnerStep`; `default` where neither rate nor length is given."""
-        if self.lr is None and self.length is None:
-            return replace(default, normalise=self.normalise)
-        return InnerStep(self.lr or 0.0, self.kind, self.normalise, self.length)
 
     @model_validator(mode="after")
     def _one(self) -> "StepConfig":

@@ -14,7 +14,7 @@ out/weigher/
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,11 @@ def _objective(run: MetaRun, made: Material, tell: Callable[[str], None]) -> Obj
 
 
 def _step(run: MetaRun) -> InnerStep:
-    return run.step.step(PAPER if run.how == "loop" else NUDGE)
+    """Returns the step that the run file describes; the paper's or a nudge where it gives neither rate nor length."""
+    given = run.step
+    if given.lr is None and given.length is None:
+        return replace(PAPER if run.how == "loop" else NUDGE, normalise=given.normalise)
+    return InnerStep(given.lr or 0.0, given.kind, given.normalise, given.length)
 
 
 @contextmanager

@@ -3,176 +3,23 @@
 A method is the one public frozen dataclass of its module that derives from a role of `foci.focus`, or from `Prepares`
 where it must look at the model or the corpus first; its fields are its settings. What `prepare` returns stands in the
 same file. New ideas live in `experimental/` under the same rules. To add a method, add a file.
+
+Importing this package imports no method and no torch, so that a wrong name is refused at once.
 """
 
-import importlib
-import inspect
-import json
-import pkgutil
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from foci.methods._names import modules, require_known
 
-from foci.errors import hint, shown
-from foci.focus import ROLES, Method, Prepares
+if TYPE_CHECKING:
+    from foci.methods._registry import Description, available, build, describe, roles_of
+
+__all__ = ["Description", "available", "build", "describe", "modules", "require_known", "roles_of"]
 
 
-@dataclass(frozen=True)
-class Description:
-    """A method as `foci methods` describes it.
-
-    `roles` are names of role classes and `decides` their first docstring lines, in the same order.
-    `settings` hold each setting's default as code, or "required". `summary` is the first docstring line.
-    """
-
-    name: str
-    roles: tuple[str, ...]
-    decides: tuple[str, ...]
-    summary: str
-    settings: Mapping[str, str]
-    experimental: bool
-
-
-def available() -> dict[str, type[Method]]:
-    """Returns every method's class by name, in alphabetical order. Imports all modules of the folder."""
-    return {name: _class_of(importlib.import_module(path)) for name, path in sorted(_modules().items())}
-
-
-def build(spec: str | Mapping[str, Mapping[str, Any] | None]) -> Method:
-    """Builds the method of a run file's entry: its name, or {name: {setting: value}}.
-
-    >>> build({"oracle": {"floor": 0.1}})
-    Oracle(floor=0.1)
-
-    Raises a ValueError where the name, a setting or its value is wrong, or a setting is missing.
-    """
-    name, settings = _name_and_settings(spec)
-    modules = _modules()
-    if name not in modules:
-        cure = hint(name, modules)
-        known = "" if cure.startswith("known") else f" known: {', '.join(sorted(modules))}"
-        raise ValueError(f"unknown method {name!r}; {cure}{known}; `foci methods` describes them")
-    kind = _class_of(importlib.import_module(modules[name]))
-    known_settings = _settings(kind)
-    listed = ", ".join(f"{key} = {default}" for key, default in known_settings.items()) or "none"
-    for key in settings:
-        if key not in known_settings:
-            raise ValueError(
-                f"method {name!r} has no setting {key!r}; {hint(key, known_settings)} its settings: {listed}"
-            )
-    if missing := [k for k, default in known_settings.items() if default == "required" and k not in settings]:
-        raise ValueError(f"method {name!r} needs {', '.join(missing)}; write {{{name}: {{{missing[0]}: ...}}}}")
-    hints = get_type_hints(kind)
-    return kind(**{key: _checked(name, key, value, hints[key]) for key, value in settings.items()})
-
-
-def describe() -> list[Description]:
-    """Describes every method, in alphabetical order."""
-    modules = _modules()
-    return [
-        Description(
-            name=name,
-            roles=tuple(role.__name__ for role in roles_of(kind)),
-            decides=tuple(_first_line(role) for role in roles_of(kind)),
-            summary=_first_line(kind),
-            settings=_settings(kind),
-            experimental=modules[name].startswith(f"{__name__}.experimental."),
-        )
-        for name, kind in available().items()
-    ]
-
-
-def roles_of(kind: type[Method]) -> tuple[type, ...]:
-    """Returns the roles that a method plays in training: its own, or those of the class that its `prepare` returns.
-
-    Raises TypeError where `prepare` does not say in its annotation what it returns.
-    """
-    playing = get_args(get_type_hints(kind.prepare).get("return"))[:1] if issubclass(kind, Prepares) else (kind,)
-    roles = tuple(role for role in ROLES for one in playing if inspect.isclass(one) and issubclass(one, role))
-    if not roles:
-        raise TypeError(
-            f"{kind.__name__} plays none of the roles {', '.join(role.__name__ for role in ROLES)}; derive it from "
-            'one, or annotate its prepare with "-> tuple[CLASS, Sequence[Row]]", where CLASS derives from one'
-        )
-    return roles
-
-
-def _modules() -> dict[str, str]:
-    """Returns the dotted module path of every method by name; nothing is imported."""
-    shelves = {
-        __name__: list(__path__),
-        f"{__name__}.experimental": [str(Path(p) / "experimental") for p in __path__],
-    }
-    found: dict[str, str] = {}
-    for package, folders in shelves.items():
-        for module in pkgutil.iter_modules(folders):
-            papers = module.ispkg and any((Path(folder) / module.name / "method.py").is_file() for folder in folders)
-            if module.name.startswith("_") or (module.ispkg and not papers):
-                continue
-            if module.name in found:
-                raise TypeError(
-                    f"two methods are named {module.name!r}: {found[module.name]} and "
-                    f"{package}.{module.name}; rename one"
-                )
-            found[module.name] = f"{package}.{module.name}{'.method' if papers else ''}"
-    return found
-
-
-def _class_of(module: ModuleType) -> type[Method]:
-    """Returns the module's one public frozen dataclass that prepares, or, where none does, that plays a role."""
-    own = [
-        kind
-        for name, kind in vars(module).items()
-        if inspect.isclass(kind) and kind.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    preparing: list[type[Method]] = [kind for kind in own if issubclass(kind, Prepares)]
-    kinds = preparing or [kind for kind in own if issubclass(kind, ROLES)]
-    if len(kinds) != 1:
-        raise TypeError(
-            f"{module.__name__} should define one public class that prepares or plays a role, "
-            f"got {[kind.__name__ for kind in kinds]}; keep one method per file, and prefix helpers with _"
-        )
-    (kind,) = kinds
-    if not is_dataclass(kind) or not kind.__dataclass_params__.frozen:
-        raise TypeError(f"{module.__name__}.{kind.__name__} should be a frozen dataclass; add @dataclass(frozen=True)")
-    return kind
-
-
-def _name_and_settings(spec: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if len(spec) != 1:
-        raise ValueError(f"a method is its name or {{name: {{setting: value}}}}, got {shown(dict(spec))}")
-    ((name, settings),) = spec.items()
-    return name, settings or {}
-
-
-def _settings(kind: type[Method]) -> dict[str, str]:
-    """Returns each setting's default as code, or "required"."""
-    return {field.name: _default(field) for field in fields(kind) if field.init}  # type: ignore[arg-type]
-
-
-def _default(field: "Field[Any]") -> str:
-    if field.default_factory is not MISSING:
-        return repr(field.default_factory())
-    return "required" if field.default is MISSING else repr(field.default)
-
-
-def _checked(method: str, key: str, value: object, hint_type: Any) -> Any:
-    """Returns the value as the setting's type; lists become tuples where asked for, nothing else changes."""
-    try:
-        return TypeAdapter(hint_type).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError:
-        expected = hint_type.__name__ if isinstance(hint_type, type) else str(hint_type).replace("typing.", "")
-        raise ValueError(
-            f"method {method!r}: setting {key!r} expected {expected}, got {shown(value)} "
-            f"({type(value).__name__}); write {{{method}: {{{key}: VALUE}}}} with a value of that type"
-        ) from None
-
-
-def _first_line(kind: type) -> str:
-    return (inspect.getdoc(kind) or "").partition("\n")[0]
+def __getattr__(name: str) -> Any:
+    """Imports the registry, and with it torch, when one of its names is first used."""
+    if name in __all__:
+        return getattr(import_module("foci.methods._registry"), name)
+    raise AttributeError(f"module 'foci.methods' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -13,9 +13,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
+from foci.config.values import PICKLES, meant_as_path
 from foci.models.gguf import EMBEDDED, converted, embedded_file
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,7 +40,7 @@ def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
     if path.is_file():
         return _of_file(path)
     if not path.is_dir():
-        if _is_path(name):
+        if meant_as_path(name):
             raise ValueError(
                 f"no model at {name!r}: there is no such file or folder{_nearest(path) or '; check the path'}"
             )
@@ -88,12 +88,6 @@ def _of_file(path: Path) -> Path:
         f"a model is a folder, a .gguf file or a hub id, got the file {str(path)!r}; "
         f"name the folder that holds config.json and the .safetensors files"
     )
-
-
-def _is_path(name: str) -> bool:
-    """Returns whether a name that does not exist must be meant as a path; hub ids look like `org/model`."""
-    suffix = Path(name).suffix
-    return name.startswith((".", "~", "/")) or name.count("/") > 1 or suffix in (".gguf", *PICKLES) or "\\" in name
 
 
 def _nearest(path: Path) -> str:

@@ -1,11 +1,30 @@
 """Reads and writes JSON, JSON lines and text, all or nothing."""
 
+import difflib
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+
+def existing(path: str | Path, noun: str, cure: str) -> Path:
+    """Returns the path if something is there.
+
+    Raises FileNotFoundError, which begins with `noun`, names the first part of the path that is missing, and says the
+    most similar name beside it, or `cure` where none is similar.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    names = sorted(entry.name for entry in missing.parent.iterdir()) if missing.parent.is_dir() else []
+    near = difflib.get_close_matches(missing.name, names, n=1)
+    cure = f"did you mean {missing.parent / near[0]}?" if near else cure
+    raise FileNotFoundError(f"{noun} {path}: {missing.name!r} is not in {missing.parent.resolve()}; {cure}")
 
 
 def read_json(path: Path) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from foci import models
+from foci.config.values import Output
 from foci.corpus import tokenizer_fingerprint
 from foci.corpus.characters import retokenised, to_characters, to_tokens
 from foci.focus import Batch, Row
@@ -35,8 +36,6 @@ from foci.models.losses import hidden_states
 SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
 READY_MADE = "ready-made"
 """The name of the weigher that comes with foci."""
-Output = Literal["sigmoid", "softplus"]
-"""How the head's number becomes a weight: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
 NEAR_ONE: dict[Output, float] = {"sigmoid": 4.0, "softplus": math.log(math.e - 1)}
 """Bias of a new head: all weights begin at sigmoid(4) = .982 or softplus(.541) = 1."""
 

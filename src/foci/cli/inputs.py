@@ -1,0 +1,35 @@
+"""Refuses wrong methods and paths at once, before torch is imported; readers check the rest later."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from foci.config.run import Methods, Run
+from foci.config.values import meant_as_path
+from foci.methods import require_known
+from foci.system.files import existing
+
+
+def check_methods(arms: Iterable[Methods]) -> None:
+    """Raises ValueError, with the nearest right name, where an arm names a method that is not there."""
+    for methods in arms:
+        for method in methods:
+            require_known(method if isinstance(method, str) else next(iter(method)))
+
+
+def check_run(run: Run) -> None:
+    """Raises ValueError for an unknown method, FileNotFoundError for a path that is not there.
+
+    A run that was begun goes on from what it kept, so its paths are not asked for again.
+    """
+    check_methods(run.arms.values())
+    if (run.output / "start.json").is_file():
+        return
+    for path in run.corpus.path:
+        if not path.startswith("hub:"):
+            existing(path, "corpus", "check corpus.path")
+    if meant_as_path(run.model.name):
+        existing(Path(run.model.name).expanduser(), "model", "name a folder, a .gguf file or a hub id")
+    for key in ("learn", "retain", "held_out", "text"):
+        path = getattr(run.probes, key)
+        if path not in (None, "general"):
+            existing(path, f"probes.{key}", f"check probes.{key}")
