@@ -1,0 +1,46 @@
+"""A wrong path, key or method is told in a moment, before torch is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys, time
+sys.argv = ["foci", *{arguments!r}]
+begun = time.process_time()
+from foci.cli.main import main
+try:
+    main()
+except SystemExit as stop:
+    assert stop.code == 2, stop.code
+took = time.process_time() - begun
+heavy = sorted({{"torch", "transformers", "peft", "scipy", "matplotlib"}} & set(sys.modules))
+assert not heavy, heavy
+assert took < 1, took
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["learn", "nothere.yaml"], "nothere.yaml: expected a run file (YAML), found none"),
+        (["learn", "nothere"], "corpus nothere: 'nothere' is not in"),
+        (["learn", "page.txt", "train.epoch=2"], "did you mean 'train.epochs'?"),
+        (["learn", "page.txt", "arms={a: [orakle]}"], "unknown method 'orakle'; did you mean 'oracle'?"),
+        (["check", "page.txt", "--model", "./modell"], "did you mean model?"),
+        (["learn", "page.txt", "probes.learn=page.jsonl"], "probes.learn page.jsonl: 'page.jsonl' is not in"),
+        (["bench", "suite.yaml"], "unknown method 'orakle'"),
+        (["score", "suite.yaml"], "unknown method 'orakle'"),
+        (["pretrain", "nothere.yaml"], "nothere.yaml: expected a run file"),
+        (["meta", "nothere.yaml"], "nothere.yaml: expected a run file"),
+    ],
+)
+def test_what_is_wrong_is_told_at_once(tmp_path, arguments, words):
+    (tmp_path / "page.txt").write_text("A page.")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "suite.yaml").write_text("corpus: {path: page.txt}\nseeds: [0]\narms: {a: [orakle]}\n")
+    code = CODE.format(arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stderr
