@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_attention_received import Largest, bert, gpt_oss, modern_bert
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 import small
 import tiny
+from attending import Largest, bert, gpt_oss, modern_bert
 from foci.attention import Guide, Targets, guided, logits, pattern_loss
 from foci.attention.logits import Logits
 from foci.attention.patterns import loss_of

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -220,7 +220,9 @@ Moment = tuple[str, int, int]
 @cache
 def _server() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["foci.learn.run", "foci.report.terminal", "foci.learn.estimate", "runs"])
+    context.set_forkserver_preload(
+        ["foci.learn.run", "foci.report.terminal", "foci.learn.estimate", "runs", "training", "kept"]
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HELPERS, ROOT / "src"))))
         forkserver.ensure_running()
@@ -229,11 +231,17 @@ def _server() -> Any:
 
 def start(arguments: Sequence[object], folder: Path, *, moment: Moment | None = None, slow: float = 0.0) -> Child:
     """Begins a command in a process of its own. `slow`: seconds that every update takes longer."""
+    return start_call(_command, [str(argument) for argument in arguments], folder=folder, moment=moment, slow=slow)
+
+
+def start_call(
+    call: Callable[..., None], *arguments: Any, folder: Path, moment: Moment | None = None, slow: float = 0.0
+) -> Child:
+    """Begins `call(*arguments)`, a function of a module in tests/helpers or foci, in a process of its own."""
     number = len(list(folder.glob("*.err")))
     out, err = folder / f"{number}.out", folder / f"{number}.err"
-    texts = [str(argument) for argument in arguments]
     err.touch()
-    process = _server().Process(target=_command, args=(texts, out, err, moment, slow))
+    process = _server().Process(target=_called, args=(call, arguments, (out, err), moment, slow))
     process.start()
     return Child(process, out, err)
 
@@ -245,16 +253,22 @@ def finished(arguments: Sequence[object], folder: Path, *, code: int = 0, moment
     return child
 
 
-def _command(arguments: list[str], out: Path, err: Path, moment: Moment | None, slow: float) -> None:
-    for path, descriptor in ((out, 1), (err, 2)):
+def _command(arguments: list[str]) -> None:
+    sys.argv = ["foci", *arguments]
+    main.main()
+
+
+def _called(
+    call: Callable[..., None], arguments: Sequence[Any], files: tuple[Path, Path], moment: Moment | None, slow: float
+) -> None:
+    for descriptor, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     if moment is not None:
         name, count, signum = moment
-        _before(name, lambda call: os.kill(os.getpid(), signum) if call == count else None)
+        _before(name, lambda number: os.kill(os.getpid(), signum) if number == count else None)
     if slow:
-        _before("foci.learn.callbacks.Metrics.on_step_end", lambda call: time.sleep(slow))
-    sys.argv = ["foci", *arguments]
-    main.main()
+        _before("foci.learn.callbacks.Metrics.on_step_end", lambda number: time.sleep(slow))
+    call(*arguments)
 
 
 def _before(name: str, act: Any) -> None:

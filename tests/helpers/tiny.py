@@ -179,6 +179,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
+def with_first_token() -> PreTrainedTokenizerFast:
+    """The same tokenizer, putting <eos> before every text, as Llama's and Gemma's do with <bos>."""
+    backend = Tokenizer.from_str(tokenizer().backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing("<eos> $A", special_tokens=[("<eos>", EOS)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", bos_token="<eos>")
+
+
 def save_model(folder: Path, name: str = "llama-tied", seed: int = 0) -> Path:
     """Writes a tiny model and its tokenizer as `from_pretrained` wants them; returns the folder."""
     build(name, vocab=VOCAB, seed=seed).save_pretrained(folder)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+import small
 import tiny
 from foci import FocusTrainer, Plan
 from foci.focus import Row
@@ -64,6 +65,11 @@ def trained(
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer.model, recorder.losses
+
+
+def train_dropped(folder: Path, changes: dict[str, Any]) -> None:
+    """Trains a tiny model on rows that lose tokens, for tests that call it in a process of its own."""
+    trained(folder, small.rows(), [small.Dropped()], **changes)
 
 
 def trained_plainly(

@@ -23,13 +23,6 @@ def cloze(prompt, answer, suffix="", **more):
     return Probe("p", "learn", "cloze", prompt, answer, suffix, **more)
 
 
-def with_first_token() -> PreTrainedTokenizerFast:
-    """The tiny tokenizer, putting <eos> before every text, as Llama's and Gemma's do with <bos>."""
-    backend = Tokenizer.from_str(tiny.tokenizer().backend_tokenizer.to_str())
-    backend.post_processor = processors.TemplateProcessing("<eos> $A", special_tokens=[("<eos>", tiny.EOS)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", bos_token="<eos>")
-
-
 def answer_tokens(probe, tokenizer):
     (row,) = encode([probe], tokenizer)
     return [tokenizer.decode([i]) for i, a in zip(row.input_ids, row.columns["answer"], strict=True) if a]
@@ -160,13 +153,13 @@ def test_a_row_ends_at_the_answer():
 def test_an_answer_needs_a_token_before_it():
     with pytest.raises(ValueError, match=r"'p': the answer 'Bern' begins at the first token.*put words before"):
         encode([cloze("", "Bern")], tiny.tokenizer())
-    (row,) = encode([cloze("", "Bern")], with_first_token())
+    (row,) = encode([cloze("", "Bern")], tiny.with_first_token())
     assert (row.input_ids[0], row.columns["answer"]) == (tiny.EOS, (0.0, 1.0))
 
 
 def test_first_tokens_do_not_shift_the_answer():
     probe = cloze("The capital of France is", "Paris")
-    assert answer_tokens(probe, with_first_token()) == answer_tokens(probe, tiny.tokenizer())
+    assert answer_tokens(probe, tiny.with_first_token()) == answer_tokens(probe, tiny.tokenizer())
 
 
 def test_prompts_lose_spaces_but_not_newlines_at_their_end():
@@ -174,7 +167,7 @@ def test_prompts_lose_spaces_but_not_newlines_at_their_end():
     assert bare.input_ids == spaced.input_ids == line.input_ids[:-1]
     with pytest.raises(ValueError, match="'p': a question needs a prompt, got ' '"):
         encode_prompts([cloze(" ", "Bern")], tiny.tokenizer())
-    assert encode_prompts([cloze(" ", "Bern")], with_first_token())[0].input_ids == (tiny.EOS,)
+    assert encode_prompts([cloze(" ", "Bern")], tiny.with_first_token())[0].input_ids == (tiny.EOS,)
 
 
 def test_a_token_at_the_end_of_a_text_is_no_part_of_a_prompt():

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from test_probes import with_first_token
 
 import tiny
 from foci.probes import bits_per_byte
@@ -44,7 +43,8 @@ def test_a_uniform_model_needs_log_vocab_bits_per_token():
     # "n" "é" in two byte tokens "e": 3 tokens predicted; "ée" is 3 bytes, "n" does not count
     assert bits_per_byte(model, tokenizer, "née") == pytest.approx(3 * math.log2(tiny.VOCAB) / 3, abs=1e-5)
     # with a token before the text all 4 are predicted, and all 4 bytes count
-    assert bits_per_byte(model, with_first_token(), "née") == pytest.approx(4 * math.log2(tiny.VOCAB) / 4, abs=1e-5)
+    special = tiny.with_first_token()
+    assert bits_per_byte(model, special, "née") == pytest.approx(4 * math.log2(tiny.VOCAB) / 4, abs=1e-5)
     # "The" " capital": one token of 8 bytes
     assert bits_per_byte(model, tokenizer, "The capital") == pytest.approx(math.log2(tiny.VOCAB) / 8, abs=1e-5)
 
@@ -52,7 +52,7 @@ def test_a_uniform_model_needs_log_vocab_bits_per_token():
 @pytest.mark.parametrize("special", [False, True])
 def test_windows_are_read_as_the_plain_model_reads_them(special):
     model = tiny.build("gpt2", vocab=tiny.VOCAB)
-    tokenizer = with_first_token() if special else tiny.tokenizer()
+    tokenizer = tiny.with_first_token() if special else tiny.tokenizer()
     ids = tokenizer(TEXT)["input_ids"][special:]
     before = [tiny.EOS] * special
     nats = 0.0

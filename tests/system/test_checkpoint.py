@@ -2,21 +2,19 @@
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
+import runs
 import small
+import training
 from foci import FocusTrainer, Plan
 from foci.system import checkpoint
 from foci.training.trainer import NonFinite
-from paths import HELPERS
 from training import arguments, assert_same, model, trained
 
 
@@ -153,33 +151,16 @@ def test_total_limit_keeps_the_newest(tmp_path):
     assert len([p for p in tmp_path.iterdir() if p.name.startswith("step-")]) == 2
 
 
-KILLED = """
-import os, signal, sys
-sys.path[:0] = {path}
-import small, training
-from foci import checkpoint
-def stop(staging, step, count=[0]):
-    count[0] += 1
-    if count[0] == {at}:
-        os.kill(os.getpid(), signal.SIGKILL)   # in the middle of writing, before the manifest
-    return seal(staging, step)
-seal, checkpoint.seal = checkpoint.seal, stop
-training.trained({folder!r}, small.rows(), [small.Dropped()], start=training.model(), **{settings!r})
-"""
-
-
 @pytest.mark.parametrize("at", [1, 3])
 def test_kill_in_the_middle_of_a_checkpoint(tmp_path, at):
-    folder = str(tmp_path / "run")
-    code = KILLED.format(path=[str(HELPERS)], at=at, folder=folder, settings=EVERY)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, env=os.environ, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    found, _ = checkpoint.newest(Path(folder))
+    folder = tmp_path / "run"
+    moment = ("foci.system.checkpoint.seal", at, signal.SIGKILL)  # before the manifest is written
+    child = runs.start_call(training.train_dropped, folder, EVERY, folder=tmp_path, moment=moment)
+    assert child.wait() == -signal.SIGKILL, child.err.read_text()
+    found, _ = checkpoint.newest(folder)
     assert (found and found.name) == (None if at == 1 else f"step-{at - 1}")
     whole, _ = trained(tmp_path / "whole", small.rows(), [small.Dropped()], start=model(), **EVERY)
-    again, _ = trained(Path(folder), small.rows(), [small.Dropped()], start=model(), resume=True, **EVERY)
+    again, _ = trained(folder, small.rows(), [small.Dropped()], start=model(), resume=True, **EVERY)
     assert_same(whole, again)
 
 
