@@ -1,10 +1,11 @@
 """Holds a folder against a second process, and clears it."""
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 LOCK = ".lock"
 """Held by the process that works in the folder."""
@@ -16,16 +17,20 @@ MADE_FIRST = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl",
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Makes the folder and holds it. Raises FileExistsError where another process holds it."""
+    """Makes the folder and holds it; the system frees it when the process ends, however it ends.
+
+    Raises FileExistsError where another process holds it.
+    """
     path.mkdir(parents=True, exist_ok=True)
-    with (path / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"another process is working in {path}; wait for it, or name another output"
-            ) from None
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise FileExistsError(f"another process is working in {path}; wait for it, or name another output") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def clear(path: Path, only: Sequence[str] = ()) -> None:
