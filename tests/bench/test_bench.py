@@ -22,7 +22,6 @@ from foci.learn import baseline
 from foci.learn import run as learning
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import plan_of
-from foci.learn.questions import HELD_OUT
 from foci.learn.run import learn
 from foci.probes import read_answers
 from foci.system.files import read_json
@@ -120,7 +119,7 @@ def test_the_table_is_of_the_cells_answers(done):
         (arm, seed): [
             a
             for a in read_answers(suite.output / f"cells/{arm}/seed-{seed}/probes/step-000004.parquet")
-            if a.role == "learn" and not a.probe_id.startswith(HELD_OUT)
+            if a.role == "learn" and not a.held_out
         ]
         for arm in ("plain", "oracle")
         for seed in (0, 1)

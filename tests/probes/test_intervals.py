@@ -99,7 +99,8 @@ def test_one_role_decides_where_the_other_has_no_held_out_probe():
 
 
 def said(name, role, accuracy, nll, counted=True, answer="x"):
-    return Answer(name, role, "cloze", "", "p", answer, "", accuracy == 1, accuracy, None, None, nll, counted)
+    return Answer(name, role, "cloze", "", "p", answer, "", accuracy == 1, accuracy, None, None, nll, counted,
+                  name.startswith("held_out/"))  # fmt: skip
 
 
 def test_held_out_and_uncounted_probes_have_no_part_in_the_scores():

@@ -20,7 +20,9 @@ from foci.probes import (
     write_answers,
 )
 
-COLUMNS = "probe_id, role, kind, group, prompt, answer, predicted, correct, accuracy, exact_match, f1, nll, counted"
+COLUMNS = (
+    "probe_id, role, kind, group, prompt, answer, predicted, correct, accuracy, exact_match, f1, nll, counted, held_out"
+)
 
 
 def asked(*pairs: str) -> list[Probe]:
@@ -196,3 +198,10 @@ def test_a_side_without_probes_is_null():
     retain = summarise(forgot, forgot)
     assert (retain["learned"], retain["retained"], retain["controls"]) == (None, None, None)
     assert (retain["learned_by_kind"], retain["retain_asked"]) == ({}, 1)
+
+
+def test_a_table_of_an_earlier_version_says_what_is_held_out_by_id(tmp_path):
+    path = tmp_path / "old.parquet"
+    write_answers(path, [said("held_out/a", 1.0), said("b", 0.0)])
+    pq.write_table(pq.read_table(path).drop_columns(["held_out"]), path)
+    assert [answer.held_out for answer in read_answers(path)] == [True, False]

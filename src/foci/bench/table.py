@@ -9,7 +9,7 @@ from foci.bench.points import COSTS, METRICS, Point, chosen, points, top
 from foci.learn.baseline import Start
 from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
-from foci.learn.questions import HELD_OUT, scored
+from foci.learn.questions import scored
 from foci.probes import Answer, summarise
 from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
@@ -71,7 +71,7 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
 
 def chosen_on(answers: Sequence[Answer]) -> str:
     """Names what the chosen point was chosen on: `held_out`, `held_out_learn`, `held_out_retain` or `end`."""
-    held = [a for a in answers if a.probe_id.startswith(HELD_OUT) and a.counted]
+    held = [a for a in answers if a.held_out and a.counted]
     roles = sorted({a.role for a in held})
     return {0: "end", 2: "held_out"}.get(len(roles)) or f"held_out_{roles[0]}"
 
@@ -80,7 +80,7 @@ def questions(answers: Sequence[Answer]) -> dict[str, int]:
     """Counts the probes to learn and to retain, reported and held out; `retain` are those that count."""
     found = {"learn": 0, "retain": 0, "retain_asked": 0, "held_out_learn": 0, "held_out_retain": 0}
     for answer in answers:
-        prefix = HELD_OUT.replace("/", "_") if answer.probe_id.startswith(HELD_OUT) else ""
+        prefix = "held_out_" if answer.held_out else ""
         found[f"{prefix}{answer.role}"] += answer.counted
         found["retain_asked"] += answer.role == "retain" and not prefix
     return found

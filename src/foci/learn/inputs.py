@@ -10,7 +10,7 @@ from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
 from foci.learn.offline import check_models, plan_of
-from foci.learn.questions import HELD_OUT, Questions, chosen
+from foci.learn.questions import Questions, chosen
 from foci.probes import Probe, general, read_probes
 from foci.training.plan import block_scales, check_columns, head_targets
 
@@ -64,7 +64,9 @@ def _probes(run: Run) -> list[Probe]:
     elif run.probes.retain is not None:
         found += read_probes(run.probes.retain, "retain")
     if run.probes.held_out is not None:
-        found += [replace(probe, id=HELD_OUT + probe.id) for probe in read_probes(run.probes.held_out)]
+        found += [
+            replace(probe, id=f"held_out/{probe.id}", held_out=True) for probe in read_probes(run.probes.held_out)
+        ]
     return found
 
 

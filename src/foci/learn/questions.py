@@ -16,8 +16,6 @@ from foci.seeds import generator
 
 CORPUS_TOKENS = 2048
 """Tokens of the corpus, at most, on which bits per byte are measured."""
-HELD_OUT = "held_out/"
-"""How the id of a held-out probe begins. It is asked with the others, but has no part in learned and retained."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ class Questions:
 
 
 def _learned(probe: Probe) -> bool:
-    return probe.role == "learn" and not probe.id.startswith(HELD_OUT)
+    return probe.role == "learn" and not probe.held_out
 
 
 def scored(answers: Sequence[Answer]) -> list[Answer]:
     """The answers that make up learned and retained: all but the held-out ones."""
-    return [answer for answer in answers if not answer.probe_id.startswith(HELD_OUT)]
+    return [answer for answer in answers if not answer.held_out]
 
 
 def chosen(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple[Row, ...]:

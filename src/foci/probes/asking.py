@@ -23,6 +23,7 @@ class Answer:
     `correct`: all of them are (cloze, span), or the generated answer is an exact match (qa). `exact_match` and `f1`,
     0 to 1, for generated answers only. `nll`: mean nats per answer token. `counted`: the probe counts in `summarise`:
     always to learn, and to retain where the untouched model was correct (`foci.probes.table.counted_by`).
+    `held_out`: as the probe's, so that it has no part in learned and retained.
     """
 
     probe_id: str
@@ -38,6 +39,7 @@ class Answer:
     f1: float | None
     nll: float
     counted: bool
+    held_out: bool = False
 
 
 def answer(
@@ -89,4 +91,5 @@ def _answer(probe: Probe, forced: Forced, said: str | None, tokenizer: PreTraine
         f1=verdict.f1,
         nll=forced.mean_nll,
         counted=probe.role == "learn" or verdict.correct,
+        held_out=probe.held_out,
     )

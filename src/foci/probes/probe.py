@@ -37,7 +37,8 @@ class Probe:
     `group` holds probes that share a set of answers (a relation, a field); controls compare within it.
     `kind` names a file of `foci.probes.kinds`. `suffix` follows the answer in the text. `aliases` are right answers
     too, where the kind compares words. `verbatim`: prompt, answer and suffix were cut from one text, so that nothing is
-    put between them. Answer and aliases must hold a character that is not white space.
+    put between them. `held_out`: it is asked to choose a point of training, and has no part in learned and retained.
+    Answer and aliases must hold a character that is not white space.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Probe:
     group: str = ""
     aliases: tuple[str, ...] = ()
     verbatim: bool = False
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         one_of("role", self.role, get_args(Role))

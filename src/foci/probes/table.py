@@ -13,8 +13,8 @@ from foci.probes.perplexity import span_perplexity
 from foci.probes.probe import kind_of
 
 _TYPES = {
-    "correct": pa.bool_(), "counted": pa.bool_(), "accuracy": pa.float64(), "exact_match": pa.float64(),
-    "f1": pa.float64(), "nll": pa.float64(),
+    "correct": pa.bool_(), "counted": pa.bool_(), "held_out": pa.bool_(), "accuracy": pa.float64(),
+    "exact_match": pa.float64(), "f1": pa.float64(), "nll": pa.float64(),
 }  # fmt: skip
 
 Change = dict[str, float]
@@ -50,12 +50,19 @@ def write_answers(path: str | Path, answers: Sequence[Answer], baseline: Sequenc
 
 
 def read_answers(path: str | Path) -> list[Answer]:
-    """Reads what `write_answers` wrote."""
+    """Reads the answers that `write_answers` wrote.
+
+    A table without the column `held_out` is of an earlier version, in which the id of a held-out probe began with
+    "held_out/". Raises FileNotFoundError where there is no table, ValueError for one with other columns.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no probe table {path}; `foci probe` or a run writes one")
     table = pq.read_table(path)
     expected = [f.name for f in fields(Answer)]
+    if set(expected) - set(table.column_names) == {"held_out"}:
+        ids = table.column("probe_id").to_pylist()
+        table = table.append_column("held_out", pa.array([str(name).startswith("held_out/") for name in ids]))
     if sorted(table.column_names) != sorted(expected):
         raise ValueError(
             f"{path}: expected the columns {', '.join(expected)}, got {', '.join(table.column_names)}; "

@@ -15,9 +15,14 @@ def mean(values: Sequence[Any]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _held_out(answer: Answer) -> bool:
+    """Returns whether a probe was held out; tables of earlier versions say so by the probe's id alone."""
+    return bool(answer.get("held_out", str(answer.get("probe_id", "")).startswith("held_out/")))
+
+
 def accuracy(answers: Sequence[Answer], role: str) -> float | None:
     """Returns the mean accuracy (0..1) over the counted probes to "learn" or to "retain"; higher is better."""
-    own = [a for a in answers if not str(a.get("probe_id", "")).startswith("held_out/")]
+    own = [a for a in answers if not _held_out(a)]
     return mean([a.get("accuracy") for a in own if a.get("role") == role and a.get("counted", True)])
 
 
