@@ -395,7 +395,7 @@ def test_a_killed_meta_training_goes_on_to_the_same_weigher(files, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         meta(run)
     monkeypatch.setattr(Training, "epoch", epoch)
-    with pytest.raises(FileExistsError, match="go on with --resume"):
+    with pytest.raises(FileExistsError, match="continue it with --resume"):
         meta(run)
     with pytest.raises(FileExistsError, match="other settings"):
         meta(run_of(files, tmp_path / "torn", seed=1), resume=True)
@@ -511,7 +511,7 @@ def test_the_command(files, tmp_path):
     assert (tmp_path / "out/weigher/weigher.json").is_file()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "go on with --resume" in done.stderr
+    assert "continue it with --resume" in done.stderr
 
 
 def test_a_second_process_is_refused_while_one_works(files, tmp_path):

@@ -1,13 +1,14 @@
-"""A folder is one process's at a time, and free again when that process is killed."""
+"""A folder is one process's at a time, free again when that process is killed, and never taken from something else."""
 
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from foci.system.folder import LOCK, locked
+from foci.system.folder import LOCK, FolderKind, claim, locked
 
 HOLD = (
     "import pathlib, sys, time\n"
@@ -51,3 +52,69 @@ def test_a_folder_is_freed_after_an_error(tmp_path):
         raise ZeroDivisionError
     with locked(tmp_path / "out"):
         assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+
+
+KIND = FolderKind("study", "study.yaml", begun=("draft",), early=("rows",), started="begun.json")
+
+
+def claimed(path, settings="a: 1\n", **flags):
+    """Claims the folder, writes the marker, and returns the names that lie there afterwards."""
+    with claim(path, KIND, settings, **flags):
+        (path / KIND.marker).write_text(settings or "")
+    return {child.name for child in path.iterdir()}
+
+
+def begun(path):
+    """A folder with results."""
+    claimed(path)
+    for name in ("begun.json", "rows", "result"):
+        (path / name).write_text("{}")
+    return path
+
+
+@pytest.mark.parametrize("settings", ["a: 1\n", None])
+def test_a_file_and_a_folder_of_something_else_are_refused(tmp_path, settings):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file, expected a folder or nothing"):
+        claimed(tmp_path / "file", settings, overwrite=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "draft").write_text("")  # may lie there before the marker
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"no study: there is no study\.yaml, so it is not a study's folder"):
+        claimed(tmp_path / "out", settings, overwrite=True)
+    (tmp_path / "out" / "thesis.txt").unlink()
+    assert claimed(tmp_path / "out", settings) == {"draft", "study.yaml", LOCK}
+
+
+def test_a_marker_that_no_command_wrote_is_left_alone(tmp_path):
+    (tmp_path / "study.yaml").write_text("a: 1\n")
+    for flags in ({}, {"overwrite": True}):
+        with pytest.raises(FileExistsError, match=r"already holds this study|no begun\.json and no \.lock"):
+            claimed(tmp_path, **flags)
+        assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_the_same_settings_need_resume_and_other_ones_overwrite(tmp_path):
+    everything = {"study.yaml", "begun.json", "rows", "result", LOCK}
+    out = begun(tmp_path / "out")
+    with pytest.raises(FileExistsError, match="already holds this study; continue it with --resume, or start again"):
+        claimed(out)
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match=r"another study, with other .*: 'a: 1' there, 'a: 2' here"):
+            claimed(out, "a: 2\n", resume=resume)
+    assert claimed(out, resume=True) == everything
+    assert claimed(out, None) == everything  # settings are not compared
+    assert claimed(out, "a: 2\n", overwrite=True) == {"study.yaml", LOCK}
+
+
+def test_a_folder_that_was_not_started_is_free(tmp_path):
+    out = begun(tmp_path / "out")
+    (out / "begun.json").unlink()
+    assert claimed(out, "a: 2\n") == {"study.yaml", "result", LOCK}
+
+
+def test_a_kill_while_a_folder_is_cleared_leaves_it_its_own(tmp_path, monkeypatch):
+    out, gone, unlink = begun(tmp_path / "out"), [], Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path: (gone.append(path.name), unlink(path)))
+    claimed(out, overwrite=True)
+    assert gone == ["result", "begun.json", "rows", "study.yaml"]

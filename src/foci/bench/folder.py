@@ -18,7 +18,9 @@ from foci.bench.config import Suite
 from foci.config import strict_yaml
 from foci.learn.cells import cell_path
 from foci.system.files import read_json, sha256, write_json, write_text
-from foci.system.folder import locked
+from foci.system.folder import FolderKind, claim
+
+SUITE = FolderKind("suite", "suite.yaml")
 
 
 class SuiteFolder:
@@ -47,18 +49,9 @@ class SuiteFolder:
 
 @contextmanager
 def opened_suite(suite: Suite) -> Iterator[SuiteFolder]:
-    """Opens the suite's folder, a new one or its own, and locks it against a second process.
-
-    Raises FileExistsError where it holds something else.
-    """
+    """Opens the suite's folder, a new one or its own, and writes suite.yaml. Raises FileExistsError as `claim` does."""
     folder = SuiteFolder(suite.output)
-    path = folder.path
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"output {path} is a file, expected a folder or nothing; name another one")
-    known = (".lock", ".suite.yaml.part", "suite.yaml")
-    if path.exists() and not folder.config.is_file() and any(child.name not in known for child in path.iterdir()):
-        raise FileExistsError(f"output {path} holds files but no suite.yaml, so it is no suite's; name another folder")
-    with locked(path):
+    with claim(folder.path, SUITE):
         write_text(folder.config, strict_yaml.dump(suite.model_dump(mode="json")))
         yield folder
 

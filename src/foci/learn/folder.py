@@ -10,12 +10,16 @@ from typing import Any
 from foci.config.run import Run, dump_run
 from foci.system.checkpoint import DiskFull, step_of
 from foci.system.files import read_lines, write_lines, write_text
-from foci.system.folder import LOCK, MADE_FIRST, clear, locked
+from foci.system.folder import FolderKind, claim
 
 FULL = ("no space left", "unexpected pos", "iostream error")
 """Words by which Rust's and PyTorch's writers report a full disk (the latter two: `torch.save`)."""
-BEGUN = (LOCK, ".run.yaml.part")
-"""Files that a run may leave when it ends before its run.yaml is written."""
+RUN = FolderKind(
+    "run",
+    "run.yaml",
+    early=("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline"),
+    started="start.json",
+)
 
 
 class ArmFolder:
@@ -90,54 +94,23 @@ class RunFolder:
 
 @contextmanager
 def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
-    """The run's folder, new or its own again, locked against a second process.
-
-    Raises FileExistsError for a folder that holds something else, another run, or this run without being told what
-    to do with it.
-    """
-    path, text = run.output, dump_run(run)
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"output {path} is a file, expected a folder or nothing; name another one")
-    config, known = path / "run.yaml", any((path / name).is_file() for name in (LOCK, "start.json"))
-    if path.exists() and not config.is_file() and any(child.name not in BEGUN for child in path.iterdir()):
-        raise FileExistsError(f"output {path} holds files but no run.yaml, so it is not a run's; name another folder")
-    if config.is_file() and not known:  # somebody's own file, or a copy of a run
-        if overwrite:
-            raise FileExistsError(f"output {path} has a run.yaml but no start.json, so it is not a run's; name another")
-        _check_same(config, text, resume)
-    with locked(path):
-        if config.is_file() and overwrite and known:
-            clear(path)
-        elif config.is_file() and known and not (path / "start.json").is_file():
-            clear(path, MADE_FIRST)  # input was refused, or a kill came before the baseline: there is nothing to lose
-        elif config.is_file():
-            _check_same(config, text, resume)
-        with _told_when_full(path):
-            write_text(config, text)
-            yield RunFolder(path, len(run.arms))
-
-
-def _check_same(config: Path, text: str, resume: bool) -> None:
-    """Refuses a folder that holds another run, or this run when nobody said to go on."""
-    if config.read_text(encoding="utf-8") != text:
-        raise FileExistsError(
-            f"output {config.parent} belongs to another run (its run.yaml differs: {_first_difference(config, text)}); "
-            "name another output, or replace that run with --overwrite"
-        )
-    if not resume:
-        raise FileExistsError(
-            f"output {config.parent} already holds this run; continue it with --resume, or start again with --overwrite"
-        )
+    """Opens the run's folder, a new one or its own, and writes run.yaml. Raises FileExistsError as `claim` does."""
+    settings = dump_run(run)
+    with claim(run.output, RUN, settings, resume=resume, overwrite=overwrite), _says_when_full(run.output):
+        folder = RunFolder(run.output, len(run.arms))
+        write_text(folder.config, settings)
+        yield folder
 
 
 @contextmanager
-def _told_when_full(path: Path) -> Iterator[None]:
+def _says_when_full(path: Path) -> Iterator[None]:
     """Turns the many errors of a full disk into one that says what to do."""
     try:
         yield
     except Exception as error:
-        told = any(words in str(error).lower() for words in FULL)
-        if not (told or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)) or isinstance(error, DiskFull):
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        full = full or any(words in str(error).lower() for words in FULL)
+        if not full or isinstance(error, DiskFull):
             raise
         free = shutil.disk_usage(path).free / 2**20
         raise DiskFull(
@@ -145,12 +118,3 @@ def _told_when_full(path: Path) -> Iterator[None]:
             f"the disk is full: {getattr(error, 'filename', None) or path} could not be written ({free:.1f} MiB left); "
             "what was finished before is intact. Free some space and go on with --resume",
         ) from error
-
-
-def _first_difference(config: Path, text: str) -> str:
-    here = config.read_text(encoding="utf-8").splitlines()
-    there = text.splitlines()
-    for a, b in zip(here, there, strict=False):
-        if a != b:
-            return f"{a.strip()!r} there, {b.strip()!r} here"
-    return f"{len(here)} lines there, {len(there)} here"

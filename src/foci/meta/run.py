@@ -12,8 +12,7 @@ out/weigher/
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,11 @@ from foci.methods.train_attention.weigher import Weigher
 from foci.models.forward import device_of
 from foci.report import write_report
 from foci.seeds import generator
-from foci.system import checkpoint, files
-from foci.system.files import append_line, read_json, read_lines, write_json, write_lines
-from foci.system.folder import LOCK, clear, locked
+from foci.system import checkpoint
+from foci.system.files import append_line, read_json, read_lines, write_json, write_lines, write_text
+from foci.system.folder import FolderKind, claim
+
+META = FolderKind("meta-training", "meta.yaml")
 
 TELL_EVERY = 60
 """Seconds after which an epoch says where it is."""
@@ -55,7 +56,9 @@ def meta(
     def tell(words: str) -> None:
         console.print(f"  {words}", highlight=False, markup=False)
 
-    with _opened(run, resume=resume, overwrite=overwrite):
+    settings = dump_run(run)
+    with claim(run.output, META, settings, resume=resume, overwrite=overwrite):
+        write_text(run.output / "meta.yaml", settings)
         if (done := read_json(run.output / "summary.json")) is not None:
             return done  # type: ignore[no-any-return]
         return _learned(run, tell)
@@ -202,22 +205,3 @@ def _step(run: MetaRun) -> InnerStep:
     if given.lr is None and given.length is None:
         return replace(PAPER if run.how == "loop" else NUDGE, normalise=given.normalise)
     return InnerStep(given.lr or 0.0, given.kind, given.normalise, given.length)
-
-
-@contextmanager
-def _opened(run: MetaRun, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Opens the folder, a new one or its own, and locks it against a second process."""
-    path, text = run.output / "meta.yaml", dump_run(run)
-    if run.output.exists() and not path.is_file() and any(child.name != LOCK for child in run.output.iterdir()):
-        raise FileExistsError(f"output {run.output} holds files but no meta.yaml; name another folder")
-    with locked(run.output):
-        if overwrite and path.is_file():
-            clear(run.output)
-        if path.is_file() and not resume:
-            raise FileExistsError(
-                f"{run.output} holds a meta-training; go on with --resume, or replace it with --overwrite"
-            )
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
-            raise FileExistsError(f"{run.output} holds a meta-training with other settings; name another output")
-        files.write_text(path, text)
-        yield

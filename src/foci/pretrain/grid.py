@@ -17,10 +17,11 @@ from rich.console import Console
 from foci.config.run import dump_run
 from foci.pretrain.config import Pretraining
 from foci.pretrain.plots import draw_grid
-from foci.pretrain.run import opened, pretrain
+from foci.pretrain.run import PRETRAINING, pretrain
 from foci.pretrain.table import words
 from foci.report import tables
 from foci.system.files import write_json, write_text
+from foci.system.folder import claim
 
 
 def points(run: Pretraining) -> list[Pretraining]:
@@ -41,7 +42,7 @@ def over_grid(run: Pretraining, *, overwrite: bool = False, console: Console | N
 
     Errors as in `pretrain`.
     """
-    with opened(run.output):
+    with claim(run.output, PRETRAINING):
         write_text(run.output / "pretrain.yaml", dump_run(run))
         found = [(point, pretrain(point, overwrite=overwrite, console=console)) for point in points(run)]
         grid = gathered(run, found)

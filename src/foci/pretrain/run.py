@@ -1,8 +1,5 @@
 """A pretraining from its file to its table: arms x seeds, one after another; finished cells are never run again."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,9 +13,11 @@ from foci.pretrain.plots import draw, draw_heads
 from foci.pretrain.table import markdown, table
 from foci.pretrain.text import material
 from foci.system.files import read_json, read_lines, write_json, write_text
-from foci.system.folder import locked
+from foci.system.folder import FolderKind, claim
 from foci.system.machine import machine, versions
 from foci.system.signals import stoppable
+
+PRETRAINING = FolderKind("pretraining", "pretrain.yaml", begun=("tokenizer",))
 
 
 def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
     signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
     """
     console = console or Console()
-    with stoppable() as stop, opened(run.output), without_bars():
+    with stoppable() as stop, claim(run.output, PRETRAINING), without_bars():
         text = material(run)
         check(run, text)
         console.print(
@@ -74,13 +73,3 @@ def _draw(run: Pretraining, cells: list[Cell], found: dict[str, Any]) -> None:
         folder = ArmFolder(cell.path)
         if cell.seed == run.seeds[0] and folder.maps.is_file():
             draw_heads(cell.arm, read_lines(folder.guided), read_json(folder.maps), run.output)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[None]:
-    """Opens the folder, a new one or a pretraining's, and locks it against a second process."""
-    ours = (path / "pretrain.yaml").is_file() or (path / ".lock").is_file()
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not ours)):
-        raise FileExistsError(f"output {path} holds something that is no pretraining; name another folder")
-    with locked(path):
-        yield

@@ -1,8 +1,9 @@
-"""Holds a folder against a second process, and clears it."""
+"""Opens a folder that a command writes into: refuses one that is not its own, and keeps other processes out."""
 
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -11,8 +12,50 @@ LOCK = ".lock"
 """Held by the process that works in the folder."""
 
 
-MADE_FIRST = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline")
-"""Files that are written before start.json, which makes them count."""
+@dataclass(frozen=True)
+class FolderKind:
+    """The signs by which a command knows its own folder.
+
+    `marker` is the file with the resolved settings, `name` the word for what the folder holds. `begun` names files that
+    may lie there before the marker. `early` names files that count for nothing until `started` is written.
+    """
+
+    name: str
+    marker: str
+    begun: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
+    started: str = ""
+
+
+@contextmanager
+def claim(
+    path: Path, kind: FolderKind, settings: str | None = None, *, resume: bool = False, overwrite: bool = False
+) -> Iterator[None]:
+    """Opens a folder, a new one or one of this kind, and holds it; the caller then writes the marker.
+
+    `settings` is what the marker will hold; with None, a folder of any settings may be gone on with. `overwrite` clears
+    the folder first. Raises FileExistsError for a file, a folder that holds something else or other settings, these
+    settings without `resume`, and a folder in which another process works.
+    """
+    marker = path / kind.marker
+    _check_kind(path, kind)
+    ours = any((path / name).is_file() for name in (LOCK, kind.started) if name)
+    if settings is not None and marker.is_file() and not ours:  # somebody's own file, or a copy without the lock
+        if overwrite:
+            signs = " and ".join(f"no {name}" for name in (kind.started, LOCK) if name)
+            raise FileExistsError(
+                f"output {path} has a {kind.marker} but {signs}, so it is not a {kind.name}'s folder; name another one"
+            )
+        _check_settings(marker, kind, settings, resume=resume)
+    with locked(path):
+        if settings is not None and marker.is_file():
+            if overwrite and ours:
+                clear(path, kind)
+            elif ours and kind.started and not (path / kind.started).is_file():
+                clear(path, kind, only=kind.early)  # refused, or killed before it counted: there is nothing to lose
+            else:
+                _check_settings(marker, kind, settings, resume=resume)
+        yield
 
 
 @contextmanager
@@ -33,13 +76,53 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def clear(path: Path, only: Sequence[str] = ()) -> None:
-    """Deletes a run's files, results first: what a kill leaves in between can still be resumed or overwritten."""
+def clear(path: Path, kind: FolderKind, only: Sequence[str] = ()) -> None:
+    """Deletes a folder's files, or `only` these names; results first and the marker last.
+
+    So what a kill leaves in between can still be resumed or overwritten.
+    """
     found = [child for child in path.iterdir() if child.name != LOCK and (not only or child.name in only)]
-    for child in sorted(
-        found, key=lambda c: (c.name in ("run.yaml", "meta.yaml"), c.name in MADE_FIRST, c.name == "start.json")
-    ):
+    for child in sorted(found, key=lambda c: (c.name == kind.marker, c.name in kind.early, c.name == kind.started)):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:
             child.unlink()
+
+
+def _check_kind(path: Path, kind: FolderKind) -> None:
+    """Refuses a file, and a folder that holds something of another kind."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"output {path} is a file, expected a folder or nothing; name another one")
+    begun = {LOCK, f".{kind.marker}.part", *kind.begun}
+    if (
+        path.exists()
+        and not (path / kind.marker).is_file()
+        and any(child.name not in begun for child in path.iterdir())
+    ):
+        raise FileExistsError(
+            f"output {path} holds something that is no {kind.name}: there is no {kind.marker}, so it is not a "
+            f"{kind.name}'s folder; name another one"
+        )
+
+
+def _check_settings(marker: Path, kind: FolderKind, settings: str, *, resume: bool) -> None:
+    """Refuses other settings than those of the folder, and the same ones without `resume`."""
+    if (there := marker.read_text(encoding="utf-8")) != settings:
+        raise FileExistsError(
+            f"output {marker.parent} belongs to another {kind.name}, with other settings ({kind.marker}: "
+            f"{_first_difference(there, settings)}); name another output, or replace that {kind.name} with --overwrite"
+        )
+    if not resume:
+        raise FileExistsError(
+            f"output {marker.parent} already holds this {kind.name}; continue it with --resume, or start again with "
+            "--overwrite"
+        )
+
+
+def _first_difference(there: str, here: str) -> str:
+    """Returns the first pair of lines that differ, in words."""
+    old, new = there.splitlines(), here.splitlines()
+    for a, b in zip(old, new, strict=False):
+        if a != b:
+            return f"{a.strip()!r} there, {b.strip()!r} here"
+    return f"{len(old)} lines there, {len(new)} here"
