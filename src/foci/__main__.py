@@ -1,4 +1,4 @@
-"""`python -m foci` is the command `foci`."""
+"""Runs the command `foci` as `python -m foci`."""
 
 from foci.cli.main import main
 

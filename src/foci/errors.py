@@ -1,22 +1,22 @@
-"""Words that errors share: the nearest right name, and a value short enough to show."""
+"""Words that errors share: the nearest correct name, and a value short enough to show."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 def suggest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that looks most like `name` (case, `-` and `_` do not count), or None when none is near.
+    """Returns the choice most similar to `name`, None where none is similar. Case, `-` and `_` do not count.
 
     >>> suggest("Learning-Rate", ["learning_rate", "epochs"])
     'learning_rate'
     """
-    by_plain = {_plain(choice): choice for choice in choices}
-    near = get_close_matches(_plain(name), by_plain, n=1, cutoff=0.6)
-    return by_plain[near[0]] if near else None
+    choice_of = {_letters(choice): choice for choice in choices}
+    near = get_close_matches(_letters(name), choice_of, n=1, cutoff=0.6)
+    return choice_of[near[0]] if near else None
 
 
 def hint(name: str, choices: Iterable[str]) -> str:
-    """The cure for a wrong name: the nearest right one, or all of them when none is near.
+    """Returns the cure for a wrong name: the most similar choice, or all of them where none is similar.
 
     >>> hint("orakle", ["oracle", "rho"])
     "did you mean 'oracle'?"
@@ -41,5 +41,6 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
 
 
-def _plain(name: str) -> str:
+def _letters(name: str) -> str:
+    """Returns the name without case, - and _."""
     return name.lower().replace("-", "").replace("_", "")

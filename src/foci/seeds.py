@@ -1,4 +1,4 @@
-"""Random choices that are the same on every platform and in every version of Python."""
+"""Makes random choices that are the same on every platform and in every version of Python."""
 
 import hashlib
 import random
@@ -11,23 +11,23 @@ Value = TypeVar("Value", bound=Any)
 
 
 def random_of(name: str) -> random.Random:
-    """Random numbers that depend on the name alone (Python seeds from a string's SHA-512, not its hash())."""
+    """Returns random numbers that depend on the name alone (Python seeds from its SHA-512, not its hash())."""
     return random.Random(name)  # noqa: S311
 
 
 def endless(pool: Sequence[Value], rng: random.Random) -> Iterator[Value]:
-    """The pool in a new order again and again: counts of any two values never differ by more than one."""
+    """Yields the pool in a new order again and again, so that counts of two values differ by at most one."""
     while True:
         yield from shuffled(pool, rng)
 
 
 def shuffled(pool: Sequence[Value], rng: random.Random) -> list[Value]:
-    """The pool in random order, from `random()` alone: the one method whose numbers Python keeps for good."""
+    """Returns the pool in random order, by `random()` alone: the only method whose numbers Python never changes."""
     return [value for _, value in sorted((rng.random(), value) for value in pool)]
 
 
 def generator(*key: object) -> np.random.Generator:
-    """A random generator that depends on the values of `key` alone, on every machine."""
+    """Returns a random generator that depends on the values of `key` alone, on every machine."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
@@ -36,8 +36,8 @@ Item = TypeVar("Item")
 
 
 def drawn(items: Sequence[Item], seed: int, id: Callable[[Item], str]) -> list[Item]:
-    """The items in an order that `seed` and each one's own id decide (SHA-256 of "seed/id", ascending).
+    """Returns the items in an order that depends on `seed` and their ids alone: ascending SHA-256 of "seed/id".
 
-    Whether an item comes before another never depends on what else is there, nor on the order of a file.
+    So the order of two items depends neither on the other items nor on the order of a file.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}/{id(item)}".encode()).digest())

@@ -195,7 +195,7 @@ def test_finished_cells_are_never_run_again(done, monkeypatch):
     suite, table, _ = done
     before = Path("out/table.json").read_bytes()
     monkeypatch.setattr(cells, "learn", never)
-    monkeypatch.setattr(baseline, "_make", never)
+    monkeypatch.setattr(baseline, "_write_start", never)
     console = silent()
     assert bench(suite, console=console) == json.loads(json.dumps(table))
     assert Path("out/table.json").read_bytes() == before

@@ -72,8 +72,8 @@ KILLS = {
     "before the first update is logged": ("foci.learn.callbacks.append_line", 1),
     "while the first checkpoint is written": ("foci.system.checkpoint.seal", 1),
     "between checkpoints": ("foci.learn.callbacks.append_line", 4),
-    "while files of a checkpoint are flushed": ("foci.system.checkpoint._sync", 12),
-    "while old checkpoints are deleted": ("foci.system.checkpoint.keep", 2),
+    "while files of a checkpoint are flushed": ("foci.system.checkpoint.flush", 12),
+    "while old checkpoints are deleted": ("foci.system.checkpoint.prune", 2),
     "while a probe table is written": ("foci.probes.table.pq.write_table", 2),
     "while adapter/ is written": ("foci.learn.save._replacing.__exit__", 1),
     "while model/ is written": ("foci.learn.save._replacing.__exit__", 2),
@@ -261,7 +261,7 @@ def test_a_real_disk_runs_full(tmp_path, things, whole):
         runs.assert_one_paragraph(words)
         assert "the disk is full: " in words
         assert "is intact" in words
-        assert checkpoint.fault(first) is None
+        assert checkpoint.why_incomplete(first) is None
         filler.unlink()
         runs.finished(["learn", file, "--resume"], tmp_path)
         assert_same(out, whole)

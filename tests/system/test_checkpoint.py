@@ -28,7 +28,7 @@ def make(root: Path, step: int) -> Path:
 
 def test_a_checkpoint_is_complete_or_absent(tmp_path):
     folder = make(tmp_path, 3)
-    assert checkpoint.fault(folder) is None
+    assert checkpoint.why_incomplete(folder) is None
     assert sorted(json.loads((folder / "manifest.json").read_text())["files"]) == ["a.bin", "deep/b.bin"]
     with pytest.raises(KeyError), checkpoint.staged(tmp_path, 4) as staging:
         (staging / "a.bin").write_bytes(b"half")
@@ -54,13 +54,13 @@ def test_newest_skips_what_is_not_whole_and_says_why(tmp_path, damage, words):
     assert [path.name for path, _ in skipped] == ["step-10"]
     assert words in skipped[0][1]
     with pytest.raises(ValueError, match="is refused"):
-        checkpoint.demand(tmp_path / "step-10")
+        checkpoint.require_complete(tmp_path / "step-10")
 
 
 def test_keep_deletes_the_oldest(tmp_path):
     for step in (2, 10, 9):
         make(tmp_path, step)
-    checkpoint.keep(tmp_path, 2)
+    checkpoint.prune(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-10", "step-9"]
 
 
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, error):
         (staging / "a.bin").write_bytes(b"half")
         raise error
     assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
-    assert checkpoint.fault(tmp_path / "step-1") is None
+    assert checkpoint.why_incomplete(tmp_path / "step-1") is None
 
 
 METHODS = [small.Dropped(), small.Column(), small.Pulled(0.5), small.LookAt()]

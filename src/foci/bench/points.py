@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foci.learn.folder import ArmFolder
-from foci.learn.questions import scored
+from foci.learn.questions import without_held_out
 from foci.probes import Answer, balanced, read_answers, span_perplexity
 from foci.system.files import read_lines
 
@@ -44,7 +44,7 @@ def points(folder: ArmFolder) -> list[Point]:
 
 def measured(answers: Sequence[Answer]) -> Point:
     """Computes the metrics of one table of answers, of the reported probes and of the held-out ones."""
-    open_, held = scored(answers), [a for a in answers if a.held_out]
+    open_, held = without_held_out(answers), [a for a in answers if a.held_out]
     learn, retain = _of(open_, "learn"), _of(open_, "retain")
     found = {
         "learned": _mean([a.accuracy for a in learn]),

@@ -9,7 +9,7 @@ from foci.bench.points import COSTS, METRICS, Point, chosen, points, top
 from foci.learn.baseline import Start
 from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
-from foci.learn.questions import scored
+from foci.learn.questions import without_held_out
 from foci.probes import Answer, summarise
 from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
@@ -54,7 +54,7 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
         "chosen_on": chosen_on(first.answers),
         "probed_every": suite.probes.every,
         "questions": questions(first.answers),
-        "controls": summarise(scored(first.answers), scored(first.answers))["controls"],
+        "controls": summarise(without_held_out(first.answers), without_held_out(first.answers))["controls"],
         "untouched": _untouched(measured),
         "arms": {
             arm: {

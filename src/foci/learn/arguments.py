@@ -1,4 +1,4 @@
-"""Translates a run file into the Trainer's arguments and the model it trains."""
+"""Makes the model to train and the Trainer's arguments from a run file."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from foci.training.plan import block_scales
 
 
 def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> models.LanguageModel:
-    """The model as training sees it: with a fresh adapter, the same for every arm, or with all weights free.
+    """Returns the model to train: with a new adapter, the same for every arm, or with all weights free.
 
-    Blocks that the plan freezes have no adapter.
+    Blocks that the plan freezes get no adapter.
     """
     scales = block_scales(plan or Plan(), model)
     set_seed(run.seed)
@@ -25,7 +25,7 @@ def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> 
 
 
 def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:
-    """The run file in the Trainer's words."""
+    """Returns the Trainer's arguments for the settings of a run file; `dtype` is the type to compute in."""
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
     settings = TrainingArguments(
         output_dir=str(output),

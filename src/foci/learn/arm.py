@@ -1,4 +1,4 @@
-"""One arm of a run: the model as it was, trained under one plan, and everything that is measured on the way."""
+"""Trains the untouched model under one arm's plan, and measures it before, during and after training."""
 
 import gc
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
-from foci.learn.questions import scored
+from foci.learn.questions import without_held_out
 from foci.learn.samples import described, sample_nll
 from foci.learn.save import save
 from foci.models.gguf import without_bars
@@ -30,7 +30,7 @@ from foci.training.trainer import FocusTrainer
 
 
 class Arm:
-    """Trains and measures one arm; resumes where an earlier process stopped."""
+    """One arm of a run, trained and measured; it resumes where an earlier process stopped."""
 
     def __init__(self, name: str, start: Start, folder: ArmFolder, console: Console, stop: Stop) -> None:
         self.name, self.start, self.folder, self.console, self.stop = name, start, folder, console, stop
@@ -39,7 +39,7 @@ class Arm:
 
     @without_bars()
     def result(self) -> dict[str, Any]:
-        """The arm's part of summary.json, computed or, where the arm was finished before, read."""
+        """Returns the arm's part of summary.json: computed, or read where the arm was finished before."""
         done = read_json(self.folder.result)
         if done is not None:
             self.console.print(
@@ -54,13 +54,13 @@ class Arm:
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)
         model = learner(self.start.run, loaded.model, self.plan)
-        resume = self._newest()
+        resume = self._checkpoint_to_resume()
         if self.heads is not None and resume is None:
             self.heads.note(model, self.folder.guided, 0)
         machine.reset_peak()
         metrics, peak = self._train(model, rows, loaded, resume)
         last = metrics[-1]
-        self._ask(model, loaded.tokenizer, last["step"])
+        self._measure(model, loaded.tokenizer, last["step"])
         nll = sample_nll(model, loaded.tokenizer, self.start.samples)
         ids = {row.row_id: row for row in rows}
         shown = [ids.get(row.row_id, row) for row in self.start.samples]
@@ -72,8 +72,8 @@ class Arm:
         write_json(self.folder.result, found)
         return found
 
-    def _newest(self) -> Path | None:
-        """The checkpoint to go on from; says what was passed over. Forgets what came after it."""
+    def _checkpoint_to_resume(self) -> Path | None:
+        """Returns the checkpoint to go on from; prints which were skipped; deletes all that was written after it."""
         found, skipped = checkpoint.newest(self.folder.checkpoints)
         for path, reason in skipped:
             self.console.print(
@@ -92,7 +92,7 @@ class Arm:
     def _train(
         self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
     ) -> tuple[list[dict[str, Any]], float | None]:
-        """The metrics of all updates, and the peak memory of training in MiB."""
+        """Trains; returns the metrics of all updates, and the peak memory in MiB."""
         run, tokenizer = self.start.run, loaded.tokenizer
         trainer = FocusTrainer(
             model,
@@ -105,7 +105,7 @@ class Arm:
         trainer.remove_callback(PrinterCallback)
         metrics = Metrics(self.folder, trainer, (read_lines(self.folder.metrics) or [{}])[-1])
         display = Display(self.console, self.name)
-        asking = Probing(run.probes.every, lambda step: self._ask(model, tokenizer, step), metrics.clock)
+        asking = Probing(run.probes.every, lambda step: self._measure(model, tokenizer, step), metrics.clock)
         for callback in (metrics, asking, Saving(run.train.checkpoint_every, self.stop), display):
             trainer.add_callback(callback)
         try:
@@ -115,7 +115,8 @@ class Arm:
             display.close()
         return read_lines(self.folder.metrics), machine.peak_mib()
 
-    def _ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
+    def _measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
+        """Writes the answers and the bits per byte of the model after update `step`."""
         answers, texts = self.start.questions.ask(model, tokenizer)
         if answers:
             write_answers(self.folder.probes(step), answers, self.start.answers)
@@ -124,12 +125,13 @@ class Arm:
             self.heads.note(model, self.folder.guided, step)
 
     def _summary(self, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the numbers of a trained arm: answers and bits per byte before and after, time and tokens."""
         last, texts = metrics[-1], {line["step"]: line for line in read_lines(self.folder.texts)}
-        path = [{"step": step, **self._point(step), **texts[step]} for step in sorted(texts)]
+        path = [{"step": step, **self._accuracy_at(step), **texts[step]} for step in sorted(texts)]
         after = self._answers(last["step"])
         return {
             "methods": [repr(method) for method in self.plan.methods],
-            **summarise(scored(self.start.answers), scored(after)),
+            **summarise(without_held_out(self.start.answers), without_held_out(after)),
             **{
                 name: {"before": self.start.texts.get(name), "after": texts[last["step"]].get(name)}
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
@@ -145,6 +147,7 @@ class Arm:
     def _answers(self, step: int) -> list[Answer]:
         return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
 
-    def _point(self, step: int) -> dict[str, Any]:
-        found: dict[str, Any] = summarise(scored(self.start.answers), scored(self._answers(step)))
+    def _accuracy_at(self, step: int) -> dict[str, Any]:
+        """Returns the shares learned and retained after update `step`; None for probes that are not asked."""
+        found: dict[str, Any] = summarise(without_held_out(self.start.answers), without_held_out(self._answers(step)))
         return {name: found[name] and found[name]["after"] for name in ("learned", "retained")}

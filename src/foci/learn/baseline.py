@@ -1,4 +1,4 @@
-"""The frozen baseline: what the untouched model answers before the first update."""
+"""The frozen baseline: the answers of the untouched model, before the first update."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from foci.corpus import read_rows, write_quarantine, write_rows
 from foci.corpus.samples import samples
 from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
-from foci.learn.inputs import _questions, material
+from foci.learn.inputs import material, questions_of
 from foci.learn.questions import Questions
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
@@ -22,7 +22,7 @@ from foci.system.files import read_json, read_lines, write_json, write_lines
 
 @dataclass(frozen=True)
 class Start:
-    """Rows, questions and the frozen baseline, which all arms of a run share."""
+    """The rows, the questions and the frozen baseline, which all arms of a run share."""
 
     run: Run
     rows: Sequence[Row]
@@ -35,12 +35,12 @@ class Start:
 
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
-    """Returns what offline stages may look at, and the questions that they may not learn from."""
+    """Returns the things that offline stages may look at, and the questions that they may not learn from."""
     return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, start.questions.prompts())
 
 
 def load(start: Start) -> models.Loaded:
-    """The untouched model; ValueError where it is not the one the run began with."""
+    """Loads the untouched model. Raises ValueError where it is not the one that the run began with."""
     loaded = models.load(
         start.run.model.name, dtype=start.run.model.dtype, trust_remote_code=start.run.model.trust_remote_code
     )
@@ -53,14 +53,14 @@ def load(start: Start) -> models.Loaded:
 
 
 def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict[str, Any]]:
-    """Rows, questions and the frozen baseline: made, or read where an earlier process made them."""
+    """Returns rows, questions and frozen baseline, made now or read from an earlier process; and corpus.json."""
     known = read_json(folder.start)
     if known is None:
-        _make(run, folder, console)
+        _write_start(run, folder, console)
         known = read_json(folder.start)
     rows = read_rows(folder.rows)
-    questions = _questions(
-        run, rows, [Probe(**_probe(line)) for line in read_lines(folder.questions)], _read(folder.text)
+    questions = questions_of(
+        run, rows, [_probe_of(line) for line in read_lines(folder.questions)], _text_of(folder.text)
     )
     answers = folder.baseline / "probes.parquet"
     start = Start(
@@ -76,14 +76,14 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
     return start, read_json(folder.corpus)
 
 
-def _make(run: Run, folder: RunFolder, console: Console) -> None:
-    """Writes rows, questions and baseline; start.json is last, so that a torn start begins again."""
+def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
+    """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again."""
     made = material(run, folder)
     counts = made.corpus.counts()
     console.print(
         f"{run.model.name} reads {_counted(counts['documents'], 'document')} ({_counted(counts['rows'], 'row')}, "
         f"{counts['tokens']:,} tokens)"
-        + "".join(f", {_counted(counts[k], *words)}" for k, words in _TOLD.items() if counts[k]),
+        + "".join(f", {_counted(counts[k], *words)}" for k, words in LEFT_OUT.items() if counts[k]),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -103,7 +103,7 @@ def _make(run: Run, folder: RunFolder, console: Console) -> None:
     write_json(folder.start, {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll})
 
 
-_TOLD = {
+LEFT_OUT = {
     "duplicates": ("duplicate", "left out"),
     "quarantined": ("bad line", "in quarantine.jsonl"),
     "skipped": ("file", "of unknown kind left out"),
@@ -111,12 +111,13 @@ _TOLD = {
 
 
 def _counted(count: int, noun: str, rest: str = "") -> str:
+    """Returns a count with its noun, in the plural where it is not 1."""
     return f"{count:,} {noun}{'s' * (count != 1)} {rest}".strip()
 
 
-def _probe(line: dict[str, Any]) -> dict[str, Any]:
-    return {**line, "aliases": tuple(line["aliases"])}
+def _probe_of(line: dict[str, Any]) -> Probe:
+    return Probe(**{**line, "aliases": tuple(line["aliases"])})
 
 
-def _read(path: Path) -> str | None:
+def _text_of(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None

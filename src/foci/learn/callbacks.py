@@ -15,13 +15,13 @@ from foci.system.signals import Stop
 
 
 class Clock:
-    """Seconds of training; what happens while it is paused does not count."""
+    """A clock for the seconds of training; time that is skipped does not count."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.mark = seconds, time.perf_counter()
 
     def read(self) -> float:
-        """Seconds so far."""
+        """Returns the seconds so far."""
         now = time.perf_counter()
         self.seconds += now - self.mark
         self.mark = now
@@ -33,7 +33,7 @@ class Clock:
 
 
 class Metrics(TrainerCallback):
-    """One line of metrics.jsonl per update."""
+    """Writes one line of metrics.jsonl per update."""
 
     def __init__(self, folder: ArmFolder, trainer: Any, last: dict[str, Any]) -> None:
         self.folder, self.trainer = folder, trainer
@@ -73,7 +73,7 @@ class Metrics(TrainerCallback):
 
 
 class Probing(TrainerCallback):
-    """Asks the questions every so many updates (not after the last: that is asked when training is over)."""
+    """Asks the questions every `every` updates, but not after the last one: the arm asks then."""
 
     def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock) -> None:
         self.every, self.ask, self.clock = every, ask, clock
@@ -85,7 +85,7 @@ class Probing(TrainerCallback):
 
 
 class Saving(TrainerCallback):
-    """A checkpoint every so many updates (None: ten in all) and before a stop that somebody asked for."""
+    """Asks for a checkpoint every `every` updates (None: ten in all) and before a stop."""
 
     def __init__(self, every: int | None, stop: Stop) -> None:
         self.every, self.stop = every, stop
@@ -99,7 +99,7 @@ class Saving(TrainerCallback):
 
 
 class Display(TrainerCallback):
-    """A live line on a terminal; about ten plain lines elsewhere."""
+    """Shows progress: a live line on a terminal, about ten plain lines elsewhere."""
 
     def __init__(self, console: Console, arm: str) -> None:
         self.console, self.arm, self.said = console, arm, ""
@@ -135,7 +135,7 @@ class Display(TrainerCallback):
             self.console.print(words, highlight=False, markup=False)
 
     def close(self) -> None:
-        """Leaves the terminal as it should be."""
+        """Removes the live line and shows the cursor again."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

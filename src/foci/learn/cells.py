@@ -35,17 +35,17 @@ class ArmSeed(ABC):
 
     @property
     def name(self) -> str:
-        """The cell in words."""
+        """Returns the cell's name for people: "plain, seed 0"."""
         return f"{self.arm}, seed {self.seed}"
 
     @property
     @abstractmethod
     def path(self) -> Path:
-        """The cell's folder."""
+        """Returns the cell's folder."""
 
     @abstractmethod
     def differs(self) -> str:
-        """Returns what the folder's cell was trained with that this one is not; empty where there is no difference."""
+        """Returns the settings in which the folder's cell differs from this one, in words; "" where there are none."""
 
     def check(self) -> None:
         """Raises FileExistsError where the folder holds a cell that was trained with other settings."""

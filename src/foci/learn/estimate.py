@@ -1,4 +1,4 @@
-"""Estimates what a run will cost, from one update that is computed and thrown away."""
+"""Estimates the cost of a run from one update, which is computed and thrown away."""
 
 import math
 import time
@@ -15,12 +15,12 @@ from foci.models.losses import token_nll
 from foci.system import machine
 
 PROBES = 32
-"""Probes that are answered to see how long one takes."""
+"""Probes, at most, that are answered to measure the time of one."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Per arm unless said otherwise. Memory is of the machine where there is no GPU, else of the GPU."""
+    """The cost of one arm; `arms` is their number. Memory is the GPU's, or the machine's where there is no GPU."""
 
     parameters: int
     trained: int
@@ -35,14 +35,14 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole run: all arms, and the baseline once."""
+        """Returns the seconds of the whole run: all arms, and the baseline once."""
         return self.arms * (self.train_seconds + self.probe_seconds) + self.probe_seconds
 
 
 def estimate(run: Run, material: Material) -> Estimate:
     """Estimates parameters, tokens, updates, memory (MiB) and time (s) of a run. Takes a few seconds.
 
-    Rehearsed rows and methods that read the model are not in it.
+    Rehearsed rows and offline stages are not counted.
     """
     rows, train = material.rows, run.train
     batches = math.ceil(len(rows) * train.copies / train.batch_size)
@@ -61,7 +61,7 @@ def estimate(run: Run, material: Material) -> Estimate:
     longest = sorted(rows, key=len)[-train.batch_size :]
     batch = padded(longest, pad_id(loaded.tokenizer), "right", device_of(model))
     machine.reset_peak()
-    seconds = _step(model, batch, loaded.compute_dtype)
+    seconds = _seconds_of_update(model, batch, loaded.compute_dtype)
     peak = machine.peak_mib()
     return Estimate(
         parameters=parameters,
@@ -77,8 +77,8 @@ def estimate(run: Run, material: Material) -> Estimate:
     )
 
 
-def _step(model: torch.nn.Module, batch: Batch, dtype: torch.dtype) -> float:
-    """Seconds of one forward and backward pass, the second of two."""
+def _seconds_of_update(model: torch.nn.Module, batch: Batch, dtype: torch.dtype) -> float:
+    """Returns the seconds of one forward and backward pass: the second of two, as the first warms up."""
     model.train()
     took = 0.0
     for _ in range(2):

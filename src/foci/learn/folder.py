@@ -1,4 +1,4 @@
-"""A run's folder: where each file lies, and whose it is."""
+"""The folder of a run: the path of each file, and how the folder is opened."""
 
 import errno
 import shutil
@@ -23,7 +23,7 @@ RUN = FolderKind(
 
 
 class ArmFolder:
-    """Where one arm keeps its files."""
+    """The paths of one arm's files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,11 +39,11 @@ class ArmFolder:
         self.maps = path / "maps.json"
 
     def probes(self, step: int) -> Path:
-        """The probe table of one step; step 0 is the frozen baseline."""
+        """Returns the path of the answers after update `step`; 0 is the frozen baseline."""
         return self.path / "probes" / f"step-{step:06d}.parquet"
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Forgets what was written after `step`; returns the metrics up to it."""
+        """Deletes everything that was written after update `step`; returns the metrics up to it."""
         metrics = [line for line in read_lines(self.metrics) if line["step"] <= step]
         write_lines(self.metrics, metrics)
         write_lines(self.texts, [line for line in read_lines(self.texts) if line["step"] <= step])
@@ -61,7 +61,7 @@ class ArmFolder:
 
 
 class RunFolder:
-    """Where a run keeps its files. A run with one arm keeps the arm's files beside its own."""
+    """The paths of a run's files. A run with one arm keeps the arm's files beside its own."""
 
     def __init__(self, path: Path, arms: int) -> None:
         self.path, self.single = path, arms == 1
@@ -77,11 +77,11 @@ class RunFolder:
         self.report = path / "report.html"
 
     def arm(self, name: str) -> ArmFolder:
-        """The folder of one arm."""
+        """Returns the folder of one arm."""
         return ArmFolder(self.path if self.single else self.path / "arms" / name)
 
     def link(self, name: str) -> None:
-        """Lets model/ and adapter/ beside run.yaml be those of one arm; nothing where links are not to be had."""
+        """Links model/ and adapter/ beside run.yaml to those of one arm; does nothing where links are not possible."""
         if self.single:
             return
         for kind in ("model", "adapter"):
@@ -104,7 +104,7 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
 
 @contextmanager
 def _says_when_full(path: Path) -> Iterator[None]:
-    """Turns the many errors of a full disk into one that says what to do."""
+    """Turns the many errors of a full disk into one `DiskFull` that says the cure."""
     try:
         yield
     except Exception as error:

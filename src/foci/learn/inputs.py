@@ -1,4 +1,4 @@
-"""Reads and checks what a run needs: model, rows, questions."""
+"""Reads and checks the inputs of a run: model, rows, questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
 from foci.learn.offline import check_models, plan_of
-from foci.learn.questions import Questions, chosen
+from foci.learn.questions import Questions, random_rows
 from foci.probes import Probe, general, read_probes
 from foci.training.plan import block_scales, check_columns, head_targets
 
@@ -26,7 +26,10 @@ class Material:
 
 
 def material(run: Run, folder: RunFolder | None = None) -> Material:
-    """Reads and checks everything a run needs; with a folder, bad lines are written to its quarantine."""
+    """Reads and checks the inputs of a run; with a folder, writes bad lines to its quarantine.
+
+    Raises ValueError for input that cannot work, FileNotFoundError for a file that is not there.
+    """
     loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
     if run.corpus.max_length > loaded.max_length:
         raise ValueError(
@@ -51,11 +54,11 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
-    return Material(loaded, corpus.rows, corpus, _questions(run, corpus.rows, _probes(run), _page(run)))
+    return Material(loaded, corpus.rows, corpus, questions_of(run, corpus.rows, _probes(run), _text_to_retain(run)))
 
 
 def _probes(run: Run) -> list[Probe]:
-    """The probes of the run file; ids are unique among probes to learn and among probes to retain."""
+    """Returns the probes of the run file; ids are unique among probes to learn and among probes to retain."""
     found: list[Probe] = []
     if run.probes.learn is not None:
         found += read_probes(run.probes.learn, "learn")
@@ -70,7 +73,8 @@ def _probes(run: Run) -> list[Probe]:
     return found
 
 
-def _page(run: Run) -> str | None:
+def _text_to_retain(run: Run) -> str | None:
+    """Returns the text whose bits per byte are measured; None where the run file names none."""
     if run.probes.text is None:
         return None
     if run.probes.text == "general":
@@ -81,6 +85,7 @@ def _page(run: Run) -> str | None:
     return path.read_text(encoding="utf-8-sig")
 
 
-def _questions(run: Run, rows: Sequence[Row], probes: Sequence[Probe], page: str | None) -> Questions:
-    text_rows = chosen(rows, run.seed) if run.probes.corpus_text else ()
-    return Questions(tuple(probes), page, text_rows, run.probes.batch_size)
+def questions_of(run: Run, rows: Sequence[Row], probes: Sequence[Probe], text: str | None) -> Questions:
+    """Returns the questions of a run: its probes, its text to retain and some rows of its corpus."""
+    text_rows = random_rows(rows, run.seed) if run.probes.corpus_text else ()
+    return Questions(tuple(probes), text, text_rows, run.probes.batch_size)

@@ -1,4 +1,4 @@
-"""Everything a run asks its model: probes, bits per byte of a page, bits per byte of the corpus, sample rows."""
+"""The questions of a run: probes, and the texts whose bits per byte are measured."""
 
 import math
 from collections.abc import Sequence
@@ -32,28 +32,29 @@ class Questions:
         return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()))
 
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
-        """Answers to all probes, and what else is measured, None where not asked: bits per byte of the page and of the
-        corpus, `binding` of the probes to learn.
+        """Returns the answers to all probes, and further measures by name, None where not asked.
+
+        These are bits per byte of the text to retain and of the corpus, and `binding` of the probes to learn.
         """
         answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
         return answers, {
             "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
             "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
-            "binding": binding(model, tokenizer, [probe for probe in self.probes if _learned(probe)]),
+            "binding": binding(model, tokenizer, [probe for probe in self.probes if _is_to_learn(probe)]),
         }
 
 
-def _learned(probe: Probe) -> bool:
+def _is_to_learn(probe: Probe) -> bool:
     return probe.role == "learn" and not probe.held_out
 
 
-def scored(answers: Sequence[Answer]) -> list[Answer]:
-    """The answers that make up learned and retained: all but the held-out ones."""
+def without_held_out(answers: Sequence[Answer]) -> list[Answer]:
+    """Returns the answers that count as learned and retained: all but the held-out ones."""
     return [answer for answer in answers if not answer.held_out]
 
 
-def chosen(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple[Row, ...]:
-    """Random rows with at most `tokens` tokens together (at least one row)."""
+def random_rows(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple[Row, ...]:
+    """Returns random rows with at most `tokens` tokens together, but at least one row."""
     kept: list[Row] = []
     for index in generator(seed, "corpus text").permutation(len(rows)):
         row = rows[index]
@@ -65,7 +66,7 @@ def chosen(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple
 
 
 def rows_bits_per_byte(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
-    """Bits per UTF-8 byte of the rows' text that is predicted (all but each row's first token). Lower = better."""
+    """Returns bits per UTF-8 byte of the rows' text, without each row's first token. Lower is better."""
     nats, size = 0.0, 0
     with answering(model, torch.float32):
         for bucket in buckets([len(row) for row in rows], 32):

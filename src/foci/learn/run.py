@@ -1,4 +1,4 @@
-"""A run, from the run file to the report: corpus -> rows -> baseline -> arms -> summary."""
+"""Runs `foci learn`: corpus -> rows -> baseline -> arms -> summary -> report."""
 
 import contextlib
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     console = console or Console()
     with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
         start, corpus = prepared(run, folder, console)
-        summary = read_json(folder.summary) or _head(run, corpus)
+        summary = read_json(folder.summary) or _summary_without_arms(run, corpus)
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
             write_json(folder.summary, summary)
@@ -37,8 +37,8 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     return summary
 
 
-def _head(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
-    """Returns the content of summary.json beside the arms."""
+def _summary_without_arms(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content of summary.json before the first arm."""
     return {
         "foci": version("foci"),
         "name": run.name,
@@ -54,7 +54,7 @@ def _head(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def reporting(folder: RunFolder, console: Console) -> Iterator[None]:
-    """A report that cannot be drawn must not cost the run: the reason is told, the summary stands."""
+    """Prints why a report could not be written, so that the run ends well: its summary is there."""
     try:
         yield
     except (ValueError, OSError) as error:

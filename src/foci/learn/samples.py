@@ -22,7 +22,7 @@ def described(
     rows: Sequence[Row], plan: Plan, tokenizer: PreTrainedTokenizerBase,
     before: Sequence[Sequence[float | None]], after: Sequence[Sequence[float | None]],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """samples.json: tokens, weights (largest = 1), NLL before and after, marks of answers, of each sample row."""
+    """Returns samples.json: of each row its tokens, weights (largest = 1), NLL before and after, marks of answers."""
     batch = padded(with_columns(plan, rows), pad_id(tokenizer), "right", torch.device("cpu"))
     nll = torch.zeros(batch.input_ids.shape)
     for n, line in enumerate(before):

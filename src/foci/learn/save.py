@@ -14,7 +14,7 @@ from foci.system import files
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
-    """Writes model/ (whole, for Transformers) and adapter/ (for PEFT); the SHA-256 of the trained weights."""
+    """Writes model/ (merged, for Transformers) and adapter/ (for PEFT); returns the SHA-256 of the trained weights."""
     trained = folder.model
     if isinstance(model, PeftModel):
         trained = folder.adapter
@@ -32,7 +32,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder
 
 
 class _replacing:  # noqa: N801
-    """A folder written beside its place and renamed into it."""
+    """A folder that is written beside its place, and renamed into it unless there was an error."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.part = path, path.with_name(f".{path.name}.part")

@@ -1,10 +1,10 @@
-"""Runs the offline stages of a run's methods over its corpus, without training: `foci learn` finds what they made.
+"""Runs the offline stages of a run's methods, without training; `foci learn` finds their results.
 
     foci score RUN.yaml                                            # goes on where it stopped
     torchrun --no-python --nproc-per-node=2 foci score RUN.yaml    # the shards shared out among processes
 
-First every process does its share of what can be shared (`SharesWork.fill`), then one prepares every arm, and measures
-what can be of the methods' premises.
+First every process does its part of the work that can be shared (`SharesWork.fill`). Then one process prepares every
+arm, and measures the premises of its methods where they can be measured.
 """
 
 import os
@@ -34,7 +34,7 @@ class SharesWork(Protocol):
     """A method whose offline stage can be shared out among processes, in parts that `prepare` finds again."""
 
     def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
-        """Does part `number` of `count` of the work; yields tokens read and seconds, piece by piece."""
+        """Does part `number` of `count` of the work; yields the tokens read and the seconds of each piece."""
         ...
 
 
@@ -55,14 +55,14 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
     have nothing to share, whose scores a suite's cells would not find. Raises what `foci.learn.run.learn` raises of its
     input, and ValueError where no arm has an offline stage.
     """
-    arms = _arms(run, shared_only)
+    arms = _arms_to_score(run, shared_only)
     console = console or Console()
-    with stoppable(), _processes() as (number, count), _folder(run, number) as folder:
+    with stoppable(), _processes() as (number, count), _opened(run, number) as folder:
         made = material(run, folder if number == 0 else None)
-        tokens, seconds = _share(run, arms, made, folder, (number, count), console)
+        tokens, seconds = _do_part(run, arms, made, folder, (number, count), console)
         found: dict[str, Any] = {"processes": count, "tokens": tokens, "seconds": seconds, "methods": {}, "premise": []}
         for arm in arms if number == 0 else ():
-            context = _context(run, made, folder, arm)
+            context = _context_of(run, made, folder, arm)
             plan, _ = prepare(plan_of(run, arm), context)
             found["methods"][arm] = [repr(method) for method in plan.methods]
             for n, method in enumerate(plan_of(run, arm).methods):
@@ -74,7 +74,9 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
     return found
 
 
-def _arms(run: Run, shared_only: bool) -> list[str]:
+def _arms_to_score(run: Run, shared_only: bool) -> list[str]:
+    """Returns the arms with an offline stage. Raises ValueError where there is none."""
+
     def has(arm: str) -> bool:
         methods = [method for method in plan_of(run, arm).methods if isinstance(method, Prepares)]
         return any(not shared_only or isinstance(method, SharesWork) for method in methods)
@@ -90,7 +92,7 @@ def _arms(run: Run, shared_only: bool) -> list[str]:
 
 @contextmanager
 def _processes() -> Iterator[tuple[int, int]]:
-    """(number of this process, how many a launcher such as torchrun started)."""
+    """Yields the number of this process and the count of all, as a launcher such as torchrun started them."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0, 1
         return
@@ -102,8 +104,8 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def _folder(run: Run, number: int) -> Iterator[RunFolder]:
-    """The run's folder, held by the first process."""
+def _opened(run: Run, number: int) -> Iterator[RunFolder]:
+    """Yields the run's folder; the first process locks it."""
     if number:
         yield RunFolder(run.output, len(run.arms))
         return
@@ -111,7 +113,7 @@ def _folder(run: Run, number: int) -> Iterator[RunFolder]:
         yield folder
 
 
-def _context(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
+def _context_of(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
     return Context(
         made.loaded.model,  # type: ignore[arg-type]
         made.loaded.tokenizer,
@@ -122,13 +124,13 @@ def _context(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
     )
 
 
-def _share(
+def _do_part(
     run: Run, arms: Sequence[str], made: Material, folder: RunFolder, place: tuple[int, int], console: Console
 ) -> tuple[int, float]:
-    """Does this process' part; returns the tokens of all and the seconds of the slowest."""
+    """Does the part of this process; returns the tokens of all processes and the seconds of the slowest one."""
     tokens, seconds, (number, count) = 0, 0.0, place
     for arm in arms:
-        context = _context(run, made, folder, arm)
+        context = _context_of(run, made, folder, arm)
         for n, method in enumerate(plan_of(run, arm).methods):
             if not (isinstance(method, Prepares) and isinstance(method, SharesWork)):
                 continue

@@ -18,16 +18,16 @@ def kept(
 ) -> Made:
     """Returns what `read` finds at `path` if it was made for the same `key`; else what `make` makes, written there.
 
-    `key` says what the content depends on; it stands beside it, `path` with the ending .json, and is written last, so
-    that a torn write is made again. Raises ValueError, naming what differs, where it was made for another key.
+    `key` names all that the content depends on. It is written last, beside the content (`path` with the ending .json),
+    so that a torn write is made again. Raises ValueError, naming what differs, where it was made for another key.
     """
-    told = path.with_suffix(".json")
-    have = read_json(told)
+    record = path.with_suffix(".json")
+    have = read_json(record)
     if have is None or not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         made = make()
         write(made, path)
-        write_json(told, dict(key))
+        write_json(record, dict(key))
         return made
     if have != dict(key):
         names = sorted(name for name in {*have, *key} if have.get(name) != key.get(name))

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there.
+"""Writes and verifies checkpoints, which are complete or not there.
 
 A checkpoint is written beside its place, every file is flushed to the disk, a manifest with sizes and hashes is
-written last, and one rename makes it visible. Whoever reads one first compares it with its manifest.
+written last, and one rename makes it visible. A reader first compares it with its manifest.
 """
 
 import errno
@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from foci.system.files import _sync, sha256
+from foci.system.files import flush, sha256
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 
 
 class DiskFull(OSError):
-    """A checkpoint did not fit on the disk; the ones before it are untouched."""
+    """Raised where a file did not fit on the disk; the checkpoints before it are untouched."""
 
 
 @contextmanager
 def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
-    """A folder to write a checkpoint into; on leaving it becomes `root/step-N`, or nothing on an error.
+    """Gives a folder to write a checkpoint into; on leaving it becomes `root/step-N`, or nothing after an error.
 
-    `commits` is False on all processes but the first. Raises `DiskFull` where the disk was.
+    `commits` is False on all processes but the first. Raises `DiskFull` where the disk is full.
     """
     staging, final = root / f".staging-step-{step}", root / f"step-{step}"
     if commits:
@@ -39,10 +39,10 @@ def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
             if final.exists():
                 shutil.rmtree(final)
             staging.rename(final)
-            _sync(root)
+            flush(root)
     except BaseException as error:
         free = shutil.disk_usage(root).free
-        written = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
+        written = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
         shutil.rmtree(staging, ignore_errors=True)
         if isinstance(error, Exception) and _is_full(error, free):
             last = newest(root)[0]
@@ -59,16 +59,16 @@ def seal(folder: Path, step: int) -> None:
     """Flushes every file of a folder to the disk and writes its manifest, last."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _sync(path)
+        flush(path)
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"step": step, "files": files}, indent=1))
-    _sync(manifest)
-    _sync(folder)
+    flush(manifest)
+    flush(folder)
 
 
-def fault(folder: Path) -> str | None:
-    """Returns what is wrong with a checkpoint, in words; None when it is complete."""
+def why_incomplete(folder: Path) -> str | None:
+    """Returns the reason why a checkpoint is not complete, in words; None where it is complete."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except FileNotFoundError:
@@ -87,48 +87,52 @@ def fault(folder: Path) -> str | None:
 
 
 def newest(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest complete checkpoint below `root`, and those passed over on the way with the reason."""
+    """Returns the newest complete checkpoint below `root`, and the newer ones that are not, each with the reason."""
     skipped: list[tuple[Path, str]] = []
     for _, folder in sorted(_steps(root), reverse=True):
-        reason = fault(folder)
+        reason = why_incomplete(folder)
         if reason is None:
             return folder, skipped
         skipped.append((folder, reason))
     return None, skipped
 
 
-def demand(folder: Path) -> Path:
-    """The folder, if it is a complete checkpoint; ValueError with what is missing if not."""
+def require_complete(folder: Path) -> Path:
+    """Returns the folder if it is a complete checkpoint.
+
+    Raises FileNotFoundError where there is none, ValueError, with the reason, where it is not complete.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no checkpoint at {folder}; expected a folder named step-N")
-    if reason := fault(folder):
+    if reason := why_incomplete(folder):
         raise ValueError(f"checkpoint {folder} is refused: {reason}; resume from another one, or start again")
     return folder
 
 
-def keep(root: Path, count: int) -> None:
-    """Deletes all but the newest `count` checkpoints, oldest first, and what unfinished writes left behind."""
+def prune(root: Path, count: int) -> None:
+    """Deletes all but the newest `count` checkpoints, oldest first."""
     for _, folder in sorted(_steps(root))[: -count or None]:
         (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is incomplete for every reader
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def step_of(folder: Path) -> int:
-    """The step in a checkpoint's name."""
+    """Returns the update at which a checkpoint was written, from its name. Raises ValueError for another name."""
     match = _NAME.fullmatch(folder.name)
     if match is None:
         raise ValueError(f"a checkpoint's folder is named step-N, got {folder.name!r}")
     return int(match[1])
 
 
-def lift(folder: Path) -> None:
-    """Moves what is in a folder into its parent."""
+def move_up(folder: Path) -> None:
+    """Moves everything in a folder into its parent, and deletes the folder."""
     for child in folder.iterdir():
         child.rename(folder.parent / child.name)
     folder.rmdir()
 
 
 def _steps(root: Path) -> list[tuple[int, Path]]:
+    """Returns (update, folder) of every checkpoint below `root`, complete or not."""
     if not root.is_dir():
         return []
     return [(int(m[1]), p) for p in root.iterdir() if p.is_dir() and (m := _NAME.fullmatch(p.name))]
@@ -139,6 +143,7 @@ _FULL = ("no space left", "os error 28", "unexpected pos", "iostream error")
 
 
 def _is_full(error: BaseException, free: int) -> bool:
+    """Returns whether an error says that the disk is full; `free` is in bytes."""
     words = str(error).lower()
-    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return told or any(said in words for said in _FULL) or (free < 2**20 and "writ" in words)
+    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return by_number or any(phrase in words for phrase in _FULL) or (free < 2**20 and "writ" in words)

@@ -1,4 +1,4 @@
-"""The most memory a part of a run took."""
+"""The machine that a run is computed on, and the most memory that a part of the run takes."""
 
 import contextlib
 import importlib.metadata
@@ -10,7 +10,7 @@ import torch
 
 
 def reset_peak() -> None:
-    """Starts a new measurement (CUDA: of the device; else, on Linux, of this process)."""
+    """Starts a new measurement of memory: of the GPU if there is one, else, on Linux, of this process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -20,7 +20,7 @@ def reset_peak() -> None:
 
 
 def peak_mib() -> float | None:
-    """Peak since `reset_peak` in MiB: allocated on CUDA, resident on Linux, None where it cannot be read."""
+    """Returns the most memory since `reset_peak`, in MiB: allocated on the GPU, or resident on Linux; else None."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated() / 2**20)
     status = Path("/proc/self/status")
@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides the numbers."""
+    """Returns the installed versions of the packages that a run's numbers depend on, by name."""
     found = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -14,7 +14,7 @@ T = TypeVar("T")
 def members(package: str, base: type[T]) -> Mapping[str, T]:
     """Returns one instance of the class that each module of a package defines, by module name, in alphabetical order.
 
-    `base` is what the class derives from. Modules whose name begins with _ are left out. The folders of the package's
+    Each class derives from `base`. Modules whose name begins with _ are left out. The folders of the package's
     `__path__` are searched, so that a test may add one. Raises TypeError where a module defines no such class, or two.
     """
     key: Any = base  # an abstract class is no Hashable to mypy

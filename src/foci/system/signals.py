@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks, the second insists."""
+"""Stops a run on Ctrl-C or SIGTERM: the first asks it to save and stop, the second ends it at once."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal ended the run in good order; what there was to save is saved.
+    """Raised where a signal ended the run in good order: everything that can be saved is saved.
 
-    No `Exception`, so that no library on the way takes it for a failure of its own and goes on.
+    It is no `Exception`, so that no library takes it for a failure of its own and goes on.
     """
 
     def __init__(self, signum: int, words: str = "") -> None:
@@ -21,7 +21,7 @@ class Interrupted(BaseException):
 
     @property
     def code(self) -> int:
-        """The exit status a shell expects: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Returns the exit status that a shell expects: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
 
 
@@ -30,14 +30,14 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Stop:
-    """Whether somebody asked to stop. While `deferred`, asking only sets `signum`; else it raises `Interrupted`."""
+    """A request to stop. While `deferred`, a signal only sets `signum`; otherwise it raises `Interrupted`."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.deferred = False
 
     def ask(self, signum: int, _frame: FrameType | None = None) -> None:
-        """The signal handler."""
+        """Handles a signal: the first is a request to stop, the second ends the process at once."""
         if self.signum is not None:
             if sys.stdout.isatty():
                 os.write(1, SHOW_CURSOR)
@@ -46,12 +46,14 @@ class Stop:
         if not self.deferred:
             raise Interrupted(signum)
         print(
-            "\nstopping: a checkpoint is written after this update; again to quit at once", file=sys.stderr, flush=True
+            "\nstopping: a checkpoint is written after this update; press again to quit at once",
+            file=sys.stderr,
+            flush=True,
         )
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """While open, the run goes on to a point where it can save; `Interrupted` is raised at the end."""
+        """Lets the run go on, while open, to a point where it can save; raises `Interrupted` at the end."""
         self.deferred = True
         try:
             yield
@@ -63,7 +65,7 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Listens to Ctrl-C and SIGTERM while open (in the main thread; elsewhere signals are not ours to take)."""
+    """Handles Ctrl-C and SIGTERM while open; does nothing outside of the main thread, which alone gets signals."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -237,7 +237,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         root = Path(self.args.output_dir)
         resume = checkpoint.newest(root)[0] if resume_from_checkpoint is True else resume_from_checkpoint or None
         if resume is not None:
-            resume = str(checkpoint.demand(Path(resume)))
+            resume = str(checkpoint.require_complete(Path(resume)))
         self._scales = block_scales(self.plan, self.model)
         with ExitStack() as stack:
             stack.enter_context(frozen(self.model, self._scales))
@@ -287,10 +287,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 self._staging = None
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                checkpoint.lift(staging / f"checkpoint-{step}")
+                checkpoint.move_up(staging / f"checkpoint-{step}")
         self.accelerator.wait_for_everyone()
         if self.args.should_save and self.args.save_total_limit:
-            checkpoint.keep(root, self.args.save_total_limit)
+            checkpoint.prune(root, self.args.save_total_limit)
 
 
 class FocusTrainer(FocusMixin, Trainer):
