@@ -1,4 +1,5 @@
 # make demo    sets everything up, teaches SmolLM2-135M a small corpus, prints the table, writes a report
+# make check   a fast part of the tests, the one to run after each change (under a minute)
 # make test    sets up what developers need too and passes every test
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
@@ -15,7 +16,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test bench lint docs package readme setup clean
+# Each test process computes with one thread, and there is a process for each core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# What `make check` runs: style, words, the laws of methods, losses, probes, corpora, and a tiny `foci learn`
+CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
+  tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
+
+.PHONY: demo check test bench lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -41,8 +48,11 @@ demo: $(VENV)/.demo
 	$(BIN)/foci data biographies --people 8 --texts 6 --names always --asides 5 --out out/biographies
 	$(BIN)/foci learn runs/quickstart.yaml --overwrite
 
+check: setup
+	$(PYTEST) $(CHECKED)
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: setup
 	$(BIN)/python -m benchmarks

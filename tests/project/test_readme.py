@@ -122,3 +122,14 @@ def test_the_picture_shows_numbers_of_the_results(tmp_path):
     picture.draw(tmp_path / "picture.svg")
     drawn = (tmp_path / "picture.svg").read_text(encoding="utf-8")
     assert drawn.count("<path") > len(points)
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_every_target_of_make_exists(file):
+    makefile = ROOT / "Makefile"
+    if not makefile.is_file():
+        pytest.skip("the Makefile is not beside the tests")
+    named = set(re.findall(r"^make (\w+)|`make (\w+)`", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^(\w+):", makefile.read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(named) >= 4
+    assert {first or second for first, second in named} <= targets
