@@ -7,11 +7,12 @@ from scipy import stats
 
 import small
 import training
-from foci.bench.budget import planned_updates, tokens_of, updates_of
+from foci.bench.budget import tokens_of, updates_of
 from foci.bench.plots import pareto
 from foci.bench.points import chosen, measured, top
 from foci.config.run import TrainConfig
 from foci.focus import Plan
+from foci.learn.arguments import planned_updates
 from foci.probes import Answer
 from foci.probes.intervals import difference, interval, ratio
 

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "seeds": "",
     "rows": "",
     "system": "",
-    "report": "",
+    "report": "system",
     "config": "errors",
     "focus": "rows",
     "models": "focus config",
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "gradients": "focus config models",
     "training": "focus seeds system models attention",
     "probes": "focus errors system corpus models",
-    "data": "seeds corpus models probes",
+    "data": "seeds system corpus models probes",
     "methods": "focus config errors seeds system corpus models attention gradients probes",
     "learn": "focus config seeds system corpus models attention training probes methods report",
     "meta": "focus config seeds system corpus models gradients probes methods report",
@@ -48,7 +48,7 @@ MAY_IMPORT = {
 }
 """Which wing (folder or module of src/foci) may import which others, from the ground up; "foci" is its __init__.
 
-`report` reads files alone, so that a page can be drawn anywhere. The trainer's wing knows no method.
+`report` reads files alone and needs no model, so that a page can be drawn anywhere. The trainer's wing knows no method.
 """
 WITHOUT_TORCH = ("config", "errors", "report", "system.files", "system.folder", "system.signals", "system.checkpoint")
 """What starts in a moment: a wrong path or key is told before torch is imported."""

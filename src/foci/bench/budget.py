@@ -1,12 +1,12 @@
 """Counts the updates of each arm, so that all arms have in common what the suite's `match` says."""
 
-import math
 from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
 from foci.config.run import TrainConfig
 from foci.focus import EditsTokens, MixesRows, Plan, Row
+from foci.learn.arguments import updates_of_epoch
 from foci.training.dataset import MixedDataset, RowDataset
 
 
@@ -15,14 +15,6 @@ class Epoch(NamedTuple):
 
     updates: int | float
     tokens: int
-
-
-def planned_updates(rows: int, train: TrainConfig) -> int:
-    """Returns the number of updates of plain fine-tuning on so many rows."""
-    if train.steps is not None:
-        return train.steps
-    batches = math.ceil(rows * train.copies / train.batch_size)
-    return math.ceil(batches / train.accumulation) * (train.epochs or 1)
 
 
 def tokens_of(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, updates: int) -> float:
@@ -64,7 +56,6 @@ def epochs(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, total
         new.set_epoch(number)
         lengths = [len(new[i]) for i in range(len(new))] if plan.of(EditsTokens) else new.lengths()
         read = len(new) + len(old[number])
-        whole = math.ceil(math.ceil(read / train.batch_size) / train.accumulation)
-        updates = read / per_update if plan.of(MixesRows) else whole
+        updates = read / per_update if plan.of(MixesRows) else updates_of_epoch(read, train)
         found.append(Epoch(updates, sum(lengths) + sum(len(row) for row in old[number])))
     return found

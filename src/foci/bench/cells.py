@@ -8,18 +8,19 @@ from pathlib import Path
 from rich.console import Console
 
 from foci import models
-from foci.bench.budget import planned_updates, tokens_of, updates_of
+from foci.bench.budget import tokens_of, updates_of
 from foci.bench.config import Suite, cell_run, start_run
 from foci.bench.folder import SuiteFolder
 from foci.config.run import Run, dump_run
 from foci.focus import Plan, Prepares, Row
+from foci.learn.arguments import planned_updates
 from foci.learn.baseline import Start, context_of, prepared
 from foci.learn.cells import ArmSeed
 from foci.learn.folder import RunFolder, opened
 from foci.learn.offline import plan_of, prepare
 from foci.learn.run import learn
 from foci.report import write_report
-from foci.system.files import read_json, write_json
+from foci.system.files import read_json, replacing_folder, write_json
 from foci.training.plan import check_columns, with_columns
 
 SHARED = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline", "start.json")
@@ -113,19 +114,16 @@ def _stage(cell: Cell) -> None:
     final = cell.path
     if RunFolder(final, 1).config.is_file():
         return
-    part = final.with_name(f".{final.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in SHARED:
-        source = cell.start / name
-        if source.is_dir():
-            shutil.copytree(source, part / name)
-        elif source.exists():
-            shutil.copy2(source, part / name)
-    if cell.scores is not None and cell.scores.is_dir():
-        shutil.copytree(cell.scores, RunFolder(part, 1).arm(cell.arm).scores)
-    (part / "run.yaml").write_text(dump_run(cell.run), encoding="utf-8")
-    part.rename(final)
+    with replacing_folder(final) as part:
+        for name in SHARED:
+            source = cell.start / name
+            if source.is_dir():
+                shutil.copytree(source, part / name)
+            elif source.exists():
+                shutil.copy2(source, part / name)
+        if cell.scores is not None and cell.scores.is_dir():
+            shutil.copytree(cell.scores, RunFolder(part, 1).arm(cell.arm).scores)
+        (part / "run.yaml").write_text(dump_run(cell.run), encoding="utf-8")
 
 
 def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> tuple[int, Path]:

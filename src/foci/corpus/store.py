@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 
 from foci.corpus.documents import BadLine
 from foci.focus import Row
+from foci.system.files import replacing
 
 _SCHEMA = pa.schema(
     [
@@ -29,20 +28,6 @@ _SCHEMA = pa.schema(
 )
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yields a name beside `path` to write to; it replaces `path` where no error was raised."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Writes rows as parquet, one record per row, without loss; replaces an existing file."""
     fields: dict[str, list[object]] = {
@@ -54,7 +39,7 @@ def write_rows(rows: Sequence[Row], path: str | Path) -> None:
         "ends": [[end for _, end in row.offsets] for row in rows],
         "columns": [list(row.columns.items()) for row in rows],
     }
-    with _replacing(Path(path)) as partial:
+    with replacing(Path(path), shared=True) as partial:
         pq.write_table(pa.table(fields, schema=_SCHEMA), partial, compression="zstd")
 
 
@@ -89,7 +74,7 @@ def _mappings(maps: pa.MapArray) -> Iterator[dict[str, tuple[float, ...]]]:
 def write_quarantine(bad: Iterable[BadLine], path: str | Path) -> None:
     """Writes one JSON object per bad line: file, line, reason, excerpt; replaces an existing file."""
     lines = (json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in bad)
-    with _replacing(Path(path)) as partial:
+    with replacing(Path(path), shared=True) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 

@@ -24,6 +24,7 @@ from foci.data.sources import Used
 from foci.probes.controls import balanced_majority, majority
 from foci.probes.probe import Probe
 from foci.seeds import drawn
+from foci.system.files import replacing
 
 CORPUS, LEARN, RETAIN, HELD_OUT, UNITS, TRACE = (
     f"{name}.jsonl" for name in ("corpus", "learn", "retain", "held_out", "units", "trace")
@@ -146,9 +147,8 @@ class Suite:
             )
         folder.mkdir(parents=True, exist_ok=True)
         for name, raw in contents.items():
-            (folder / f"{name}.part").write_bytes(raw)
-        for name in contents:
-            (folder / f"{name}.part").replace(folder / name)
+            with replacing(folder / name) as part:
+                part.write_bytes(raw)
         for name in set(there) - contents.keys():
             (folder / name).unlink()
         return folder

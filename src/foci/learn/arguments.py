@@ -1,5 +1,6 @@
 """Makes the model to train and the Trainer's arguments from a run file."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -52,3 +53,13 @@ def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -
     if settings.n_gpu > 1:
         settings._n_gpu = 1  # a run uses one device
     return settings
+
+
+def updates_of_epoch(rows: int, train: TrainConfig) -> int:
+    """Returns the updates of one pass over so many rows, copies counted; the last one may have fewer rows."""
+    return math.ceil(math.ceil(rows / train.batch_size) / train.accumulation)
+
+
+def planned_updates(rows: int, train: TrainConfig) -> int:
+    """Returns the updates of a run of plain fine-tuning on a corpus of so many rows."""
+    return train.steps or updates_of_epoch(rows * train.copies, train) * (train.epochs or 1)

@@ -8,7 +8,7 @@ import torch
 
 from foci.config.run import Run
 from foci.focus import Batch
-from foci.learn.arguments import learner
+from foci.learn.arguments import learner, planned_updates, updates_of_epoch
 from foci.learn.inputs import Material
 from foci.models.forward import device_of, pad_id, padded
 from foci.models.losses import token_nll
@@ -45,9 +45,8 @@ def estimate(run: Run, material: Material) -> Estimate:
     Rehearsed rows and offline stages are not counted.
     """
     rows, train = material.rows, run.train
-    batches = math.ceil(len(rows) * train.copies / train.batch_size)
-    per_epoch = max(1, math.ceil(batches / train.accumulation))
-    updates = train.steps or per_epoch * (train.epochs or 1)
+    per_epoch = updates_of_epoch(len(rows) * train.copies, train)
+    updates = planned_updates(len(rows), train)
     tokens = sum(len(row) for row in rows) * train.copies
     loaded, asked = material.loaded, material.questions.probes
     begin = time.perf_counter()

@@ -1,9 +1,7 @@
 """Writes a trained model and its adapter."""
 
 import json
-import shutil
 import warnings
-from pathlib import Path
 
 from peft import PeftModel
 from torch import nn
@@ -20,31 +18,12 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder
         trained = folder.adapter
         for settings in model.peft_config.values():
             settings.base_model_name_or_path = base
-        with _replacing(folder.adapter) as part, warnings.catch_warnings():
+        with files.replacing_folder(folder.adapter) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
             model.save_pretrained(part, save_embedding_layers=False)
         model = model.merge_and_unload()
-    with _replacing(folder.model) as part:
+    with files.replacing_folder(folder.model) as part:
         model.save_pretrained(part)  # type: ignore[operator]
         tokenizer.save_pretrained(part)
     hashes = {path.name: files.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
     return next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes)
-
-
-class _replacing:  # noqa: N801
-    """A folder that is written beside its place, and renamed into it unless there was an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.part = path, path.with_name(f".{path.name}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
-        return self.part
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.part.rename(self.path)
-        else:
-            shutil.rmtree(self.part, ignore_errors=True)

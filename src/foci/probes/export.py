@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from foci.probes.probe import Probe, kind_of
+from foci.system.files import write_text
 
 RECORD = "export.json"
 CODE = "foci_task.py"
@@ -78,9 +79,7 @@ def export_lm_eval(probes: Sequence[Probe], folder: Path, *, source: str, overwr
     folder.mkdir(parents=True, exist_ok=True)
     contents[RECORD] = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     for file, text in contents.items():
-        (folder / f"{file}.part").write_text(text, encoding="utf-8", newline="\n")
-    for file in contents:
-        (folder / f"{file}.part").replace(folder / file)
+        write_text(folder / file, text)
     for file in set(old) - contents.keys():
         (folder / file).unlink(missing_ok=True)
     return name

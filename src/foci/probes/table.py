@@ -11,6 +11,7 @@ from foci.probes.asking import Answer
 from foci.probes.controls import balanced, balanced_majority, majority
 from foci.probes.perplexity import span_perplexity
 from foci.probes.probe import kind_of
+from foci.system.files import replacing
 
 _TYPES = {
     "correct": pa.bool_(), "counted": pa.bool_(), "held_out": pa.bool_(), "accuracy": pa.float64(),
@@ -43,10 +44,8 @@ def write_answers(path: str | Path, answers: Sequence[Answer], baseline: Sequenc
     path = Path(path)
     rows = counted_by(answers if baseline is None else baseline, answers)
     schema = pa.schema([(f.name, _TYPES.get(f.name, pa.string())) for f in fields(Answer)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(path.name + ".part")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), staged)
-    staged.replace(path)
+    with replacing(path) as part:
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), part)
 
 
 def read_answers(path: str | Path) -> list[Answer]:

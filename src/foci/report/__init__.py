@@ -8,6 +8,7 @@ from foci.report.page import context
 from foci.report.read import read_run
 from foci.report.templates import render
 from foci.report.terminal import markdown_table, print_table
+from foci.system.files import write_text
 
 __all__ = ["markdown_table", "print_table", "read_run", "write_report"]
 
@@ -36,10 +37,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     page = weigher.page(trained[0]) if trained else runs_page(folders)
     out = Path(out)
     target = out / "report.html" if out.is_dir() else out
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(target)
+    write_text(target, page)
     return target
 
 

@@ -4,7 +4,9 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,40 @@ def existing(path: str | Path, noun: str, cure: str) -> Path:
     near = difflib.get_close_matches(missing.name, names, n=1)
     cure = f"did you mean {missing.parent / near[0]}?" if near else cure
     raise FileNotFoundError(f"{noun} {path}: {missing.name!r} is not in {missing.parent.resolve()}; {cure}")
+
+
+@contextmanager
+def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yields a name beside `path` to write a file to; the file takes the place of `path` where no error is raised.
+
+    So `path` is whole or as it was, at every moment. `shared`: several processes may write the file at the same time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
+    try:
+        yield part
+        flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path` to write into; it takes the place of `path` where no error is raised."""
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        _take_place(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _take_place(part: Path, path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    part.rename(path)
 
 
 def read_json(path: Path) -> Any:
@@ -58,12 +94,9 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small text file, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    flush(part)
-    part.replace(path)
+    """Writes a text as UTF-8, its line ends as they are, all or nothing."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sha256(path: Path) -> str:

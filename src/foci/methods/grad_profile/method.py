@@ -5,7 +5,6 @@ ordinary text; their quotient decides how fast each layer learns.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,7 @@ from foci.probes import read_probes
 from foci.probes.general import general_text_path
 from foci.seeds import drawn, generator
 from foci.system.cache import kept
-from foci.system.files import write_json
+from foci.system.files import replacing, write_json
 
 FILE = "profile.json"
 """The file in the method's folder that holds the profile; the report draws it."""
@@ -194,9 +193,8 @@ class GradProfileRates(Prepared, ScalesLayers):
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     """Writes a whole file or none: another run may make the same norms at the same time."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, part)
-    part.replace(path)
+    with replacing(path, shared=True) as part:
+        save_file(tensors, part)
 
 
 def _words(scales: profile.Values, shape: Mapping[str, float] | None, order: profile.Order) -> str:
