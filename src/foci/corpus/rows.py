@@ -123,7 +123,8 @@ class _Encoder:
         content = zip(encoded.offsets, added, strict=True)
         starts = list(accumulate((offset[0] for offset, mask in content if not mask), max))
         wanted = min(4, room // 2)  # more than the 2 needed: a part alone may have fewer tokens than within the text
-        budget = Room(room, room - owed, max(wanted, 2 - special), max(wanted, 2 - special - owed))
+        middle, last = max(2 - special, 1), max(2 - special - owed, 1)
+        budget = Room(room, room - owed, max(wanted, middle), max(wanted, last), middle, last)
         text = piece.text
         at = cuts(text, starts, budget, piece.spans.get(ANSWER, ()))
         line, seen, parts = piece.line, 0, []

@@ -32,15 +32,18 @@ _ABBREVIATIONS = (
 
 @dataclass(frozen=True)
 class Room:
-    """The most tokens that a row may hold, and the fewest that are not white space that it must hold.
+    """The most tokens that a row may hold, and the fewest that are not white space that it should hold.
 
-    `middle` for rows inside of a document, `last` for the one at its end.
+    `middle` for rows inside of a document, `last` for the one at its end. Where no cut leaves both sides `least_middle`
+    and `least_last` tokens, they get at least `need_middle` and `need_last`, without which a part gives no row.
     """
 
     middle: int
     last: int
     least_middle: int = 1
     least_last: int = 1
+    need_middle: int = 1
+    need_last: int = 1
 
 
 def sentence_ends(text: str) -> list[int]:
@@ -74,15 +77,12 @@ def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = (
     A `span` (an answer; disjoint, ascending) is only cut where it alone is too long.
     """
     levels = _levels(text, starts, spans)
-    bounds = pairwise([*starts, len(text)])
-    solid = [t for t, (start, after) in enumerate(bounds) if not text[start:after].isspace()]
+    solid = _solid(text, starts)
     found: list[int] = []
     first, total = 0, len(starts)
-    while total - first > room.last and len(solid) > room.least_last:
-        limit = min(first + room.middle, solid[-room.least_last])
-        least = bisect_left(solid, first) + room.least_middle - 1
-        lows = (starts[solid[min(least, len(solid) - 1)]] + 1, starts[first] + 1)
-        hits = (_last_within(level, low, starts[limit]) for low in lows for level in levels)
+    while total - first > room.last and len(solid) > 1:
+        bounds = _bounds(starts, solid, first, room)
+        hits = (_last_within(level, low, high) for low, high in bounds for level in levels)
         at = next((hit for hit in hits if hit is not None), None)
         if at is None:  # one character of more tokens than there is room for
             after = bisect_right(starts, starts[first])
@@ -92,6 +92,31 @@ def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = (
         found.append(at)
         first = solid[bisect_left(solid, bisect_left(starts, at))]
     return found
+
+
+def _solid(text: str, starts: Sequence[int]) -> list[int]:
+    """Returns the tokens, ascending, that are not white space alone; every token of one character begins at it."""
+    after = dict(pairwise([*dict.fromkeys(starts), len(text)]))
+    return [t for t, start in enumerate(starts) if not text[start : after[start]].isspace()]
+
+
+def _bounds(starts: Sequence[int], solid: Sequence[int], first: int, room: Room) -> list[tuple[int, int]]:
+    """Returns the lowest and highest place of the cut after token `first`, from what is wanted to the last resort."""
+    here = bisect_left(solid, first)
+
+    def low(least: int) -> int:
+        return starts[solid[min(here + least, len(solid)) - 1]] + 1
+
+    def high(least: int) -> int:
+        return starts[min(first + room.middle, solid[-min(least, len(solid))])]
+
+    wanted = high(room.least_last)
+    return [
+        (low(room.least_middle), wanted),
+        (low(room.need_middle), wanted),
+        (low(room.need_middle), high(room.need_last)),
+        (starts[first] + 1, wanted),
+    ]
 
 
 def _levels(text: str, starts: Sequence[int], spans: Sequence[Span]) -> list[list[int]]:
