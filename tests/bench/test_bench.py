@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,13 @@ def test_controls_and_the_untouched_model_are_in_every_table(done):
         assert text.count(words) >= 2, words
     assert "the same number of updates" in text
     assert "Mean over 2 seeds (0, 1) with 95 % interval" in text
+
+
+def test_every_column_of_a_table_has_its_own_head(done):
+    lines = (done[0].output / "table.md").read_text().splitlines()
+    heads = [line.strip("|").split("|") for line, below in pairwise(lines) if below.startswith("|") and "---" in below]
+    assert len(heads) > 3
+    assert all(len(set(names)) == len(names) for names in heads)
 
 
 def test_figures_and_page_are_whole(done):

@@ -118,8 +118,8 @@ def _perplexities(table: Found, place: str) -> tables.Table:
 
 def _costs(table: Found) -> tables.Table:
     heads = [
-        "arm", "updates to the chosen point", "tokens", "seconds", "updates at the end", "tokens", "seconds",
-        "peak memory, MiB",
+        "arm", "updates to the chosen point", "tokens to it", "seconds to it", "updates to the end",
+        "tokens to the end", "seconds to the end", "peak memory, MiB",
     ]  # fmt: skip
     rows = []
     for arm, told in table["arms"].items():
