@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from foci.corpus import (
     CorpusError,
+    Document,
     read_corpus,
     read_rows,
     row_id,
@@ -193,6 +194,15 @@ def test_more_bad_lines_than_allowed_is_an_error_with_the_first_three(tmp_path, 
     assert f"{path}:100" not in str(caught.value)
     assert [bad.line for bad in caught.value.bad] == [97, 98, 99, 100]
     assert read_corpus(path, tokenizer, max_length=16, max_bad=0.04).quarantined == 4
+
+
+def test_two_documents_of_one_line_are_two(tmp_path, tokenizer, monkeypatch):
+    """A format may find several documents on one line, or count no lines at all."""
+    (tmp_path / "a.txt").write_text("a")
+    texts = ["eins", "zwei", "drei vier fuenf sechs", "sieben acht neun zehn"]
+    monkeypatch.setattr("foci.corpus.read_source", lambda source, _: [Document(text, source, 1) for text in texts])
+    corpus = read_corpus(tmp_path, tokenizer, max_length=16, max_bad=0.0)
+    assert (corpus.documents, corpus.split, corpus.bad) == (4, 2, ())
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path, tokenizer):

@@ -1,6 +1,5 @@
 """The results of a suite on the terminal."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from foci.probes.asking import Answer
 from foci.probes.probe import kind_of
 from foci.probes.table import summarise
 from foci.report import tables
-from foci.report.words import NONE, number
+from foci.report.words import NONE, number, percent
 
 HEADS = ("arm", "learned\n%", "retained\n%", "sum\n%", "sum, from\n{base}", "balanced\n%", "updates")
 
@@ -91,7 +90,7 @@ def print_grid(grid: Mapping[str, Any], console: Console) -> None:
 
 
 def print_answers(answers: Sequence[Answer], binding: float | None, console: Console) -> None:
-    """Prints a model's answers to learn and to retain, by kind, and the controls of the learn probes with `binding`."""
+    """Prints a model's answers to learn and to retain, by kind, and controls of those to learn, `binding` too."""
     heads, rows = ("role", "kind", "probes", "accuracy", "all right", "nll (nats)", "exact match", "F1"), []
     for role, kind in sorted({(a.role, a.kind) for a in answers}):
         some = [a for a in answers if (a.role, a.kind) == (role, kind)]
@@ -106,8 +105,19 @@ def print_answers(answers: Sequence[Answer], binding: float | None, console: Con
         rows.append([role, kind, str(len(some)), *shares, *extra])
     console.print(tables.terminal(tables.Table(heads, rows, "llrrrrrr"), ruled=False), highlight=False)
     if controls := summarise(answers, answers)["controls"]:
-        told = json.dumps({**controls, "binding": binding and round(binding, 3)})  # type: ignore[dict-item]
-        console.print(f"controls of the learn probes: {told}", highlight=False, markup=False)
+        console.print(_control_words(controls, binding), highlight=False, markup=False)
+
+
+def _control_words(controls: Any, binding: float | None) -> str:
+    """Says the controls of `foci.probes.table.summarise` in one line, in per cent."""
+    shares = {
+        "majority": controls["majority"],
+        "balanced": controls["balanced"]["after"],
+        "balanced majority": controls["balanced_majority"],
+        "binding": binding,
+    }
+    said = (f"{name} {NONE if share is None else f'{percent(share)} %'}" for name, share in shares.items())
+    return f"controls of the probes to learn: {', '.join(said)}"
 
 
 def _mean(values: Sequence[Any]) -> str:

@@ -153,8 +153,8 @@ def make_rows(
     encoder = _Encoder(tokenizer, max_length, eos)
     kept: dict[str, Row] = {}
     bad: list[BadLine] = []
-    used: set[tuple[str, int]] = set()
-    split: set[tuple[str, int]] = set()
+    used: set[int] = set()  # documents by identity: two may stand on one line
+    split: set[int] = set()
     repeated = 0
     for begin in range(0, len(documents), _BATCH):
         part = documents[begin : begin + _BATCH]
@@ -163,9 +163,9 @@ def make_rows(
                 bad.append(made)
                 continue
             text, document = made.piece.text, made.piece.document
-            used.add((document.file, document.line))
+            used.add(id(document))
             if not made.piece.last:
-                split.add((document.file, document.line))
+                split.add(id(document))
             repeated += text in kept
             row = kept.get(text) or _row(made, row_id(text, fingerprint))
             kept[text] = _marked(row, made.piece.spans)
