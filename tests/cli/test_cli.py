@@ -295,7 +295,7 @@ def test_a_hub_model_without_a_network(short, monkeypatch, capsys):
     words = refused(capsys, "learn", short, "model.name=some-org/some-model")
     assert "could not be downloaded" in words
     assert "works without a network" in words
-    assert "no model at './nowhere'" in refused(capsys, "learn", short, "model.name=./nowhere")
+    assert "model nowhere: 'nowhere' is not in" in refused(capsys, "learn", short, "model.name=./nowhere")
 
 
 def test_a_model_that_changed_between_start_and_resume(tmp_path, short, model, capsys):

@@ -1,6 +1,6 @@
-"""`foci data ...`: make data, or convert published files into a suite's folder."""
+"""The commands `foci data ...`: make data, or convert published files into a suite."""
 
-# A command has as many flags as it has, and imports what it needs when it is called, so that --help is quick.
+# A command may have many flags. It imports its modules when it is called, so that --help is quick.
 # ruff: noqa: PLR0913, PLR0917
 
 from pathlib import Path
@@ -13,13 +13,20 @@ from rich.table import Table
 if TYPE_CHECKING:
     from foci.data.suite import Suite
 
-data_app = typer.Typer(help="Make or convert data.", no_args_is_help=True)
+data_app = typer.Typer(help="Make data, or convert published data sets into suites.", no_args_is_help=True)
 
-Held = Annotated[int, typer.Option(help="Probes of each role set aside to choose the reported point; 0 = none.")]
-Limit = Annotated[int | None, typer.Option(help="Probes of each role at most; default: all.")]
-Seed = Annotated[int, typer.Option(help="Decides which probes are drawn.")]
-Trace = Annotated[int, typer.Option(help="Probes to trace through a model (grad_profile), asked nowhere else.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the suite; default: out/<name of the suite>.")]
+Held = Annotated[
+    int,
+    typer.Option(
+        help="Probes to learn, and as many to retain, that are held out to choose the reported point; 0 = none."
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="Probes to learn, and to retain, at most; default: all.")]
+Seed = Annotated[int, typer.Option(help="Seed for the choice of probes.")]
+Trace = Annotated[
+    int, typer.Option(help="Probes to trace through a model (grad_profile); they are asked nowhere else.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder to write the suite to; default: out/<name of the suite>.")]
 
 
 @data_app.command()
@@ -27,23 +34,24 @@ def biographies(
     out: Out = None,
     people: Annotated[int, typer.Option(help="Number of people.")] = 24,
     texts: Annotated[int, typer.Option(help="Texts per person.")] = 4,
-    templates: Annotated[int, typer.Option(help="Wordings per field that the corpus uses.")] = 6,
+    templates: Annotated[int, typer.Option(help="Wordings of each field in the corpus.")] = 6,
     order: Annotated[str, typer.Option(help="Order of the fields in a text: fixed or shuffled.")] = "fixed",
     names: Annotated[
-        str, typer.Option(help="The full name opens the text (once) or every sentence (always).")
+        str,
+        typer.Option(help="Where the full name stands: at the start of the text (once) or of every sentence (always)."),
     ] = "once",
     distance: Annotated[int, typer.Option(help="Filler words between a name and what follows it.")] = 0,
-    asides: Annotated[int, typer.Option(help="Sentences per text that no probe asks for.")] = 0,
-    seed: Annotated[int, typer.Option(help="Decides who the people are.")] = 0,
+    asides: Annotated[int, typer.Option(help="Sentences per text that no probe asks about.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the people.")] = 0,
     asked: Annotated[
-        bool, typer.Option("--asked", help="The corpus holds the probes with their answers too: to pretrain a model.")
+        bool, typer.Option("--asked", help="Add the probes and their answers to the corpus, to pretrain a model.")
     ] = False,
     known: Annotated[
         int | None,
-        typer.Option(help="Seed of people whom the model knows: to be retained, and none of them in this corpus."),
+        typer.Option(help="Seed of people that the model knows: they are to be retained, and are not in this corpus."),
     ] = None,
 ) -> None:
-    """Make biographies of people who do not exist, with probes in wordings that the texts do not use."""
+    """Make biographies of people who do not exist, with probes in other wordings than those of the texts."""
     from foci.data.biographies import Biographies, suite
 
     settings = Biographies(people, texts, templates, order, names, distance, asides, seed, asked, known)  # type: ignore[arg-type]
@@ -54,9 +62,9 @@ def biographies(
 def pairs(
     out: Annotated[Path, typer.Option(help="File to write the pairs to.")] = Path("out/pairs.jsonl"),
     count: Annotated[int, typer.Option(help="Number of pairs.")] = 400,
-    seed: Annotated[int, typer.Option(help="Decides what the documents say.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the documents.")] = 0,
 ) -> None:
-    """Make pairs to train a weigher on: encyclopedic documents of things that do not exist, and later tasks."""
+    """Make pairs of a document and a later task, for foci meta. The documents are about things that do not exist."""
     from foci.data.encyclopedia import write
 
     file = write(count, seed, out)
@@ -65,38 +73,38 @@ def pairs(
 
 @data_app.command("lama-ckl")
 def lama_ckl(
-    path: Annotated[Path, typer.Argument(help="Folder of the published variant.jsonl and invariant_*.jsonl.")],
+    path: Annotated[Path, typer.Argument(help="Folder with the published variant.jsonl and invariant_*.jsonl.")],
     out: Out = None,
-    model: Annotated[str, typer.Option(help="The model that decides what is to be learned.")] = "smollm2-135m",
-    learn: Annotated[int, typer.Option(help="Facts to learn: variant, and the model has no token right.")] = 64,
-    retain: Annotated[int, typer.Option(help="Facts to retain: invariant, and the model has all tokens right.")] = 64,
+    model: Annotated[str, typer.Option(help="Model that decides which facts are known.")] = "smollm2-135m",
+    learn: Annotated[int, typer.Option(help="Facts to learn: variant ones of which the model predicts no token.")] = 64,
+    retain: Annotated[
+        int, typer.Option(help="Facts to retain: invariant ones of which the model predicts all tokens.")
+    ] = 64,
     held_out: Annotated[
         int,
-        typer.Option(help="Further facts to retain, and with them the facts to learn in a second wording; 0 = none."),
+        typer.Option(help="Held-out facts to retain; facts to learn are held out in a second wording; 0 = none."),
     ] = 64,
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Probes per forward pass; changes speed, not answers.")] = 32,
 ) -> None:
-    """LAMA-ckl, selected for a model: facts that it does not know to learn, facts that it knows to retain."""
+    """Convert LAMA-ckl for one model: facts to learn, which it does not know, and facts to retain, which it knows."""
     from foci.data.lama_ckl import LamaCkl, convert
 
     settings = LamaCkl(model, learn, retain, held_out, seed, batch_size)
     console = Console(stderr=True)
-    _write(convert(path, settings, lambda told: console.print(told, highlight=False, soft_wrap=True)), out)
+    _write(convert(path, settings, lambda line: console.print(line, highlight=False, soft_wrap=True)), out)
 
 
 @data_app.command()
 def temporalwiki(
-    paths: Annotated[list[Path], typer.Argument(help="The *_changed.jsonl and *_unchanged.jsonl of a period.")],
-    corpus: Annotated[
-        list[Path] | None, typer.Option(help="Text of the difference; may be given several times.")
-    ] = None,
+    paths: Annotated[list[Path], typer.Argument(help="Files *_changed.jsonl and *_unchanged.jsonl of a period.")],
+    corpus: Annotated[list[Path] | None, typer.Option(help="Text of what changed; can be given several times.")] = None,
     out: Out = None,
     held_out: Held = 64,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """TemporalWiki: triples that changed between two dumps to learn, triples that did not to retain."""
+    """Convert TemporalWiki: facts that changed between two dumps are to learn, the others to retain."""
     from foci.data.temporalwiki import TemporalWiki, convert
 
     _write(convert(paths, TemporalWiki(held_out, limit, seed), corpus or []), out)
@@ -104,17 +112,17 @@ def temporalwiki(
 
 @data_app.command()
 def templama(
-    path: Annotated[Path, typer.Argument(help="The published train.jsonl, or its folder.")],
+    path: Annotated[Path, typer.Argument(help="Published train.jsonl, or its folder.")],
     out: Out = None,
-    year: Annotated[int, typer.Option(help="The year that is learned.")] = 2020,
-    corpus: Annotated[str, typer.Option(help="Sentences of all facts of the year, or of the changed ones.")] = "all",
-    new_only: Annotated[bool, typer.Option("--new-only", help="Only changes that brought a new answer.")] = False,
+    year: Annotated[int, typer.Option(help="Year to learn.")] = 2020,
+    corpus: Annotated[str, typer.Option(help="Facts of the year in the corpus: all or changed.")] = "all",
+    new_only: Annotated[bool, typer.Option("--new-only", help="Use only changes with a new answer.")] = False,
     held_out: Held = 20,
     limit: Limit = None,
     seed: Seed = 0,
     trace: Trace = 0,
 ) -> None:
-    """TempLAMA: facts of a year whose answer changed to learn, facts whose answer did not to retain."""
+    """Convert TempLAMA: facts whose answer changed in a year are to learn, the others to retain."""
     from foci.data.templama import TempLama, convert
 
     settings = TempLama(year, corpus, new_only, held_out, limit, seed, trace)  # type: ignore[arg-type]
@@ -123,15 +131,17 @@ def templama(
 
 @data_app.command()
 def ecbd(
-    path: Annotated[Path, typer.Argument(help="A published all_ent_*.json, or its folder.")],
-    popular: Annotated[Path | None, typer.Option(help="Popular entities in the same form, to retain.")] = None,
+    path: Annotated[Path, typer.Argument(help="Published all_ent_*.json, or its folder.")],
+    popular: Annotated[
+        Path | None, typer.Option(help="File of popular entities in the same format, to retain.")
+    ] = None,
     out: Out = None,
     held_out: Held = 64,
     limit: Limit = None,
     seed: Seed = 0,
     trace: Trace = 0,
 ) -> None:
-    """ECBD: definitions of new entities as corpus, spans of sentences about them to learn."""
+    """Convert ECBD: definitions of new entities are the corpus, spans of sentences about them are to learn."""
     from foci.data.ecbd import Ecbd, convert
 
     _write(convert(path, Ecbd(held_out, limit, seed, trace), popular), out)
@@ -139,21 +149,21 @@ def ecbd(
 
 @data_app.command("published-biographies")
 def published_biographies(
-    path: Annotated[Path, typer.Argument(help="The published biography_synthetic.csv, or its folder.")],
-    known: Annotated[Path | None, typer.Option(help="A CSV of people the model knows, to retain.")] = None,
+    path: Annotated[Path, typer.Argument(help="Published biography_synthetic.csv, or its folder.")],
+    known: Annotated[Path | None, typer.Option(help="CSV file of people that the model knows, to retain.")] = None,
     out: Out = None,
     held_out: Held = 50,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """The published biographies: a CSV with inline tags, five fields a person."""
+    """Convert the published biographies: a CSV file with tags in the text, five fields per person."""
     from foci.data.published_biographies import PublishedBiographies, convert
 
     _write(convert(path, PublishedBiographies(held_out, limit, seed), known), out)
 
 
 def _write(suite: "Suite", out: Path | None) -> None:
-    """Writes a suite and prints what it holds, what was left out and why."""
+    """Writes a suite and prints its contents, and what was left out for which reason."""
     folder = suite.write(out or Path("out") / suite.name.replace("-", "_"))
     record = suite.record()
     console = Console()

@@ -1,4 +1,4 @@
-"""The commands, thin: each reads its flags, calls one function and prints what it returns."""
+"""The commands: each reads its flags, calls one function and prints the results."""
 
 import json
 import os
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from foci.probes import Probe
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},  # of every command
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,17 +34,16 @@ app.add_typer(pretrain_app)
 
 Target = Annotated[
     str | None,
-    typer.Argument(
-        help="A run file (.yaml), a run's folder, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."
-    ),
+    typer.Argument(help="Run file (.yaml), folder of a run, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."),
 ]
-Changes = Annotated[list[str] | None, typer.Argument(help="Changes to the run file, such as train.epochs=2.")]
-Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; may be given several times.")]
-Model = Annotated[str | None, typer.Option(help="smollm2-135m, a hub id, a model folder or a .gguf file.")]
-Out = Annotated[str | None, typer.Option(help="Folder of the run; default: out/<name>.")]
+Changes = Annotated[list[str] | None, typer.Argument(help="Changes of single keys, such as train.epochs=2.")]
+Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; can be given several times.")]
+Model = Annotated[str | None, typer.Option(help="Model: smollm2-135m, a hub id, a folder or a .gguf file.")]
+Out = Annotated[str | None, typer.Option(help="Folder to write the run to; default: out/<name>.")]
 
 
-def _version(asked: bool) -> bool:
+def _print_version(asked: bool) -> bool:
+    """Prints the version and ends the command, where it is asked for."""
     if asked:
         from importlib.metadata import version
 
@@ -55,10 +55,10 @@ def _version(asked: bool) -> bool:
 @app.callback()
 def foci(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Teach a language model new knowledge from a small corpus, and measure what it learned and forgot."""
+    """Teach a language model new knowledge from your own texts, and measure what it learned and what it forgot."""
 
 
 @app.command()
@@ -68,11 +68,16 @@ def learn(
     corpus: Corpus = None,
     model: Model = None,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in this folder stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in this folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in this folder where it stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in this folder and start again.")
+    ] = False,
 ) -> None:
-    """Train all arms of a run, probe before and after, write summary.json, report.html and model/."""
-    run = _run(target, changes or [], corpus, model, out)
+    """Train a model on new texts; get the model, a table of what it learned and forgot, and a report.
+
+    By default plain fine-tuning and train_attention are compared. Probes are asked before and after training.
+    """
+    run = _checked_run(target, changes or [], corpus, model, out)
     from foci.learn import run as learning
     from foci.report.terminal import print_table
 
@@ -91,8 +96,8 @@ def learn(
 def check(
     target: Target = None, changes: Changes = None, corpus: Corpus = None, model: Model = None, out: Out = None
 ) -> None:
-    """Validate a run, print it resolved, estimate its cost, and stop."""
-    run = _run(target, changes or [], corpus, model, out)
+    """Show all settings of a run, its memory and its time, without training."""
+    run = _checked_run(target, changes or [], corpus, model, out)
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material
 
@@ -106,7 +111,7 @@ def check(
         "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
         "updates": f"{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
         "peak memory": f"about {memory}",
-        "time": f"about {_minutes(cost.seconds)}, {_minutes(cost.train_seconds)} of training per arm",
+        "time": f"about {_duration(cost.seconds)}, {_duration(cost.train_seconds)} of training per arm",
     }.items():
         table.add_row(name, value)
     console.print(table, highlight=False)
@@ -114,18 +119,22 @@ def check(
 
 @app.command()
 def probe(
-    model: Annotated[str, typer.Argument(help="smollm2-135m, a hub id, a model folder or a .gguf file.")],
+    model: Annotated[str, typer.Argument(help="Model: smollm2-135m, a hub id, a folder or a .gguf file.")],
     probes: Annotated[
-        str | None, typer.Argument(help="Probe file (.jsonl), or 'general' for the facts in foci.")
+        str | None, typer.Argument(help="Probe file (.jsonl), or 'general' for the general facts that come with foci.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this .parquet file.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Probes per forward pass; changes speed, not answers.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="File (.parquet) to write the answers to.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Probes per forward pass; changes the speed alone.")] = 32,
     export_lm_eval: Annotated[
-        Path | None, typer.Option(help="Write the probes here as tasks of the lm-evaluation-harness; needs no MODEL.")
+        Path | None,
+        typer.Option(help="Folder to write the probes to, as tasks of the lm-evaluation-harness; needs no MODEL."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tasks in that folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tasks in this folder.")] = False,
 ) -> None:
-    """Ask a model the questions of a probe file; or export them: foci probe PROBES --export-lm-eval FOLDER."""
+    """Ask a model the questions of a probe file; get its accuracy, with controls.
+
+    To export the questions instead: foci probe PROBES --export-lm-eval FOLDER.
+    """
     from foci.probes import general, read_probes
 
     asks = probes is not None
@@ -172,12 +181,19 @@ def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -
 
 @app.command()
 def bench(
-    suite: Annotated[Path, typer.Argument(help="A suite file (.yaml): a run file with seeds.")],
+    suite: Annotated[Path, typer.Argument(help="Suite file (.yaml): a run file with seeds.")],
     changes: Changes = None,
-    workers: Annotated[int, typer.Option(help="Cells that run side by side, each with its share of the threads.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or files.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Cells (an arm with a seed) to run side by side; they share the threads.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Run cells again that were run with other settings or files.")
+    ] = False,
 ) -> None:
-    """Train all arms with all seeds and compare them in one table; finished cells are never run again."""
+    """Compare arms over several seeds; get one table with intervals.
+
+    Run the same command again to continue: finished cells are kept.
+    """
     from foci.bench.config import load_suite
 
     read = load_suite(suite, changes or [])
@@ -199,12 +215,16 @@ def bench(
 
 @app.command()
 def meta(
-    file: Annotated[Path, typer.Argument(help="A meta-training file (.yaml): pairs of a document and a later task.")],
+    file: Annotated[
+        Path, typer.Argument(help="Meta-training file (.yaml), which names pairs of a document and a later task.")
+    ],
     changes: Changes = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the meta-training in its folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue where the meta-training stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the meta-training in its folder and start again.")
+    ] = False,
 ) -> None:
-    """Train a weigher that learns which tokens of a document are worth learning from."""
+    """Train a weigher: a small model that says which tokens of a document are worth learning."""
     from foci.meta.config import load_meta
 
     run = load_meta(file, changes or [])
@@ -222,9 +242,11 @@ def meta(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the first folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; default: report.html in the first folder.")
+    ] = None,
 ) -> None:
-    """Write one self-contained HTML report of one or more runs."""
+    """Write one HTML page that shows one or more runs, with all figures inside."""
     from foci.report import write_report
 
     Console().print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", highlight=False, soft_wrap=True)
@@ -232,7 +254,7 @@ def report(
 
 @app.command()
 def methods() -> None:
-    """List the methods, the question each decides, and its settings."""
+    """List the methods, with the decision that each makes and its settings."""
     from foci.methods import describe
 
     console = Console()
@@ -244,7 +266,7 @@ def methods() -> None:
 
 
 def main() -> None:
-    """The entry point: every error a person can mend is one paragraph, without a traceback."""
+    """Runs the command line; prints an error that a person can mend as one paragraph, without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -256,26 +278,29 @@ def main() -> None:
     except (ValueError, OSError, ArithmeticError, TypeError, ImportError) as error:
         if os.environ.get("FOCI_TRACEBACK"):
             raise
-        sys.exit(_told(error))
+        sys.exit(_print_error(error))
 
 
-def _told(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     """Prints an error and returns the exit status: 2 for input that cannot work, 1 for a run that could not go on."""
     words = error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error)
     print(f"foci: {words}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError) else 1
 
 
-def _run(target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None) -> Run:
-    """Returns the run that flags and arguments describe, with methods and paths that exist."""
-    run = _described(target, changes, corpus, model, out)
+def _checked_run(
+    target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None
+) -> Run:
+    """Returns the run that arguments and flags describe, after a check that its methods and paths exist."""
+    run = _run_of(target, changes, corpus, model, out)
     check_run(run)
     return run
 
 
-def _described(
+def _run_of(
     target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None
 ) -> Run:
+    """Reads the run file, or makes a run from texts. Raises ValueError where there is neither."""
     if target is not None and "=" in target and not Path(target).exists():
         changes, target = [target, *changes], None
     if target is not None and _is_run(Path(target)):
@@ -296,8 +321,10 @@ def _described(
 
 
 def _is_run(path: Path) -> bool:
+    """Returns whether a path is a run file or the folder of a run."""
     return path.suffix in (".yaml", ".yml") or (path / "run.yaml").is_file()
 
 
-def _minutes(seconds: float) -> str:
+def _duration(seconds: float) -> str:
+    """Writes a time in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -1,4 +1,4 @@
-"""`foci pretrain`: models from scratch, compared."""
+"""The command `foci pretrain`: trains models from scratch and compares them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +15,18 @@ pretrain_app = typer.Typer()
 
 @pretrain_app.command()
 def pretrain(
-    file: Annotated[Path, typer.Argument(help="A pretraining file (.yaml): text, a model from scratch, arms, seeds.")],
+    file: Annotated[Path, typer.Argument(help="Pretraining file (.yaml), which names text, model, arms and seeds.")],
     changes: Annotated[
-        list[str] | None, typer.Argument(help="Changes to the run file, such as train.steps=100.")
+        list[str] | None, typer.Argument(help="Changes of single keys, such as train.steps=100.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what had other settings or text.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Run cells again that were run with other settings or text.")
+    ] = False,
 ) -> None:
-    """Train models from scratch, all arms with all seeds, and compare their held-out loss; goes on where it stopped."""
+    """Train models from scratch, with several arms and seeds; get one table of their held-out losses.
+
+    Run the same command again to continue: finished cells are kept.
+    """
     run = load_pretraining(file, changes or [])
     check_methods(run.arms.values())
     from foci.cli.tables import print_arms, print_grid

@@ -1,4 +1,4 @@
-"""`foci score`: the offline stages of a run's methods, without training."""
+"""The command `foci score`: runs the offline stages of a run's methods, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,15 @@ score_app = typer.Typer()
 
 @score_app.command()
 def score(
-    target: Annotated[Path, typer.Argument(help="A run file or a suite file (.yaml).")],
+    target: Annotated[Path, typer.Argument(help="Run file or suite file (.yaml).")],
     changes: Annotated[
-        list[str] | None, typer.Argument(help="Changes to the run file, such as corpus.max_length=64.")
+        list[str] | None, typer.Argument(help="Changes of single keys, such as corpus.max_length=64.")
     ] = None,
 ) -> None:
-    """Run the offline stages of a run's methods, or go on where they stopped; `foci learn` finds the results."""
+    """Compute what the methods of a run need before training; `foci learn` then finds these results.
+
+    Run the same command again to continue where the offline stages stopped. Under torchrun, processes share the work.
+    """
     run, suite = run_of(target, changes or [])
     check_run(run)
     from foci.learn.score import score as run_score
@@ -36,19 +39,21 @@ def score(
     for arm, methods in found["methods"].items():
         console.print(f"{arm}: {', '.join(methods)}", highlight=False, markup=False, soft_wrap=True)
     if found["premise"]:
-        console.print(_premise(found["premise"]), highlight=False)
+        console.print(_premise_table(found["premise"]), highlight=False)
     if found["methods"]:
-        speed = f": {found['tokens'] / found['seconds']:,.0f} tokens/s" if found["tokens"] else " (all was kept)"
+        speed = (
+            f": {found['tokens'] / found['seconds']:,.0f} tokens/s" if found["tokens"] else " (all was computed before)"
+        )
         console.print(f"models read {found['tokens']:,} tokens in {found['seconds']:.1f} s{speed}", highlight=False)
 
 
-def _premise(lines: list[dict[str, Any]]) -> Table:
-    """The attention to the name, from the token before an answer; a model's name once."""
+def _premise_table(lines: list[dict[str, Any]]) -> Table:
+    """Returns the table of the attention to the name from the token before an answer; writes a model's name once."""
     table = Table(box=None, pad_edge=False, title="attention to the name before an answer", title_justify="left")
     for head in ("model", "answer", "tokens away", "attention", "95 % interval", "names"):
         text = head in ("model", "answer")
         table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=head == "95 % interval")
-    short, last = _tails({line["model"] for line in lines}), ""
+    short, last = _shortest_ends({line["model"] for line in lines}), ""
     for line in lines:
         name = f"{line['side']}: {short[line['model']]}"
         spread = "" if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
@@ -58,10 +63,10 @@ def _premise(lines: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _tails(paths: set[str]) -> dict[str, str]:
-    """Each path's last parts, as many as tell all of them apart.
+def _shortest_ends(paths: set[str]) -> dict[str, str]:
+    """Returns the last parts of each path, as many as are needed to tell all paths apart.
 
-    >>> _tails({"pair/large/model", "pair/small/model"})["pair/small/model"]
+    >>> _shortest_ends({"pair/large/model", "pair/small/model"})["pair/small/model"]
     'small/model'
     """
     for depth in range(1, max((len(Path(path).parts) for path in paths), default=1) + 1):
