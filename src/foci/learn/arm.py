@@ -145,6 +145,7 @@ class Arm:
         }
 
     def _answers(self, step: int) -> list[Answer]:
+        """Reads the answers after update `step`, none where nothing was asked."""
         return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
 
     def _accuracy_at(self, step: int) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     console.print(
         f"{run.model.name} reads {_counted(counts['documents'], 'document')} ({_counted(counts['rows'], 'row')}, "
         f"{counts['tokens']:,} tokens)"
-        + "".join(f", {_counted(counts[k], *words)}" for k, words in LEFT_OUT.items() if counts[k]),
+        + "".join(f", {_counted(counts[k], *words)}" for k, words in _LEFT_OUT.items() if counts[k]),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -95,7 +95,9 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
     if made.questions.probes:
-        console.print(f"baseline: {len(made.questions.probes)} probes to the untouched model", highlight=False)
+        console.print(
+            f"baseline: the untouched model answers {_counted(len(made.questions.probes), 'probe')}", highlight=False
+        )
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
@@ -103,7 +105,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     write_json(folder.start, {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll})
 
 
-LEFT_OUT = {
+_LEFT_OUT = {
     "duplicates": ("duplicate", "left out"),
     "quarantined": ("bad line", "in quarantine.jsonl"),
     "skipped": ("file", "of unknown kind left out"),
@@ -116,8 +118,10 @@ def _counted(count: int, noun: str, rest: str = "") -> str:
 
 
 def _probe_of(line: dict[str, Any]) -> Probe:
+    """Returns the probe of a line of probes.jsonl."""
     return Probe(**{**line, "aliases": tuple(line["aliases"])})
 
 
 def _text_of(path: Path) -> str | None:
+    """Returns the text of a file; None where there is no file."""
     return path.read_text(encoding="utf-8") if path.is_file() else None

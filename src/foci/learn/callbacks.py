@@ -33,7 +33,7 @@ class Clock:
 
 
 class Metrics(TrainerCallback):
-    """Writes one line of metrics.jsonl per update."""
+    """A callback that writes one line of metrics.jsonl per update."""
 
     def __init__(self, folder: ArmFolder, trainer: Any, last: dict[str, Any]) -> None:
         self.folder, self.trainer = folder, trainer
@@ -73,7 +73,7 @@ class Metrics(TrainerCallback):
 
 
 class Probing(TrainerCallback):
-    """Asks the questions every `every` updates, but not after the last one: the arm asks then."""
+    """A callback that asks the questions every `every` updates, but not after the last one: the arm asks then."""
 
     def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock) -> None:
         self.every, self.ask, self.clock = every, ask, clock
@@ -85,7 +85,7 @@ class Probing(TrainerCallback):
 
 
 class Saving(TrainerCallback):
-    """Asks for a checkpoint every `every` updates (None: ten in all) and before a stop."""
+    """A callback that has a checkpoint written every `every` updates (None: ten in all) and before a stop."""
 
     def __init__(self, every: int | None, stop: Stop) -> None:
         self.every, self.stop = every, stop
@@ -99,10 +99,10 @@ class Saving(TrainerCallback):
 
 
 class Display(TrainerCallback):
-    """Shows progress: a live line on a terminal, about ten plain lines elsewhere."""
+    """A callback that shows progress: a live line on a terminal, about ten plain lines elsewhere."""
 
     def __init__(self, console: Console, arm: str) -> None:
-        self.console, self.arm, self.said = console, arm, ""
+        self.console, self.arm = console, arm
         self.progress: Progress | None = None
         self.clock = Clock()
 
@@ -115,23 +115,23 @@ class Display(TrainerCallback):
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[loss]}"),
             console=self.console,
         )
         self.progress.start()
-        self.task = self.progress.add_task(f"  {self.arm}", total=state.max_steps, completed=state.global_step, said="")
+        self.task = self.progress.add_task(f"  {self.arm}", total=state.max_steps, completed=state.global_step, loss="")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         if "loss" not in logs:
             return
-        said = f"loss {logs['loss']:.3f}"
+        loss = f"loss {logs['loss']:.3f}"
         if self.progress is not None:
-            self.progress.update(self.task, completed=state.global_step, said=said)
+            self.progress.update(self.task, completed=state.global_step, loss=loss)
         elif state.global_step % max(1, math.ceil(state.max_steps / 10)) == 0 or state.global_step == state.max_steps:
             step = f"{state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
-            words = f"  {self.arm}  update {step}  {said}  {self.clock.read():.0f} s"
+            words = f"  {self.arm}  update {step}  {loss}  {self.clock.read():.0f} s"
             self.console.print(words, highlight=False, markup=False)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Arms times seeds: what `foci bench` and `foci pretrain` have in common. Imports no torch."""
+"""The cells (an arm with a seed) of `foci bench` and `foci pretrain`. Imports no torch."""
 
 import shutil
 from abc import ABC, abstractmethod

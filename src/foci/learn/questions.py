@@ -45,6 +45,7 @@ class Questions:
 
 
 def _is_to_learn(probe: Probe) -> bool:
+    """Returns whether a probe is reported, and to learn."""
     return probe.role == "learn" and not probe.held_out
 
 

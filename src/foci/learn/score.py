@@ -114,6 +114,7 @@ def _opened(run: Run, number: int) -> Iterator[RunFolder]:
 
 
 def _context_of(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
+    """Returns the things that the offline stages of one arm may look at."""
     return Context(
         made.loaded.model,  # type: ignore[arg-type]
         made.loaded.tokenizer,

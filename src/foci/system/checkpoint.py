@@ -19,7 +19,7 @@ _NAME = re.compile(r"step-(\d+)")
 
 
 class DiskFull(OSError):
-    """Raised where a file did not fit on the disk; the checkpoints before it are untouched."""
+    """The error of a full disk. Checkpoints that were written before are untouched."""
 
 
 @contextmanager
@@ -103,7 +103,9 @@ def require_complete(folder: Path) -> Path:
     Raises FileNotFoundError where there is none, ValueError, with the reason, where it is not complete.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no checkpoint at {folder}; expected a folder named step-N")
+        raise FileNotFoundError(
+            f"there is no checkpoint at {folder}; expected a folder named step-N, name one that is there"
+        )
     if reason := why_incomplete(folder):
         raise ValueError(f"checkpoint {folder} is refused: {reason}; resume from another one, or start again")
     return folder
@@ -120,7 +122,9 @@ def step_of(folder: Path) -> int:
     """Returns the update at which a checkpoint was written, from its name. Raises ValueError for another name."""
     match = _NAME.fullmatch(folder.name)
     if match is None:
-        raise ValueError(f"a checkpoint's folder is named step-N, got {folder.name!r}")
+        raise ValueError(
+            f"a checkpoint's folder is named step-N, got {folder.name!r}; name a checkpoint, or rename the folder"
+        )
     return int(match[1])
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """Raised where a signal ended the run in good order: everything that can be saved is saved.
+    """The end of a run by a signal, in good order: everything that can be saved is saved.
 
     It is no `Exception`, so that no library takes it for a failure of its own and goes on.
     """
