@@ -66,7 +66,7 @@ def print_arms(table: Mapping[str, Any], console: Console) -> None:
 
 
 def print_grid(grid: Mapping[str, Any], console: Console) -> None:
-    """Prints one line per learning rate and warm-up: each arm's held-out loss, and its difference from the baseline."""
+    """Prints one line per learning rate and warm-up: each arm's held-out loss, and its difference from plain."""
     heads, rows = ("learning rate", "warm-up", *grid["arms"]), []
     for point in grid["points"]:
         losses = []
