@@ -120,7 +120,9 @@ def test_probe_asks_a_model(tmp_path, things, short, capsys):
     assert re.search(r"learn +cloze +6 ", said)
     assert re.search(r"learn +qa +2 ", said)
     assert re.search(r"retain +span +3 +1\.000 +1\.000 ", said)
-    assert re.search(r"controls of the probes to learn: majority \d+\.\d %, .*binding \d+\.\d %", " ".join(said.split()))
+    assert re.search(
+        r"controls of the probes to learn: majority \d+\.\d %, .*binding \d+\.\d %", " ".join(said.split())
+    )
     assert pq.read_table(table).num_rows == 12
     runs.told(["learn", short], capsys)
     trained = runs.told(["probe", tmp_path / "out" / "model", probes], capsys)
