@@ -33,12 +33,18 @@ assert took < 1, took
         (["bench", "suite.yaml"], "unknown method 'orakle'"),
         (["score", "suite.yaml"], "unknown method 'orakle'"),
         (["pretrain", "nothere.yaml"], "nothere.yaml: expected a run file"),
+        (["pretrain", "plain.yaml", "corpus.path=page.tx"], "did you mean page.txt?"),
         (["meta", "nothere.yaml"], "nothere.yaml: expected a run file"),
+        (["meta", "meta.yaml"], "pairs nothere.jsonl: 'nothere.jsonl' is not in"),
+        (["probe", "./modell", "general"], "did you mean model?"),
+        (["probe", "model", "page.jsonl"], "probe file page.jsonl: 'page.jsonl' is not in"),
     ],
 )
 def test_what_is_wrong_is_told_at_once(tmp_path, arguments, words):
     (tmp_path / "page.txt").write_text("A page.")
     (tmp_path / "model").mkdir()
+    (tmp_path / "plain.yaml").write_text("objective: causal\nmodel: {type: llama}\ncorpus: {path: page.txt}\n")
+    (tmp_path / "meta.yaml").write_text("pairs: {path: nothere.jsonl}\n")
     (tmp_path / "suite.yaml").write_text("corpus: {path: page.txt}\nseeds: [0]\narms: {a: [orakle]}\n")
     code = CODE.format(arguments=arguments)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)

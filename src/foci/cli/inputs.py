@@ -16,6 +16,19 @@ def check_methods(arms: Iterable[Methods]) -> None:
             require_known(method if isinstance(method, str) else next(iter(method)))
 
 
+def check_corpus(paths: Iterable[str]) -> None:
+    """Raises FileNotFoundError for a file or folder of the corpus that is not there."""
+    for path in paths:
+        if not path.startswith("hub:"):
+            existing(path, "corpus", "check corpus.path")
+
+
+def check_model(name: str) -> None:
+    """Raises FileNotFoundError where a model's name must be meant as a path and nothing is there."""
+    if meant_as_path(name):
+        existing(Path(name).expanduser(), "model", "name a folder, a .gguf file or a hub id")
+
+
 def check_run(run: Run) -> None:
     """Raises ValueError for an unknown method, FileNotFoundError for a path that is not there.
 
@@ -24,11 +37,8 @@ def check_run(run: Run) -> None:
     check_methods(run.arms.values())
     if (run.output / "start.json").is_file():
         return
-    for path in run.corpus.path:
-        if not path.startswith("hub:"):
-            existing(path, "corpus", "check corpus.path")
-    if meant_as_path(run.model.name):
-        existing(Path(run.model.name).expanduser(), "model", "name a folder, a .gguf file or a hub id")
+    check_corpus(run.corpus.path)
+    check_model(run.model.name)
     for key in ("learn", "retain", "held_out", "text"):
         path = getattr(run.probes, key)
         if path not in (None, "general"):

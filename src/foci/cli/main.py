@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from foci.cli.data import data_app
-from foci.cli.inputs import check_run
+from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.score import score_app
 from foci.config.run import Run, dump_run, load_run
+from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
 
 if TYPE_CHECKING:
@@ -135,8 +136,6 @@ def probe(
 
     To export the questions instead: foci probe PROBES --export-lm-eval FOLDER.
     """
-    from foci.probes import general, read_probes
-
     asks = probes is not None
     file = probes or model
     if not asks and (export_lm_eval is None or out is not None):
@@ -144,6 +143,12 @@ def probe(
             f"what should be asked of which model? Got {model!r} alone; give both: foci probe MODEL PROBES "
             "(to write lm_eval tasks, which needs no model: foci probe PROBES --export-lm-eval FOLDER)"
         )
+    if asks:
+        check_model(model)
+    if file != "general":
+        existing(file, "probe file", "give the path of a JSONL file with one probe a line")
+    from foci.probes import general, read_probes
+
     asked = read_probes(general.general_facts_path(), "retain") if file == "general" else read_probes(file)
     if export_lm_eval is not None:
         _export(asked, export_lm_eval, Path(file).name, overwrite)
@@ -228,6 +233,9 @@ def meta(
     from foci.meta.config import load_meta
 
     run = load_meta(file, changes or [])
+    check_model(run.model.name)
+    for path in run.pairs.path:
+        existing(path, "pairs", "check pairs.path")
     from foci.cli.tables import print_meta
     from foci.meta.run import meta as run_meta
 

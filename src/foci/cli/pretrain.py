@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from foci.cli.inputs import check_methods
+from foci.cli.inputs import check_corpus, check_methods
 from foci.pretrain.config import load_pretraining
 from foci.system.signals import Interrupted
 
@@ -29,6 +29,7 @@ def pretrain(
     """
     run = load_pretraining(file, changes or [])
     check_methods(run.arms.values())
+    check_corpus(run.corpus.path)
     from foci.cli.tables import print_arms, print_grid
     from foci.pretrain.grid import over_grid
     from foci.pretrain.run import pretrain as run_pretraining
