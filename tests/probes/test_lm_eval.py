@@ -348,7 +348,7 @@ def test_the_command_asks_and_exports(tmp_path, capsys):
     things = runs.material(tmp_path)
     learn = runs.write_lines(tmp_path / "p.jsonl", [{**line, "role": "learn"} for line in runs.questions()])
     said = runs.told(["probe", things.model, learn, "--export-lm-eval", tmp_path / "tasks"], capsys)
-    assert "learn  cloze" in said
+    assert "learn      cloze" in said
     assert "--tasks foci_tasks" in said
 
 
