@@ -16,7 +16,7 @@ from foci.probes import Probe, answer
 from foci.probes.encode import encode, encode_prompts
 from foci.probes.forced import teacher_forced
 from foci.probes.generation import generate, token_limits
-from foci.probes.scoring import exact_match, f1, normalise
+from foci.probes.scoring import exact_match, f1
 from training import trained
 
 CITIES = ("Paris", "Bern", "1999", "the town of Bern")
@@ -245,20 +245,6 @@ def test_retain_counts_where_this_model_is_right():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("The  U.S. dollar", "us dollar"),
-        ("a cat, an owl", "cat owl"),
-        ("Theatre Banana", "theatre banana"),  # articles are whole words
-        (" ... ", ""),
-        ("Self-Made", "selfmade"),
-    ],
-)
-def test_normalisation_is_that_of_squad(text, expected):
-    assert normalise(text) == expected
-
-
-@pytest.mark.parametrize(
     ("predicted", "answers", "em", "score"),
     [
         ("the Paris!", ["paris"], 1.0, 1.0),
@@ -267,7 +253,7 @@ def test_normalisation_is_that_of_squad(text, expected):
         ("Bern", ["Paris", "Bern city"], 0.0, 2 * 1 * 0.5 / 1.5),
         ("x x y", ["x z"], 0.0, 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)),  # a repeated word counts once
         ("", ["Paris"], 0.0, 0.0),
-        ("the", ["a"], 1.0, 1.0),
+        ("the", ["a"], 0.0, 0.0),
     ],
 )
 def test_exact_match_and_f1_by_hand(predicted, answers, em, score):

@@ -21,7 +21,8 @@ from foci.probes import (
 )
 
 COLUMNS = (
-    "probe_id, role, kind, group, prompt, answer, predicted, correct, accuracy, exact_match, f1, nll, counted, held_out"
+    "probe_id, role, kind, group, prompt, answer, predicted, correct, accuracy, exact_match, f1, nll, counted, "
+    "held_out, squad_exact_match, squad_f1"
 )
 
 
@@ -205,3 +206,7 @@ def test_a_table_of_an_earlier_version_says_what_is_held_out_by_id(tmp_path):
     write_answers(path, [said("held_out/a", 1.0), said("b", 0.0)])
     pq.write_table(pq.read_table(path).drop_columns(["held_out"]), path)
     assert [answer.held_out for answer in read_answers(path)] == [True, False]
+    write_answers(path, [said("a", 1.0, kind="qa", exact_match=1.0, f1=0.5)])
+    pq.write_table(pq.read_table(path).drop_columns(["squad_exact_match", "squad_f1"]), path)
+    (old,) = read_answers(path)
+    assert (old.squad_exact_match, old.squad_f1) == (1.0, 0.5)  # exact match was SQuAD's

@@ -20,8 +20,9 @@ class Answer:
 
     `predicted`: the model's first choices in place of the answer (cloze, span), or its generated answer (qa).
     `accuracy`: share of the answer's tokens that are the model's first choice, given the true words before.
-    `correct`: all of them are (cloze, span), or the generated answer is an exact match (qa). `exact_match` and `f1`,
-    0 to 1, for generated answers only. `nll`: mean nats per answer token. `counted`: the probe counts in `summarise`:
+    `correct`: all of them are (cloze, span), or the generated answer is an exact match (qa): the whole answer is right.
+    `exact_match` and `f1`, 0 to 1, for generated answers only, by the rule of `foci.probes.scoring`; by SQuAD's rule
+    `squad_exact_match` and `squad_f1`. `nll`: mean nats per answer token. `counted`: the probe counts in `summarise`:
     always to learn, and to retain where the untouched model was correct (`foci.probes.table.counted_by`).
     `held_out`: as the probe's, so that it has no part in learned and retained.
     """
@@ -40,6 +41,8 @@ class Answer:
     nll: float
     counted: bool
     held_out: bool = False
+    squad_exact_match: float | None = None
+    squad_f1: float | None = None
 
 
 def answer(
@@ -92,4 +95,6 @@ def _answer(probe: Probe, forced: Forced, said: str | None, tokenizer: PreTraine
         nll=forced.mean_nll,
         counted=probe.role == "learn" or verdict.correct,
         held_out=probe.held_out,
+        squad_exact_match=verdict.squad_exact_match,
+        squad_f1=verdict.squad_f1,
     )

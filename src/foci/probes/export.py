@@ -30,7 +30,7 @@ from foci.system.files import write_text
 
 RECORD = "export.json"
 CODE = "foci_task.py"
-SCORING = "from foci.probes.scoring import exact_match, f1, first_line, marks\n"
+SCORING = "from foci.probes.scoring import exact_match, f1, first_line, marks, squad_exact_match, squad_f1\n"
 """The line of the task's module that the text of `foci.probes.scoring` replaces."""
 _LONGEST = 60
 """The number of characters of a group's name that a task's name keeps."""
@@ -39,7 +39,9 @@ _LONGEST = 60
 def metrics_of(kind: str) -> tuple[str, ...]:
     """Returns the metrics that the harness reports for a kind of probe: columns of foci's probe table."""
     generated = kind_of(kind).generated
-    return ("accuracy", "nll", "exact_match", "f1") if generated else ("accuracy", "correct", "nll")
+    if generated:
+        return ("accuracy", "nll", "exact_match", "f1", "squad_exact_match", "squad_f1")
+    return ("accuracy", "correct", "nll")
 
 
 class _Function(str):

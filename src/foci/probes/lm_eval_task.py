@@ -7,7 +7,8 @@ but not foci.
 
 The metrics are the columns of foci's probe table. accuracy: share of the answer's tokens that are the model's first
 choice, given the true words before. correct: all of them are (what lm_eval calls acc; not for generated answers). nll:
-nats per answer token. exact_match, f1: of a generated answer, as SQuAD counts them. All are means over probes.
+nats per answer token. exact_match, f1: of a generated answer, as foci counts them. squad_exact_match, squad_f1: as
+SQuAD does. All are means over probes.
 
 Each token of an answer is one request, so that the share is known. The model's tokenizer decides which tokens these
 are. It is loaded by the name that stands in --model_args (tokenizer, else pretrained) or in --metadata.
@@ -27,12 +28,15 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
-from foci.probes.scoring import exact_match, f1, first_line, marks
+from foci.probes.scoring import exact_match, f1, first_line, marks, squad_exact_match, squad_f1
 
 Document = Mapping[str, Any]
 """A probe, as `foci.probes.export` writes it."""
 
-HIGHER_IS_BETTER = {"accuracy": True, "correct": True, "nll": False, "exact_match": True, "f1": True}
+HIGHER_IS_BETTER = {
+    "accuracy": True, "correct": True, "nll": False, "exact_match": True, "f1": True, "squad_exact_match": True,
+    "squad_f1": True,
+}  # fmt: skip
 log = logging.getLogger("foci")
 
 
@@ -97,7 +101,8 @@ class Probes(ConfigurableTask):
         if doc["generated"]:
             del found["correct"]
             said, answers = first_line(results[-1]), [doc["answer"], *doc["aliases"]]
-            found |= {"exact_match": exact_match(said, answers), "f1": f1(said, answers)}
+            for metric in (exact_match, f1, squad_exact_match, squad_f1):
+                found[metric.__name__] = metric(said, answers)
         return found
 
     def aggregation(self) -> dict[str, Callable[..., float]]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.errors import suggest
 from foci.probes.forced import Forced
+from foci.probes.spacing import space_between
 from foci.system.registry import members
 
 Role = Literal["learn", "retain"]
@@ -26,7 +27,6 @@ KEYS: Mapping[str, type] = {
 }  # fmt: skip
 """The keys that a line may have, and the types of their values."""
 
-_CLOSING = ",.;:!?)]}%"
 _JSON_NAMES = {str: "a string", list: "a list of strings", int: "an integer"}
 
 
@@ -84,13 +84,16 @@ class Written(NamedTuple):
 class Verdict(NamedTuple):
     """The judgement of one answer: the words that count as the model's, and whether they are right.
 
-    `exact_match` and `f1`, 0 to 1, are None for kinds whose answers are not generated.
+    The other numbers, 0 to 1, are None for kinds whose answers are not generated; `squad_exact_match` and `squad_f1`
+    count by SQuAD's rule.
     """
 
     predicted: str
     correct: bool
     exact_match: float | None = None
     f1: float | None = None
+    squad_exact_match: float | None = None
+    squad_f1: float | None = None
 
 
 class Kind(ABC):
@@ -146,19 +149,12 @@ def joined(probe: Probe, space: str = "") -> Written:
 
 
 def spaced(probe: Probe) -> Written:
-    """Puts prompt, answer and suffix together, with a space before the answer where one is due.
+    """Puts prompt, answer and suffix together, with a space before the answer where one is due (`space_between`).
 
-    No space is put after a prompt that is empty or ends in white space, before an answer that begins with white space
-    or closing punctuation (`,.;:!?)]}%`), or in a verbatim probe.
+    No space is put after an empty prompt or in a verbatim probe.
     """
-    bare = (
-        probe.verbatim
-        or not probe.prompt
-        or probe.prompt[-1].isspace()
-        or probe.answer[0].isspace()
-        or probe.answer[0] in _CLOSING
-    )
-    return joined(probe, "" if bare else " ")
+    bare = probe.verbatim or not probe.prompt
+    return joined(probe, "" if bare else space_between(probe.prompt, probe.answer))
 
 
 def first_choices(forced: Forced, tokenizer: PreTrainedTokenizerBase) -> Verdict:

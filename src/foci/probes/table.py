@@ -15,7 +15,8 @@ from foci.system.files import replacing
 
 _TYPES = {
     "correct": pa.bool_(), "counted": pa.bool_(), "held_out": pa.bool_(), "accuracy": pa.float64(),
-    "exact_match": pa.float64(), "f1": pa.float64(), "nll": pa.float64(),
+    "exact_match": pa.float64(), "f1": pa.float64(), "nll": pa.float64(), "squad_exact_match": pa.float64(),
+    "squad_f1": pa.float64(),
 }  # fmt: skip
 
 Change = dict[str, float]
@@ -52,22 +53,33 @@ def read_answers(path: str | Path) -> list[Answer]:
     """Reads the answers that `write_answers` wrote.
 
     A table without the column `held_out` is of an earlier version, in which the id of a held-out probe began with
-    "held_out/". Raises FileNotFoundError where there is no table, ValueError for one with other columns.
+    "held_out/"; without `squad_exact_match`, of one that counted exact match and F1 by SQuAD's rule. Raises
+    FileNotFoundError where there is no table, ValueError for one with other columns.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no probe table {path}; `foci probe` or a run writes one")
     table = pq.read_table(path)
     expected = [f.name for f in fields(Answer)]
-    if set(expected) - set(table.column_names) == {"held_out"}:
-        ids = table.column("probe_id").to_pylist()
-        table = table.append_column("held_out", pa.array([str(name).startswith("held_out/") for name in ids]))
+    if {"probe_id", "exact_match", "f1"} <= set(table.column_names):
+        table = _of_earlier(table)
     if sorted(table.column_names) != sorted(expected):
         raise ValueError(
             f"{path}: expected the columns {', '.join(expected)}, got {', '.join(table.column_names)}; "
             "it is no probe table of this version"
         )
     return [Answer(**row) for row in table.to_pylist()]
+
+
+def _of_earlier(table: pa.Table) -> pa.Table:
+    """Returns the table with the columns that earlier versions did not write."""
+    if "held_out" not in table.column_names:
+        ids = table.column("probe_id").to_pylist()
+        table = table.append_column("held_out", pa.array([str(name).startswith("held_out/") for name in ids]))
+    for name in ("exact_match", "f1"):
+        if f"squad_{name}" not in table.column_names:
+            table = table.append_column(f"squad_{name}", table.column(name))
+    return table
 
 
 def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, object]:

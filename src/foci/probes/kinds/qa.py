@@ -9,7 +9,7 @@ from foci.probes.encode import encode_prompts
 from foci.probes.forced import Forced
 from foci.probes.generation import generate, token_limits
 from foci.probes.probe import Kind, Probe, Verdict, Written, spaced
-from foci.probes.scoring import exact_match, f1
+from foci.probes.scoring import exact_match, f1, squad_exact_match, squad_f1
 
 
 class Question(Kind):
@@ -40,4 +40,6 @@ class Question(Kind):
         assert said is not None
         right = (probe.answer, *probe.aliases)
         match = exact_match(said, right)
-        return Verdict(said, match == 1.0, match, f1(said, right))
+        return Verdict(
+            said, match == 1.0, match, f1(said, right), squad_exact_match(said, right), squad_f1(said, right)
+        )
