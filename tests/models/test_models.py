@@ -14,7 +14,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import tiny
 from foci import models
-from foci.models import Adapter, block_of, gguf, head_of, load, loading, locate
+from foci.focus import Batch
+from foci.models import Adapter, block_of, gguf, head_of, load, loading, locate, losses
 
 IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5]])
 
@@ -101,31 +102,39 @@ def test_an_unknown_parameter_is_named(name):
 
 
 def test_the_head_explains_the_logits(model):
-    models.check_head(model)
+    hidden = []
+    hook = head_of(model).module.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0]))
+    theirs = model(input_ids=IDS).logits
+    hook.remove()
+    torch.testing.assert_close(head_of(model).logits(hidden[0]), theirs, atol=0, rtol=0)
     models.check_causal(model)
 
 
 @pytest.mark.parametrize(
-    ("name", "scale", "softcap"),
-    [("llama", 1, None), ("granite", 1 / 3, None), ("cohere", 0.5, None), ("gemma2", 1, 2.0), ("gemma3", 1, None)],
+    ("name", "finish"),
+    [
+        ("llama", None),
+        ("granite", lambda x: x / 3),
+        ("cohere", lambda x: x * 0.5),
+        ("gemma2", lambda x: 2 * (x / 2).tanh()),
+        ("gemma3", None),
+    ],
 )
-def test_head_settings(name, scale, softcap):
+def test_what_a_model_does_to_the_output_of_its_head(name, finish):
     head = head_of(tiny.lora(tiny.build(name)))
-    assert (head.scale, head.softcap) == (pytest.approx(scale), softcap)
     assert isinstance(head.module, nn.Linear)
-
-
-def test_head_logits_by_hand():
-    module = nn.Linear(1, 2, bias=False)
-    module.weight.data = torch.tensor([[1.0], [-2.0]])
-    logits = models.Head(module, scale=0.5, softcap=2.0).logits(torch.tensor([[4.0]]))
-    assert logits.tolist() == [pytest.approx([2 * 0.7615941559557649, 2 * -0.9640275800758169])]  # tanh 1, tanh -2
+    if finish is None:
+        assert head.finish is None
+        return
+    raw = torch.randn(2, 3, 97) * 5
+    torch.testing.assert_close(head.finish(raw), finish(raw))
+    torch.testing.assert_close(head.finish(raw[0]), finish(raw[0]))
 
 
 class TripledForCausalLM(LlamaForCausalLM):
     def forward(self, *args, **kwargs):
         output = super().forward(*args, **kwargs)
-        output.logits = output.logits * 3
+        output.logits = (output.logits * 3).clamp(max=2)[..., :90]
         return output
 
 
@@ -137,33 +146,54 @@ class PastItsHeadForCausalLM(LlamaForCausalLM):
         return CausalLMOutputWithPast(logits=nn.functional.linear(hidden, self.lm_head.weight))
 
 
+class AlongsideForCausalLM(LlamaForCausalLM):
+    """Adds to its logits something that its head module did not compute."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits + self.lm_head.weight[:, 0] * kwargs["input_ids"][..., None].float().mean()
+        return output
+
+
 @pytest.mark.parametrize("wrap", [lambda model: model, tiny.lora])
-def test_a_forward_that_does_more_to_its_logits_is_refused_by_name(wrap):
-    for made in (TripledForCausalLM, PastItsHeadForCausalLM):
+def test_a_forward_that_does_more_to_its_logits_is_followed(wrap):
+    model = wrap(TripledForCausalLM(tiny.configuration("llama")).eval())
+    batch = Batch(IDS, torch.ones_like(IDS), IDS.clamp(max=89))
+    logits = model(input_ids=IDS).logits[:, :-1]
+    assert logits.shape[-1] == 90
+    assert (logits == 2).any()
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels[:, 1:].flatten(), reduction="none")
+    torch.testing.assert_close(losses.token_nll(model, batch)[:, 1:].flatten(), expected)
+
+
+@pytest.mark.parametrize("made", [PastItsHeadForCausalLM, AlongsideForCausalLM])
+@pytest.mark.parametrize("wrap", [lambda model: model, tiny.lora])
+def test_logits_that_come_not_from_the_head_are_refused_by_name(wrap, made):
+    model = wrap(made(tiny.configuration("llama")))
+    batch = Batch(IDS, torch.ones_like(IDS), IDS)
+    for entrance in (head_of, lambda model: losses.token_nll(model, batch)):
         with pytest.raises(ValueError, match=rf"{made.__name__} \(model type 'llama'\) is not supported"):
-            models.check_head(wrap(made(tiny.configuration("llama"))))
+            entrance(model)
 
 
-@pytest.mark.parametrize(
-    ("name", "field", "value"),
-    [("gemma2", "final_logit_softcapping", None), ("granite", "logits_scaling", 1.0), ("cohere", "logit_scale", 1.0)],
-)
-def test_a_setting_foci_would_not_see_is_refused(name, field, value, monkeypatch):
-    model = tiny.build(name)
-    true_head = head_of(model)
-    monkeypatch.setattr("foci.models.architecture.head_of", lambda _model: models.Head(true_head.module))
-    with pytest.raises(ValueError, match="is not supported"):
-        models.check_head(model)
-
-
-def test_check_head_in_bfloat16_and_leaves_the_model_as_it_was():
+def test_the_head_is_found_once_and_leaves_the_model_as_it_was(monkeypatch):
     model = tiny.build("gemma2", dtype=torch.bfloat16).train()
     model.model.layers[0].eval()
-    models.check_head(model)
+    parts = list(model.modules())
+    head_of(model)
     assert model.training
     assert model.model.layers[1].training
     assert not model.model.layers[0].training
-    assert not head_of(model).module._forward_pre_hooks
+    assert list(model.modules()) == parts
+    monkeypatch.setattr(model.model, "forward", None)  # a second forward pass would fail
+    assert head_of(model).logits(torch.ones(3, 32, dtype=torch.bfloat16)).shape == (3, 97)
+
+
+def test_a_head_that_was_moved_to_another_precision_is_found_again():
+    model = tiny.build("gemma2")
+    head_of(model)
+    model.bfloat16()
+    assert head_of(model).logits(torch.ones(3, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_a_model_that_looks_ahead_is_refused_by_name():
@@ -215,7 +245,7 @@ def test_every_adapter_answers_as_before_until_it_is_trained(bare, kind):
     adapted = {name.removeprefix("base_model.model.").split(".lora_")[0].split(".osf_")[0] for name in trained}
     assert adapted == linear
     assert {block_of(name) for name in trained} == {"layers.0", "layers.1"}
-    models.check_head(wrapped)
+    head_of(wrapped)
 
 
 def test_adapter_types_are_scaled_as_their_papers_say():

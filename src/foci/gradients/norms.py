@@ -22,7 +22,8 @@ from foci.focus import Batch
 from foci.gradients.factors import precision
 from foci.gradients.per_example import Recorder
 from foci.models import losses
-from foci.models.architecture import block_of, blocks, evaluating, head_of, part_of, without_dropout
+from foci.models.architecture import block_of, blocks, evaluating, part_of, without_dropout
+from foci.models.head import head_of
 
 By = Literal["layer", "part"]
 Reduction = Literal["mean", "sum"]
@@ -52,6 +53,7 @@ def block_norms(
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained; set requires_grad on some")
+    head_of(model)  # its proof runs the model, which must not be recorded
     weights = mask.to(precision(next(iter(parameters.values()))))
     if reduction == "mean":
         weights = weights / weights.sum(1, keepdim=True)

@@ -2,31 +2,29 @@
 
     loaded = load("smollm2-135m")            # or a hub id, a folder, a .gguf file, a PEFT adapter
     block_of("model.layers.3.mlp.up_proj.weight")       # "layers.3"
-    head = head_of(loaded.model)             # logits = softcap(scale * module(hidden))
+    head = head_of(loaded.model)             # logits = head.logits(hidden)
     model = add_adapter(loaded.model, Adapter(r=16))
 
-`loading` loads a model, `locate` and `gguf` find its files, `architecture` names its blocks and its LM head and checks
-both, `adapters` wraps it by an adapter, `losses` computes the NLL of tokens, `forward` runs it on rows, `fsdp` handles
-models that FSDP2 shards.
+`loading` loads a model, `locate` and `gguf` find its files, `architecture` names its blocks, `head` finds its LM head
+and the way to its logits, `adapters` wraps it by an adapter, `losses` computes the NLL of tokens, `forward` runs it on
+rows, `fsdp` handles models that FSDP2 shards.
 """
 
 from foci.config.adapter import ADAPTERS, Adapter
 from foci.models.adapters import add_adapter, unadapted_blocks, without_adapters
 from foci.models.architecture import (
     UNLIMITED,
-    Head,
     LanguageModel,
     base_of,
     block_of,
     blocks,
     check_causal,
-    check_head,
     evaluating,
     fingerprint,
-    head_of,
     layer_count,
     max_length,
 )
+from foci.models.head import Head, head_of
 from foci.models.loading import Loaded, compute_dtype, load
 
 __all__ = [
@@ -41,7 +39,6 @@ __all__ = [
     "block_of",
     "blocks",
     "check_causal",
-    "check_head",
     "compute_dtype",
     "evaluating",
     "fingerprint",

@@ -1,7 +1,7 @@
-"""Blocks and LM head of a loaded language model, found without a list of architectures.
+"""Blocks of a loaded language model, found without a list of architectures.
 
-Blocks are recognised by the words in the names of parameters. `check_head` and `check_causal` run the model on 8 tokens
-and refuse an architecture that foci would misread.
+Blocks are recognised by the words in the names of parameters. `check_causal` runs the model on 8 tokens and refuses one
+that looks ahead; `foci.models.head` finds the LM head.
 """
 
 import hashlib
@@ -10,11 +10,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -101,42 +100,11 @@ def layer_count(model: nn.Module) -> int:
     return sum(block.startswith("layers.") for block in blocks(model))
 
 
-@dataclass(frozen=True)
-class Head:
-    """The LM head: logits = cap(scale * module(hidden)).
-
-    cap(x) = softcap * tanh(x / softcap), or x if softcap is None.
-    """
-
-    module: nn.Module
-    scale: float = 1.0
-    softcap: float | None = None
-
-    def logits(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... vocab"]:
-        """Returns the model's logits for the hidden states that its head receives."""
-        raw = self.module(hidden) * self.scale
-        return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
-
-
 def base_of(model: LanguageModel) -> PreTrainedModel:
     """Returns the Transformers model inside the wrappers of DDP and PEFT. Adapters stay in its layers."""
     if not isinstance(model, LanguageModel):
         return base_of(model.module)
     return model if isinstance(model, PreTrainedModel) else model.get_base_model()
-
-
-def head_of(model: LanguageModel) -> Head:
-    """Returns the LM head with the scale and soft cap of its architecture. `check_head` tests that they are right."""
-    base = base_of(model)
-    module = base.get_output_embeddings()
-    if module is None:
-        raise ValueError(f"{type(base).__name__} has no LM head (get_output_embeddings() is None)")
-    config = base.config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies by it
-    scaling = float(getattr(config, "logits_scaling", None) or 1.0)
-    scale *= scaling if config.model_type.startswith("hyperclovax") else 1 / scaling  # Granite divides
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and later
-    return Head(module, scale, float(cap) if cap else None)
 
 
 @contextmanager
@@ -173,35 +141,10 @@ def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return logits.float()
 
 
-def _equal(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> bool:
+def equal_logits(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> bool:
     """Returns whether logits agree to the precision of their computation, relative to the largest logit."""
     tolerance = 1e-4 if computed_in in (torch.float32, torch.float64) else 2e-2
     return float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
-
-
-def check_head(model: LanguageModel) -> None:
-    """Raises ValueError if the model's logits are not `head_of(model).logits(hidden)`.
-
-    `hidden` is what enters the head in a forward pass over 8 tokens. Tolerance: 1e-4 of the largest logit (bfloat16:
-    2e-2).
-    """
-    base = base_of(model)
-    head, seen = head_of(model), list[Tensor]()
-    hook = head.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
-    try:
-        theirs = _logits(base, sample_ids(base))
-    finally:
-        hook.remove()
-    if len(seen) == 1:
-        with torch.no_grad():
-            ours = head.logits(seen[0]).float()
-        if ours.shape == theirs.shape and _equal(ours, theirs, seen[0].dtype):
-            return
-    raise ValueError(
-        f"{type(base).__name__} (model type {base.config.model_type!r}) is not supported: its logits are not "
-        f"softcap(scale * head(hidden)) with scale {head.scale:g} and softcap {head.softcap} as its "
-        f"configuration says; use a model whose forward does nothing else to its logits"
-    )
 
 
 def check_causal(model: LanguageModel) -> None:
@@ -211,7 +154,7 @@ def check_causal(model: LanguageModel) -> None:
     other = ids.clone()
     other[0, -1] = ids[0, 1]
     before, after = _logits(base, ids)[:, :-1], _logits(base, other)[:, :-1]
-    if not _equal(before, after, base.get_input_embeddings().weight.dtype):
+    if not equal_logits(before, after, base.get_input_embeddings().weight.dtype):
         raise ValueError(
             f"{type(base).__name__} (model type {base.config.model_type!r}) is not causal: logits change "
             f"with tokens that come later; name a decoder-only language model"

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
-from foci.models.architecture import head_of
+from foci.models.head import head_of
 
 
 def root(model: nn.Module) -> FSDPModule | None:
@@ -151,8 +151,9 @@ def head_callable(model: nn.Module) -> Iterator[None]:
     if outer is None:
         yield
         return
+    head = head_of(model)  # its proof runs the model, so it comes before the reset
     reset(model)
-    hook = head_of(model).module.register_forward_pre_hook(lambda *_: outer.unshard())  # type: ignore[arg-type]
+    hook = head.module.register_forward_pre_hook(lambda *_: outer.unshard())  # type: ignore[arg-type]
     try:
         yield
     finally:

@@ -12,11 +12,11 @@ from foci.models.architecture import (
     LanguageModel,
     blocks,
     check_causal,
-    check_head,
     fingerprint,
     max_length,
 )
 from foci.models.gguf import quiet
+from foci.models.head import head_of
 from foci.models.locate import check_tokenizer_files, folder_of, read_json
 
 
@@ -56,7 +56,7 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
     model = model.to(device).eval()
     blocks(model)  # refuses a parameter that stands in no block
     check_causal(model)
-    check_head(model)
+    head_of(model)  # refuses logits that it cannot compute
     return Loaded(model, tokenizer, name, fingerprint(model), max_length(model), compute)
 
 

@@ -18,7 +18,8 @@ from transformers.utils import ModelOutput
 
 from foci.focus import Batch
 from foci.models import fsdp
-from foci.models.architecture import Head, base_of, head_of
+from foci.models.architecture import base_of
+from foci.models.head import Head, head_of, replaced
 
 SLICE_ELEMENTS = 3 * 2**22
 """Logits held at a time, 48 MiB in float32. In half precision 1.5 times as many, 36 MiB.
@@ -38,20 +39,15 @@ def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
     """
     base, head = base_of(model), head_of(model).module
     stand_in = _StandIn(head)
-    names = [name for name, module in base.named_modules(remove_duplicate=False) if module is head]
-    places = [(base.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
-    for parent, leaf in places:
-        setattr(parent, leaf, stand_in)
     hook = (
         base.register_forward_hook(stand_in.add_hidden_states, prepend=True) if fsdp.root(model) is not None else None
     )
     try:
-        yield stand_in.inputs
+        with replaced(base, {head: stand_in}):
+            yield stand_in.inputs
     finally:
         if hook is not None:
             hook.remove()
-        for parent, leaf in places:
-            setattr(parent, leaf, head)
 
 
 class _StandIn(nn.Module):

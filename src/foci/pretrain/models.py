@@ -16,7 +16,7 @@ from transformers import (
     set_seed,
 )
 
-from foci.models import blocks, check_head
+from foci.models import blocks, head_of
 from foci.pretrain.config import TYPES, ScratchConfig
 
 
@@ -58,5 +58,5 @@ def scratch(size: ScratchConfig, tokenizer: PreTrainedTokenizerFast, length: int
     auto = AutoModelForMaskedLM if TYPES[size.type] == "masked" else AutoModelForCausalLM
     model: PreTrainedModel = auto.from_config(configuration(size, tokenizer, length), attn_implementation="sdpa").eval()
     blocks(model)  # refuses a parameter that stands in no block
-    check_head(model)
+    head_of(model)  # refuses logits that it cannot compute
     return model
