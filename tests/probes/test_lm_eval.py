@@ -263,6 +263,15 @@ def test_what_the_harness_would_cut_elsewhere_is_refused(code):
         code.pieces(document(Probe("p", "learn", "cloze", "", "Paris")), tiny.tokenizer())
 
 
+def test_a_control_word_in_a_probe_is_refused(code):
+    """foci reads it as text, the harness as a token that steers."""
+    probe = Probe("p", "learn", "cloze", "A text ends with <eos> in", "Paris")
+    with pytest.raises(ValueError, match=r"'p': expected plain text, got '<eos>', .* leave the probe out"):
+        code.pieces(document(probe), tiny.tokenizer())
+    with pytest.raises(ValueError, match=r"'p': expected plain text, got '<eos>'"):
+        code.question({**document(probe), "prompt": probe.prompt, "aliases": []}, tiny.tokenizer())
+
+
 def test_the_bare_prompt_is_asked_with_a_tokenizer_that_is_named(tmp_path, taught, harness):
     name = exported(tmp_path / "tasks")
     with pytest.raises(ValueError, match="expected the name of the model's tokenizer"):

@@ -95,8 +95,8 @@ def read_corpus(
     column of the rows, 1 on the tokens of these characters: `answer_spans` the column "answer", `name_spans` "name". A
     key `answer_groups` beside it names a group for each span, and adds a column for each group ("answer:town").
 
-    Rows begin and end as the tokenizer does by itself; the last row of a document also ends with its EOS token unless
-    `add_eos` is False. Special tokens that are written out in a text are read as special tokens.
+    Rows begin as the tokenizer begins a text; the last row of a document alone ends as it ends one, and with its EOS
+    token unless `add_eos` is False. Special tokens that are written out in a text are read as plain text.
 
     Raises FileNotFoundError for a missing path, CorpusError (a ValueError) when no row is left or a larger
     share than `max_bad` (0 to 1) of all documents is bad, ValueError for settings that cannot work.

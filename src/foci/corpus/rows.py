@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.documents import BadLine, Document, excerpt
+from foci.corpus.plain import Encoded, encoded
 from foci.corpus.split import Room, Span, cuts, tighten
 from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
 from foci.focus import Row
@@ -61,12 +62,12 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class _Tokens:
     """The token ids of a piece, and the characters of its text that each token stands for."""
 
     piece: _Piece
-    ids: list[int]
-    offsets: list[tuple[int, int]]
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -80,51 +81,48 @@ class _Encoder:
     max_length: int
     eos: int | None
 
-    def encode(self, pieces: Sequence[_Piece]) -> Iterator[_Encoded | BadLine]:
-        """Yields the encoded pieces in order, each cut as often as needed."""
-        batch: Any = self.tokenizer(
-            [piece.text for piece in pieces],
-            add_special_tokens=True,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        for piece, encoding in zip(pieces, batch.encodings, strict=True):
-            encoded = _Encoded(piece, encoding.ids, encoding.offsets)
-            if len(encoded.ids) + self.owed(encoded) <= self.max_length:
-                yield self.finished(encoded)
-            elif parts := self.cut(encoded, encoding.special_tokens_mask):
+    def encode(self, pieces: Sequence[_Piece]) -> Iterator[_Tokens | BadLine]:
+        """Yields the tokens of the pieces in order, each piece cut as often as needed."""
+        texts = [piece.text for piece in pieces]
+        for piece, made in zip(pieces, encoded(texts, self.tokenizer), strict=True):
+            if len(made.ids) - self.spared(piece, made) + self.owed(piece, made) <= self.max_length:
+                yield self.finished(piece, made)
+            elif parts := self.cut(piece, made):
                 yield from self.encode(parts)
             else:
-                yield piece.bad(f"one character of {len(encoded.ids)} tokens: more than max_length = {self.max_length}")
+                yield piece.bad(f"one character of {len(made.ids)} tokens: more than max_length = {self.max_length}")
 
-    def owed(self, encoded: _Encoded) -> int:
+    def spared(self, piece: _Piece, made: Encoded) -> int:
+        """Returns how many tokens at the end are left out: what a tokenizer adds after a text ends a document alone."""
+        return 0 if piece.last else made.tail
+
+    def owed(self, piece: _Piece, made: Encoded) -> int:
         """Returns 1 where the EOS token is still to be added, else 0."""
-        missing = self.eos is not None and encoded.ids[-1:] != [self.eos]
-        return int(encoded.piece.last and missing)
+        missing = self.eos is not None and made.ids[-1:] != (self.eos,)
+        return int(piece.last and missing)
 
-    def finished(self, encoded: _Encoded) -> _Encoded | BadLine:
-        if self.owed(encoded):
+    def finished(self, piece: _Piece, made: Encoded) -> _Tokens | BadLine:
+        end = len(made.ids) - self.spared(piece, made)
+        ids, offsets = made.ids[:end], made.offsets[:end]
+        if self.owed(piece, made):
             assert self.eos is not None
-            encoded = _Encoded(encoded.piece, [*encoded.ids, self.eos], [*encoded.offsets, (0, 0)])
-        if len(encoded.ids) < 2:
-            return encoded.piece.bad(f"{len(encoded.ids)} token(s): a row needs 2 to have one that is predicted")
-        if not any(end > start for start, end in encoded.offsets):
-            return encoded.piece.bad("the tokenizer makes no token of this text")
-        return encoded
+            ids, offsets = (*ids, self.eos), (*offsets, (0, 0))
+        if len(ids) < 2:
+            return piece.bad(f"{len(ids)} token(s): a row needs 2 to have one that is predicted")
+        if not any(end > start for start, end in offsets):
+            return piece.bad("the tokenizer makes no token of this text")
+        return _Tokens(piece, ids, offsets)
 
-    def cut(self, encoded: _Encoded, added: list[int]) -> list[_Piece]:
-        """Returns smaller pieces; none for a single character. `added[t]` is 1 on tokens that the tokenizer added."""
-        piece, owed, special = encoded.piece, self.owed(encoded), sum(added)
-        whole = piece.document.whole_file
-        room = self.max_length - special
-        content = zip(encoded.offsets, added, strict=True)
-        starts = list(accumulate((offset[0] for offset, mask in content if not mask), max))
+    def cut(self, piece: _Piece, made: Encoded) -> list[_Piece]:
+        """Returns smaller pieces; none for a single character."""
+        whole, before = piece.document.whole_file, made.lead
+        after = made.tail + self.owed(piece, made) if piece.last else 0
+        room = self.max_length - before
+        begins = (start for (start, _), added in zip(made.offsets, made.added, strict=True) if not added)
+        starts = list(accumulate(begins, max))
         wanted = min(4, room // 2)  # more than the 2 needed: a part alone may have fewer tokens than within the text
-        middle, last = max(2 - special, 1), max(2 - special - owed, 1)
-        budget = Room(room, room - owed, max(wanted, middle), max(wanted, last), middle, last)
+        middle, last = max(2 - before, 1), max(2 - before - after, 1)
+        budget = Room(room, room - after, max(wanted, middle), max(wanted, last), middle, last)
         text = piece.text
         at = cuts(text, starts, budget, piece.spans.get(ANSWER, ()))
         line, seen, parts = piece.line, 0, []
@@ -141,8 +139,9 @@ def make_rows(
 ) -> Made:
     """Turns documents into rows of at most `max_length` tokens, in the order of the documents.
 
-    A row begins and ends with the tokens that the tokenizer adds by itself; the last row of a document also ends
-    with the EOS token when there is one and `add_eos`. Where two rows have the same text the first is
+    Texts are read as plain text (`foci.corpus.plain`). A row begins with the tokens that the tokenizer puts before a
+    text. The last row of a document, and no other, ends with those that it puts after one, and with the EOS token when
+    there is one and `add_eos`. Where two rows have the same text the first is
     kept, with the columns of both. Raises ValueError when `max_length` is too short for any row.
     """
     fingerprint = tokenizer_fingerprint(tokenizer)
@@ -172,9 +171,9 @@ def make_rows(
     return Made(tuple(kept.values()), tuple(bad), len(used), len(split), repeated)
 
 
-def _row(made: _Encoded, identity: str) -> Row:
+def _row(made: _Tokens, identity: str) -> Row:
     source = f"{made.piece.document.file}:{made.piece.line}"
-    return Row(identity, tuple(made.ids), made.piece.text, tuple(made.offsets), source=source)
+    return Row(identity, made.ids, made.piece.text, made.offsets, source=source)
 
 
 def _marked(row: Row, marks: Mapping[str, Sequence[Span]]) -> Row:

@@ -7,30 +7,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.plain import encoded
+
 
 def tokens(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
 ) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
-    """Returns ids and character offsets [start, end) of every text; `special` adds the tokenizer's special tokens."""
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"{type(tokenizer).__name__} gives no character offsets, which probes need; "
-            "load the model's fast tokenizer (tokenizer.json)"
-        )
-    if not texts:
-        return []
-    made = tokenizer(
-        list(texts),
-        add_special_tokens=special,
-        return_offsets_mapping=True,
-        padding=False,
-        truncation=False,
-        verbose=False,
-    )
-    return [
-        (tuple(ids), tuple((int(start), int(end)) for start, end in offsets))
-        for ids, offsets in zip(made["input_ids"], made["offset_mapping"], strict=True)
-    ]
+    """Returns ids and character offsets [start, end) of every text, read as plain text (`foci.corpus.plain`).
+
+    `special` adds the tokens that the tokenizer adds by itself.
+    """
+    return [(made.ids, made.offsets) for made in encoded(texts, tokenizer, special=special)]
 
 
 def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:

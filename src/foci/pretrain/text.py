@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from foci.config.run import CorpusConfig
 from foci.corpus import BadLine, Document, row_id, tokenizer_fingerprint
 from foci.corpus.documents import find_sources, read_source
+from foci.corpus.tokens import tokens
 from foci.focus import Row
 from foci.pretrain.config import Objective, Pretraining
 
@@ -125,15 +126,7 @@ def rows_of(
 
 
 def _rows(document: Document, tokenizer: PreTrainedTokenizerFast, length: int, *, ends_all: bool) -> Iterator[Row]:
-    encoded = tokenizer(
-        document.text,
-        add_special_tokens=False,
-        split_special_tokens=True,  # the words of a special token in a text are text
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    ((ids, offsets),) = tokens([document.text], tokenizer, special=False)
     name, room = tokenizer_fingerprint(tokenizer), length - 2 if ends_all else length - 1
     for start in range(0, len(ids), room):
         piece, spans = ids[start : start + room], offsets[start : start + room]

@@ -119,6 +119,7 @@ def pieces(doc: Document, tokenizer: Any) -> list[tuple[Context, str, int]]:
 
     The tokens of one character stay together. Raises ValueError where the harness would make other tokens.
     """
+    check_plain(doc, doc["text"], tokenizer)
     made = tokenizer(doc["text"], return_offsets_mapping=True, verbose=False)
     ids, offsets = list(made["input_ids"]), made["offset_mapping"]
     marked = marks(doc["text"], (doc["start"], doc["end"]), offsets)
@@ -145,6 +146,20 @@ def pieces(doc: Document, tokenizer: Any) -> list[tuple[Context, str, int]]:
     return found
 
 
+def check_plain(doc: Document, text: str, tokenizer: Any) -> None:
+    """Raises ValueError where a text spells a control word, which foci reads as text and the harness does not."""
+    template = str(tokenizer.chat_template or "")
+    for token in tokenizer.added_tokens_decoder.values():
+        steers = (
+            token.special or token.content.startswith("<|") or (len(token.content) > 2 and token.content in template)
+        )
+        if token.content.strip() and steers and token.content in text:
+            raise ValueError(
+                f"probe {doc['id']!r}: expected plain text, got {token.content!r}, which the harness reads as a control "
+                "token of this model; leave the probe out"
+            )
+
+
 def is_cut(text: str, ids: list[int], tokenizer: Any) -> bool:
     """Whether this beginning of a text gives these tokens by itself, as the harness assumes of a context."""
     return bool(tokenizer.encode(text) == ids if text else ids == [tokenizer.bos_token_id])
@@ -155,6 +170,7 @@ def question(doc: Document, tokenizer: Any) -> tuple[str, dict[str, Any]]:
     prompt = doc["prompt"].rstrip(" \t")
     if not prompt:
         raise ValueError(f"probe {doc['id']!r}: a question needs a prompt, got {doc['prompt']!r}; write one")
+    check_plain(doc, prompt, tokenizer)
     if tuple(tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"][-1]) == (0, 0):
         raise ValueError(
             f"probe {doc['id']!r}: expected a tokenizer that adds nothing after {prompt!r}, got "

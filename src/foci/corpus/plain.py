@@ -1,0 +1,144 @@
+"""Reads text as plain text: a tokenizer's control words, written out in a text, are spelled like any other word.
+
+`split_special_tokens=True` of Transformers is not enough. It covers tokens that are marked as special alone (Qwen's
+`<|fim_prefix|>` and `<think>` are not), and where a control word stands in the model's own vocabulary, as in a
+SentencePiece unigram model, the model itself finds it in the text.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+_SHAPE = re.compile(r"▁?[<\[{|｜].+[>\]}|｜]", re.DOTALL)  # noqa: RUF001
+_FENCED = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)  # noqa: RUF001
+_HIDDEN = "\U0010ffff"
+"""A code point that no text has. Before a control word's name it makes a name that no text spells."""
+_COPIES: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, Tokenizer]]" = WeakKeyDictionary()
+
+
+class Encoded(NamedTuple):
+    """The tokens of a text: ids, characters [start, end) of each, and whether the tokenizer added it by itself."""
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    added: tuple[bool, ...]
+
+    @property
+    def lead(self) -> int:
+        """The number of tokens that the tokenizer added before the text."""
+        return next((n for n, added in enumerate(self.added) if not added), len(self.added))
+
+    @property
+    def tail(self) -> int:
+        """The number of tokens that the tokenizer added after the text."""
+        return next((n for n, added in enumerate(reversed(self.added)) if not added), 0)
+
+
+def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool = True) -> list[Encoded]:
+    """Returns the tokens of every text, read as plain text; `special` adds those that the tokenizer adds by itself.
+
+    No token of the text itself is a control token. The tokenizer is left as it was. Raises ValueError for a slow one.
+    """
+    backend = _backend(tokenizer)
+    if not texts:
+        return []
+    before = backend.encode_special_tokens
+    try:
+        batch: Any = tokenizer(
+            list(texts),
+            add_special_tokens=special,
+            split_special_tokens=True,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+    finally:
+        backend.encode_special_tokens = before
+    made = [_of(encoding) for encoding in batch.encodings]
+    control = frozenset(control_words(tokenizer).values())
+    wrong = [n for n, one in enumerate(made) if not control.isdisjoint(one.ids[one.lead : len(one.ids) - one.tail])]
+    if wrong:
+        again = _copy(tokenizer).encode_batch([texts[n] for n in wrong], add_special_tokens=special)
+        for n, encoding in zip(wrong, again, strict=True):
+            made[n] = _of(encoding)
+    return made
+
+
+def control_words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Returns the ids of the words that steer a model and that no plain text may become, by word.
+
+    These are bracketed words (`<s>`, `[CLS]`, `<|im_start|>`) that the tokenizer marks as special, that are fenced
+    (`<|...|>`), or with which its chat template marks turns (`<think>`). Other added tokens, such as runs of spaces or
+    Gemma's `<h1>`, are spellings of text.
+    """
+    template = str(tokenizer.chat_template or "")
+    found: dict[str, int] = {}
+    for number, token in tokenizer.added_tokens_decoder.items():
+        word = token.content
+        if _SHAPE.fullmatch(word) and (token.special or _FENCED.fullmatch(word) or word in template):
+            found[word] = number
+    return found
+
+
+def named_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns the control words that have a name in the tokenizer (its first, last, unknown ... token), sorted."""
+    return sorted(set(tokenizer.all_special_tokens) & control_words(tokenizer).keys())
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no character offsets, which rows and probes need; "
+            "load the model's fast tokenizer (tokenizer.json)"
+        )
+    fast: Any = tokenizer
+    backend: Tokenizer = fast.backend_tokenizer
+    return backend
+
+
+def _of(encoding: Encoding) -> Encoded:
+    added = tuple(mask == 1 for mask in encoding.special_tokens_mask)
+    return Encoded(tuple(encoding.ids), tuple((int(start), int(end)) for start, end in encoding.offsets), added)
+
+
+def _copy(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Returns a copy of the fast backend that no text can lead to a control token; made once per tokenizer."""
+    words = control_words(tokenizer)
+    backend = _backend(tokenizer)
+    post = backend.post_processor.__getstate__() if backend.post_processor is not None else None
+    key = (tuple(words.items()), len(tokenizer), post)
+    kept = _COPIES.get(tokenizer)
+    if kept is None or kept[0] != key:
+        state = json.loads(backend.to_str())
+        _hide(state, words)
+        made = Tokenizer.from_str(json.dumps(state))
+        made.no_padding()
+        made.no_truncation()
+        made.encode_special_tokens = True
+        kept = (key, made)
+        _COPIES[tokenizer] = kept
+    return kept[1]
+
+
+def _hide(state: dict[str, Any], words: Mapping[str, int]) -> None:
+    """Renames control words in a backend's state, so that their ids stay and no text spells them."""
+    for token in state["added_tokens"]:
+        if token["content"] in words:
+            token["content"] = _HIDDEN + token["content"]
+    model = state["model"]
+    if isinstance(model.get("vocab"), list):  # unigram: [piece, score]
+        model["vocab"] = [[_HIDDEN + piece if piece in words else piece, score] for piece, score in model["vocab"]]
+    else:
+        model["vocab"] = {_HIDDEN + word if word in words else word: n for word, n in model["vocab"].items()}
+    if model.get("unk_token") in words:
+        model["unk_token"] = _HIDDEN + model["unk_token"]
+    if "merges" in model:
+        pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
+        model["merges"] = [pair for pair in pairs if not {*pair, "".join(pair)} & words.keys()]
