@@ -155,8 +155,8 @@ def check_plain(doc: Document, text: str, tokenizer: Any) -> None:
         )
         if token.content.strip() and steers and token.content in text:
             raise ValueError(
-                f"probe {doc['id']!r}: expected plain text, got {token.content!r}, which the harness reads as a control "
-                "token of this model; leave the probe out"
+                f"probe {doc['id']!r}: expected plain text, got {token.content!r}, which the harness reads as a "
+                "control token of this model; leave the probe out"
             )
 
 
