@@ -6,10 +6,15 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import families
 import tiny
+from foci import models
 from foci.focus import IGNORED, Batch, Row
-from foci.gradients import influence
+from foci.gradients import directional, influence
 from foci.gradients.influence import gradient_alignment, token_influence
 from foci.gradients.inner_step import InnerStep
 from foci.models.losses import token_nll
@@ -95,6 +100,91 @@ def test_the_difference_is_the_double_backward_on_every_architecture(name, adapt
         assert torch.cosine_similarity(got.flatten(), truth.flatten(), 0) > 0.9999
 
 
+@pytest.mark.parametrize(("name", "first"), [("qwen3_moe", 11), ("mixtral", 0), ("jetmoe", 0), ("opt", 0)])
+def test_the_difference_is_right_beside_kinks_and_jumps(name, first, monkeypatch):
+    """A router of a mixture of experts picks other experts within the step; a ReLU switches."""
+    batch, later = rows((13, 11, 9), 0), rows((13, 11), 100)
+    weights, step, off = batch.predicted().float(), InnerStep(1e-2), []
+    inner = directional._change
+
+    def seen(*given):
+        changes.append((inner(*given), given[-1]))
+        return changes[-1][0]
+
+    monkeypatch.setattr(directional, "_change", seen)
+    for seed in range(first, first + 5):
+        changes = []
+        model = families.build(name, seed=seed)
+        truth = token_influence(model, batch, later, weights, lr=1e-2, mode="unroll")
+        got = token_influence(model, batch, later, weights, lr=1e-2)
+        alone = max(changes, key=lambda found: found[1])
+        alone = step.influence(alone[0] / (2 * alone[1]), weights, batch.predicted())
+        assert (got - truth).abs().max() < 3e-3 * truth.abs().max(), seed
+        off.append(float((alone - truth).abs().max() / truth.abs().max()))
+    assert max(off) > 1e-2, off  # a difference at one length would have been wrong
+
+
+def test_double_backward_is_the_difference_where_losses_are_smooth():
+    batch, model = pair()[0], tiny.build("llama")
+    direction = dict(zip(dict(model.named_parameters()), map(torch.randn_like, model.parameters()), strict=True))
+    exact = directional.by_double_backward(model, batch, direction)
+    found, off = directional.by_differences(model, batch, direction)
+    assert off < directional.AGREE
+    torch.testing.assert_close(found, exact, rtol=0, atol=2e-3 * exact.abs().max().item())
+
+
+def test_a_curve_is_extrapolated():
+    """The head alone moves, along a direction that changes no loss by much: one difference is 28 % off."""
+    batch, later, weights = pair()
+    model = tiny.build("llama").requires_grad_(False)
+    model.lm_head.requires_grad_(True)
+    direction = influence._direction(model, batch, later, weights * batch.predicted(), InnerStep(1e-2))[0]
+    exact = directional.by_double_backward(model, batch, direction)
+    found, off = directional.by_differences(model, batch, direction)
+    assert off < 1e-2
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-2 * exact.abs().max().item())
+
+
+def test_a_kink_where_there_is_no_double_backward_is_refused_by_name(monkeypatch):
+    batch, later, weights = pair()
+    monkeypatch.setattr(directional, "AGREE", -1.0)
+    model = tiny.build("llama")
+    ALL_ATTENTION_FUNCTIONS.register("of_mine", sdpa_attention_forward)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("of_mine", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model.config._attn_implementation = "of_mine"
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM have a kink.*'of_mine' has no formula.*'sdpa'"):
+        token_influence(model, batch, later, weights, lr=1e-2)
+    monkeypatch.setattr(directional, "by_double_backward", lambda *_: torch.ones(3).view(2, 2))
+    model = tiny.build("llama")
+    with pytest.raises(ValueError, match=r"have a kink.*failed \(shape .*experts_implementation='eager'"):
+        token_influence(model, batch, later, weights, lr=1e-2)
+
+
+def test_a_model_whose_gradients_are_not_its_derivatives_is_refused():
+    """DoRA by name; a layer that rounds and hands gradients through."""
+    batch, later, weights = pair()
+    dora = models.add_adapter(tiny.build("llama"), models.Adapter(type="dora", r=4))
+    for mode in ("difference", "unroll"):
+        with pytest.raises(ValueError, match=r"got 14 layers with DoRA, .*use lora or rslora"):
+            token_influence(dora, batch, later, weights, lr=1e-2, mode=mode)
+    model = tiny.build("llama")
+    model.model.layers[1].mlp = _Detached(model.model.layers[1].mlp)
+    with pytest.raises(ValueError, match="LlamaForCausalLM are not the derivatives of its losses"):
+        token_influence(model, batch, later, weights, lr=1e-2)
+
+
+class _Detached(nn.Module):
+    """Leaves a half of what it computes out of the gradient."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        return y / 2 + (y / 2).detach()
+
+
 def test_the_difference_corrects_a_wrong_first_eps(monkeypatch):
     """Adam's slope makes v large on few weights: with the first eps no loss changes by more than rounding."""
     model = tiny.build("mistral")
@@ -106,7 +196,8 @@ def test_the_difference_corrects_a_wrong_first_eps(monkeypatch):
         return ((token_influence(model, batch, later, weights, **options) - truth).norm() / truth.norm()).item()
 
     assert off() < 2e-3
-    monkeypatch.setattr(influence, "MOVES", (0.0, 1e9, 1.0))
+    monkeypatch.setattr(directional, "AGREE", 1e9)  # no double backward where lengths disagree
+    monkeypatch.setattr(directional, "MOVES", (0.0, 1e9, 1.0))
     assert off() > 5e-3
 
 

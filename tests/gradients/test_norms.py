@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
 
+import families
 import tiny
 from foci.focus import IGNORED, Batch, Row
 from foci.gradients import factors
@@ -192,6 +193,51 @@ def test_one_forward_pass():
 def test_one_example(name):
     model, b = tiny.build(name), batch(lengths=(7,))
     assert_same(plain(model, b, some(b)), slow_norms(model, b, some(b)))
+
+
+@pytest.mark.parametrize("name", ["jetmoe", "qwen3_moe", "granitemoe"])
+@pytest.mark.parametrize("lengths", [(9,), (9, 6)])
+def test_experts_count_in_a_batch_of_one_too(name, lengths):
+    """Experts that run one after another use slices of one weight."""
+    model, b = families.build(name, experts="eager" if name == "qwen3_moe" else None), batch(lengths=lengths)
+    with pytest.warns(UserWarning, match="one backward pass per example"):
+        found = block_norms(model, b, some(b))
+    assert_same(found, slow_norms(model, b, some(b)))
+
+
+class Added(nn.Module):
+    """A linear layer whose output is changed in place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x):
+        return self.inner(x).mul_(2.0)
+
+
+class Aside(nn.Module):
+    """A linear layer that chooses, and gets no gradient, beside one that does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.choice, self.inner = nn.Linear(width, 1), nn.Linear(width, width)
+
+    def forward(self, x):
+        with torch.no_grad():
+            chosen = self.choice(x) > 0
+        return self.inner(x) * chosen
+
+
+@pytest.mark.parametrize("lengths", [(9,), (9, 6)])
+@pytest.mark.parametrize("made", [Added, Aside])
+def test_outputs_changed_in_place_and_layers_without_gradient(made, lengths):
+    model, b = tiny.build("llama"), batch(lengths=lengths)
+    model.model.layers[1].mlp = made(32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = block_norms(model, b, some(b))
+    assert_same(found, slow_norms(model, b, some(b)))
 
 
 def checkpointing(model, reentrant: bool) -> None:

@@ -32,7 +32,7 @@ class _Tap(torch.autograd.Function):
     def forward(ctx: Any, output: Tensor, _anchor: Tensor, record: Callable[..., None], *kept: Tensor) -> Tensor:
         ctx.save_for_backward(*kept)
         ctx.record = record
-        return output.view_as(output)
+        return output.detach()  # not a view: some models change the output in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,7 +63,7 @@ class Recorder:
                 self.copies[p] = p.detach().repeat(self.count, 1).requires_grad_()
                 self.sums[p] = torch.zeros(self.copies[p].shape, dtype=precision(p), device=p.device)
         self.anchor = torch.zeros((), device=self.parameters[0].device, requires_grad=True)
-        self.in_trunk, self.in_head = False, False
+        self.in_trunk, self.in_head, self.checkpoints = False, False, False
         self.calls: Counter[Tensor] = Counter()
         self.without_grad: set[Tensor] = set()
         self.recorded: set[Tensor] = set()
@@ -74,6 +74,7 @@ class Recorder:
     @contextmanager
     def recording(self, model: nn.Module) -> Iterator[None]:
         """Records the trainable parameters of `model` while open; they get no gradient of their own."""
+        self.checkpoints = any(getattr(m, "gradient_checkpointing", False) and m.training for m in model.modules())
         with ExitStack() as stack:
             for module in model.modules():
                 own = [p for p in module.parameters(recurse=False) if p is not None]
@@ -106,7 +107,10 @@ class Recorder:
 
     def finish(self) -> None:
         """Completes `squares` after the backward pass. Raises RuntimeError if a use of a parameter was not recorded."""
-        if lost := self.without_grad - self.recorded:
+        lost = self.without_grad - self.recorded
+        if lost and not self.checkpoints:  # the model itself runs them without gradients, wholly or in part
+            self.unknown |= lost
+        elif lost:
             raise RuntimeError(
                 f"{len(lost)} weights were used without gradients and no backward pass reached them, first of shape "
                 f"{tuple(next(iter(lost)).shape)}: activation checkpointing must have use_reentrant=False; enable it "
@@ -172,12 +176,12 @@ class Recorder:
         """Computes F.linear and records it."""
         if not self._by_example(inputs, 3):
             return F.linear(inputs, weight, bias)
-        output = F.linear(inputs, weight.detach(), None if bias is None else bias.detach())
+        output = F.linear(inputs, self._aside(weight), None if bias is None else self._aside(bias))
         return self._recorded_linear(output, inputs, weight, bias)
 
     def transposed(self, bias: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
         """Computes the addmm of Transformers' Conv1D, whose weight is (inputs, outputs), and records it."""
-        output = torch.addmm(bias.detach(), inputs, weight.detach())
+        output = torch.addmm(self._aside(bias), inputs, self._aside(weight))
         return self._recorded_linear(output, inputs, weight, bias, transposed=True)
 
     def embedding(self, ids: Tensor, weight: Tensor, padding_idx: int | None = None, **settings: Any) -> Tensor:
@@ -188,12 +192,16 @@ class Recorder:
         plain = settings.get("max_norm") is None and not settings.get("scale_grad_by_freq")
         if not plain or not self._by_example(ids, 2):
             return F.embedding(ids, weight, padding_idx, **settings)
-        output = F.embedding(ids, weight.detach())
+        output = F.embedding(ids, self._aside(weight))
         padding = None if padding_idx is None else padding_idx % len(weight)
         flat = ids.reshape(running, -1)
         if self.in_trunk and weight in self.squares:
             self.lookups[weight] = flat
         return self._recorded(output, weight, partial(self._record_lookup, self.examples, weight, padding), ids)
+
+    def _aside(self, weight: Tensor) -> Tensor:
+        """Returns a recorded parameter without its gradient; a weight that was computed keeps its own graph."""
+        return weight.detach() if weight in self.squares else weight
 
     def _recorded_linear(
         self, output: Tensor, inputs: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool = False
