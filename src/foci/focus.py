@@ -10,6 +10,7 @@ A method is a frozen dataclass that plays one or more roles. The trainer knows r
 | `ScalesLayers` | how fast may each layer move?   | `scale(block) -> float`     | product                 | 1        |
 | `MixesRows`    | which old text is rehearsed?    | `mix(epoch, rng) -> rows`   | union                   | no rows  |
 | `HoldsWeights` | what pulls back to the start?   | `pull(step) -> {block:}`    | sum                     | 0        |
+| `Imitates`     | which tokens keep to a teacher? | `hold(batch, w) -> (b, s)`  | sum, each normalised    | 0        |
 
 A method that must first look at the model or the corpus is two dataclasses: one with the settings, which only
 `Prepares`, and one that `prepare` returns, which plays the roles. In a `Batch` (`foci.rows`), what belongs to token t
@@ -22,18 +23,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.random import Generator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foci.rows import DELIMITER, IGNORED, REHEARSED, Batch, Row
+from foci.rows import DELIMITER, IGNORED, REHEARSED, UNWEIGHTED, Batch, Row, SoftTargets
 
-__all__ = ["DELIMITER", "IGNORED", "REHEARSED", "ROLES", "Batch", "Context", "EditsTokens", "GuidesHeads",
-           "HoldsWeights", "Method", "MixesRows", "Pattern", "Plan", "Prepares", "Row", "ScalesLayers",
-           "WeighsTokens"]  # fmt: skip
+__all__ = ["DELIMITER", "IGNORED", "REHEARSED", "ROLES", "UNWEIGHTED", "Batch", "Context", "EditsTokens", "GuidesHeads",
+           "HoldsWeights", "Imitates", "LiveTeacher", "Method", "MixesRows", "Pattern", "Plan", "Prepares", "Row",
+           "ScalesLayers", "SoftTargets", "StoredTeacher", "WeighsTokens"]  # fmt: skip
 
 Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter"]
 """A head's target: the key that every query should look at (arXiv 2010.02399, section 3). "delimiter" is the last
@@ -103,8 +104,48 @@ class HoldsWeights(ABC):
         """
 
 
-ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights)
-Role = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | HoldsWeights
+@dataclass(frozen=True)
+class LiveTeacher:
+    """The untouched model, asked in every update on the rows that the learner reads; keeps the `k` likeliest tokens."""
+
+    k: int = 20
+    temperature: float = 1.0
+
+
+@runtime_checkable
+class StoredTeacher(Protocol):
+    """A teacher that was asked before training."""
+
+    def targets(self, batch: Batch, where: Bool[Tensor, "batch seq"]) -> SoftTargets:
+        """Returns the distributions at the positions in `where`, row by row. Rows must be as the teacher read them."""
+        ...
+
+
+class Imitates(ABC):
+    """Decides which tokens are held to what a teacher says of them.
+
+    Adds strength * sum(a * soft) / sum(a over the update) to the loss. `a` is what `hold` returns, and soft is
+    T^2 KL(teacher || learner) in nats, over the teacher's k likeliest tokens and one bucket for the rest.
+    """
+
+    @abstractmethod
+    def teacher(self) -> LiveTeacher | StoredTeacher:
+        """Returns who says the distributions."""
+
+    @abstractmethod
+    def hold(self, batch: Batch, weights: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+        """Returns how much each token is held, >= 0, for one whole update; the scale does not matter.
+
+        `weights` are those of the same update, divided by its largest.
+        """
+
+    @abstractmethod
+    def strength(self, step: int, steps: int) -> int | float:
+        """Returns the factor of this loss at update `step` (from 0) of `steps`; 0 = off."""
+
+
+ROLES = (EditsTokens, WeighsTokens, GuidesHeads, ScalesLayers, MixesRows, HoldsWeights, Imitates)
+Role = EditsTokens | WeighsTokens | GuidesHeads | ScalesLayers | MixesRows | HoldsWeights | Imitates
 
 
 @dataclass(frozen=True)

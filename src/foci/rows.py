@@ -14,6 +14,9 @@ IGNORED = -100
 REHEARSED = "rehearsed"
 """Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
 
+UNWEIGHTED = "unweighted"
+"""Column that is 1 on tokens of mixed-in rows that are read and have no weight: their own token teaches nothing."""
+
 DELIMITER = "delimiter"
 """Column that is 1 on delimiters, for the patterns that look at them."""
 
@@ -114,3 +117,21 @@ class Batch:
         where[:, 1:] &= real[:, :-1]
         where[:, 0] = False
         return where
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """A teacher's distributions at some positions: the `k` likeliest tokens of each, and one bucket for all others.
+
+    Log-probabilities are in nats, at `temperature`. `rest` is the log of what all other tokens have together, -inf
+    where there is none. Row n is about the n-th position that was asked for, and predicts the token that stands there.
+    """
+
+    ids: Int[Tensor, "token k"]
+    log_probs: Float[Tensor, "token k"]
+    rest: Float[Tensor, " token"]
+    temperature: float = 1.0
+
+    def to(self, device: torch.device | str) -> "SoftTargets":
+        """Returns the same distributions on another device."""
+        return replace(self, ids=self.ids.to(device), log_probs=self.log_probs.to(device), rest=self.rest.to(device))

@@ -13,6 +13,8 @@ from foci.focus import (
     EditsTokens,
     GuidesHeads,
     HoldsWeights,
+    Imitates,
+    LiveTeacher,
     MixesRows,
     Pattern,
     Row,
@@ -146,3 +148,22 @@ class Pulled(HoldsWeights):
 
     def pace(self, step: int) -> float:
         return self.tempo
+
+
+@dataclass(frozen=True)
+class Imitating(Imitates):
+    """Holds the tokens of little weight to the untouched model, more so at later positions."""
+
+    power: float = 2.0
+    below: float = 0.5
+    k: int = 9
+    temperature: float = 1.0
+
+    def teacher(self) -> LiveTeacher:
+        return LiveTeacher(self.k, self.temperature)
+
+    def hold(self, batch: Batch, weights: Tensor) -> Tensor:
+        return (weights < self.below) * (1.0 + torch.arange(weights.shape[1]))
+
+    def strength(self, step: int, steps: int) -> float:
+        return self.power

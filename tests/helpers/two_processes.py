@@ -13,10 +13,12 @@ import torch  # noqa: E402
 import small  # noqa: E402
 from training import model, trained  # noqa: E402
 
+METHODS = [small.Column(), small.Dropped(), small.LookTwoWays(), small.Imitating()]
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     net, losses = trained(
-        out / "run", small.rows(12), [small.Column(), small.Dropped(), small.LookTwoWays()], start=model(),
+        out / "run", small.rows(12), METHODS, start=model(),
         per_device_train_batch_size=2, train_sampling_strategy="sequential", optim="sgd", learning_rate=0.1,
         save_strategy="steps", save_steps=2, ddp_backend="gloo", ddp_find_unused_parameters=False,
     )  # fmt: skip

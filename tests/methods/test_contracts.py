@@ -17,6 +17,7 @@ from foci.focus import (
     EditsTokens,
     GuidesHeads,
     HoldsWeights,
+    Imitates,
     MixesRows,
     Prepares,
     Row,
@@ -35,6 +36,7 @@ SMALL = [
     small.Scaled({"layers.0": 0.5}),
     small.Old(tuple(small.rows(6, seed=3))),
     small.Pulled(0.5, tempo=0.5),
+    small.Imitating(below=2.0),
 ]
 
 
@@ -96,6 +98,8 @@ def check(method: Any, rows: list[Row], net: torch.nn.Module) -> None:
         contracts.assert_mix_laws(method)
     if isinstance(method, HoldsWeights):
         contracts.assert_hold_laws(method, net)
+    if isinstance(method, Imitates):
+        contracts.assert_imitate_laws(method, batch)
     assert contracts.roles_of(method)
 
 
@@ -118,7 +122,7 @@ def test_shipped_methods_meet_the_laws(name, tmp_path):
 
 def test_order_matters_among_edits_only(tmp_path):
     methods = [small.Dropped(), small.Column(), small.ByPosition(), small.LookAt(), small.Pulled(0.5)]
-    methods.append(small.Scaled({"layers.0": 0.5}))
+    methods += [small.Scaled({"layers.0": 0.5}), small.Imitating(), small.Imitating(0.5, 0.2, 5, 2.0)]
     contracts.assert_order_does_not_matter(methods, tmp_path, small.rows())
 
 

@@ -60,8 +60,10 @@ OTHER = {
     "section": r"\bsections? of (the|a) (page|report|epoch|run\b(?! file)|text|corpus)"
     r"|\bthe section shows\b|\beach section\b",
     "slice": r"\bslices? of (the )?(corpus|rows|probes|model|layers)\b|\bchunks? of (queries|logits)\b",
+    "soft targets": r"\bdistillation (targets?|loss(es)?)\b|\bsoft labels?\b",
     "span perplexity": r"\bspan ppl\b",
     "suite": r"\btest suites?\b|\bsuite of tests\b",
+    "teacher": r"\bteacher[- ](model|network)s?\b|\breference distributions?\b",
     "update": r"\boptimi[sz]er[- ]steps?\b|\bgradient updates?\b",
     "weigher": r"\bweighting (network|model)s?\b|\bscorer\b",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two processes make the same updates as one, with weights that differ, edits and a guide; and one whole checkpoint."""
+"""Two processes make the same updates as one, with weights, edits, a guide and a teacher; and one whole checkpoint."""
 
 import json
 import os
@@ -13,6 +13,8 @@ from foci.system import checkpoint
 from paths import HELPERS
 from training import model, trained, weights
 
+METHODS = [small.Column(), small.Dropped(), small.LookTwoWays(), small.Imitating()]
+
 
 def test_two_processes_are_a_larger_batch(tmp_path):
     script = HELPERS / "two_processes.py"
@@ -24,7 +26,7 @@ def test_two_processes_are_a_larger_batch(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     one, losses = trained(
-        tmp_path / "one", small.rows(12), [small.Column(), small.Dropped(), small.LookTwoWays()], start=model(),
+        tmp_path / "one", small.rows(12), METHODS, start=model(),
         per_device_train_batch_size=4, train_sampling_strategy="sequential", optim="sgd", learning_rate=0.1,
     )  # fmt: skip
     assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, abs=2e-6)

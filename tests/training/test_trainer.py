@@ -62,7 +62,11 @@ def test_row_normalisation_counts_rows_alike(tmp_path):
 
 
 @pytest.mark.parametrize("normalise", ["update", "row"])
-@pytest.mark.parametrize("methods", [(small.Column(),), (small.Column(), small.Hard())], ids=["column", "with-nll"])
+@pytest.mark.parametrize(
+    "methods",
+    [(small.Column(),), (small.Column(), small.Hard()), (small.Column(), small.Imitating())],
+    ids=["column", "with-nll", "imitating"],
+)
 def test_accumulation_is_a_larger_batch(tmp_path, methods, normalise):
     """4 rows at once, 2 x 2 and 4 x 1, with weights that differ and start with 0: the same updates."""
     rows = small.rows(12)

@@ -98,7 +98,7 @@ class Shards:
         some = [self.rows[at] for at in self.parts[number]]
         return kept(
             self.path(number),
-            {**self.key, "rows": self._rows_key, "tokens": self.tokens, "shard": number, "shards": len(self.parts)},
+            self.key_of(number),
             lambda: [
                 Row(row.row_id, row.input_ids, columns={self.column: tuple(values)})
                 for row, values in zip(some, compute(some), strict=True)
@@ -106,6 +106,11 @@ class Shards:
             write_rows,
             read_rows,
         )
+
+    def key_of(self, number: int) -> dict[str, str | int | float]:
+        """All that a shard depends on."""
+        place = {"tokens": self.tokens, "shard": number, "shards": len(self.parts)}
+        return {**self.key, "rows": self._rows_key, **place}
 
     @cached_property
     def _rows_key(self) -> str:

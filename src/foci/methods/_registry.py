@@ -77,11 +77,14 @@ def describe() -> list[Description]:
 
 
 def roles_of(kind: type[Method]) -> tuple[type, ...]:
-    """Returns the roles that a method plays in training: its own, or those of the class that its `prepare` returns.
+    """Returns the roles that a method can play in training: its own, or those of the classes that `prepare` returns.
 
     Raises TypeError where `prepare` does not say in its annotation what it returns.
     """
-    playing = get_args(get_type_hints(kind.prepare).get("return"))[:1] if issubclass(kind, Prepares) else (kind,)
+    playing: tuple[Any, ...] = (kind,)
+    if issubclass(kind, Prepares):
+        playing = get_args(get_type_hints(kind.prepare).get("return"))[:1]
+        playing = get_args(playing[0]) or playing if playing else ()  # a union where it depends on the settings
     roles = tuple(role for role in ROLES for one in playing if inspect.isclass(one) and issubclass(one, role))
     if not roles:
         raise TypeError(

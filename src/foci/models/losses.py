@@ -112,10 +112,8 @@ def head_nll(
     def nll(hidden: Tensor, targets: Tensor) -> Tensor:
         return logits_nll(head.logits(hidden), targets)
 
-    kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    size = max(1, (SLICE_ELEMENTS * 3 // 2 if dtype.itemsize == 2 else SLICE_ELEMENTS) // vocabulary(head))
-    head = _cast(head, kind)
+    size = slice_size(head, hidden)
+    head = cast_head(head, hidden.device.type)
     if len(targets) <= size:
         return nll(hidden, targets)
     slices = zip(hidden.split(size), targets.split(size), strict=True)
@@ -125,7 +123,14 @@ def head_nll(
     return torch.cat([checkpoint(nll, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in slices])
 
 
-def _cast(head: Head, device: str) -> Head:
+def slice_size(head: Head, hidden: Float[Tensor, "token hidden"]) -> int:
+    """Returns how many positions may have logits at a time (`SLICE_ELEMENTS`)."""
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    return max(1, (SLICE_ELEMENTS * 3 // 2 if dtype.itemsize == 2 else SLICE_ELEMENTS) // vocabulary(head))
+
+
+def cast_head(head: Head, device: str) -> Head:
     """Returns the head in autocast's precision, cast once: autocast itself would cast it for every call."""
     if type(head.module) is not nn.Linear or not torch.is_autocast_enabled(device):
         return head

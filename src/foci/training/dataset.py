@@ -226,7 +226,7 @@ def pad_id(model: Any, tokenizer: Any) -> int:
     return 0
 
 
-OURS = frozenset({"input_ids", "attention_mask", "labels", "columns", "row_ids", "weights"})
+OURS = frozenset({"input_ids", "attention_mask", "labels", "columns", "holds", "row_ids", "weights"})
 """Keys that a micro-batch may hold for our own loss."""
 
 
@@ -241,8 +241,8 @@ def check_inputs(samples: Sequence[Mapping[str, Any]]) -> None:
         foreign, missing = sorted(set(inputs) - OURS), sorted({"input_ids", "labels"} - set(inputs))
         if foreign or missing:
             raise ValueError(
-                f"a plan that weighs tokens or guides heads reads batches of {sorted(OURS)}; this one also has "
-                f"{foreign} and lacks {missing}. Turn packing and padding_free off, and give labels"
+                f"a plan that weighs tokens, imitates a teacher or guides heads reads batches of {sorted(OURS)}; this "
+                f"one also has {foreign} and lacks {missing}. Turn packing and padding_free off, and give labels"
             )
 
 

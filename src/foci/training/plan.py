@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from foci.focus import (
     REHEARSED,
+    UNWEIGHTED,
     Batch,
     EditsTokens,
     GuidesHeads,
+    Imitates,
+    LiveTeacher,
     Pattern,
     Plan,
     Prepares,
@@ -27,34 +30,64 @@ ON_THE_FLY = frozenset({"nll"})
 """Columns the trainer computes; all others must come with the rows."""
 
 
+@runtime_checkable
+class NeedsWeigher(Protocol):
+    """A method that does nothing where no other method weighs tokens."""
+
+    def needs_weigher(self) -> bool:
+        """Says whether it does, with its settings."""
+        ...
+
+
 def replaces_loss(plan: Plan) -> bool:
     """True where a plan needs another loss than a trainer's own mean over tokens."""
-    return bool(plan.of(WeighsTokens) or plan.of(GuidesHeads) or plan.normalise != "update")
+    return bool(plan.of(WeighsTokens) or plan.of(GuidesHeads) or plan.of(Imitates) or plan.normalise != "update")
 
 
 def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
     """Returns the weights of every token of one update: the product of all weighers, 0 where a token has no NLL.
 
-    Rehearsed rows have weight 1.
+    Rehearsed rows have weight 1, or 0 where the column `UNWEIGHTED` is 1.
     With `plan.normalise == "row"` the weights of a row sum to 1. Raises ValueError for a wrong shape (a (batch, 1)
     weight would be broadcast), and for negative, infinite or NaN weights.
     """
     weights = batch.predicted().float()
     old = batch.columns[REHEARSED] > 0 if REHEARSED in batch.columns else torch.zeros_like(weights, dtype=torch.bool)
     for weigher in plan.of(WeighsTokens):
-        factor = weigher.weigh(batch)
-        if factor.shape != batch.input_ids.shape:
-            raise ValueError(
-                f"{weigher!r} gave weights of shape {tuple(factor.shape)}, expected {tuple(batch.input_ids.shape)}"
-            )
-        if not bool(torch.isfinite(factor).all() & (factor >= 0).all()):
-            worst = factor[~torch.isfinite(factor) | (factor < 0)][0].item()
-            raise ValueError(f"{weigher!r} gave a weight of {worst}; weights are finite and at least 0")
+        factor = _checked(weigher.weigh(batch), batch, weigher)
         weights = weights * torch.where(old, torch.ones_like(factor), factor)
+    if UNWEIGHTED in batch.columns:
+        weights = weights * (batch.columns[UNWEIGHTED] == 0)
     if plan.normalise == "row":
         sums = weights.sum(1, keepdim=True)
         weights = weights / torch.where(sums > 0, sums, torch.ones_like(sums))
     return weights
+
+
+def update_holds(
+    plan: Plan, batch: Batch, weights: Float[Tensor, "batch seq"], largest: float
+) -> list[Float[Tensor, "batch seq"]]:
+    """Returns, for each method that imitates, how much every token of one update is held; 0 where there is no NLL.
+
+    `largest` is the largest of the update's weights, of all processes. Raises ValueError for a wrong shape, and for
+    negative, infinite or NaN numbers.
+    """
+    scaled = weights / largest if largest > 0 else weights
+    return [
+        _checked(method.hold(batch, scaled), batch, method).float() * batch.predicted() for method in plan.of(Imitates)
+    ]
+
+
+def _checked(factor: Tensor, batch: Batch, method: WeighsTokens | Imitates) -> Tensor:
+    """Refuses what is no weight per token."""
+    if factor.shape != batch.input_ids.shape:
+        raise ValueError(
+            f"{method!r} gave weights of shape {tuple(factor.shape)}, expected {tuple(batch.input_ids.shape)}"
+        )
+    if not bool(torch.isfinite(factor).all() & (factor >= 0).all()):
+        worst = factor[~torch.isfinite(factor) | (factor < 0)][0].item()
+        raise ValueError(f"{method!r} gave a weight of {worst}; weights are finite and at least 0")
+    return factor
 
 
 def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
@@ -108,6 +141,18 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
         raise ValueError(
             f"this plan brings its own loss, so label_smoothing_factor={args.label_smoothing_factor} and "
             f"compute_loss_func={compute_loss_func} would do nothing; leave them out"
+        )
+    for method in plan.methods:
+        if isinstance(method, NeedsWeigher) and method.needs_weigher() and not plan.of(WeighsTokens):
+            raise ValueError(
+                f"{method!r} is about tokens of little weight, and nothing weighs tokens in this plan; add a method "
+                "that does, such as train_attention, or let it hold all tokens (on: all)"
+            )
+    stored = [method for method in plan.of(Imitates) if not isinstance(method.teacher(), LiveTeacher)]
+    if plan.of(EditsTokens) and stored:
+        raise ValueError(
+            f"{stored[0]!r} was told before training what its teacher says of the rows as they stand, and "
+            f"{plan.of(EditsTokens)[0]!r} changes them in every epoch; ask the teacher while training (teacher: live)"
         )
     if plan.of(EditsTokens) and args.dataloader_persistent_workers:
         raise ValueError(

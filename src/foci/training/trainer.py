@@ -8,7 +8,7 @@ bit.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,24 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from foci.attention import Guide, guided
-from foci.focus import Batch, EditsTokens, GuidesHeads, HoldsWeights, MixesRows, Plan, Row, ScalesLayers, WeighsTokens
+from foci.focus import (
+    Batch,
+    EditsTokens,
+    GuidesHeads,
+    HoldsWeights,
+    Imitates,
+    LiveTeacher,
+    MixesRows,
+    Plan,
+    Row,
+    ScalesLayers,
+    SoftTargets,
+    StoredTeacher,
+    WeighsTokens,
+)
 from foci.models import block_of, evaluating
 from foci.models.losses import token_nll, weighted_mean
+from foci.models.soft_targets import Held, Start, live_targets, token_losses
 from foci.system import checkpoint
 from foci.training.anchor import Anchor, HoldCallback
 from foci.training.dataset import (
@@ -48,11 +63,12 @@ from foci.training.plan import (
     frozen,
     head_targets,
     replaces_loss,
+    update_holds,
     update_weights,
     with_columns,
 )
 
-EXTRAS = ("columns", "row_ids", "weights")
+EXTRAS = ("columns", "holds", "row_ids", "weights")
 """Keys that our batches carry beside the model's own inputs."""
 
 
@@ -90,6 +106,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
         self._anchor: Anchor | None = None
+        self._start: Start | None = None
         self.update = Update()
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
@@ -141,8 +158,25 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             return samples, items
         for inputs, part in zip(samples, split(weights), strict=True):
             inputs["weights"] = part
+        self._set_holds(samples, whole, weights, split)
         self._set_guides(whole)
         return samples, self._summed(weights.sum(), device)
+
+    def _set_holds(
+        self, samples: list[Any], whole: Batch, weights: Tensor, split: Callable[[Tensor], list[Tensor]]
+    ) -> None:
+        """Gives each micro-batch its part of strength * a / sum(a over the update), per method that imitates."""
+        methods = self.plan.of(Imitates)
+        if not methods:
+            return
+        largest = float(self.accelerator.gather(weights.max().reshape(1).to(self.args.device)).max())
+        factors = []
+        for method, hold in zip(methods, update_holds(self.plan, whole, weights, largest), strict=True):
+            strength = method.strength(self.state.global_step, self.state.max_steps)
+            total = float(self._summed(hold.sum(), self.args.device))
+            factors.append(split(hold * (strength * self.args.world_size / total if total else 0.0)))
+        for n, inputs in enumerate(samples):
+            inputs["holds"] = [parts[n] for parts in factors]
 
     def _summed(self, value: Tensor, device: torch.device) -> Tensor:
         """Returns the sum over all processes."""
@@ -184,9 +218,31 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         for guide in self._guides:
             guide.read(batch)
         with self.accelerator.autocast():
-            nll = self.token_nll(model, batch, weights > 0)
-        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch)) * self.args.world_size
+            nll, soft = self._losses(model, batch, weights, inputs.get("holds", []))
+        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch)) * self.args.world_size + soft
         return (loss, {"nll": nll}) if return_outputs else loss
+
+    def _losses(
+        self, model: nn.Module, batch: Batch, weights: Tensor, holds: list[Tensor]
+    ) -> tuple[Tensor, Tensor | float]:
+        """Returns the NLL of every token with weight, and the sum of what the methods that imitate add to the loss."""
+        if not any(bool((hold > 0).any()) for hold in holds):
+            return self.token_nll(model, batch, weights > 0), 0.0
+        held = [
+            Held(hold > 0, self._targets(model, batch, hold > 0, method.teacher()))
+            for hold, method in zip(holds, self.plan.of(Imitates), strict=True)
+        ]
+        nll, softs = token_losses(model, batch, weights > 0, held)
+        return nll, torch.stack([(soft * hold).sum() for soft, hold in zip(softs, holds, strict=True)]).sum()
+
+    def _targets(
+        self, model: nn.Module, batch: Batch, where: Tensor, teacher: LiveTeacher | StoredTeacher
+    ) -> SoftTargets:
+        if not isinstance(teacher, LiveTeacher):
+            return teacher.targets(batch, where)
+        assert self._start is not None
+        with self._start.of(model, self.accelerator.unwrap_model(model)) as start:
+            return live_targets(start, batch, where, teacher)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Runs one micro-batch forward and backward. Raises `NonFinite` before anything is updated or logged."""
@@ -246,8 +302,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
+            if any(isinstance(method.teacher(), LiveTeacher) for method in self.plan.of(Imitates)):
+                self._start = self._start or Start(self.model)  # the start is that of the first call
             if self.plan.of(HoldsWeights):
-                self._anchor = self._anchor or Anchor(self.model)  # the start is that of the first call
+                self._anchor = self._anchor or Anchor(self.model)
                 self.add_callback(callback := HoldCallback(self.plan.of(HoldsWeights), self._anchor))
                 stack.callback(self.remove_callback, callback)
             return super().train(resume_from_checkpoint=resume, **kwargs)

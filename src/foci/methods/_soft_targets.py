@@ -1,0 +1,149 @@
+"""A teacher's distributions, asked once before training and kept in shards: a `StoredTeacher`.
+
+A shard is a parquet file with one record per row: for every token but the first, the k likeliest tokens where it
+stands, their log-probabilities, and the log of what all other tokens have together. With k = 20 a token takes 124 bytes
+(164 where the vocabulary is larger than 65,536) before compression.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from foci.corpus.shards import Shards
+from foci.focus import Batch, LiveTeacher, Row, SoftTargets
+from foci.models.forward import answering, buckets, device_of, pad_id, padded
+from foci.models.soft_targets import live_targets
+from foci.system.cache import kept
+from foci.system.files import replacing
+
+Lines = list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]
+"""Per row: its id, ids (token, k), log-probabilities (token, k), rest (token,); of the tokens from the second on."""
+
+Ask = Callable[[Sequence[Row]], Lines]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Distributions in `folder`, of the rows that were asked about."""
+
+    folder: Path
+    shards: int
+    temperature: float = 1.0
+    name: str = field(default="lwf", repr=False)
+
+    def rows(self) -> frozenset[str]:
+        """Returns the ids of all rows that the teacher was asked about."""
+        return frozenset(_loaded(self.folder, self.shards))
+
+    def targets(self, batch: Batch, where: Bool[Tensor, "batch seq"]) -> SoftTargets:
+        """Returns the distributions at the positions in `where`, row by row.
+
+        Raises ValueError for a row that the teacher was not asked about, or that has another length now.
+        """
+        known = _loaded(self.folder, self.shards)
+        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for row_id, mask, asked in zip(batch.row_ids, batch.attention_mask.bool().cpu(), where.cpu(), strict=True):
+            places = (mask.cumsum(0) - 2)[asked].numpy()  # token 1 of a row stands at 0
+            if not len(places):
+                continue
+            if row_id not in known or len(known[row_id][2]) != int(mask.sum()) - 1:
+                has = f"{len(known[row_id][2]) + 1} tokens" if row_id in known else "nothing"
+                raise ValueError(
+                    f"{self.name}: the teacher read {has} of row {row_id}, which has {int(mask.sum())} tokens now; "
+                    "train on the rows that prepare(context) returns, or ask the teacher while training (teacher: live)"
+                )
+            found.append(tuple(array[places] for array in known[row_id]))  # type: ignore[arg-type]
+        ids, log_probs, rest = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*found, strict=True))
+        return SoftTargets(ids.long(), log_probs, rest, self.temperature).to(where.device)
+
+
+@dataclass(frozen=True)
+class SoftTargetShards:
+    """A `Stored` teacher in the making: `ask` is called for the rows of each shard that is not there yet."""
+
+    folder: Path
+    key: Mapping[str, str | int | float]
+    rows: Sequence[Row]
+    teacher: LiveTeacher
+    ask: Ask
+    name: str = "lwf"
+
+    def fill(self, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+        """Asks for the shards `number`, `number + count`, ...; yields tokens read and seconds of each new one."""
+        shards = self._shards()
+        for part in range(number, len(shards.parts), count):
+            begin, fresh = time.perf_counter(), not shards.path(part).with_suffix(".json").is_file()
+            some = [self.rows[at] for at in shards.parts[part]]
+            kept(shards.path(part), shards.key_of(part), partial(self.ask, some), _write, _read)
+            if fresh:
+                yield sum(len(row) for row in some), time.perf_counter() - begin
+
+    def stored(self) -> Stored:
+        """Returns the teacher; what is missing is asked now. Raises ValueError where it was kept for something else."""
+        for _ in self.fill():
+            pass
+        return Stored(self.folder, len(self._shards().parts), self.teacher.temperature, self.name)
+
+    def _shards(self) -> Shards:
+        key = {**self.key, "k": self.teacher.k, "temperature": self.teacher.temperature}
+        return Shards(self.folder, key, "soft_targets", self.rows)
+
+
+def ask_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], teacher: LiveTeacher
+) -> Lines:
+    """Returns what `model` says at every token of each row, from the second on; without autocast."""
+    found: Lines = [("", np.empty(0), np.empty(0), np.empty(0))] * len(rows)
+    with answering(model, torch.float32):
+        for bucket in buckets([len(row) for row in rows], 32):
+            batch = padded([rows[i] for i in bucket], pad_id(tokenizer), "right", device_of(model))
+            targets = live_targets(model, batch, batch.predicted(), teacher).to("cpu")
+            sizes = [len(rows[i]) - 1 for i in bucket]
+            parts = zip(*(a.split(sizes) for a in (targets.ids, targets.log_probs, targets.rest)), strict=True)
+            for i, (ids, log_probs, rest) in zip(bucket, parts, strict=True):
+                found[i] = (rows[i].row_id, _narrow(ids), log_probs.float().numpy(), rest.float().numpy())
+    return found
+
+
+def _narrow(ids: Tensor) -> np.ndarray:
+    return ids.numpy().astype(np.uint16 if int(ids.max()) < 2**16 else np.uint32)
+
+
+def _write(lines: Lines, path: Path) -> None:
+    def lists(arrays: Sequence[np.ndarray]) -> pa.Array:
+        offsets = np.cumsum([0, *(array.size for array in arrays)], dtype=np.int32)
+        return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate([array.ravel() for array in arrays])))
+
+    names, ids, log_probs, rest = zip(*lines, strict=True)
+    table = pa.table({"row_id": list(names), "ids": lists(ids), "log_probs": lists(log_probs), "rest": lists(rest)})
+    with replacing(path, shared=True) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd")
+
+
+def _read(path: Path) -> Lines:
+    table = pq.read_table(path, partitioning=None).combine_chunks()
+    names = table["row_id"].to_pylist()
+    columns = [table[name].chunk(0) for name in ("ids", "log_probs", "rest")]
+    values = [column.values.to_numpy() for column in columns]
+    offsets = [column.offsets.to_numpy() for column in columns]
+    lines: Lines = []
+    for n, name in enumerate(names):
+        ids, log_probs, rest = (v[o[n] : o[n + 1]] for v, o in zip(values, offsets, strict=True))
+        lines.append((name, ids.reshape(len(rest), -1), log_probs.reshape(len(rest), -1), rest))
+    return lines
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, shards: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    lines = (line for number in range(shards) for line in _read(folder / f"part-{number:05d}.parquet"))
+    return {name: (ids, log_probs, rest) for name, ids, log_probs, rest in lines}
