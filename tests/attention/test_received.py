@@ -40,15 +40,21 @@ def texts(side: str = "right", seq: int = SEQ):
 
 
 def eager_maps(model, ids, mask):
-    """layer x (batch, head, query, key) from Transformers itself."""
-    base = base_of(model)
+    """layer x (batch, head, query, key) from Transformers itself, which reads each row alone; 0 at padding."""
+    base, seq = base_of(model), ids.shape[1]
     before = base.config._attn_implementation
     base.set_attn_implementation("eager")
-    with torch.no_grad():
-        maps = model(input_ids=ids, attention_mask=mask, output_attentions=True).attentions
+    made: list[torch.Tensor] = []
+    for row, real in enumerate(mask.bool()):
+        with torch.no_grad():
+            maps = model(input_ids=ids[row, real][None], output_attentions=True).attentions
+        assert maps
+        made = made or [torch.zeros(len(ids), one.shape[1], seq, seq, dtype=one.dtype) for one in maps]
+        at = real.nonzero().flatten()
+        for whole, one in zip(made, maps, strict=True):
+            whole[row, :, at[:, None], at] = one[0]
     base.set_attn_implementation(before)
-    assert maps
-    return maps
+    return made
 
 
 def slow(maps, mask, kind="following", layers=None, heads=None, without_first=False):

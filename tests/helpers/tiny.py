@@ -26,6 +26,7 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
@@ -34,6 +35,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
 )
 
 PAD, EOS = 0, 1
@@ -139,6 +141,23 @@ def build(
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
     return model.to(dtype).eval()
+
+
+def counted(vocab: int = 97) -> PreTrainedModel:
+    """A RoBERTa: it counts positions from the padding's id, and left padding breaks what is told it."""
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.2}
+    return _seeded(RobertaConfig(vocab_size=vocab, hidden_size=32, is_decoder=True, pad_token_id=PAD, **shape))
+
+
+def recurrent(vocab: int = 97) -> PreTrainedModel:
+    """A Mamba: its state reads padding, and it has no cache of keys and values."""
+    return _seeded(MambaConfig(vocab_size=vocab, hidden_size=32, num_hidden_layers=2, pad_token_id=PAD))
+
+
+def _seeded(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config).eval()
 
 
 def lora(model: PreTrainedModel, r: int = 4, seed: int = 0) -> PeftModel:

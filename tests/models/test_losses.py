@@ -43,6 +43,22 @@ def test_nll_is_that_of_single_unpadded_rows(name, wrapped, side):
     torch.testing.assert_close(losses.token_nll(model, b).double(), slow_nll(model, b), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("build", [tiny.counted, tiny.recurrent])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_positions_that_are_counted_and_states_do_not_see_padding(build, side):
+    model, b = build(), batch(side)
+    torch.testing.assert_close(losses.token_nll(model, b).double(), slow_nll(model, b), atol=2e-5, rtol=1e-5)
+
+
+def test_a_model_that_reads_its_padding_is_refused_by_name_where_there_is_some():
+    model, b = tiny.build("llama"), batch()
+    model.model.norm.register_forward_hook(lambda _, inputs, out: out * out.shape[1])
+    whole = Batch.of([Row("a", (5, 6, 7))], tiny.PAD)
+    torch.testing.assert_close(losses.token_nll(model, whole).double(), slow_nll(model, whole), atol=1e-4, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM .*reads its padding"):
+        losses.token_nll(model, b)
+
+
 def test_nll_by_hand():
     """Two tokens of vocabulary, logits (0, ln 3): p(1) = 3/4, so the NLL of token 1 is ln(4/3)."""
     model = tiny.build("llama", vocab=2)
@@ -79,7 +95,7 @@ def test_hooks_of_the_head_see_only_what_counts():
     where = torch.zeros_like(b.input_ids, dtype=torch.bool)
     where[2, 5] = where[0, 2] = True
     seen = []
-    head_of(model)  # the first use of a model runs it once
+    losses.token_nll(model, b, where)  # the first use of a model runs it on a few tokens
     model.lm_head.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     losses.token_nll(model, b, where)
     assert seen == [(2, 32)]

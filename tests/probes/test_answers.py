@@ -10,6 +10,7 @@ import torch
 
 import small
 import tiny
+from foci.models.decoding import decodes_from_cache
 from foci.models.forward import answering, padded
 from foci.models.losses import token_nll
 from foci.probes import Probe, answer
@@ -89,9 +90,11 @@ def test_answers_are_those_of_the_model_called_plainly(name):
         assert got.nll == pytest.approx(float(nll.mean()), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("name", [*tiny.ARCHITECTURES, tiny.counted, tiny.recurrent])
 def test_generation_is_greedy(name):
-    model, tokenizer, probes = tiny.build(name, vocab=tiny.VOCAB), tiny.tokenizer(), mixed(6)
+    model = tiny.build(name, vocab=tiny.VOCAB) if isinstance(name, str) else name(vocab=tiny.VOCAB)
+    assert decodes_from_cache(model) == isinstance(name, str)
+    tokenizer, probes = tiny.tokenizer(), mixed(6)
     prompts = encode_prompts(probes, tokenizer)
     with answering(model, torch.float32):
         said = generate(model, tokenizer, prompts, [5] * len(prompts))

@@ -11,6 +11,7 @@ from foci.attention.targets import Targets
 from foci.attention.watching import check_watched, run_in_slices
 from foci.focus import Pattern
 from foci.models.architecture import base_of
+from foci.models.padding import leading, moved
 
 
 def head_distances(
@@ -27,6 +28,9 @@ def head_distances(
     """
     if absent := sorted(set(heads) - set(check_watched(model))):
         raise ValueError(f"layers {absent} have no attention that can be watched, got {dict(heads)}")
+    before = leading(attention_mask)
+    input_ids, attention_mask = moved(input_ids, before), moved(attention_mask, before)
+    delimiters = None if delimiters is None else moved(delimiters, before)
     real = attention_mask.bool()
     asked = {p: Targets.of(p, real, delimiters) for p in {p for named in heads.values() for p in named.values()}}
     if empty := sorted(pattern for pattern, targets in asked.items() if not bool(targets.counted.any())):

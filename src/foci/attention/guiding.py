@@ -15,6 +15,7 @@ from foci.attention.targets import AHEAD, Targets, pattern_targets
 from foci.attention.watching import Attention, attention_of, check_watched, layer_of, logits_of, watched
 from foci.focus import DELIMITER, Batch, Pattern
 from foci.models.architecture import base_of
+from foci.models.padding import leading, moved
 
 
 @dataclass
@@ -43,10 +44,13 @@ class Guide:
         return self.real is not None and any(self.scales.values())
 
     def read(self, batch: Batch | None) -> None:
-        """Sets the batch that the model reads next; None when its passes are over."""
-        self.real = None if batch is None else batch.attention_mask.bool()
-        column = None if batch is None else batch.columns.get(DELIMITER)
-        self.delimiters = None if column is None else column > 0
+        """Sets the batch that `token_nll` hands to the model next; None when its passes are over."""
+        if batch is None:
+            self.real = self.delimiters = None
+            return
+        before, column = leading(batch.attention_mask), batch.columns.get(DELIMITER)
+        self.real = moved(batch.attention_mask.bool(), before)
+        self.delimiters = None if column is None else moved(column > 0, before)
 
     def counts(self, batch: Batch) -> dict[Pattern, Float[Tensor, ""]]:
         """Returns each pattern's denominator: the number of queries to which it gives a key."""

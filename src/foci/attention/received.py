@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foci.attention.logits import QuerySlice
 from foci.attention.watching import check_watched, run_in_slices
 from foci.models.architecture import base_of
+from foci.models.padding import check_padding, leading, moved
 
 Queries = Literal["following", "later"]
 """`"following"`: the token itself and all later ones; `"later"`: the later ones alone."""
@@ -38,7 +39,9 @@ def received(
     ValueError for a model whose attention cannot be watched, and for layers or heads that do not exist.
     """
     real = _checked(input_ids, attention_mask)
+    before = leading(real)
     chosen, self_too = _queries(queries, real)
+    real, chosen = moved(real, before), moved(chosen, before)
     total = torch.zeros(real.shape, dtype=torch.float64, device=real.device)
     at = torch.arange(real.shape[1], device=real.device)
     first = real.int().argmax(1) if without_first else None
@@ -52,7 +55,7 @@ def received(
     maps = _see(model, input_ids, attention_mask, _Chosen.of(model, layers, heads), see)
     count = chosen.flip(1).cumsum(1).flip(1) - (0 if self_too else chosen.int())
     share = torch.where(real & (count > 0), total / (count.clamp(min=1) * maps), 0.0)
-    return share.to(torch.promote_types(torch.float32, _dtype(model)))
+    return moved(share, -before).to(torch.promote_types(torch.float32, _dtype(model)))
 
 
 def pair_attention(
@@ -73,7 +76,8 @@ def pair_attention(
     pairs = pairs.to(real.device)
     _check_pairs(pairs, real)
     picked = _Chosen.of(model, layers, heads)
-    row, query, key = pairs.unbind(1)
+    row = pairs[:, 0]
+    query, key = (pairs[:, 1:] - leading(real)[row, None]).unbind(1)
     found: dict[int, Tensor] = {}
 
     def see(seen: "_Seen") -> None:
@@ -111,6 +115,9 @@ def attention_maps(
                 made[:, n, part.start : part.stop, part.low : part.high] = seen.probabilities[:, head]
 
     _see(model, input_ids, attention_mask, picked, see)
+    before = -leading(real)
+    for axis in (2, 3):
+        made = moved(made.transpose(1, axis), before).transpose(1, axis)
     return made * real[:, None, :, None]
 
 
@@ -149,7 +156,14 @@ class _Seen:
 def _see(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor, picked: _Chosen, see: Callable[[_Seen], None]
 ) -> int:
-    """Runs the model, calls `see` for the chosen layers and heads, and returns how many maps there were."""
+    """Runs the model, calls `see` for the chosen layers and heads, and returns how many maps there were.
+
+    `see` gets the rows with their padding on the right.
+    """
+    if not bool(attention_mask.all()):
+        check_padding(model)
+    before = leading(attention_mask)
+    input_ids, attention_mask = moved(input_ids, before), moved(attention_mask, before)
     maps = 0
 
     def look(layer: int, part: QuerySlice, probabilities: Tensor) -> None:

@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from foci.attention.logits import Logits, QuerySlice, grouped
 from foci.attention.masks import MaskRule
 from foci.models.architecture import base_of, evaluating, sample_ids
+from foci.models.losses import captured_hidden
 
 NAME = "foci_watched"
 """The name under which a watched model's attention is registered, followed by a number."""
@@ -127,9 +128,13 @@ def run_in_slices(
 def _hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, exact: bool = False) -> Tensor:
     rounding = torch.autocast(input_ids.device.type, enabled=False) if exact else nullcontext()
     with torch.no_grad(), evaluating(model), rounding:
-        made = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    hidden: Tensor = made.last_hidden_state
-    return hidden
+        read = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        if model.base_model is not model or model.get_output_embeddings() is None:
+            hidden: Tensor = model.base_model(**read)[0]
+            return hidden
+        with captured_hidden(model) as captured:
+            model(**read)
+    return captured[0]
 
 
 def check_watched(model: nn.Module) -> dict[int, bool]:

@@ -53,7 +53,7 @@ def block_norms(
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained; set requires_grad on some")
-    head_of(model)  # its proof runs the model, which must not be recorded
+    losses.check_readable(model, batch)  # this may run the model, which must not be recorded
     weights = mask.to(precision(next(iter(parameters.values()))))
     if reduction == "mean":
         weights = weights / weights.sum(1, keepdim=True)

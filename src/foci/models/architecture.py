@@ -130,9 +130,14 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
 
 
 def sample_ids(model: PreTrainedModel) -> Int[Tensor, "one seq"]:
-    """Returns one row of 8 tokens, evenly spaced over the vocabulary, to run an unknown architecture on."""
+    """Returns one row of 8 tokens, evenly spaced over the vocabulary, to run an unknown architecture on.
+
+    The padding token is not among them: some models take it for padding wherever it stands.
+    """
     table = model.get_input_embeddings().weight
-    return torch.linspace(0, table.shape[0] - 1, 8, device=table.device).long()[None]
+    ids = torch.linspace(0, table.shape[0] - 1, 8, device=table.device).long()[None]
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    return torch.where(ids == (-1 if pad is None else pad), (ids + 1) % table.shape[0], ids)
 
 
 def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
@@ -141,9 +146,13 @@ def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return logits.float()
 
 
-def equal_logits(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> bool:
-    """Returns whether logits agree to the precision of their computation, relative to the largest logit."""
-    tolerance = 1e-4 if computed_in in (torch.float32, torch.float64) else 2e-2
+def precision_of(dtype: torch.dtype) -> float:
+    """Returns the tolerance between two ways of computing the same logits, relative to the largest one."""
+    return 1e-4 if dtype in (torch.float32, torch.float64) else 2e-2
+
+
+def equal_logits(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    """Returns whether logits agree to a tolerance, relative to the largest logit."""
     return float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
 
 
@@ -154,7 +163,7 @@ def check_causal(model: LanguageModel) -> None:
     other = ids.clone()
     other[0, -1] = ids[0, 1]
     before, after = _logits(base, ids)[:, :-1], _logits(base, other)[:, :-1]
-    if not equal_logits(before, after, base.get_input_embeddings().weight.dtype):
+    if not equal_logits(before, after, precision_of(base.get_input_embeddings().weight.dtype)):
         raise ValueError(
             f"{type(base).__name__} (model type {base.config.model_type!r}) is not causal: logits change "
             f"with tokens that come later; name a decoder-only language model"

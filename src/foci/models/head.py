@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from transformers import PreTrainedModel
 
-from foci.models.architecture import base_of, equal_logits, evaluating, sample_ids
+from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _find(model: nn.Module, base: PreTrainedModel, module: nn.Module, made_for: 
     raw, theirs, *_ = _heard(model, base, module, ids.flip(1)[:, 3:])
     with torch.no_grad():
         ours = raw if way.direct else _finish(base, module, way, raw)
-    if ours.shape != theirs.shape or not equal_logits(_numbers(ours), _numbers(theirs), raw.dtype):
+    if ours.shape != theirs.shape or not equal_logits(_numbers(ours), _numbers(theirs), precision_of(raw.dtype)):
         raise _refused(base, module, "other logits than follow from it")
     return way
 

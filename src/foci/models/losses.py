@@ -20,6 +20,7 @@ from foci.focus import Batch
 from foci.models import fsdp
 from foci.models.architecture import base_of
 from foci.models.head import Head, head_of, replaced
+from foci.models.padding import check_padding, leading, moved
 
 SLICE_ELEMENTS = 3 * 2**22
 """Logits held at a time, 48 MiB in float32. In half precision 1.5 times as many, 36 MiB.
@@ -68,24 +69,32 @@ class _StandIn(nn.Module):
         return output
 
 
-def positions(attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-    """Returns position ids that start at 0 on a row's first real token, whichever side is padded."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+def check_readable(model: nn.Module, batch: Batch) -> None:
+    """Raises ValueError, with the model's name, if foci would misread its head, or its padding where there is some.
+
+    The first call for a model runs it on a few tokens.
+    """
+    head_of(model)
+    if not bool(batch.attention_mask.all()):
+        check_padding(model)
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hidden"]:
-    """Returns the LM head's input at every position. Rows padded on the left get explicit position ids."""
-    extra = {}
-    if not bool(batch.attention_mask[:, 0].all()):
-        extra["position_ids"] = positions(batch.attention_mask)
+    """Returns the LM head's input at every position. The model reads rows with their padding on the right."""
+    check_readable(model, batch)
+    before = leading(batch.attention_mask)
+    on_left = bool(before.any())
+    ids, mask = batch.input_ids, batch.attention_mask
+    if on_left:
+        ids, mask = moved(ids, before), moved(mask, before)
     with captured_hidden(model) as captured:
-        model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **extra)
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
     if len(captured) != 1:
         raise RuntimeError(
             f"{type(base_of(model)).__name__}: one forward pass called the LM head {len(captured)} times, expected "
             "once; foci cannot take a loss from this architecture"
         )
-    return captured[0]
+    return moved(captured[0], -before) if on_left else captured[0]
 
 
 def logits_nll(logits: Float[Tensor, "*axes vocab"], targets: Int[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from itertools import chain
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.tokens import tokens
 from foci.focus import Batch, Row
 from foci.models import base_of, head_of
+from foci.models.decoding import Cached, FromStart, decodes_from_cache
 from foci.models.forward import buckets, check_fits, device_of, pad_id, padded
-from foci.models.losses import captured_hidden, positions
 from foci.probes.probe import Probe
 from foci.probes.scoring import first_line
 
@@ -48,21 +47,14 @@ def generate(
 
 
 def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: Batch, limits: Sequence[int]) -> list[str]:
-    """Continues a left-padded batch token by token, with a cache of keys and values."""
+    """Continues a left-padded batch token by token."""
     stop, head = end_tokens(model, tokenizer), head_of(model)
-    ids, mask, cache = batch.input_ids, batch.attention_mask, None
-    where = positions(mask)
-    is_padded = not bool(mask.all())
+    reading = (Cached if decodes_from_cache(model) else FromStart)(model, batch)
     said: list[list[int]] = [[] for _ in limits]
     running = set(range(len(limits)))
+    ids: Tensor | None = None
     while running:
-        extra = {"position_ids": where} if is_padded else {}
-        with captured_hidden(model) as captured:
-            out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
-        cache = out.past_key_values
-        ids = head.logits(captured[0][:, -1]).float().argmax(-1, keepdim=True)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        where = where[:, -1:] + 1
+        ids = head.logits(reading.last_hidden(ids)).float().argmax(-1, keepdim=True)
         for row, token in enumerate(ids[:, 0].tolist()):
             if row not in running:
                 continue

@@ -1,0 +1,65 @@
+"""Padding on the left, moved to the right before a model reads it.
+
+A causal model reads a token without those after it, so padding on the right changes nothing, whatever the model counts:
+absolute positions, positions from a padding id, the state of a recurrent layer. Padding on the left can change all of
+these. `check_padding` proves once per model that padding on the right is not read.
+"""
+
+from weakref import WeakSet
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foci.models.architecture import base_of, equal_logits, evaluating, sample_ids
+
+_CHECKED: WeakSet[PreTrainedModel] = WeakSet()
+
+
+def leading(mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, " batch"]:
+    """Returns how many tokens of padding stand before each row's first real token; 0 for a row without one.
+
+    >>> leading(torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]))
+    tensor([2, 0, 0])
+    """
+    return mask.bool().int().argmax(1)
+
+
+def moved(values: Tensor, by: Int[Tensor, " batch"]) -> Tensor:
+    """Returns (batch, seq, ...) with row b moved left by `by[b]` places; what falls off comes back on the right.
+
+    `moved(moved(values, by), -by)` is `values`.
+
+    >>> moved(torch.tensor([[0, 0, 5, 6], [7, 8, 0, 0]]), torch.tensor([2, 0]))
+    tensor([[5, 6, 0, 0],
+            [7, 8, 0, 0]])
+    """
+    at = (torch.arange(values.shape[1], device=values.device) + by.to(values.device)[:, None]) % values.shape[1]
+    return values.gather(1, at.reshape(*at.shape, *[1] * (values.ndim - 2)).expand_as(values))
+
+
+def check_padding(model: nn.Module) -> None:
+    """Raises ValueError, with the model's name, if padding on the right changes a row's logits (of a model without head: its hidden states).
+
+    A row of 5 tokens is read alone, and padded beside one of 8 (tolerance: 1e-4 of the largest logit; in half
+    precision, where a router's choice may change with the batch's shape, a quarter of it). A model is checked once.
+    """
+    base = base_of(model)  # type: ignore[arg-type]
+    if base in _CHECKED:
+        return
+    ids, pad = sample_ids(base), getattr(base.config.get_text_config(), "pad_token_id", None)
+    rows = ids.repeat(2, 1)
+    rows[1, 5:] = pad if isinstance(pad, int) and 0 <= pad < base.get_input_embeddings().weight.shape[0] else 0  # type: ignore[union-attr, index]
+    mask = torch.ones_like(rows)
+    mask[1, 5:] = 0
+    with torch.no_grad(), evaluating(model), torch.autocast(ids.device.type, enabled=False):
+        alone = model(input_ids=ids[:, :5], attention_mask=mask[:1, :5], use_cache=False)[0]
+        padded = model(input_ids=rows, attention_mask=mask, use_cache=False)[0][1:, -8:-3]
+    half = base.get_input_embeddings().weight.dtype.itemsize == 2  # type: ignore[union-attr, operator]
+    if not equal_logits(padded.float().nan_to_num(), alone[:, -5:].float().nan_to_num(), 0.25 if half else 1e-4):
+        raise ValueError(
+            f"{type(base).__name__} (model type {base.config.model_type!r}) reads its padding: the logits of 5 tokens "
+            "differ by more than rounding where 3 tokens of padding follow them; give it rows of one length"
+        )
+    _CHECKED.add(base)
