@@ -40,10 +40,11 @@ def moved(values: Tensor, by: Int[Tensor, " batch"]) -> Tensor:
 
 
 def check_padding(model: nn.Module) -> None:
-    """Raises ValueError, with the model's name, if padding on the right changes a row's logits (of a model without head: its hidden states).
+    """Raises ValueError, with the model's name, if padding on the right changes a row's logits.
 
     A row of 5 tokens is read alone, and padded beside one of 8 (tolerance: 1e-4 of the largest logit; in half
-    precision, where a router's choice may change with the batch's shape, a quarter of it). A model is checked once.
+    precision, where a router's choice may change with the batch's shape, a quarter of it). Of a model without head its
+    hidden states are compared. A model is checked once.
     """
     base = base_of(model)  # type: ignore[arg-type]
     if base in _CHECKED:
