@@ -160,6 +160,24 @@ def test_replay_held_to_the_untouched_model(tmp_path):
     assert losses[0] == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_micro_batches_in_which_one_method_holds_nothing(tmp_path):
+    """Two methods hold different rows; a micro-batch of one row has tokens of one of them alone."""
+    old = [replace(row, row_id=f"old {row.row_id}") for row in small.rows(4, seed=9)]
+    context = Context(model(), tiny.tokenizer(), small.rows(4), tmp_path, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "pool_of", lambda *_: replay.Pool(tuple(old), 4))
+        plan, rows = prepare(Plan([small.Column(), Lwf(k=3), Replay(anchor="kl")]), context)
+    runs = [
+        trained(
+            tmp_path / str(size), rows, plan.methods, per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size, train_sampling_strategy="sequential", **SGD,
+        )
+        for size in (4, 1)
+    ]  # fmt: skip
+    assert runs[0][1] == pytest.approx(runs[1][1], abs=2e-6)
+    assert_same(runs[0][0], runs[1][0], 1e-6)
+
+
 def test_edits_need_a_live_teacher(tmp_path):
     plan, rows = prepared(tmp_path, [small.Column(), small.Dropped(), Lwf(k=3)], small.rows())
     with pytest.raises(ValueError, match="ask the teacher while training"):

@@ -51,7 +51,8 @@ class Stored:
         Raises ValueError for a row that the teacher was not asked about, or that has another length now.
         """
         known = _loaded(self.folder, self.shards)
-        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        none = next(iter(known.values()))
+        found = [tuple(array[:0] for array in none)]  # where may be empty
         for row_id, mask, asked in zip(batch.row_ids, batch.attention_mask.bool().cpu(), where.cpu(), strict=True):
             places = (mask.cumsum(0) - 2)[asked].numpy()  # token 1 of a row stands at 0
             if not len(places):
@@ -62,7 +63,7 @@ class Stored:
                     f"{self.name}: the teacher read {has} of row {row_id}, which has {int(mask.sum())} tokens now; "
                     "train on the rows that prepare(context) returns, or ask the teacher while training (teacher: live)"
                 )
-            found.append(tuple(array[places] for array in known[row_id]))  # type: ignore[arg-type]
+            found.append(tuple(array[places] for array in known[row_id]))
         ids, log_probs, rest = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*found, strict=True))
         return SoftTargets(ids.long(), log_probs, rest, self.temperature).to(where.device)
 
