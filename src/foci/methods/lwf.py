@@ -6,7 +6,7 @@ to be learned, and all the rest stays as it was. At the first update this loss a
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -79,7 +79,7 @@ class LwfHold(Prepared, Imitates):
     """Holds the tokens that the settings name."""
 
     settings: Lwf
-    stored: Stored | None
+    stored: Stored | None = field(repr=False)
 
     def teacher(self) -> LiveTeacher | Stored:
         """Returns the untouched model, or what it said before training."""
