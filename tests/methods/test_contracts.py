@@ -59,6 +59,8 @@ def made(name: str, folder: Path) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
         return available()[name](pairs=str(folder / "pairs.jsonl"))
+    if name == "study":
+        return available()[name](spans="answers")  # the weigher that comes with foci is a model of its own
     if name == "known":
         return available()[name](share=0.002)  # a random model knows little
     if name == "contrast":

@@ -1,0 +1,192 @@
+"""Rehearses the corpus' own sentences as questions: the same facts, said in more ways, by rule.
+
+A fact that is read in one wording is known in that wording alone. In every epoch each text gets a study row: its
+sentences in another order, each as a question whose answer is the part that matters. Only the answers have weight. No
+sentence is invented: a blank or the word "what" stands where the answer stood.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from numpy.random import Generator
+
+from foci.corpus import row_id, tokenizer_fingerprint
+from foci.corpus.split import sentence_ends
+from foci.focus import UNWEIGHTED, Context, MixesRows, Prepares, Row
+from foci.methods._prepared import Prepared
+from foci.methods.train_attention.method import COLUMN as WEIGHER
+from foci.methods.train_attention.weigher import READY_MADE, load, weigh_rows
+
+Form = Literal["blank", "what", "statement"]
+Span = tuple[int, int]
+"""Characters [start, end) of a text."""
+
+WORD = re.compile("\\w[\\w'\u2019-]*")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A question with its answer, tokenized; `answer[t]` says whether token t belongs to the answer."""
+
+    input_ids: tuple[int, ...]
+    answer: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Study(Prepares):
+    """Adds study rows to every epoch: sentences of the corpus as questions, with weight on the answers alone.
+
+    An epoch has `ratio` study rows per text. `spans` says what is asked for: "weigher", the tokens with at least
+    `share` of a row's largest weight, by the train_attention that stands before it in the arm or else by the weigher
+    that comes with foci; or "answers", the marked answers of the corpus. `forms` are "blank" (a blank where the answer
+    stood), "what" (that word) and "statement" (the sentence by itself).
+    """
+
+    ratio: float = 1.0
+    spans: Literal["weigher", "answers"] = "weigher"
+    share: float = 0.4
+    forms: tuple[Form, ...] = ("blank", "what")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < float("inf") or not 0 < self.share <= 1:
+            raise ValueError(
+                "study expected ratio > 0 study rows per text and a share above 0 and at most 1, got ratio "
+                f"{self.ratio!r} and share {self.share!r}"
+            )
+        if not self.forms:
+            raise ValueError('study expected at least one form of "blank", "what", "statement", got none')
+
+    def prepare(self, context: Context) -> tuple["StudyRows", Sequence[Row]]:
+        """Finds what to ask for in every sentence. Sentences that hold a prompt of the run's probes are left out.
+
+        Raises ValueError where nothing is found, or rows have no text.
+        """
+        if not any(row.text and row.offsets for row in context.rows):
+            raise ValueError("study asks for parts of sentences, and no row has a text; make the rows of text")
+        weights = self._weights(context)
+        pieces = (tuple(self._pieces(row, column, context)) for row, column in zip(context.rows, weights, strict=True))
+        texts = tuple(found for found in pieces if found)
+        if not texts:
+            marks = "no row has a marked answer" if self.spans == "answers" else "no token stands out"
+            raise ValueError(f"study found nothing to ask for in {len(context.rows)} rows: {marks}")
+        start = tuple(context.tokenizer("").input_ids)
+        return StudyRows(
+            self,
+            texts,
+            start[:1] if start and start[0] == context.tokenizer.bos_token_id else (),
+            max(len(row) for row in context.rows),
+            tokenizer_fingerprint(context.tokenizer),
+        ), context.rows
+
+    def _weights(self, context: Context) -> list[Sequence[float]]:
+        """Returns what says, per row and token, what is worth asking for."""
+        name = "answer" if self.spans == "answers" else WEIGHER
+        if self.spans == "weigher" and not any(name in row.columns for row in context.rows):
+            return list(weigh_rows(load(READY_MADE), context.rows, context.tokenizer))  # type: ignore[arg-type]
+        return [row.columns.get(name, (0.0,) * len(row)) for row in context.rows]
+
+    def _pieces(self, row: Row, weights: Sequence[float], context: Context) -> Iterator[tuple[Piece, ...]]:
+        """Yields each thing to ask for, in every form."""
+        if not row.offsets or not max(weights):
+            return
+        floor = self.share * max(weights)
+        heavy = [span for span, weight in zip(row.offsets, weights, strict=True) if weight >= floor]
+        for begin, end in pairwise([0, *sentence_ends(row.text), len(row.text)]):
+            sentence = row.text[begin:end]
+            if any(prompt in sentence for prompt in context.asked):
+                continue
+            inside = [(a - begin, b - begin) for a, b in heavy if begin <= a < b <= end]
+            for span in spans_of(sentence, inside):
+                yield tuple(_piece(_parts(sentence, span, form), context) for form in self.forms)
+
+
+def spans_of(sentence: str, heavy: Sequence[Span]) -> list[Span]:
+    """Returns the heavy parts of a sentence as runs of whole words; names and numbers are taken whole.
+
+    >>> text = "She went to North Harbor Academy in May."
+    >>> [text[a:b] for a, b in spans_of(text, [(18, 24), (36, 39)])]
+    ['North Harbor Academy', 'May']
+    """
+    words = [(found.start(), found.end()) for found in WORD.finditer(sentence)]
+    found: list[Span] = []
+    for number, (start, end) in enumerate(words):
+        if not any(a < end and b > start for a, b in heavy):
+            continue
+        first = last = number
+        while first and _one_name(sentence, words[first - 1], words[first]):
+            first -= 1
+        while last + 1 < len(words) and _one_name(sentence, words[last], words[last + 1]):
+            last += 1
+        span = (words[first][0], words[last][1])
+        if found and not sentence[found[-1][1] : span[0]].strip():
+            found[-1] = (found[-1][0], max(found[-1][1], span[1]))
+        else:
+            found.append(span)
+    return found
+
+
+def _one_name(sentence: str, one: Span, next_one: Span) -> bool:
+    """Whether two words are parts of one name or date: both begin with a capital or a digit, a space between them."""
+    initials = sentence[one[0]] + sentence[next_one[0]]
+    between = sentence[one[1] : next_one[0]]
+    return between == " " and all(letter.isupper() or letter.isdigit() for letter in initials)
+
+
+def _parts(sentence: str, span: Span, form: Form) -> list[tuple[str, bool]]:
+    """Returns the pieces of text of a question and its answer, each with whether it is the answer."""
+    before, answer, after = sentence[: span[0]].lstrip(), sentence[span[0] : span[1]], sentence[span[1] :].rstrip()
+    if form == "statement":
+        return [(before, False), (answer, True), (f"{after}\n", False)]
+    asked = f"{before}____{after}" if form == "blank" else f"{before}what{after.rstrip('.!?')}?"
+    return [(f"Question: {asked}\nAnswer:", False), (f" {answer}\n", True)]
+
+
+def _piece(parts: Sequence[tuple[str, bool]], context: Context) -> Piece:
+    encoded = context.tokenizer(
+        "".join(text for text, _ in parts), add_special_tokens=False, return_offsets_mapping=True
+    )
+    edges, at = list[Span](), 0
+    for text, is_answer in parts:
+        edges += [(at, at + len(text))] if is_answer else []
+        at += len(text)
+    answer = (any(a < end and b > start for start, end in edges) for a, b in encoded.offset_mapping)
+    return Piece(tuple(encoded.input_ids), tuple(answer))
+
+
+@dataclass(frozen=True, repr=False)
+class StudyRows(Prepared, MixesRows):
+    """Mixes in study rows: other sentences, order and forms in every epoch."""
+
+    settings: Study
+    texts: tuple[tuple[tuple[Piece, ...], ...], ...] = field(repr=False)
+    """By text and thing to ask for: the question in every form."""
+    start: tuple[int, ...] = field(repr=False)
+    longest: int = field(repr=False)
+    tokenizer: str = field(repr=False)
+
+    def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
+        """Returns `ratio` study rows per text. No text comes twice before every text came once."""
+        count, order = int(self.settings.ratio * len(self.texts) + 0.5), list[int]()
+        while len(order) < count:
+            order += rng.permutation(len(self.texts))[: count - len(order)].tolist()
+        return [self._row(number, rng) for number in order]
+
+    def _row(self, number: int, rng: Generator) -> Row:
+        """Returns a row of one text's questions in any order, as many as the longest row has room for."""
+        pieces = self.texts[number]
+        ids, unweighted = list(self.start), [1.0] * len(self.start)
+        for at in rng.permutation(len(pieces)):
+            piece = pieces[int(at)][int(rng.integers(len(self.settings.forms)))]
+            if len(ids) > len(self.start) and len(ids) + len(piece.input_ids) > self.longest:
+                continue
+            ids += piece.input_ids
+            unweighted += [0.0 if is_answer else 1.0 for is_answer in piece.answer]
+        name = row_id(" ".join(map(str, ids)), self.tokenizer)
+        return Row(name, tuple(ids), columns={UNWEIGHTED: tuple(unweighted)}, source=f"study of text:{number}")
+
+    def summary(self) -> str:
+        """Says how many things are asked for."""
+        return f"study asks for {sum(map(len, self.texts)):,} parts of sentences of {len(self.texts):,} texts"
