@@ -176,6 +176,17 @@ Method = Role | Prepares
 R = TypeVar("R")
 
 
+def cure_of(wrong: object) -> str:
+    """Says what to write in place of something that is no plan or no method."""
+    if isinstance(wrong, Method):
+        return f"write Plan([{wrong!r}])"
+    if isinstance(wrong, str | Mapping):
+        return f"names are for run files; in Python write Plan([foci.methods.build({wrong!r})])"
+    if isinstance(wrong, type):
+        return f"make an object of the class: {wrong.__name__}(...)"
+    return f"derive it from a role ({', '.join(role.__name__ for role in ROLES)}) or from Prepares"
+
+
 @dataclass(frozen=True)
 class Plan:
     """Methods, sorted by the roles they play and combined by the laws of the table above.
@@ -188,10 +199,11 @@ class Plan:
     normalise: Literal["update", "row"] = "update"
 
     def __post_init__(self) -> None:
+        if isinstance(self.methods, str | Mapping | Method):
+            raise TypeError(f"a plan takes a list of methods, got {self.methods!r}; {cure_of(self.methods)}")
         object.__setattr__(self, "methods", tuple(self.methods))
         if wrong := [method for method in self.methods if not isinstance(method, Method)]:
-            known = ", ".join(role.__name__ for role in ROLES)
-            raise TypeError(f"a plan takes methods, got {wrong[0]!r}; derive it from a role ({known}) or from Prepares")
+            raise TypeError(f"a plan takes methods, got {wrong[0]!r}; {cure_of(wrong[0])}")
         if self.normalise not in ("update", "row"):
             raise ValueError(f"normalise is 'update' or 'row', got {self.normalise!r}")
 

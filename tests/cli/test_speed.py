@@ -24,7 +24,10 @@ assert took < 1, took
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["learn", "nothere.yaml"], "nothere.yaml: expected a run file (YAML), found none"),
+        (
+            ["learn", "nothere.yaml"],
+            "nothere.yaml: expected a run file (YAML), found none; check the path, or name the text",
+        ),
         (["learn", "nothere"], "corpus nothere: 'nothere' is not in"),
         (["learn", "page.txt", "train.epoch=2"], "did you mean 'train.epochs'?"),
         (["learn", "page.txt", "arms={a: [orakle]}"], "unknown method 'orakle'; did you mean 'oracle'?"),
@@ -32,9 +35,18 @@ assert took < 1, took
         (["learn", "page.txt", "probes.learn=page.jsonl"], "probes.learn page.jsonl: 'page.jsonl' is not in"),
         (["bench", "suite.yaml"], "unknown method 'orakle'"),
         (["score", "suite.yaml"], "unknown method 'orakle'"),
-        (["pretrain", "nothere.yaml"], "nothere.yaml: expected a run file"),
+        (["bench", "nothere.yaml"], "nothere.yaml: expected a suite file (YAML), found none; check the path\n"),
+        (
+            ["score", "nothere.yaml"],
+            "nothere.yaml: expected a run file or suite file (YAML), found none; check the path\n",
+        ),
+        (
+            ["pretrain", "nothere.yaml"],
+            "nothere.yaml: expected a pretraining file (YAML), found none; check the path\n",
+        ),
         (["pretrain", "plain.yaml", "corpus.path=page.tx"], "did you mean page.txt?"),
-        (["meta", "nothere.yaml"], "nothere.yaml: expected a run file"),
+        (["meta", "nothere.yaml"], "nothere.yaml: expected a meta-training file (YAML), found none; check the path\n"),
+        (["check", "page.txt", "train.lr=1"], "did you mean 'train.learning_rate'?"),
         (["meta", "meta.yaml"], "pairs nothere.jsonl: 'nothere.jsonl' is not in"),
         (["probe", "./modell", "general"], "did you mean model?"),
         (["probe", "model", "page.jsonl"], "probe file page.jsonl: 'page.jsonl' is not in"),

@@ -483,6 +483,20 @@ def test_a_setting_that_nothing_would_read_is_refused(tmp_path, settings, words)
         load_meta(tmp_path / "meta.yaml")
 
 
+def test_a_refused_meta_training_leaves_its_folder_free(files, tmp_path):
+    """Mend the file and go again; but what a killed one has computed is never lost."""
+    run = run_of(files, tmp_path / "out", train={"epochs": 1, "batch_size": 8})
+    with pytest.raises(ValueError, match="held_out"):
+        meta(run.model_copy(update={"pairs": run.pairs.model_copy(update={"held_out": 10**6})}))
+    assert (tmp_path / "out" / "meta.yaml").is_file()
+    meta(run)
+    with pytest.raises(FileExistsError, match="other settings"):
+        meta(run.model_copy(update={"seed": run.seed + 1}))
+    (tmp_path / "out" / "start.json").unlink()  # as an earlier version left it
+    with pytest.raises(FileExistsError, match="other settings"):
+        meta(run.model_copy(update={"seed": run.seed + 1}))
+
+
 def test_the_loop_with_an_adapter_moves_by_a_warm_step(files, tmp_path):
     """B is 0 at the start: after the warm step the learner's A has an influence too, so that the weigher differs."""
     made = {}

@@ -9,6 +9,7 @@ import torch
 from foci import methods
 from foci.focus import Batch, Plan, Row, WeighsTokens
 from foci.methods.oracle import Oracle, span_weights
+from foci.training.plan import check_prepared
 from paths import ROOT
 
 CARDS = ROOT / "docs" / "methods"
@@ -210,3 +211,21 @@ def test_two_methods_of_one_name_are_refused(folder):
     (folder / "experimental" / "oracle.py").write_text(SLOW)
     with pytest.raises(TypeError, match="two methods are named 'oracle'"):
         methods.build("oracle")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["oracle"], r"got 'oracle'; names are for run files; .*Plan\(\[foci\.methods\.build\('oracle'\)\]\)"),
+        ("oracle", r"a list of methods, got 'oracle'; names are for run files"),
+        ([{"oracle": {"floor": 0.1}}], r"build\(\{'oracle': \{'floor': 0\.1\}\}\)"),
+        (Oracle(), r"a list of methods, got Oracle\(floor=0\.0\); write Plan\(\[Oracle\(floor=0\.0\)\]\)"),
+        ([Oracle], r"make an object of the class: Oracle\(\.\.\.\)"),
+        ([3], r"a plan takes methods, got 3; derive it from a role"),
+    ],
+)
+def test_what_is_no_method_is_told_how_to_write_one(given, words):
+    with pytest.raises(TypeError, match=words):
+        Plan(given)
+    with pytest.raises(TypeError, match="plan takes a Plan, got"):
+        check_prepared(given)

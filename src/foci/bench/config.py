@@ -32,6 +32,7 @@ MATCHED = {
 class Suite(Run):
     """A run whose arms are trained once per seed and compared."""
 
+    FILE = "suite file"
     seed: int = Field(default=0, exclude=True, description="not used: a suite has seeds")
     seeds: Seeds = Field(default=(0, 1, 2), description="seeds; every arm is trained once with each")
     match: Match = Field(default="steps", description="what all arms have in common: steps or tokens")

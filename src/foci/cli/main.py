@@ -103,8 +103,8 @@ def check(
     from foci.learn.inputs import material
 
     console = Console()
+    cost = estimate(run, material(run))  # first, so that an error stands alone
     console.print(dump_run(run), markup=False, highlight=False, soft_wrap=True)
-    cost = estimate(run, material(run))
     table = Table(box=None, show_header=False)
     memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
     for name, value in {

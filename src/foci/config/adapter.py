@@ -1,6 +1,6 @@
 """The run file's `adapter`: what trains in place of the model's weights. Imports no torch."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,8 +13,13 @@ ADAPTERS: tuple[str, ...] = get_args(AdapterType)
 
 
 class Section(BaseModel):
-    """A section of the run file: frozen, without unknown keys, without conversion of types."""
+    """A section of the run file: frozen, without unknown keys, without conversion of types.
 
+    `FILE` names the file that holds it, `SHORTEST` is the shortest such file, for errors.
+    """
+
+    FILE: ClassVar[str] = "run file"
+    SHORTEST: ClassVar[str] = "corpus: {path: my_texts}"
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 

@@ -216,14 +216,16 @@ def load(
     if path.is_dir():
         path /= "run.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a run file (YAML), found none; check the path, or use --corpus")
+        what = kind.FILE if isinstance(kind, type) else f"{Run.FILE} or suite file"
+        cure = ", or name the text itself: foci learn my_texts/" if kind is Run else ""
+        raise FileNotFoundError(f"{path}: expected a {what} (YAML), found none; check the path{cure}")
     raw, lines = strict_yaml.parse(path.read_bytes(), str(path))
+    chosen = kind if isinstance(kind, type) else kind(raw if isinstance(raw, dict) else {})
     if not isinstance(raw, dict):
         raise ValueError(  # noqa: TRY004
-            f"{path}: a run file is a mapping of keys to values, got {shown(raw)}; "
-            "the shortest one is: corpus: {path: my_texts}"
+            f"{path}: a {chosen.FILE} is a mapping of keys to values, got {shown(raw)}; "
+            f"the shortest one is: {chosen.SHORTEST}"
         )
-    chosen = kind if isinstance(kind, type) else kind(raw)
     return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), chosen)
 
 

@@ -36,6 +36,25 @@ _EXPECTED = {
 }
 """The expected value in words, by pydantic's type of error."""
 
+_OTHER_NAMES = {
+    "lr": "train.learning_rate", "rate": "train.learning_rate", "bs": "train.batch_size",
+    "per_device_train_batch_size": "train.batch_size", "gradient_accumulation_steps": "train.accumulation",
+    "grad_accum": "train.accumulation", "num_train_epochs": "train.epochs", "n_epochs": "train.epochs",
+    "max_steps": "train.steps", "updates": "train.steps", "iterations": "train.steps",
+    "lr_scheduler": "train.schedule", "lr_scheduler_type": "train.schedule", "scheduler": "train.schedule",
+    "warmup_ratio": "train.warmup", "warmup_steps": "train.warmup", "wd": "train.weight_decay",
+    "clip": "train.max_grad_norm", "grad_clip": "train.max_grad_norm", "gradient_clipping": "train.max_grad_norm",
+    "save_steps": "train.checkpoint_every", "save_total_limit": "train.keep_checkpoints",
+    "eval_steps": "probes.every", "max_seq_length": "corpus.max_length", "seq_len": "corpus.max_length",
+    "max_seq_len": "corpus.max_length", "block_size": "corpus.max_length", "context_length": "corpus.max_length",
+    "data": "corpus.path", "dataset": "corpus.path", "texts": "corpus.path", "model_name": "model.name",
+    "model_name_or_path": "model.name", "model_path": "model.name", "torch_dtype": "model.dtype",
+    "rank": "adapter.r", "lora_r": "adapter.r", "lora_rank": "adapter.r", "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout", "peft": "adapter.type", "output_dir": "output", "out": "output",
+    "out_dir": "output", "methods": "arms", "method": "arms", "questions": "probes.learn",
+}  # fmt: skip
+"""Names that other trainers have for a key."""
+
 _FREE = "arms"
 """The section whose keys the user chooses."""
 
@@ -159,12 +178,16 @@ def unknown_key(key: str, known: Mapping[str, FieldInfo]) -> str:
     "unknown key 'train.learningrate'; did you mean 'train.learning_rate'?"
     >>> unknown_key("train.max_length", fields())
     "unknown key 'train.max_length'; did you mean 'corpus.max_length'?"
+    >>> unknown_key("train.lr", fields())
+    "unknown key 'train.lr'; did you mean 'train.learning_rate'?"
     """
     section, _, leaf = key.rpartition(".")
     siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
     leaves = {name.rpartition(".")[2]: name for name in known}
-    nearest = leaves.get(leaf)
-    if nearest is None and (near := suggest(leaf, siblings) or suggest(leaf, leaves)):
+    other = _OTHER_NAMES.get(leaf.lower().replace("-", "_"))
+    nearest = leaves.get(leaf) or (other if other in known else None)
+    long = {name: place for name, place in leaves.items() if len(name) > 2}  # any two letters are near to r
+    if nearest is None and (near := suggest(leaf, siblings) or suggest(leaf, long)):
         nearest = siblings.get(near, leaves[near])
     cure = f"did you mean {nearest!r}?" if nearest else hint(key, siblings or known)
     return f"unknown key {key!r}; {cure}"

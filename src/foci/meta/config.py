@@ -99,6 +99,8 @@ class MetaRun(Section):
     predict it) or "loop" (the paper's: a step of the learner under the weigher's weights for every batch).
     """
 
+    FILE = "meta-training file"
+    SHORTEST = "pairs: {path: pairs.jsonl}"
     name: Text = Field(default="weigher", description="what the weigher is called")
     output: Annotated[Path, BeforeValidator(as_path)] = Field(
         default=Path("out/weigher"), description="folder of the meta-training"

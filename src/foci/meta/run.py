@@ -2,6 +2,7 @@
 
 out/weigher/
   meta.yaml        the resolved file
+  start.json       the model and the pairs that were read: from here on there is something to lose
   influence/       what each token's weight does, computed once (amortised)
   checkpoints/     adapter, head and optimiser after each epoch; whole or not there
   metrics.jsonl    a line per epoch: loss, validation loss, seconds
@@ -36,9 +37,9 @@ from foci.report import write_report
 from foci.seeds import generator
 from foci.system import checkpoint
 from foci.system.files import append_line, read_json, read_lines, write_json, write_lines, write_text
-from foci.system.folder import FolderKind, claim
+from foci.system.folder import LOCK, FolderKind, claim
 
-META = FolderKind("meta-training", "meta.yaml")
+META = FolderKind("meta-training", "meta.yaml", started="start.json")
 
 TELL_EVERY = 60
 """Seconds after which an epoch says where it is."""
@@ -57,6 +58,7 @@ def meta(
         console.print(f"  {words}", highlight=False, markup=False)
 
     settings = dump_run(run)
+    _mark_started(run.output)
     with claim(run.output, META, settings, resume=resume, overwrite=overwrite):
         write_text(run.output / "meta.yaml", settings)
         if (done := read_json(run.output / "summary.json")) is not None:
@@ -64,10 +66,20 @@ def meta(
         return _learned(run, tell)
 
 
+def _mark_started(folder: Path) -> None:
+    """Marks a folder of an earlier version, which wrote no start.json, as one that holds results."""
+    begun = all((folder / name).is_file() for name in (META.marker, LOCK))
+    results = any((folder / name).exists() for name in ("summary.json", "metrics.jsonl", "influence"))
+    if begun and results and not (folder / META.started).exists():
+        write_json(folder / META.started, {})
+
+
 def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
     """Trains the weigher, or goes on with it. Writes the summary and returns it."""
     begun = time.monotonic()
     made = material(run)
+    start = {"model": made.fingerprint, "pairs": len(made.train), "held_out": len(made.held_out)}
+    write_json(run.output / META.started, start)
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun

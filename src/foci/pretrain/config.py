@@ -68,6 +68,8 @@ class GridConfig(Section):
 class Pretraining(Section):
     """One pretraining: a model from scratch, trained once per arm and seed."""
 
+    FILE = "pretraining file"
+    SHORTEST = "{objective: causal, model: {type: llama}, corpus: {path: my_texts}}"
     name: Text = Field(default="pretraining", description="what tables call it")
     output: Annotated[Path, BeforeValidator(as_path)] = Field(
         default=Path("out"), description="its folder, relative to the current directory; default: out/<name>"

@@ -23,6 +23,7 @@ from foci.focus import (
     Row,
     ScalesLayers,
     WeighsTokens,
+    cure_of,
 )
 from foci.models import block_of, blocks, layer_count, unadapted_blocks
 
@@ -120,7 +121,10 @@ def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
 
 
 def check_prepared(plan: Plan) -> None:
-    """Refuses a method that must still be prepared: it would do nothing."""
+    """Refuses what is no plan, and a method that must still be prepared: it would do nothing."""
+    if not isinstance(plan, Plan):
+        first = plan[0] if isinstance(plan, list | tuple) and plan else plan
+        raise TypeError(f"plan takes a Plan, got {plan!r}; {cure_of(first)}")
     for method in plan.methods:
         if isinstance(method, Prepares):
             raise TypeError(
