@@ -146,7 +146,7 @@ def test_report_of_two_runs(tmp_path, things, capsys):
 def test_methods_are_listed_with_their_settings(capsys):
     said = runs.told(["methods"], capsys)
     assert re.search(r"^oracle  Decides how much each token counts\.", said, re.MULTILINE)
-    assert "  floor = 0.0\n" in said
+    assert "  settings: floor 0.0\n" in said
 
 
 def test_data_biographies(tmp_path, capsys):

@@ -31,6 +31,15 @@ assert took < 1, took
         (["learn", "nothere"], "corpus nothere: 'nothere' is not in"),
         (["learn", "page.txt", "train.epoch=2"], "did you mean 'train.epochs'?"),
         (["learn", "page.txt", "arms={a: [orakle]}"], "unknown method 'orakle'; did you mean 'oracle'?"),
+        (["learn", "page.txt", "arms={a: [{oracle: {flor: 1}}]}"], "no setting 'flor'; did you mean 'floor'?"),
+        (["learn", "page.txt", "arms={a: [{oracle: {floor: high}}]}"], "setting 'floor' expected float, got 'high'"),
+        (["learn", "page.txt", "arms={a: [contrast]}"], "method 'contrast' needs large; write {contrast: {large"),
+        (["learn", "page.txt", "arms={a: [./mine.py:Mine]}"], "method file mine.py: 'mine.py' is not in"),
+        (
+            ["learn", "page.txt", "--model", "model"],
+            "model 'model' has no config.json in its folder, which holds nothing",
+        ),
+        (["methods", "orakle"], "unknown method 'orakle'; did you mean 'oracle'?"),
         (["check", "page.txt", "--model", "./modell"], "did you mean model?"),
         (["learn", "page.txt", "probes.learn=page.jsonl"], "probes.learn page.jsonl: 'page.jsonl' is not in"),
         (["bench", "suite.yaml"], "unknown method 'orakle'"),
@@ -49,7 +58,7 @@ assert took < 1, took
         (["check", "page.txt", "train.lr=1"], "did you mean 'train.learning_rate'?"),
         (["meta", "meta.yaml"], "pairs nothere.jsonl: 'nothere.jsonl' is not in"),
         (["probe", "./modell", "general"], "did you mean model?"),
-        (["probe", "model", "page.jsonl"], "probe file page.jsonl: 'page.jsonl' is not in"),
+        (["probe", "some/model", "page.jsonl"], "probe file page.jsonl: 'page.jsonl' is not in"),
     ],
 )
 def test_what_is_wrong_is_told_at_once(tmp_path, arguments, words):
@@ -62,3 +71,11 @@ def test_what_is_wrong_is_told_at_once(tmp_path, arguments, words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["methods"], ["methods", "ewc"]])
+def test_methods_are_listed_without_torch(arguments):
+    code = CODE.format(arguments=arguments).replace("stop.code == 2", "stop.code == 0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Decides what pulls the weights back" in done.stdout

@@ -17,6 +17,7 @@ from typing import Any
 from foci.bench.config import Suite
 from foci.config import strict_yaml
 from foci.learn.cells import cell_path
+from foci.learn.inputs import method_hashes
 from foci.system.files import read_json, sha256, write_json, write_text
 from foci.system.folder import FolderKind, claim
 
@@ -74,6 +75,7 @@ def _read_by(suite: Suite) -> list[Path]:
     """Returns the files of the corpus and the probes, and those that a method's settings name."""
     probes = suite.probes
     named = [*suite.corpus.path, probes.learn, probes.retain, probes.text, probes.held_out]
+    named += list(method_hashes(suite))
     named += [value for methods in suite.arms.values() for method in methods for value in _texts(method)]
     found: list[Path] = []
     for name in named:

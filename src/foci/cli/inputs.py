@@ -5,15 +5,15 @@ from pathlib import Path
 
 from foci.config.run import Methods, Run
 from foci.config.values import meant_as_path
-from foci.methods import require_known
+from foci.methods import check
 from foci.system.files import existing
 
 
 def check_methods(arms: Iterable[Methods]) -> None:
-    """Raises ValueError, with the nearest right name, where an arm names a method that is not there."""
+    """Raises ValueError, with the nearest right name, for a method or a setting that is not there."""
     for methods in arms:
         for method in methods:
-            require_known(method if isinstance(method, str) else next(iter(method)))
+            check(method)
 
 
 def check_corpus(paths: Iterable[str]) -> None:
@@ -24,9 +24,19 @@ def check_corpus(paths: Iterable[str]) -> None:
 
 
 def check_model(name: str) -> None:
-    """Raises FileNotFoundError where a model's name must be meant as a path and nothing is there."""
+    """Raises FileNotFoundError where a model's name must be meant as a path and nothing is there.
+
+    Raises ValueError for a folder that holds neither a model nor an adapter.
+    """
+    path = Path(name).expanduser()
     if meant_as_path(name):
-        existing(Path(name).expanduser(), "model", "name a folder, a .gguf file or a hub id")
+        existing(path, "model", "name a folder, a .gguf file or a hub id")
+    if path.is_dir() and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+        holds = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+        raise ValueError(
+            f"model {name!r} has no config.json in its folder, which holds {holds}; name a folder that save_pretrained "
+            "wrote (of a run: out/RUN/model)"
+        )
 
 
 def check_run(run: Run) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from foci.cli.data import data_app
 from foci.cli.inputs import check_model, check_run
@@ -261,16 +260,15 @@ def report(
 
 
 @app.command()
-def methods() -> None:
-    """List the methods, with the decision that each makes and its settings."""
-    from foci.methods import describe
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="A method, or a class of your own (./mine.py:Mine); default: all methods.")
+    ] = None,
+) -> None:
+    """List the methods; or show one method: what it does, its source, its settings, and how a run file names it."""
+    from foci.cli import methods as shown
 
-    console = Console()
-    for method in describe():
-        shelf = " (experimental)" if method.experimental else ""
-        console.print(Text.assemble((method.name, "bold"), f"{shelf}  {' '.join(method.decides)}\n  {method.summary}"))
-        for setting, default in method.settings.items():
-            console.print(f"  {setting} = {default}", highlight=False, markup=False)
+    shown.print_methods(Console()) if name is None else shown.print_method(name, Console())
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The run file: one YAML document with all settings of a run.
 
-Paths are relative to the current directory (not to the run file); a leading `~` is the home directory.
+Paths are relative to the current directory (not to the run file); a leading `~` is the home directory. A method of
+one's own, `./mine.py:Mine`, is looked for beside the run file first.
 Every key has a default but `corpus.path`. `fields()` lists all keys with their meaning.
 """
 
@@ -23,7 +24,17 @@ from pydantic.fields import FieldInfo
 
 from foci.config import strict_yaml
 from foci.config.adapter import Adapter, Count, Section
-from foci.config.values import apply_override, arm_name, as_method, as_methods, as_path, as_paths, expand_home, explain
+from foci.config.values import (
+    apply_override,
+    arm_name,
+    as_method,
+    as_methods,
+    as_path,
+    as_paths,
+    beside,
+    expand_home,
+    explain,
+)
 from foci.errors import shown
 
 Text = Annotated[str, Field(min_length=1)]
@@ -151,7 +162,7 @@ class Run(Section):
     arms: dict[ArmName, Methods] = Field(
         default={"plain": (), "train_attention": ("train_attention",)},
         min_length=1,
-        description="methods by arm; all arms start alike; [] = plain fine-tuning",
+        description="methods by arm, names or ./FILE.py:CLASS beside the run file; [] = plain fine-tuning",
     )
 
     @model_validator(mode="before")
@@ -216,16 +227,17 @@ def load(
     if path.is_dir():
         path /= "run.yaml"
     if not path.is_file():
-        what = kind.FILE if isinstance(kind, type) else f"{Run.FILE} or suite file"
+        what = kind.FILE if isinstance(kind, type) and issubclass(kind, Section) else f"{Run.FILE} or suite file"
         cure = ", or name the text itself: foci learn my_texts/" if kind is Run else ""
         raise FileNotFoundError(f"{path}: expected a {what} (YAML), found none; check the path{cure}")
     raw, lines = strict_yaml.parse(path.read_bytes(), str(path))
-    chosen = kind if isinstance(kind, type) else kind(raw if isinstance(raw, dict) else {})
+    chosen: type[RunType] = kind if isinstance(kind, type) else kind(raw if isinstance(raw, dict) else {})
     if not isinstance(raw, dict):
         raise ValueError(  # noqa: TRY004
             f"{path}: a {chosen.FILE} is a mapping of keys to values, got {shown(raw)}; "
             f"the shortest one is: {chosen.SHORTEST}"
         )
+    raw = {key: beside(value, path.parent) if key == "arms" else value for key, value in raw.items()}
     return _validated(raw, overrides, {place: f"{path}:{line}" for place, line in lines.items()}, str(path), chosen)
 
 

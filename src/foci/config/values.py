@@ -66,6 +66,9 @@ Normalise = Literal["row", "batch", "none"]
 Output = Literal["sigmoid", "softplus"]
 """How a weigher's number becomes a weight: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
 
+METHOD_FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<kind>\w+))?")
+"""A method outside of foci: a Python file and its class, `./mine.py:Mine`."""
+
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of weights that foci never loads, because loading them can run code."""
 
@@ -130,6 +133,23 @@ def as_methods(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError(f"an arm is a list of methods, got {shown(value)}; write [] for none or [oracle] for one")  # noqa: TRY004
     return tuple(value)
+
+
+def beside(value: Any, folder: Path) -> Any:
+    """Returns an arm's methods with the files of `FILE.py:CLASS` that lie in `folder`, as seen from here.
+
+    A file that does not lie there is left as it is written: relative to the current directory.
+    """
+    if isinstance(value, dict):
+        return {beside(key, folder): beside(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [beside(item, folder) for item in value]
+    found = METHOD_FILE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not (file := folder / found["file"]).is_file():
+        return value
+    here, there = Path.cwd(), file.resolve()
+    path = f"./{there.relative_to(here).as_posix()}" if there.is_relative_to(here) else str(there)
+    return f"{path}:{found['kind']}" if found["kind"] else path
 
 
 def apply_override(

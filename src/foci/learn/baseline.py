@@ -13,7 +13,7 @@ from foci.corpus import read_rows, write_quarantine, write_rows
 from foci.corpus.samples import samples
 from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
-from foci.learn.inputs import material, questions_of
+from foci.learn.inputs import check_methods_unchanged, material, method_hashes, questions_of
 from foci.learn.questions import Questions
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
@@ -58,6 +58,7 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
     if known is None:
         _write_start(run, folder, console)
         known = read_json(folder.start)
+    check_methods_unchanged(run, known.get("methods", {}))
     rows = read_rows(folder.rows)
     questions = questions_of(
         run, rows, [_probe_of(line) for line in read_lines(folder.questions)], _text_of(folder.text)
@@ -102,7 +103,10 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
     nll = sample_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
-    write_json(folder.start, {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll})
+    write_json(
+        folder.start,
+        {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll, "methods": method_hashes(run)},
+    )
 
 
 _LEFT_OUT = {

@@ -1,6 +1,6 @@
 """Reads and checks the inputs of a run: model, rows, questions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
 from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
+from foci.methods import outside
 from foci.probes import Probe, general, read_probes
+from foci.system.files import sha256
 from foci.training.plan import block_scales, check_columns, head_targets
 
 
@@ -83,6 +85,23 @@ def _text_to_retain(run: Run) -> str | None:
     if not path.is_file():
         raise FileNotFoundError(f"probes.text: there is no file {path}; name a text file, 'general' or null")
     return path.read_text(encoding="utf-8-sig")
+
+
+def method_hashes(run: Run) -> dict[str, str]:
+    """Returns the SHA-256 of each Python file that holds a method of the run."""
+    names = [m if isinstance(m, str) else next(iter(m)) for methods in run.arms.values() for m in methods]
+    files = sorted({place.file for name in names if (place := outside(name)) is not None})
+    return {str(file): sha256(file) for file in files}
+
+
+def check_methods_unchanged(run: Run, begun: Mapping[str, str]) -> None:
+    """Raises ValueError where a method's file is not the one that the run began with; `begun` are its hashes."""
+    for file, digest in method_hashes(run).items():
+        if begun.get(file, digest) != digest:
+            raise ValueError(
+                f"the method's file {file} changed since this run began (SHA-256 {digest[:12]}, began with "
+                f"{begun[file][:12]}); put the old one back, or start again with --overwrite"
+            )
 
 
 def questions_of(run: Run, rows: Sequence[Row], probes: Sequence[Probe], text: str | None) -> Questions:

@@ -4,18 +4,22 @@ A method is the one public frozen dataclass of its module that derives from a ro
 where it must look at the model or the corpus first; its fields are its settings. What `prepare` returns stands in the
 same file. New ideas live in `experimental/` under the same rules. To add a method, add a file.
 
-Importing this package imports no method and no torch, so that a wrong name is refused at once.
+Importing this package imports no method and no torch, so that a wrong name or setting is refused at once.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from foci.methods._names import modules, require_known
+from foci.methods._names import modules, outside, place_of
+from foci.methods._source import Description, check, describe, description_of, words_of
 
 if TYPE_CHECKING:
-    from foci.methods._registry import Description, available, build, describe, roles_of
+    from foci.methods._registry import available, build, roles_of
 
-__all__ = ["Description", "available", "build", "describe", "modules", "require_known", "roles_of"]
+__all__ = [
+    "Description", "available", "build", "check", "describe", "description_of", "modules", "outside", "place_of",
+    "roles_of", "words_of",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

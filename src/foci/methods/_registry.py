@@ -1,34 +1,19 @@
-"""Builds and describes the methods of the folder: their classes, settings and roles."""
+"""Builds the methods of a run file: their classes, from the folder or from a file outside of foci."""
 
+import hashlib
 import importlib
+import importlib.util
 import inspect
-import json
+import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
-from foci.errors import hint, shown
+from foci.errors import hint
 from foci.focus import ROLES, Method, Prepares
-from foci.methods._names import modules, require_known
-
-
-@dataclass(frozen=True)
-class Description:
-    """A method as `foci methods` describes it.
-
-    `roles` are names of role classes and `decides` their first docstring lines, in the same order.
-    `settings` hold each setting's default as code, or "required". `summary` is the first docstring line.
-    """
-
-    name: str
-    roles: tuple[str, ...]
-    decides: tuple[str, ...]
-    summary: str
-    settings: Mapping[str, str]
-    experimental: bool
+from foci.methods._names import Place, modules, place_of
+from foci.methods._source import check_settings, checked, name_and_settings
 
 
 def available() -> dict[str, type[Method]]:
@@ -39,41 +24,19 @@ def available() -> dict[str, type[Method]]:
 def build(spec: str | Mapping[str, Mapping[str, Any] | None]) -> Method:
     """Builds the method of a run file's entry: its name, or {name: {setting: value}}.
 
+    A name of the form `mine.py:Mine` is a class in a Python file outside of foci.
+
     >>> build({"oracle": {"floor": 0.1}})
     Oracle(floor=0.1)
 
     Raises a ValueError where the name, a setting or its value is wrong, or a setting is missing.
     """
-    name, settings = _name_and_settings(spec)
-    require_known(name)
-    kind = _class_of(importlib.import_module(modules()[name]))
-    known_settings = _settings(kind)
-    listed = ", ".join(f"{key} = {default}" for key, default in known_settings.items()) or "none"
-    for key in settings:
-        if key not in known_settings:
-            raise ValueError(
-                f"method {name!r} has no setting {key!r}; {hint(key, known_settings)} its settings: {listed}"
-            )
-    if missing := [k for k, default in known_settings.items() if default == "required" and k not in settings]:
-        raise ValueError(f"method {name!r} needs {', '.join(missing)}; write {{{name}: {{{missing[0]}: ...}}}}")
+    name, settings = name_and_settings(spec)
+    place = place_of(name)
+    kind = _class_of(importlib.import_module(place.module)) if place.module else _class_outside(place)
+    check_settings(name, settings, settings_of(kind))
     hints = get_type_hints(kind)
-    return kind(**{key: _checked(name, key, value, hints[key]) for key, value in settings.items()})
-
-
-def describe() -> list[Description]:
-    """Describes every method, in alphabetical order."""
-    places = modules()
-    return [
-        Description(
-            name=name,
-            roles=tuple(role.__name__ for role in roles_of(kind)),
-            decides=tuple(_first_line(role) for role in roles_of(kind)),
-            summary=_first_line(kind),
-            settings=_settings(kind),
-            experimental=places[name].startswith("foci.methods.experimental."),
-        )
-        for name, kind in available().items()
-    ]
+    return kind(**{key: checked(name, key, value, hints[key]) for key, value in settings.items()})
 
 
 def roles_of(kind: type[Method]) -> tuple[type, ...]:
@@ -94,6 +57,11 @@ def roles_of(kind: type[Method]) -> tuple[type, ...]:
     return roles
 
 
+def settings_of(kind: type[Method]) -> dict[str, str]:
+    """Returns each setting's default as code, or "required"."""
+    return {field.name: _default(field) for field in fields(kind) if field.init}  # type: ignore[arg-type]
+
+
 def _class_of(module: ModuleType) -> type[Method]:
     """Returns the module's one public frozen dataclass that prepares, or, where none does, that plays a role."""
     own = [
@@ -108,43 +76,61 @@ def _class_of(module: ModuleType) -> type[Method]:
             f"{module.__name__} should define one public class that prepares or plays a role, "
             f"got {[kind.__name__ for kind in kinds]}; keep one method per file, and prefix helpers with _"
         )
-    (kind,) = kinds
+    return _frozen(kinds[0], module.__name__)
+
+
+def _class_outside(place: Place) -> type[Method]:
+    """Returns the class of a file outside of foci. Raises ValueError, with the cure, where it is no method."""
+    module = _module_of(place)
+    try:
+        if not place.kind:
+            return _class_of(module)
+        kind = getattr(module, place.kind, None)
+        if kind is None:
+            known = [name for name, value in vars(module).items() if inspect.isclass(value)]
+            raise ValueError(f"{place.file} defines no class {place.kind!r}; {hint(place.kind, known)}")
+        if not inspect.isclass(kind) or not issubclass(kind, (Prepares, *ROLES)):
+            raise ValueError(
+                f"{place.file}: {place.kind} is no method; derive it from a role of foci.focus "
+                f"({', '.join(role.__name__ for role in ROLES)}) or from Prepares"
+            )
+        return _frozen(kind, str(place.file))
+    except TypeError as error:
+        raise ValueError(str(error).replace(module.__name__, str(place.file))) from None
+
+
+def _module_of(place: Place) -> ModuleType:
+    """Imports a file outside of foci, once for each content of it. Raises ValueError where its code raises."""
+    path = place.file.resolve()
+    name = f"foci_method_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in inspect.getinnerframes(error.__traceback__) if frame.filename == str(path)]  # type: ignore[arg-type]
+        where = f":{lines[-1]}" if lines else f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise ValueError(
+            f"{place.file}{where}: the method's file could not be imported ({type(error).__name__}: {error}); "
+            "correct the file"
+        ) from error
+    return module
+
+
+def _frozen(kind: type[Method], where: str) -> type[Method]:
+    """Returns the class. Raises TypeError where it is no frozen dataclass."""
     if not is_dataclass(kind) or not kind.__dataclass_params__.frozen:
-        raise TypeError(f"{module.__name__}.{kind.__name__} should be a frozen dataclass; add @dataclass(frozen=True)")
+        raise TypeError(f"{where}.{kind.__name__} should be a frozen dataclass; add @dataclass(frozen=True)")
     return kind
-
-
-def _name_and_settings(spec: str | Mapping[str, Mapping[str, Any] | None]) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if len(spec) != 1:
-        raise ValueError(f"a method is its name or {{name: {{setting: value}}}}, got {shown(dict(spec))}")
-    ((name, settings),) = spec.items()
-    return name, settings or {}
-
-
-def _settings(kind: type[Method]) -> dict[str, str]:
-    """Returns each setting's default as code, or "required"."""
-    return {field.name: _default(field) for field in fields(kind) if field.init}  # type: ignore[arg-type]
 
 
 def _default(field: "Field[Any]") -> str:
     if field.default_factory is not MISSING:
         return repr(field.default_factory())
     return "required" if field.default is MISSING else repr(field.default)
-
-
-def _checked(method: str, key: str, value: object, hint_type: Any) -> Any:
-    """Returns the value as the setting's type; lists become tuples where asked for, nothing else changes."""
-    try:
-        return TypeAdapter(hint_type).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError:
-        expected = hint_type.__name__ if isinstance(hint_type, type) else str(hint_type).replace("typing.", "")
-        raise ValueError(
-            f"method {method!r}: setting {key!r} expected {expected}, got {shown(value)} "
-            f"({type(value).__name__}); write {{{method}: {{{key}: VALUE}}}} with a value of that type"
-        ) from None
-
-
-def _first_line(kind: type) -> str:
-    return (inspect.getdoc(kind) or "").partition("\n")[0]

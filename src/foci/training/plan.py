@@ -120,7 +120,7 @@ def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return [replace(row, columns={**{name: (0.0,) * len(row) for name in names}, **row.columns}) for row in rows]
 
 
-def check_prepared(plan: Plan) -> None:
+def check_prepared(plan: Any) -> None:
     """Refuses what is no plan, and a method that must still be prepared: it would do nothing."""
     if not isinstance(plan, Plan):
         first = plan[0] if isinstance(plan, list | tuple) and plan else plan
