@@ -13,7 +13,7 @@ def methods() -> str:
 
     lines = ["| method | decides | what it does |", "|---|---|---|"]
     for method in describe():
-        decides = " ".join(words.removeprefix("Decides ").rstrip(".") for words in method.decides)
+        decides = "; ".join(words.removeprefix("Decides ").rstrip(".") for words in method.decides)
         lines.append(f"| [{method.name}](docs/methods/{method.name}.md) | {decides} | {method.summary} |")
     return "\n".join(lines)
 

@@ -48,7 +48,8 @@ def roles_of(kind: type[Method]) -> tuple[type, ...]:
     if issubclass(kind, Prepares):
         playing = get_args(get_type_hints(kind.prepare).get("return"))[:1]
         playing = get_args(playing[0]) or playing if playing else ()  # a union where it depends on the settings
-    roles = tuple(role for role in ROLES for one in playing if inspect.isclass(one) and issubclass(one, role))
+    classes = [one for one in playing if inspect.isclass(one)]
+    roles = tuple(role for role in ROLES if any(issubclass(one, role) for one in classes))
     if not roles:
         raise TypeError(
             f"{kind.__name__} plays none of the roles {', '.join(role.__name__ for role in ROLES)}; derive it from "

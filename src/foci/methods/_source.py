@@ -204,16 +204,17 @@ def _class_in(tree: ast.Module, place: Place) -> ast.ClassDef:
 
 
 def _roles(tree: ast.Module, kind: ast.ClassDef) -> tuple[str, ...]:
-    """Returns the roles of a class: its own, or those of the class that its `prepare` says it returns."""
-    playing = kind
+    """Returns the roles of a class: its own, or those of the classes that its `prepare` says it returns."""
+    playing = [kind]
     if "Prepares" in _bases(kind):
         prepare = next((n for n in kind.body if isinstance(n, ast.FunctionDef) and n.name == "prepare"), None)
-        returned = re.search(r"tuple\[['\"]?(\w+)", ast.unparse(prepare.returns) if prepare and prepare.returns else "")
-        name = returned[1] if returned else kind.name
-        there = _imported(tree, name)  # a class of another module of foci
-        kinds = [n for n in [*tree.body, *(_tree(there).body if there else ())] if isinstance(n, ast.ClassDef)]
-        playing = next((node for node in kinds if node.name == name), kind)
-    return tuple(role for role in _known_roles() if role in _bases(playing))
+        returned = ast.unparse(prepare.returns) if prepare and prepare.returns else ""
+        names = re.findall(r"\w+", (re.search(r"tuple\[['\"]?([^,'\"]+)", returned) or ["", ""])[1])
+        kinds = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for there in filter(None, (_imported(tree, name) for name in names)):  # classes of other modules of foci
+            kinds += [node for node in _tree(there).body if isinstance(node, ast.ClassDef)]
+        playing = [node for node in kinds if node.name in names]
+    return tuple(role for role in _known_roles() if any(role in _bases(node) for node in playing))
 
 
 def _bases(kind: ast.ClassDef) -> set[str]:
