@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from foci.corpus.shards import Shards
 from foci.focus import Batch, LiveTeacher, Row, SoftTargets
-from foci.models.forward import answering, buckets, device_of, pad_id, padded
+from foci.models.forward import answering, buckets, device_of, padded
 from foci.models.soft_targets import live_targets
 from foci.system.cache import kept
 from foci.system.files import replacing
@@ -100,14 +100,12 @@ class SoftTargetShards:
         return Shards(self.folder, key, "soft_targets", self.rows)
 
 
-def ask_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], teacher: LiveTeacher
-) -> Lines:
+def ask_model(model: PreTrainedModel, pad_id: int, rows: Sequence[Row], teacher: LiveTeacher) -> Lines:
     """Returns what `model` says at every token of each row, from the second on; without autocast."""
     found: Lines = [("", np.empty(0), np.empty(0), np.empty(0))] * len(rows)
     with answering(model, torch.float32):
         for bucket in buckets([len(row) for row in rows], 32):
-            batch = padded([rows[i] for i in bucket], pad_id(tokenizer), "right", device_of(model))
+            batch = padded([rows[i] for i in bucket], pad_id, "right", device_of(model))
             targets = live_targets(model, batch, batch.predicted(), teacher).to("cpu")
             sizes = [len(rows[i]) - 1 for i in bucket]
             parts = zip(*(a.split(sizes) for a in (targets.ids, targets.log_probs, targets.rest)), strict=True)

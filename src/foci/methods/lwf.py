@@ -18,6 +18,7 @@ from foci.focus import REHEARSED, Batch, Context, Imitates, LiveTeacher, Prepare
 from foci.methods._prepared import Prepared
 from foci.methods._soft_targets import SoftTargetShards, Stored, ask_model
 from foci.models import fingerprint
+from foci.models.forward import pad_id
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Lwf(Prepares):
             {"model": fingerprint(context.model), "tokenizer": tokenizer_fingerprint(context.tokenizer)},
             context.rows,
             teacher,
-            lambda rows: ask_model(context.model, context.tokenizer, rows, teacher),
+            lambda rows: ask_model(context.model, pad_id(context.tokenizer), rows, teacher),
         )
 
 

@@ -21,6 +21,7 @@ from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import Pool, pool_of
 from foci.methods._soft_targets import SoftTargetShards, Stored, ask_model
 from foci.models import fingerprint
+from foci.models.forward import pad_id
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Replay(Prepares):
             {"model": fingerprint(context.model), "tokenizer": tokenizer_fingerprint(context.tokenizer)},
             list({row.row_id: row for row in held}.values()),
             teacher,
-            lambda rows: ask_model(context.model, context.tokenizer, rows, teacher),
+            lambda rows: ask_model(context.model, pad_id(context.tokenizer), rows, teacher),
             "replay",
         )
         return HeldReplayRows(self, replace(pool, rows=tuple(held)), shards.stored()), context.rows
