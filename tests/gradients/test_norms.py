@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import families
 import tiny
+from foci import models
 from foci.focus import IGNORED, Batch, Row
 from foci.gradients import factors
 from foci.gradients.norms import block_norms
@@ -201,6 +202,19 @@ def test_experts_count_in_a_batch_of_one_too(name, lengths):
     """Experts that run one after another use slices of one weight."""
     model, b = families.build(name, experts="eager" if name == "qwen3_moe" else None), batch(lengths=lengths)
     with pytest.warns(UserWarning, match="one backward pass per example"):
+        found = block_norms(model, b, some(b))
+    assert_same(found, slow_norms(model, b, some(b)))
+
+
+@pytest.mark.parametrize("lengths", [(9,), (9, 6)])
+def test_adapters_in_experts_count(lengths):
+    torch.manual_seed(0)
+    model, b = models.add_adapter(families.build("gpt_oss"), models.Adapter(r=4)), batch(lengths=lengths)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         found = block_norms(model, b, some(b))
     assert_same(found, slow_norms(model, b, some(b)))
 

@@ -54,6 +54,9 @@ class Arm:
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)
         model = learner(self.start.run, loaded.model, self.plan)
+        reach = models.coverage(model)
+        if reach.left_out:
+            self.console.print(f"  {self.name}  {reach.words()}", highlight=False, markup=False, soft_wrap=True)
         resume = self._checkpoint_to_resume()
         if self.heads is not None and resume is None:
             self.heads.note(model, self.folder.guided, 0)
@@ -68,7 +71,7 @@ class Arm:
             write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
         write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, self.start.sample_nll, nll))
         saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
-        found = {**self._summary(metrics), "peak_memory_mib": peak, "weights_sha256": saved}
+        found = {**self._summary(metrics), "adapted": reach.share, "peak_memory_mib": peak, "weights_sha256": saved}
         write_json(self.folder.result, found)
         return found
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from foci import models
 from foci.config.run import Run
 from foci.focus import Batch
 from foci.learn.arguments import learner, planned_updates, updates_of_epoch
@@ -20,10 +21,14 @@ PROBES = 32
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of one arm; `arms` is their number. Memory is the GPU's, or the machine's where there is no GPU."""
+    """The cost of one arm; `arms` is their number. Memory is the GPU's, or the machine's where there is no GPU.
+
+    `left_out` says which weights the adapter does not reach, in one sentence; empty where it reaches all.
+    """
 
     parameters: int
     trained: int
+    left_out: str
     rows: int
     tokens_per_epoch: int
     updates: int
@@ -65,6 +70,7 @@ def estimate(run: Run, material: Material) -> Estimate:
     return Estimate(
         parameters=parameters,
         trained=trained,
+        left_out=models.coverage(model).words(),
         rows=len(rows),
         tokens_per_epoch=tokens,
         updates=updates,

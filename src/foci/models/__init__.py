@@ -6,8 +6,8 @@
     model = add_adapter(loaded.model, Adapter(r=16))
 
 `loading` loads a model, `locate` and `gguf` find its files, `architecture` names its blocks, `head` finds its LM head
-and the way to its logits, `adapters` wraps it by an adapter, `losses` computes the NLL of tokens, `forward` runs it on
-rows, `fsdp` handles models that FSDP2 shards.
+and the way to its logits, `targets` what an adapter can sit in, `adapters` wraps it by an adapter, `losses` computes
+the NLL of tokens, `forward` runs it on rows, `fsdp` handles models that FSDP2 shards.
 """
 
 from foci.config.adapter import ADAPTERS, Adapter
@@ -26,11 +26,13 @@ from foci.models.architecture import (
 )
 from foci.models.head import Head, head_of
 from foci.models.loading import Loaded, compute_dtype, load
+from foci.models.targets import Coverage, coverage
 
 __all__ = [
     "ADAPTERS",
     "UNLIMITED",
     "Adapter",
+    "Coverage",
     "Head",
     "LanguageModel",
     "Loaded",
@@ -40,6 +42,7 @@ __all__ = [
     "blocks",
     "check_causal",
     "compute_dtype",
+    "coverage",
     "evaluating",
     "fingerprint",
     "head_of",

@@ -3,15 +3,14 @@
 import warnings
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from foci.config.adapter import Adapter
 from foci.models.architecture import LanguageModel, block_of
+from foci.models.targets import Targets, adapted_layers, dead_layers, parameters_of, targets_of
 
 
 @contextmanager
@@ -25,9 +24,11 @@ def peft_quiet() -> Iterator[None]:
 def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
     """Returns the model wrapped by a new adapter. Only the adapter trains; its weights are float32.
 
-    It adapts all linear layers but the embedding and the head. Its weights are drawn from torch's global generator:
-    seed that before. Part of them is 0, so that the model's logits do not change until it is trained (with `osf`: by no
-    more than rounding). Raises ValueError if the model has an adapter already, or no layer that can be adapted.
+    It adapts all linear layers but the embedding and the head, and the experts of a mixture of experts (LoRA and rsLoRA
+    without dropout). Left out are layers that PEFT cannot adapt, such as routers that return several tensors, and those
+    that get no gradient; `coverage` says which. Its weights are drawn from torch's global generator: seed that before.
+    Part of them is 0, so that the model's logits do not change until it is trained (with `osf`: by no more than
+    rounding). Raises ValueError if the model has an adapter already, or no layer that can be adapted.
     """
     if isinstance(model, PeftModel):
         raise ValueError(  # noqa: TRY004
@@ -38,8 +39,16 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
         raise ValueError(
             f"{type(model).__name__} has Conv1D layers, and PEFT's OSF adapts nn.Linear alone; use lora, rslora or dora"
         )
+    stacks = settings.type in ("lora", "rslora") and not settings.dropout and not transposed
+    targets = targets_of(model, stacks=stacks)
+    if not targets.modules and not targets.parameters:
+        raise ValueError(
+            f"{type(model).__name__} has no layer that an adapter of PEFT can sit in; train its weights themselves "
+            "(adapter: null)"
+        )
     with peft_quiet():
-        return get_peft_model(model, _peft_config(settings, transposed), autocast_adapter_dtype=True)
+        adapted = get_peft_model(model, _peft_config(settings, targets, transposed), autocast_adapter_dtype=True)
+    return _without(adapted, dead_layers(adapted))
 
 
 def without_adapters(model: LanguageModel, blocks: Container[str]) -> LanguageModel:
@@ -48,17 +57,26 @@ def without_adapters(model: LanguageModel, blocks: Container[str]) -> LanguageMo
     The other adapters keep their weights. The saved adapter lists the layers that it adapts, so that it loads as it is.
     If no adapter would be left, nothing is removed; the trainer refuses to train such a model.
     """
-    adapted = _adapted(model)
-    left = [name for name in adapted if block_of(f"{name}.") not in blocks]
-    if len(left) in (0, len(adapted)):
+    if not isinstance(model, PeftModel):
         return model
-    assert isinstance(model, PeftModel)
+    return _without(model, {name for name in adapted_layers(model) if block_of(f"{name}.") in blocks})
+
+
+def _without(model: PeftModel, names: Container[str]) -> PeftModel:
+    """Removes the adapters of some layers, all of a stack of experts' at once; nothing if none would be left."""
+    layers = adapted_layers(model)
+    gone = [name for name in layers if name in names]
+    if len(gone) in (0, len(layers)):
+        return model
     root = model.get_base_model()
-    for name in adapted.keys() - set(left):
+    for name in gone:
         parent, _, child = name.rpartition(".")
-        setattr(root.get_submodule(parent), child, adapted[name].get_base_layer())
+        setattr(root.get_submodule(parent), child, layers[name].get_base_layer())
+    left = {name: parameters_of(layers[name]) for name in layers if name not in gone}
     for settings in model.peft_config.values():
-        settings.target_modules = set(left)
+        settings.target_modules = {name for name, parameters in left.items() if not parameters}
+        if any(left.values()):
+            settings.target_parameters = [f"{name}.{own}" for name, every in left.items() for own in every]
     return model
 
 
@@ -67,29 +85,24 @@ def unadapted_blocks(model: nn.Module) -> set[str]:
 
     Such a block has no adapter, but it has a layer whose name is adapted in other blocks.
     """
-    adapted = _adapted(model)
+    adapted = adapted_layers(model)
     kinds = {name.rpartition(".")[2] for name in adapted}
     modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
     alike = {block_of(f"{name}.") for name, _ in modules if name.rpartition(".")[2] in kinds}
     return alike - {block_of(f"{name}.") for name in adapted}
 
 
-def _adapted(model: nn.Module) -> dict[str, Any]:
-    """Returns the layers that PEFT adapts, by their names in the base model."""
-    modules = model.get_base_model().named_modules() if isinstance(model, PeftModel) else ()
-    return {name: module for name, module in modules if isinstance(module, BaseTunerLayer)}
-
-
-def _peft_config(settings: Adapter, transposed: bool) -> PeftConfig:
+def _peft_config(settings: Adapter, targets: Targets, transposed: bool) -> PeftConfig:
     if settings.type == "osf":
-        return OSFConfig(target_modules="all-linear", task_type="CAUSAL_LM")
+        return OSFConfig(target_modules=list(targets.modules), task_type="CAUSAL_LM")
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.type == "rslora",
         use_dora=settings.type == "dora",
-        target_modules="all-linear",
+        target_modules=list(targets.modules),
+        target_parameters=list(targets.parameters) or None,
         task_type="CAUSAL_LM",
         fan_in_fan_out=transposed,
     )

@@ -74,4 +74,11 @@ def _caption(summary: Mapping[str, Any]) -> str:
         f"retained: the same over the {known} of {asked} probes to retain that the untouched model answers; "
         "balanced: learned with every answer counting alike; majority: what always giving the commonest "
         "answer would reach; bits per byte of general text, lower is better."
-    )
+    ) + _reach(summary)
+
+
+def _reach(summary: Mapping[str, Any]) -> str:
+    """Returns a sentence about arms whose adapter leaves out more than one weight in 200; empty where none does."""
+    shares = {str(name): number(arm.get("adapted")) for name, arm in _arms(summary).items()}
+    some = [f"{percent(share)} % ({name})" for name, share in shares.items() if share is not None and share < 0.995]
+    return f" The adapter reaches this share of the matrix weights: {', '.join(some)}." if some else ""
