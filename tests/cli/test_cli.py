@@ -79,7 +79,7 @@ def test_learn_a_folder_of_texts(tmp_path, things, monkeypatch, capsys):
          "--model", things.model, "--out", "elsewhere"], capsys,
     )  # fmt: skip
     assert "reads 2 documents (2 rows, " in said
-    assert "1 file of unknown kind" in said
+    assert "1 file of unknown kind left out: notes/c.png\n" in said
     summary = json.loads((tmp_path / "elsewhere" / "summary.json").read_text())
     assert list(summary["arms"]) == ["plain", "train_attention"]
     weights = json.loads((tmp_path / "elsewhere" / "arms" / "train_attention" / "samples.json").read_text())
@@ -216,12 +216,12 @@ def test_corpora_that_cannot_be_learned(tmp_path, short, capsys):
     words = refused(capsys, "learn", short, f"corpus.path={tmp_path / 'nowhere.jsonl'}")
     assert "nowhere.jsonl" in words
     bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"text": ""}\n{"txt": "no text"}\nnot json\n')
+    bad.write_text('{"text": 3}\n{"txt": "no text"}\nnot json\n')
     words = refused(capsys, "learn", short, f"corpus.path={bad}")
     assert "empty after quarantine" in words
     lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
     assert len(lines) == 3
-    bad.write_text('{"text": "Ada was born in Bern."}\n{"text": "Bea was born in Rome."}\n{"text": ""}\n')
+    bad.write_text('{"text": "Ada was born in Bern."}\n{"text": "Bea was born in Rome."}\n{"text": 3}\n')
     words = refused(capsys, "learn", short, f"corpus.path={bad}")
     assert "corpus.max_bad is 1.0%" in words
     assert (tmp_path / "out" / "quarantine.jsonl").read_text().count("\n") == 1

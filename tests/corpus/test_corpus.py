@@ -101,6 +101,7 @@ def test_every_kind_of_file_in_a_folder_is_read_in_order(tmp_path, tokenizer):
         "split": 0,
         "repeated": 0,
         "skipped": 1,
+        "empty": 0,
     }
 
 
@@ -131,8 +132,7 @@ BAD = [
     (b'{"text": null}', "not a string but NoneType"),
     (b'{"text": "\xff\xfe"}', "not UTF-8 (byte 0xff at byte 10)"),
     (b'{"text": "\\ud800x"}', "half a surrogate pair at character 0"),
-    (b'{"text": " \\n\\u3000"}', "empty text"),
-    (b"", "empty line"),
+    (b'{"text": "a\\u0000b"}', "not text (1 of 3 characters are zero bytes"),
     (b"[" * 100_000, "not JSON"),
     (b'{"text": "abc", "answer_spans": [[1, 4]]}', "[1, 4] is outside of the text (0 to 3 characters)"),
     (b'{"text": "abc", "answer_spans": [[-1, 2]]}', "outside"),
@@ -170,8 +170,6 @@ def test_a_bad_line_is_quarantined_with_its_number_and_the_run_goes_on(tmp_path,
     [
         ("a.txt", b"fine\nline \xff here", 2, "not UTF-8 (byte 0xff at byte 10)"),
         ("a.txt", "text".encode("utf-16"), 1, "UTF-16"),
-        ("a.md", b" \n\n", 1, "empty"),
-        ("a.jsonl", b"", 1, "empty"),
         ("a.parquet", b"not a table", 1, "not a parquet file"),
     ],
 )
@@ -200,7 +198,9 @@ def test_two_documents_of_one_line_are_two(tmp_path, tokenizer, monkeypatch):
     """A format may find several documents on one line, or count no lines at all."""
     (tmp_path / "a.txt").write_text("a")
     texts = ["eins", "zwei", "drei vier fuenf sechs", "sieben acht neun zehn"]
-    monkeypatch.setattr("foci.corpus.read_source", lambda source, _: [Document(text, source, 1) for text in texts])
+    monkeypatch.setattr(
+        "foci.corpus.gathering.read_source", lambda source, _: [Document(text, source, 1) for text in texts]
+    )
     corpus = read_corpus(tmp_path, tokenizer, max_length=16, max_bad=0.0)
     assert (corpus.documents, corpus.split, corpus.bad) == (4, 2, ())
 

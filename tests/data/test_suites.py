@@ -472,7 +472,7 @@ def test_a_file_of_another_checksum_is_told_and_used(tmp_path):
         (b'{"subject": "a", "relation": "b", "object": 3}', r":1: expected 'object' as str, got 3"),
         (b"[1]", r":1: expected a JSON object, got '1'"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
-        (b"\xff\xfe", "expected UTF-8"),
+        (b"\xff\xfea\0", r"_changed\.jsonl is UTF-16, not UTF-8; save it .* published at"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line(content, message, wiki):

@@ -113,6 +113,10 @@ def test_a_bad_line_says_where_what_and_the_cure(tmp_path, change, message):
 def test_broken_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r":1: broken JSON .* got '\{\"kind\": '"):
         read_probes(write(tmp_path, '{"kind": '))
+    with pytest.raises(ValueError, match=":1: broken JSON"):
+        read_probes(write(tmp_path, "[" * 100_000))
+    with pytest.raises(ValueError, match=r":1: 'prompt' is not UTF-8 \(half a surrogate pair at character 0\)"):
+        read_probes(write(tmp_path, {**CLOZE, "prompt": "\ud800 is"}))
     with pytest.raises(ValueError, match=":1: expected an object"):
         read_probes(write(tmp_path, "[1]"))
     with pytest.raises(ValueError, match=":3: id 'a' stands in line 1 too"):
@@ -122,7 +126,7 @@ def test_broken_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no probe file"):
         read_probes(tmp_path / "none.jsonl")
     (tmp_path / "latin.jsonl").write_bytes('{"kind": "é"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match="must be UTF-8"):
+    with pytest.raises(ValueError, match=r"probe file .*latin\.jsonl is not UTF-8 \(byte 0xe9 at byte 10\); save it"):
         read_probes(tmp_path / "latin.jsonl")
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,8 +103,11 @@ def check(
     from foci.learn.inputs import material
 
     console = Console()
-    cost = estimate(run, material(run))  # first, so that an error stands alone
-    console.print(dump_run(run), markup=False, highlight=False, soft_wrap=True)
+    plainly = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    made = material(run, tell=plainly)
+    cost = estimate(run, made)  # first, so that an error stands alone
+    plainly(dump_run(run))
+    plainly(*made.told(), sep="\n")
     table = Table(box=None, show_header=False)
     memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
     for name, value in {

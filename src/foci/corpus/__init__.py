@@ -1,12 +1,14 @@
 """Reads files into rows of tokens. A line that cannot be used is counted, and kept with the reason."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from foci.corpus.documents import BadLine, Document, find_sources, read_source
+from foci.corpus.documents import BadLine, Document
+from foci.corpus.gathering import CorpusError, check_share, gather
+from foci.corpus.plain import named_words
 from foci.corpus.rows import make_rows
 from foci.corpus.split import union
 from foci.corpus.store import read_rows, write_quarantine, write_rows
@@ -28,21 +30,15 @@ __all__ = [
 ]
 
 
-class CorpusError(ValueError):
-    """Raised where a corpus has too many bad lines, or no good one; `bad` holds them, for quarantine.jsonl."""
-
-    def __init__(self, message: str, bad: Sequence[BadLine]) -> None:
-        super().__init__(message)
-        self.bad = tuple(bad)
-
-
 @dataclass(frozen=True)
 class Corpus:
     """The rows to train on (unique ids, in the order of the files) and what was left out.
 
     `files` counts what was read, `documents` those that gave rows, `duplicates` documents left out because
     an earlier one has the same text, `split` documents that were cut into several rows, `repeated` rows left
-    out because an earlier row has the same text. `skipped` names files of unknown ending.
+    out because an earlier row has the same text. `skipped` names files of unknown ending, `empty` files and records
+    without text. `spelled` counts, by word, the documents that spell a control word of the tokenizer (`<s>`), which is
+    read as text.
     """
 
     rows: tuple[Row, ...]
@@ -53,6 +49,8 @@ class Corpus:
     split: int
     repeated: int = 0
     skipped: tuple[str, ...] = ()
+    empty: tuple[BadLine, ...] = ()
+    spelled: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -76,6 +74,7 @@ class Corpus:
             "split": self.split,
             "repeated": self.repeated,
             "skipped": len(self.skipped),
+            "empty": len(self.empty),
         }
 
 
@@ -103,39 +102,21 @@ def read_corpus(
     """
     if not 0 <= max_bad <= 1:
         raise ValueError(f"corpus.max_bad: expected a share from 0 to 1, got {max_bad}; 0.01 is 1 %")
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    sources, skipped = find_sources(given)
+    gathered = gather([paths] if isinstance(paths, str | Path) else list(paths), text_field)
     documents: dict[str, Document] = {}
-    bad: list[BadLine] = []
-    duplicates = 0
-    for source in sources:
-        for read in read_source(source, text_field):
-            if isinstance(read, BadLine):
-                bad.append(read)
-                continue
-            duplicates += read.text in documents
-            documents[read.text] = _joined(documents.get(read.text, read), read)
+    for read in gathered.documents:
+        documents[read.text] = _joined(documents.get(read.text, read), read)
     made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos)
-    total = len(documents) + duplicates + len(bad)
-    lost = total - duplicates - made.documents
-    bad += made.bad
-    if not made.rows:
-        raise CorpusError(f"corpus empty after quarantine: {_reasons(bad, lost, total)}", bad)
-    if lost > max_bad * total:
-        message = f"corpus.max_bad is {max_bad:.1%}, but {_reasons(bad, lost, total)} or raise corpus.max_bad"
-        raise CorpusError(message, bad)
-    counts = (len(sources), made.documents, duplicates, made.split, made.repeated)
-    return Corpus(made.rows, tuple(bad), *counts, skipped=tuple(skipped))
+    bad = (*gathered.bad, *made.bad)
+    check_share(gathered, bad, len(gathered.bad) + len(documents) - made.documents, max_bad)
+    duplicates = len(gathered.documents) - len(documents)
+    counts = (gathered.files, made.documents, duplicates, made.split, made.repeated)
+    held = {word: sum(word in text for text in documents) for word in named_words(tokenizer)}
+    spelled = {word: count for word, count in held.items() if count}
+    return Corpus(made.rows, bad, *counts, gathered.skipped, gathered.empty, spelled)
 
 
 def _joined(first: Document, second: Document) -> Document:
     """Returns the first of two documents of the same text, with the spans of both."""
     names = dict.fromkeys((*first.spans, *second.spans))
     return replace(first, spans={n: union(first.spans.get(n, ()), second.spans.get(n, ())) for n in names})
-
-
-def _reasons(bad: Sequence[BadLine], lost: int, total: int) -> str:
-    """Returns how many documents are bad, and the first three reasons."""
-    reasons = "; ".join(map(str, bad[:3]))
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return f"{lost} of {total} documents ({lost / total:.1%}) are bad: {reasons}{more}. Repair them"

@@ -3,7 +3,6 @@
 A piece that cannot be read becomes a `BadLine` with its file, line and reason, and reading goes on.
 """
 
-import codecs
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,11 @@ class BadLine:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Empty(BadLine):
+    """A file or record without text: it is named, but it is no damage."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ def excerpt(text: str) -> str:
 def find_sources(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
     """Returns the files and `hub:` names to read, in order (a folder's files sorted), and files of unknown ending.
 
-    Hidden files and folders are left out; a file that is named twice is read once. Raises
-    FileNotFoundError with the nearest name that exists, ValueError for a file of unknown ending or when
-    nothing can be read.
+    Hidden files and folders are left out; a file that is named twice is read once. Links to folders are followed, each
+    real folder once. Raises FileNotFoundError with the nearest name that exists, ValueError for a file of unknown
+    ending or when nothing can be read.
     """
     endings, prefixes = _endings(), _prefixes()
     known = ", ".join(endings)
-    found: dict[Path | str, str] = {}
-    skipped: list[str] = []
+    found: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for given in paths:
         if str(given).startswith(tuple(prefixes)):
             found.setdefault(str(given), str(given))
@@ -92,16 +96,14 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
         path = existing(given, "corpus", "check corpus.path")
         if path.is_file() and path.suffix.lower() not in endings:
             raise ValueError(f"corpus file {path}: expected one of {known}, got {path.suffix!r}; convert it")
-        for file in _files(path) if path.is_dir() else [path]:
-            if file.suffix.lower() in endings:
-                found.setdefault(file.resolve(), str(file))
-            else:
-                skipped.append(str(file))
+        for file in files_below(path) if path.is_dir() else [path]:
+            which = found if file.suffix.lower() in endings else skipped
+            which.setdefault(os.path.realpath(file), str(file))
     if not found:
-        seen = f"only {', '.join(skipped[:3])}" if skipped else "no file at all"
+        seen = f"only {', '.join([*skipped.values()][:3])}" if skipped else "no file at all"
         named = ", ".join(map(str, paths)) or "(no path)"
         raise ValueError(f"corpus {named}: expected at least one file of {known}, got {seen}")
-    return list(found.values()), skipped
+    return list(found.values()), list(skipped.values())
 
 
 def _formats() -> list[Format]:
@@ -125,27 +127,63 @@ def _prefixes() -> dict[str, Format]:
     return {made.prefix: made for made in _formats() if made.prefix}
 
 
-def _files(folder: Path) -> list[Path]:
-    files = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(root, name) for name in names if not name.startswith(".")]
+def files_below(folder: Path) -> list[Path]:
+    """Returns the files below a folder, sorted by their paths. Hidden ones are left out.
+
+    Links to folders are followed, each real folder once, so that loops end; one that stands in the tree itself is read
+    there. Raises ValueError for a folder that cannot be read.
+    """
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        top = waiting.pop(0)
+        for root, folders, names in os.walk(top, onerror=_unreadable):
+            where = Path(root).stat()
+            if (where.st_dev, where.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((where.st_dev, where.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += [Path(root, name) for name in folders if Path(root, name).is_symlink()]
+            files += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
+def _unreadable(error: OSError) -> None:
+    raise ValueError(f"corpus folder {error.filename} cannot be read ({error.strerror}); check its rights") from None
+
+
 def read_source(source: str, text_field: str) -> Iterator[Document | BadLine]:
-    """Yields the documents and bad lines of one file or `hub:NAME[:SPLIT]`, in order."""
+    """Yields the documents and bad lines of one file or `hub:NAME...`, in order; `Empty` where there is none.
+
+    Raises ValueError, which names the source, for whatever a reader cannot deal with.
+    """
     named = next((made for prefix, made in _prefixes().items() if source.startswith(prefix)), None)
+    if named is None and (reason := _unusable(Path(source))):
+        yield BadLine(source, 1, reason)
+        return
     nothing = True
-    for found in (named or _endings()[Path(source).suffix.lower()]).read(source, text_field):
+    try:
+        for found in (named or _endings()[Path(source).suffix.lower()]).read(source, text_field):
+            nothing = False
+            yield found
+    except OSError as error:
         nothing = False
-        yield found
+        yield BadLine(source, 1, f"cannot be read ({error.strerror or error})")
+    except Exception as error:
+        if isinstance(error, ImportError) or source in str(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(f"corpus {source} cannot be read ({reason}); leave it out, or repair it") from error
     if nothing:
-        yield BadLine(source, 1, "empty: no document in it")
+        yield Empty(source, 1, "no text in it")
 
 
-def not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
-    """Returns the reason why bytes are no UTF-8, for a `BadLine`."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "not UTF-8 (the byte-order mark of UTF-16; save the file as UTF-8)"
-    return f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})"
+def _unusable(path: Path) -> str:
+    """Returns the reason why a path is no file that can be read; "" where it is one."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {path.readlink()}, which is not there"
+    if not path.exists():
+        return "it is no longer there"
+    return "" if path.is_file() else "not a file, but a device, pipe or socket"

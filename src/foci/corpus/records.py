@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from foci.corpus.documents import BadLine, Document, excerpt
+from foci.corpus.documents import BadLine, Document, Empty, excerpt
 from foci.corpus.split import Span, tighten, union
 from foci.focus import DELIMITER, REHEARSED
+from foci.system.texts import why_no_string
 
 SPANS, GROUPS = "_spans", "_groups"
 """Endings of the keys that mark characters, and of those that name a group for each of these marks."""
@@ -20,24 +21,28 @@ def is_read(key: str, text_field: str) -> bool:
 def documents_of(records: Iterable[Mapping[str, object]], file: str, text_field: str) -> Iterator[Document | BadLine]:
     """Yields one document, or one bad line that says why there is none, per record; records are counted from 1."""
     for number, record in enumerate(records, start=1):
-        made = document_of(record, file, number, text_field)
-        shown = excerpt(str(record.get(text_field)))
-        yield made if isinstance(made, Document) else BadLine(file, number, made, shown)
+        yield document_of(record, file, number, text_field, excerpt(str(record.get(text_field))))
 
 
-def document_of(record: Mapping[str, object], file: str, line: int, text_field: str) -> Document | str:
-    """Returns the document of a record, or the reason why there is none."""
+def document_of(
+    record: Mapping[str, object], file: str, line: int, text_field: str, shown: str = ""
+) -> Document | BadLine:
+    """Returns the document of a record, or a bad line with the reason why there is none; `shown` is its excerpt."""
+    text = record.get(text_field)
+    if isinstance(text, str) and not text.strip():
+        return Empty(file, line, f"field {text_field!r} is an empty text", shown)
+    made = _document(record, file, line, text_field)
+    return made if isinstance(made, Document) else BadLine(file, line, made, shown)
+
+
+def _document(record: Mapping[str, object], file: str, line: int, text_field: str) -> Document | str:
     if text_field not in record:
         return f"no field {text_field!r} (the fields are {', '.join(map(repr, record)) or 'none'})"
     text = record[text_field]
     if not isinstance(text, str):
         return f"field {text_field!r} is not a string but {type(text).__name__}"
-    if not text.strip():
-        return f"field {text_field!r} is an empty text"
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"field {text_field!r} is not UTF-8 (half a surrogate pair at character {error.start})"
+    if (reason := why_no_string(text)) is not None:
+        return f"field {text_field!r} is {reason}"
     spans = _marks({key: value for key, value in record.items() if key != text_field}, text)
     if isinstance(spans, str):
         return spans

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foci.system.texts import NotText, decoded
+
 TAALM = "https://github.com/ybseo-academy/TAALM (commit b12f344), folder"
 ECBD = "https://github.com/yasumasaonoe/entity_knowledge_propagation (commit 938295c), folder data/ecbd"
 DKN = "https://github.com/heng840/DKN (commit 615ec21), folder datasets/Templama"
@@ -98,8 +100,6 @@ SOURCES: Mapping[str, tuple[Source, ...]] = {
 }  # fmt: skip
 """By suite, the files its converter was tested on."""
 
-_POINTER = b"version https://git-lfs"
-
 
 def located(suite: str, path: Path, name: str | None = None) -> Path:
     """The file itself: `path`, or `name` (default: the suite's first file) in the folder `path`.
@@ -125,13 +125,10 @@ def used(suite: str, file: Path) -> Used:
 
 def read_text(suite: str, file: Path) -> str:
     """The file's text, UTF-8 with or without a byte-order mark. Raises ValueError for anything else."""
-    raw = file.read_bytes()
-    if raw.startswith(_POINTER):
-        raise ValueError(f"{file} is a Git LFS pointer, not the data; run `git lfs pull` where it came from")
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected UTF-8, got {error}; get the file again from {_from(suite, file)}") from None
+        return decoded(file.read_bytes())
+    except NotText as error:
+        raise ValueError(f"{file} is {error}; the file is published at {_from(suite, file)}") from None
 
 
 def read_records(suite: str, file: Path, keys: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any]]]:

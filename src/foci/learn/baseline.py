@@ -11,6 +11,7 @@ from foci import models
 from foci.config.run import Run
 from foci.corpus import read_rows, write_quarantine, write_rows
 from foci.corpus.samples import samples
+from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
 from foci.learn.inputs import check_methods_unchanged, material, method_hashes, questions_of
@@ -82,9 +83,10 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     made = material(run, folder)
     counts = made.corpus.counts()
     console.print(
-        f"{run.model.name} reads {_counted(counts['documents'], 'document')} ({_counted(counts['rows'], 'row')}, "
-        f"{counts['tokens']:,} tokens)"
-        + "".join(f", {_counted(counts[k], *words)}" for k, words in _LEFT_OUT.items() if counts[k]),
+        f"{run.model.name} reads {counted(counts['documents'], 'document')} ({counted(counts['rows'], 'row')}, "
+        f"{counts['tokens']:,} tokens)",
+        *left_out(made.corpus, "in quarantine.jsonl"),
+        sep="\n  ",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -97,7 +99,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
     if made.questions.probes:
         console.print(
-            f"baseline: the untouched model answers {_counted(len(made.questions.probes), 'probe')}", highlight=False
+            f"baseline: the untouched model answers {counted(len(made.questions.probes), 'probe')}", highlight=False
         )
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
@@ -107,18 +109,6 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
         folder.start,
         {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll, "methods": method_hashes(run)},
     )
-
-
-_LEFT_OUT = {
-    "duplicates": ("duplicate", "left out"),
-    "quarantined": ("bad line", "in quarantine.jsonl"),
-    "skipped": ("file", "of unknown kind left out"),
-}
-
-
-def _counted(count: int, noun: str, rest: str = "") -> str:
-    """Returns a count with its noun, in the plural where it is not 1."""
-    return f"{count:,} {noun}{'s' * (count != 1)} {rest}".strip()
 
 
 def _probe_of(line: dict[str, Any]) -> Probe:

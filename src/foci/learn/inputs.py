@@ -1,12 +1,13 @@
 """Reads and checks the inputs of a run: model, rows, questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foci import models
 from foci.config.run import Run
 from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
+from foci.corpus.telling import listed, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
 from foci.learn.offline import check_models, plan_of
@@ -14,6 +15,7 @@ from foci.learn.questions import Questions, random_rows
 from foci.methods import outside
 from foci.probes import Probe, general, read_probes
 from foci.system.files import sha256
+from foci.system.texts import read_text
 from foci.training.plan import block_scales, check_columns, head_targets
 
 
@@ -26,11 +28,15 @@ class Material:
     corpus: Corpus
     questions: Questions
 
+    def told(self) -> list[str]:
+        """Returns the lines that say what the corpus holds, and what was left out of it."""
+        return list(told(self.corpus))
 
-def material(run: Run, folder: RunFolder | None = None) -> Material:
+
+def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], None] | None = None) -> Material:
     """Reads and checks the inputs of a run; with a folder, writes bad lines to its quarantine.
 
-    Raises ValueError for input that cannot work, FileNotFoundError for a file that is not there.
+    `tell` is given a line for each bad line of a corpus that is refused. Raises ValueError for input that cannot work, FileNotFoundError for a file that is not there.
     """
     loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
     if run.corpus.max_length > loaded.max_length:
@@ -49,6 +55,8 @@ def material(run: Run, folder: RunFolder | None = None) -> Material:
     except CorpusError as error:
         if folder is not None:
             write_quarantine(error.bad, folder.quarantine)
+        for line in listed(error.bad) if tell is not None else ():
+            tell(line)  # type: ignore[misc]
         raise
     for name in run.arms:
         methods = plan_of(run, name).methods
@@ -84,7 +92,7 @@ def _text_to_retain(run: Run) -> str | None:
     path = Path(run.probes.text)
     if not path.is_file():
         raise FileNotFoundError(f"probes.text: there is no file {path}; name a text file, 'general' or null")
-    return path.read_text(encoding="utf-8-sig")
+    return read_text(path, "probes.text: the file")
 
 
 def method_hashes(run: Run) -> dict[str, str]:

@@ -23,6 +23,7 @@ from foci.models.forward import device_of, pad_id, padded
 from foci.models.losses import hidden_states
 from foci.probes.general import general_text
 from foci.seeds import generator
+from foci.system.texts import read_text
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> Float[Tensor, "token vocab"]:
@@ -102,4 +103,4 @@ def _text(name: str) -> str:
         return general_text()
     if not Path(name).is_file():
         raise FileNotFoundError(f"locality.text: there is no file {name}; name a text file, or 'general'")
-    return Path(name).read_text(encoding="utf-8-sig")
+    return read_text(name, "locality.text: the file")

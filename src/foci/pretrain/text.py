@@ -7,8 +7,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from foci.config.run import CorpusConfig
-from foci.corpus import BadLine, Document, row_id, tokenizer_fingerprint
-from foci.corpus.documents import find_sources, read_source
+from foci.corpus import Document, row_id, tokenizer_fingerprint
+from foci.corpus.gathering import check_share, gather
 from foci.corpus.tokens import tokens
 from foci.focus import Row
 from foci.pretrain.config import Objective, Pretraining
@@ -44,15 +44,9 @@ def material(run: Pretraining) -> Material:
 
 def documents(corpus: CorpusConfig) -> list[Document]:
     """Reads all documents, in the order of the files. Raises ValueError where too many cannot be read (`max_bad`)."""
-    found = [made for source in find_sources(corpus.path)[0] for made in read_source(source, corpus.text_field)]
-    good = [made for made in found if isinstance(made, Document)]
-    bad = [made for made in found if isinstance(made, BadLine)]
-    if not good or len(bad) > corpus.max_bad * len(found):
-        raise ValueError(
-            f"corpus {', '.join(corpus.path)}: {len(bad)} of {len(found)} documents cannot be read (allowed is a share "
-            f"of {corpus.max_bad}), the first: {bad[0]}; mend them, or raise corpus.max_bad"
-        )
-    return good
+    gathered = gather(corpus.path, corpus.text_field)
+    check_share(gathered, gathered.bad, len(gathered.bad), corpus.max_bad)
+    return list(gathered.documents)
 
 
 def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from foci.errors import suggest
+from foci.errors import shown, suggest
 from foci.probes.forced import Forced
 from foci.probes.spacing import space_between
 from foci.system.registry import members
+from foci.system.texts import read_text, why_no_string
 
 Role = Literal["learn", "retain"]
 """`learn`: the corpus teaches it. `retain`: the model should know it still."""
@@ -180,10 +181,7 @@ def read_probes(path: str | Path, role: Role | None = None) -> list[Probe]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no probe file {path}; give the path of a JSONL file with one probe a line")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: probes must be UTF-8, got {error}; convert the file") from None
+    lines = read_text(path, "probe file").split("\n")
     probes: list[Probe] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -210,7 +208,7 @@ def parse_probe(line: str, role: Role | None = None, default_id: str = "") -> Pr
     """One probe from one line of JSON; see `read_probes`. Raises `ValueError` without the place."""
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"broken JSON ({error}), got {line[:60]!r}; write one object a line") from None
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {line[:60]!r}; write one object a line")  # noqa: TRY004 - the file's fault
@@ -241,7 +239,10 @@ def _check_types(record: Mapping[str, object]) -> None:
         if isinstance(value, list):
             right = right and all(isinstance(item, str) for item in value)
         if not right:
-            raise ValueError(f"{key!r} must be {_JSON_NAMES[KEYS[key]]}, got {value!r}")
+            raise ValueError(f"{key!r} must be {_JSON_NAMES[KEYS[key]]}, got {value!r:.80}; write it so")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (reason := why_no_string(text)) is not None:
+                raise ValueError(f"{key!r} is {reason}, got {shown(text)}; correct it")
 
 
 def _role(stated: str | None, given: Role | None) -> Role:

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from foci.corpus.documents import EXCERPT, BadLine, Document, Format, excerpt, not_utf8
+from foci.corpus.documents import EXCERPT, BadLine, Document, Format, excerpt
 from foci.corpus.records import document_of
+from foci.system.texts import HEAD, NotText, decoded, kind_of
 
 
 class JsonLines(Format):
@@ -15,24 +16,27 @@ class JsonLines(Format):
     endings = (".jsonl",)
 
     def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
-        """Yields one document or one bad line per line."""
+        """Yields one document or one bad line per line; blank lines are nothing."""
         with Path(source).open("rb") as handle:
+            head = handle.read(HEAD)
+            if kind := kind_of(head):
+                yield BadLine(source, 1, "; ".join(kind))
+                return
+            handle.seek(0)
             for number, raw in enumerate(handle, start=1):
                 line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-                yield _of_line(line.rstrip(b"\r\n"), source, number, text_field)
+                if line.strip():
+                    yield _of_line(line.rstrip(b"\r\n"), source, number, text_field)
 
 
 def _of_line(raw: bytes, file: str, line: int, text_field: str) -> Document | BadLine:
     shown = excerpt(raw[: 4 * EXCERPT].decode("utf-8", "replace"))
-    if not raw.strip():
-        return BadLine(file, line, "empty line", shown)
     try:
-        record = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return BadLine(file, line, not_utf8(raw, error), shown)
+        record = json.loads(decoded(raw))
+    except NotText as error:
+        return BadLine(file, line, str(error), shown)
     except (ValueError, RecursionError) as error:
         return BadLine(file, line, f"not JSON ({error})", shown)
     if not isinstance(record, dict):
         return BadLine(file, line, f"not a JSON object but {type(record).__name__}", shown)
-    made = document_of(record, file, line, text_field)
-    return made if isinstance(made, Document) else BadLine(file, line, made, shown)
+    return document_of(record, file, line, text_field, shown)

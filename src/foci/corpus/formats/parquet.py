@@ -1,12 +1,14 @@
 """Parquet tables: .parquet, one document per record of the table."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foci.corpus.documents import BadLine, Document, Format
 from foci.corpus.records import documents_of, is_read
+from foci.system.texts import HEAD, kind_of
 
 
 class Parquet(Format):
@@ -18,8 +20,8 @@ class Parquet(Format):
         """Yields one document or one bad line per row. Raises ValueError where the table has no such column."""
         try:
             table = pq.ParquetFile(source)
-        except pa.ArrowInvalid as error:
-            yield BadLine(source, 1, f"not a parquet file ({error})")
+        except (pa.ArrowException, OSError) as error:
+            yield BadLine(source, 1, self._damage(Path(source), error))
             return
         names = table.schema_arrow.names
         if text_field not in names:
@@ -28,4 +30,18 @@ class Parquet(Format):
             )
         wanted = [name for name in names if is_read(name, text_field)]
         records = (record for part in table.iter_batches(columns=wanted) for record in part.to_pylist())
-        yield from documents_of(records, source, text_field)
+        try:
+            yield from documents_of(records, source, text_field)
+        except (pa.ArrowException, OSError) as error:
+            yield BadLine(source, 1, self._damage(Path(source), error))
+
+    def _damage(self, path: Path, error: Exception) -> str:
+        """Returns what is wrong with a file that is no whole table."""
+        with path.open("rb") as handle:
+            head = handle.read(HEAD)
+        if (kind := kind_of(head)) and not head.startswith(b"PAR1"):
+            return "; ".join(kind)
+        reason = str(error).partition("\n")[0]
+        if head.startswith(b"PAR1"):
+            return f"a parquet file that is cut or damaged ({reason}); get it again"
+        return f"not a parquet file ({reason})"

@@ -18,6 +18,7 @@ from foci.focus import IGNORED, Batch, Row
 from foci.models.forward import padded
 from foci.probes.encode import encode
 from foci.probes.probe import Probe
+from foci.system.texts import read_text
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def tasks(pairs: Sequence[Pair], pad: int, device: torch.device) -> Batch:
 def _lines(path: Path) -> Iterator[tuple[Document, Probe]]:
     if not path.is_file():
         raise FileNotFoundError(f"pairs: there is no file {path}; expected .jsonl with text, prompt and answer")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "pairs: the file").split("\n"), start=1):
         if line.strip():
             yield _pair(line, f"{path}:{number}", str(path), number)
 
@@ -107,8 +108,8 @@ def _lines(path: Path) -> Iterator[tuple[Document, Probe]]:
 def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Probe]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error}): {line[:80]!r}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not JSON ({error}): {line[:80]!r}; write one object a line") from None
     if not isinstance(record, dict):
         raise ValueError(f"{place}: a pair is a JSON object, got {line[:80]!r}")  # noqa: TRY004
     asked: Any = record.get("prompt", record.get("question"))

@@ -1,0 +1,80 @@
+"""Reads all documents of a corpus, keeps apart what cannot be used, and decides when that is too much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foci.corpus.documents import BadLine, Document, Empty, find_sources, read_source
+
+FORGIVEN = 10
+"""Documents of which one bad one never ends a run (unless none is allowed)."""
+
+
+class CorpusError(ValueError):
+    """Raised where a corpus has too many bad lines, or no good one; `bad` holds them, for quarantine.jsonl."""
+
+    def __init__(self, message: str, bad: Sequence[BadLine]) -> None:
+        super().__init__(message)
+        self.bad = tuple(bad)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The documents of a corpus in order, and what was left out.
+
+    `bad` is damage, `empty` names files and records without text, `skipped` files of unknown kind, `files` counts all
+    that were read.
+    """
+
+    documents: tuple[Document, ...]
+    bad: tuple[BadLine, ...]
+    empty: tuple[Empty, ...]
+    files: int
+    skipped: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """The number of documents, those that are bad included."""
+        return len(self.documents) + len(self.bad)
+
+
+def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
+    """Reads files, folders and `hub:` data sets. Raises as `find_sources` and the formats do."""
+    sources, skipped = find_sources(paths)
+    documents: list[Document] = []
+    bad: list[BadLine] = []
+    empty: list[Empty] = []
+    for source in sources:
+        for read in read_source(source, text_field):
+            if isinstance(read, Document):
+                documents.append(read)
+            elif isinstance(read, Empty):
+                empty.append(read)
+            else:
+                bad.append(read)
+    return Gathered(tuple(documents), tuple(bad), tuple(empty), len(sources), tuple(skipped))
+
+
+def check_share(gathered: Gathered, bad: Sequence[BadLine], lost: int, max_bad: float) -> None:
+    """Raises CorpusError where more documents are lost than the share `max_bad` (0 to 1) allows, or all of them.
+
+    `bad` says why, `lost` counts the documents. One bad document among `FORGIVEN` or more never ends a run, unless
+    `max_bad` is 0.
+    """
+    total = gathered.total
+    if not total:
+        named = ", ".join(f"{empty.file} ({empty.reason})" for empty in gathered.empty[:3])
+        raise CorpusError(f"corpus empty: nothing to learn in {named}; name files with text", bad)
+    if lost == total:
+        raise CorpusError(f"corpus empty after quarantine: {_reasons(bad, lost, total)}", bad)
+    allowed = max(max_bad * total, 1 if max_bad and total >= FORGIVEN else 0)
+    if lost > allowed:
+        message = f"corpus.max_bad is {max_bad:.1%}, but {_reasons(bad, lost, total)} or raise corpus.max_bad"
+        raise CorpusError(message, bad)
+
+
+def _reasons(bad: Sequence[BadLine], lost: int, total: int) -> str:
+    """Returns how many documents are bad, and the first three reasons."""
+    reasons = "; ".join(map(str, bad[:3]))
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"{lost} of {total} documents ({lost / total:.1%}) are bad: {reasons}{more}. Repair them"
