@@ -33,10 +33,11 @@ class Material:
         return list(told(self.corpus))
 
 
-def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], None] | None = None) -> Material:
+def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], object] | None = None) -> Material:
     """Reads and checks the inputs of a run; with a folder, writes bad lines to its quarantine.
 
-    `tell` is given a line for each bad line of a corpus that is refused. Raises ValueError for input that cannot work, FileNotFoundError for a file that is not there.
+    `tell` is given the bad lines of a corpus that is refused, one by one. Raises ValueError for input that cannot work,
+    FileNotFoundError for a file that is not there.
     """
     loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
     if run.corpus.max_length > loaded.max_length:
@@ -45,18 +46,13 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], No
             "tokens; lower corpus.max_length"
         )
     try:
-        corpus = read_corpus(
-            run.corpus.path,
-            loaded.tokenizer,
-            max_length=run.corpus.max_length,
-            max_bad=run.corpus.max_bad,
-            text_field=run.corpus.text_field,
-        )
+        corpus = _corpus(run, loaded)
     except CorpusError as error:
         if folder is not None:
             write_quarantine(error.bad, folder.quarantine)
-        for line in listed(error.bad) if tell is not None else ():
-            tell(line)  # type: ignore[misc]
+        if tell is not None:
+            for line in listed(error.bad):
+                tell(line)
         raise
     for name in run.arms:
         methods = plan_of(run, name).methods
@@ -65,6 +61,17 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], No
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
     return Material(loaded, corpus.rows, corpus, questions_of(run, corpus.rows, _probes(run), _text_to_retain(run)))
+
+
+def _corpus(run: Run, loaded: models.Loaded) -> Corpus:
+    settings = run.corpus
+    return read_corpus(
+        settings.path,
+        loaded.tokenizer,
+        max_length=settings.max_length,
+        max_bad=settings.max_bad,
+        text_field=settings.text_field,
+    )
 
 
 def _probes(run: Run) -> list[Probe]:
