@@ -39,16 +39,17 @@ class Piece:
 class Study(Prepares):
     """Adds study rows to every epoch: sentences of the corpus as questions, with weight on the answers alone.
 
-    An epoch has `ratio` study rows per text. `spans` says what is asked for: "weigher", the tokens with at least
-    `share` of a row's largest weight, by the train_attention that stands before it in the arm or else by the weigher
-    that comes with foci; or "answers", the marked answers of the corpus. `forms` are "blank" (a blank where the answer
-    stood), "what" (that word) and "statement" (the sentence by itself).
+    An epoch has `ratio` study rows per text. `spans` says what is asked for: "names", the names, numbers and dates of a
+    sentence, and in a sentence with nothing but its subject the heaviest words; "weigher", all words with at least
+    `share` of their row's largest weight; or "answers", the marked answers of the corpus. Weights come from the
+    train_attention that stands before it in the arm, or else from the weigher that comes with foci. `forms` are "blank"
+    (a blank where the answer stood), "what" (that word) and "statement" (the sentence by itself).
     """
 
     ratio: float = 1.0
-    spans: Literal["weigher", "answers"] = "weigher"
+    spans: Literal["names", "weigher", "answers"] = "names"
     share: float = 0.4
-    forms: tuple[Form, ...] = ("blank", "what")
+    forms: tuple[Form, ...] = ("blank", "what", "statement")
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < float("inf") or not 0 < self.share <= 1:
@@ -67,7 +68,10 @@ class Study(Prepares):
         if not any(row.text and row.offsets for row in context.rows):
             raise ValueError("study asks for parts of sentences, and no row has a text; make the rows of text")
         weights = self._weights(context)
-        pieces = (tuple(self._pieces(row, column, context)) for row, column in zip(context.rows, weights, strict=True))
+        known = known_names([row.text for row in context.rows])
+        pieces = (
+            tuple(self._pieces(row, column, known, context)) for row, column in zip(context.rows, weights, strict=True)
+        )
         texts = tuple(found for found in pieces if found)
         if not texts:
             marks = "no row has a marked answer" if self.spans == "answers" else "no token stands out"
@@ -84,23 +88,82 @@ class Study(Prepares):
     def _weights(self, context: Context) -> list[Sequence[float]]:
         """Returns what says, per row and token, what is worth asking for."""
         name = "answer" if self.spans == "answers" else WEIGHER
-        if self.spans == "weigher" and not any(name in row.columns for row in context.rows):
+        if self.spans != "answers" and not any(name in row.columns for row in context.rows):
             return list(weigh_rows(load(READY_MADE), context.rows, context.tokenizer))  # type: ignore[arg-type]
         return [row.columns.get(name, (0.0,) * len(row)) for row in context.rows]
 
-    def _pieces(self, row: Row, weights: Sequence[float], context: Context) -> Iterator[tuple[Piece, ...]]:
-        """Yields each thing to ask for, in every form."""
+    def _pieces(
+        self, row: Row, weights: Sequence[float], known: frozenset[str], context: Context
+    ) -> Iterator[tuple[Piece, ...]]:
+        """Yields each thing to ask for, in every form. `known` are the words that are names wherever they stand."""
         if not row.offsets or not max(weights):
             return
-        floor = self.share * max(weights)
-        heavy = [span for span, weight in zip(row.offsets, weights, strict=True) if weight >= floor]
         for begin, end in pairwise([0, *sentence_ends(row.text), len(row.text)]):
             sentence = row.text[begin:end]
             if any(prompt in sentence for prompt in context.asked):
                 continue
-            inside = [(a - begin, b - begin) for a, b in heavy if begin <= a < b <= end]
-            for span in spans_of(sentence, inside):
+            heavy = [
+                ((a - begin, b - begin), weight)
+                for (a, b), weight in zip(row.offsets, weights, strict=True)
+                if begin <= a < b <= end
+            ]
+            for span in self._asked(sentence, heavy, self.share * max(weights), known):
                 yield tuple(_piece(_parts(sentence, span, form), context) for form in self.forms)
+
+    def _asked(
+        self, sentence: str, heavy: Sequence[tuple[Span, float]], floor: float, known: frozenset[str]
+    ) -> list[Span]:
+        """Returns the parts of a sentence that are asked for."""
+        if self.spans != "names" or not known:
+            return spans_of(sentence, [span for span, weight in heavy if weight >= floor])
+        names = names_of(sentence, known)
+        if len(names) != 1:
+            return [span for span in names if span[0] > len(sentence) - len(sentence.lstrip())] or names
+        (subject,) = names
+        rest = [(span, weight) for span, weight in heavy if span[1] <= subject[0] or span[0] >= subject[1]]
+        if not rest or subject[0] > len(sentence) // 2:
+            return names
+        most = max(weight for _, weight in rest)
+        return spans_of(sentence, [span for span, weight in rest if weight >= 0.8 * most])[:1]
+
+
+def names_of(sentence: str, known: frozenset[str]) -> list[Span]:
+    """Returns the names, numbers and dates of a sentence: runs of words with a capital or a digit in front.
+
+    A first word is a name where it is one elsewhere (`known`), or where a name goes on after it.
+
+    >>> text = "Late in May Ada Bell left Lake 12."
+    >>> [text[a:b] for a, b in names_of(text, frozenset())]
+    ['May Ada Bell', 'Lake 12']
+    """
+    words = [(found.start(), found.end()) for found in WORD.finditer(sentence)]
+    found: list[Span] = []
+    for number, (start, end) in enumerate(words):
+        if not (sentence[start].isupper() or sentence[start].isdigit()):
+            continue
+        if found and _one_name(sentence, (found[-1][0], found[-1][1]), (start, end)):
+            found[-1] = (found[-1][0], end)
+        elif number or sentence[start].isdigit() or sentence[start:end] in known or _goes_on(sentence, words):
+            found.append((start, end))
+    return found
+
+
+def _goes_on(sentence: str, words: Sequence[Span]) -> bool:
+    return len(words) > 1 and _one_name(sentence, words[0], words[1])
+
+
+def known_names(texts: Sequence[str]) -> frozenset[str]:
+    """Returns the words that stand with a capital inside a sentence of some text, and nowhere with a small letter."""
+    inside, small = set[str](), set[str]()
+    for text in texts:
+        for begin, end in pairwise([0, *sentence_ends(text), len(text)]):
+            for number, found in enumerate(WORD.finditer(text[begin:end])):
+                word = found.group()
+                if word[0].islower():
+                    small.add(word)
+                elif number and word[0].isupper():
+                    inside.add(word)
+    return frozenset(word for word in inside if word.lower() not in small)
 
 
 def spans_of(sentence: str, heavy: Sequence[Span]) -> list[Span]:
