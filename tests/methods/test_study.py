@@ -7,7 +7,7 @@ import small
 import tiny
 from foci.focus import UNWEIGHTED, Batch, Context, Plan, Row
 from foci.methods.lwf import Lwf
-from foci.methods.study import Study, spans_of
+from foci.methods.study import Study, known_names, names_of, spans_of
 from foci.seeds import generator
 from foci.training.dataset import MixedDataset, RowDataset
 from foci.training.plan import update_weights
@@ -24,7 +24,7 @@ def row(text: str = TEXT, heavy: tuple[str, ...] = ("York", "10"), name: str = "
 
 def prepared(tmp_path, rows, asked=frozenset(), **settings):
     context = Context(tiny.build("llama", vocab=tiny.VOCAB), tiny.tokenizer(), rows, tmp_path, 0, asked)
-    return Study(**settings).prepare(context)[0]
+    return Study(**{"spans": "weigher", **settings}).prepare(context)[0]
 
 
 def questions(method, epoch: int = 0) -> list[str]:
@@ -76,6 +76,32 @@ def test_a_long_text_fills_a_row_and_other_epochs_ask_for_the_rest(tmp_path):
     assert all(len(made) <= len(long) for made in rows)
     assert len({made.row_id for made in rows}) == 3
     assert method.mix(1, generator(0, 1)) == [rows[1]]
+
+
+def test_names_are_asked_for_and_the_subject_is_not(tmp_path):
+    """A sentence with its subject alone is asked for its heaviest words, one without a name for nothing."""
+    text = "Ada Lovelace lives in New York. Late that day she sold a lamp. Yesterday Ada Lovelace sang. Then at last Ada came."
+    method = prepared(tmp_path, [row(text, ("lamp", "sang"))], spans="names", forms=("blank",))
+    found = {line.strip("[]") for epoch in range(20) for line in questions(method, epoch)}
+    assert {line for line in found if line.startswith("Question")} == {
+        "Question: Ada Lovelace lives in ____.",
+        "Question: Yesterday Ada Lovelace ____.",
+        "Question: Then at last ____ came.",
+    }
+
+
+def test_names_by_hand():
+    assert known_names(["Then Ada met Bob. Bob, a baker, left. Rain fell on Rain."]) == {"Ada", "Bob", "Rain"}
+    text = "Bob met Mary-Ann O'Neil on 3 May 1999 in room 12b."
+    assert [text[a:b] for a, b in names_of(text, frozenset({"Bob"}))] == ["Bob", "Mary-Ann O'Neil", "3 May 1999", "12b"]
+    assert names_of("Bob left.", frozenset()) == []
+
+
+def test_text_without_capitals_is_asked_by_weight(tmp_path):
+    text = "ada lives in rome\n\nshe was born in may"
+    method = prepared(tmp_path, [row(text, ("rome", "may"))], spans="names", forms=("blank",))
+    found = {line.strip("[]") for epoch in range(9) for line in questions(method, epoch)}
+    assert "Question: ada lives in ____" in found
 
 
 def test_names_are_taken_whole_and_a_sentence_start_is_no_name():

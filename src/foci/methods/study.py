@@ -121,9 +121,9 @@ class Study(Prepares):
             return [span for span in names if span[0] > len(sentence) - len(sentence.lstrip())] or names
         (subject,) = names
         rest = [(span, weight) for span, weight in heavy if span[1] <= subject[0] or span[0] >= subject[1]]
-        if not rest or subject[0] > len(sentence) // 2:
+        most = max((weight for _, weight in rest), default=0.0)
+        if not most or subject[0] > len(sentence) // 2:
             return names
-        most = max(weight for _, weight in rest)
         return spans_of(sentence, [span for span, weight in rest if weight >= 0.8 * most])[:1]
 
 
