@@ -83,6 +83,11 @@ def test_blocks_of_ten_layers_or_more_stand_in_depth_order():
         ("gpt_neox.final_layer_norm.weight", "norm"),
         ("model.embedding_norm.weight", "norm"),
         ("embed_out.weight", "head"),
+        ("decoder.bias", "head"),
+        ("rwkv.blocks.1.attention.time_decay", "layers.1"),
+        ("model.decoder.project_in.weight", "embeddings"),
+        ("model.hc_head.hc_fn", "norm"),
+        ("transformer.mask_emb", "embeddings"),
     ],
 )
 def test_block_of(name, block):

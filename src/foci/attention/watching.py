@@ -56,6 +56,11 @@ def attention_of(model: PreTrainedModel) -> tuple[Attention, Callable[..., Any]]
     eager = getattr(sys.modules[type(model).__module__], "eager_attention_forward", None)
     if name == "sdpa" or name.startswith(NAME):
         return ALL_ATTENTION_FUNCTIONS[name], ALL_MASK_ATTENTION_FUNCTIONS[name]
+    if name == "eager" and eager is None:
+        raise ValueError(
+            f"{type(model).__name__} (model type {model.config.model_type!r}) cannot be watched: its code computes "
+            "attention itself, got no call of Transformers' attention interface; use a model that calls it"
+        )
     if name != "eager" or eager is None:
         raise ValueError(
             f"{type(model).__name__} runs attention {name!r}, which foci cannot watch; load the model with "

@@ -24,16 +24,21 @@ UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
 
 # Words that model code uses for its parts, and for the containers around them.
 _CONTAINERS = (
-    "base_model model module transformer gpt_neox bert roberta encoder backbone decoder language_model _orig_mod"
+    "base_model model module transformer gpt_neox bert roberta encoder backbone decoder language_model _orig_mod "
+    "rwkv biogpt gpt_neox_japanese electra ernie rembert roberta_prelayernorm roc_bert roformer data2vec_text"
 )
 _INSIDE = rf"^(?:(?:{'|'.join(_CONTAINERS.split())})\.)*"
 _LAYER = re.compile(_INSIDE + r"(?:layers|layer|h|blocks)\.(\d+)\.")
 _PART = re.compile(_INSIDE + r"(\w+)\.")
+_ALONE = re.compile(_INSIDE + r"(\w+)$")  # a parameter of the trunk itself
 _PARTS = {
     "embeddings": "embed_tokens embed_in embed_positions wte wpe word_embeddings word_embeddings_layernorm "
-    "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm",
-    "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm",
-    "head": "lm_head embed_out output cls head decoder",
+    "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm "
+    "layernorm_embedding embeddings_project embedding_hidden_mapping_in w word_embedding mask_emb tokens_embed "
+    "positions_embed project_in altup_projections input_hidden_states_scale input_hidden_states_bias",
+    "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm layernorm LayerNorm "
+    "ln ln_out out_norm project_out altup_unembed_projections hc_head hyper_connection_mixer final_input",
+    "head": "lm_head embed_out output cls head decoder pooler generator_predictions generator_lm_head lm_loss",
 }
 _LAYER_PARTS = {
     "attention": "self_attn attn attention self_attention cross_attn linear_attn",
@@ -45,9 +50,9 @@ _BLOCK = {word: block for block, words in _PARTS.items() for word in words.split
 
 
 def block_of(parameter_name: str) -> str:
-    """Returns the block of a parameter: "embeddings", "layers.<n>" (from 0), "norm" (the last one) or "head".
+    """Returns the block of a parameter: "embeddings", "layers.<n>" (from 0), "norm" or "head".
 
-    Takes names of the model or of its PEFT wrapper. An adapter belongs to the layer that it adapts. A head that is tied
+    "norm" is what stands between the last layer and the head: a norm, in some models a projection too. Takes names of the model or of its PEFT wrapper. An adapter belongs to the layer that it adapts. A head that is tied
     to the embeddings has no name of its own in `named_parameters()`: it belongs to "embeddings". Raises ValueError for
     a name of no known block.
 
@@ -57,12 +62,12 @@ def block_of(parameter_name: str) -> str:
     layer = _LAYER.match(parameter_name)
     if layer:
         return f"layers.{int(layer[1])}"
-    part = _PART.match(parameter_name)
-    block = _BLOCK.get(part[1]) if part else None
+    parts = (part for part in (_PART.match(parameter_name), _ALONE.match(parameter_name)) if part)
+    block = next((_BLOCK[part[1]] for part in parts if part[1] in _BLOCK), None)
     if block is None:
         raise ValueError(
-            f"no block is known for the parameter {parameter_name!r}: expected a layer (layers.N, h.N, "
-            f"blocks.N) or one of {', '.join(_BLOCK)}; this architecture is not supported"
+            f"no block is known for the parameter {parameter_name!r}: expected a layer (layers.N, layer.N, h.N, "
+            "blocks.N), or an embedding, a last norm or a head with a usual name; take another architecture"
         )
     return block
 
@@ -89,8 +94,17 @@ def part_of(parameter_name: str) -> str:
 
 
 def blocks(model: nn.Module) -> list[str]:
-    """Returns the model's blocks from bottom to top: embeddings, layers.0 ..., norm, and head unless it is tied."""
-    have = {block_of(name) for name, _ in model.named_parameters()}
+    """Returns the model's blocks from bottom to top: embeddings, layers.0 ..., norm, and head unless it is tied.
+
+    Raises ValueError, with the model's name, if a parameter is in no known block.
+    """
+    try:
+        have = {block_of(name) for name, _ in model.named_parameters()}
+    except ValueError as error:
+        base = base_of(model)  # type: ignore[arg-type]
+        raise ValueError(
+            f"{type(base).__name__} (model type {base.config.model_type!r}) is not supported: {error}"
+        ) from None
     layers = sorted((b for b in have if b.startswith("layers.")), key=lambda b: int(b.removeprefix("layers.")))
     return [b for b in ("embeddings", *layers, "norm", "head") if b in have]
 
