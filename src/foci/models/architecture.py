@@ -36,8 +36,8 @@ _PARTS = {
     "embeddings tok_embeddings embed_tokens_per_layer per_layer_model_projection per_layer_projection_norm "
     "layernorm_embedding embeddings_project embedding_hidden_mapping_in w word_embedding mask_emb tokens_embed "
     "positions_embed project_in altup_projections input_hidden_states_scale input_hidden_states_bias",
-    "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm layernorm LayerNorm "
-    "ln ln_out out_norm project_out altup_unembed_projections hc_head hyper_connection_mixer final_input",
+    "norm": "norm layer_norm embedding_norm final_layer_norm final_layernorm ln_f norm_f final_norm layernorm "
+    "LayerNorm ln ln_out out_norm project_out altup_unembed_projections hc_head hyper_connection_mixer final_input",
     "head": "lm_head embed_out output cls head decoder pooler generator_predictions generator_lm_head lm_loss",
 }
 _LAYER_PARTS = {
@@ -52,9 +52,10 @@ _BLOCK = {word: block for block, words in _PARTS.items() for word in words.split
 def block_of(parameter_name: str) -> str:
     """Returns the block of a parameter: "embeddings", "layers.<n>" (from 0), "norm" or "head".
 
-    "norm" is what stands between the last layer and the head: a norm, in some models a projection too. Takes names of the model or of its PEFT wrapper. An adapter belongs to the layer that it adapts. A head that is tied
-    to the embeddings has no name of its own in `named_parameters()`: it belongs to "embeddings". Raises ValueError for
-    a name of no known block.
+    "norm" is what stands between the last layer and the head: a norm, in some models a projection too. Takes names of
+    the model or of its PEFT wrapper. An adapter belongs to the layer that it adapts. A head that is tied to the
+    embeddings has no name of its own in `named_parameters()`: it belongs to "embeddings". Raises ValueError for a name
+    of no known block.
 
     >>> block_of("base_model.model.transformer.h.11.attn.c_attn.lora_A.default.weight")
     'layers.11'
