@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
+
+from foci.models.whole import check_pointer, explained
 
 RECIPE = 1  # part of the cache key: raise it when `_convert` writes something else than before
 
@@ -94,7 +97,11 @@ def converted(path: Path, label: str | None = None) -> Path:
     The folder's name has `label` (by default the file's stem) and the SHA-256 of the file. It appears by one rename:
     several processes may convert the same file at the same time, and a killed one leaves no incomplete model.
     """
+    check_pointer(path)
     with path.open("rb") as file:
+        if (magic := file.read(4)) != b"GGUF":
+            raise ValueError(f"{path} is not a GGUF file (it begins with {magic!r}); name one, or a model's folder")
+        file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     folder = cache_folder() / f"{label or path.stem}-{digest}-r{RECIPE}"
     if folder.is_dir():
@@ -118,10 +125,36 @@ def converted(path: Path, label: str | None = None) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns the errors of the libraries that read a GGUF file into a ValueError with the reason and the cure."""
+    try:
+        with explained(str(path), "the file", path.parent):
+            yield
+    except ValueError:
+        if reason := _why_cut(path):
+            raise ValueError(
+                f"{path} ends too early or is damaged ({reason}): {path.stat().st_size:,} bytes; get it again from "
+                "where the model came from"
+            ) from None
+        raise
+
+
+def _why_cut(path: Path) -> str:
+    """Returns why a GGUF file cannot be read; "" where all of its metadata and tensors are there."""
+    try:
+        GGUFReader(path)
+    except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError) as error:
+        return " ".join(str(error).split())[:200]
+    return ""
+
+
 def _convert(path: Path, folder: Path) -> None:
     """Writes model and tokenizer of a GGUF file into a folder."""
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    with _explained(path):
+        loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
     config = loaded.config
     if "quantization_config" in config.to_dict():
         del config.quantization_config
@@ -130,7 +163,7 @@ def _convert(path: Path, folder: Path) -> None:
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     _clean(folder / "config.json", {"_model_name_or_path"})
     _clean(folder / "tokenizer_config.json", {"is_local", "local_files_only", "name_or_path"})
 

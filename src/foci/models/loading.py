@@ -17,7 +17,8 @@ from foci.models.architecture import (
 )
 from foci.models.gguf import quiet
 from foci.models.head import head_of
-from foci.models.locate import check_tokenizer_files, folder_of, read_json
+from foci.models.locate import check_tokenizer_files, folder_of
+from foci.models.whole import explained, read_json
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
 
 
 def _model(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
-    with quiet():
+    with quiet(), explained(name, "configuration and weights", folder):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -87,7 +88,7 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
             f"the tokenizer of {name!r} wants to run code of its own (auto_map in tokenizer_config.json); "
             f"set trust_remote_code: true if you have read that code and trust it"
         )
-    with quiet():
+    with quiet(), explained(name, "the tokenizer", folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise ValueError(
@@ -115,7 +116,7 @@ def _adapted(folder: Path, name: str, trust_remote_code: bool) -> tuple[PreTrain
     model = _model(base, str(base_name), trust_remote_code)
     own = (folder / "tokenizer.json").is_file()
     tokenizer = _tokenizer(folder if own else base, name, trust_remote_code)
-    with quiet(), peft_quiet():
+    with quiet(), peft_quiet(), explained(name, "the adapter", folder):
         return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(), tokenizer
 
 

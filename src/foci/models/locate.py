@@ -4,7 +4,7 @@ Models that foci cannot use are refused by file names and configuration, before 
 """
 
 import difflib
-import json
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from foci.config.values import PICKLES, meant_as_path
 from foci.models.gguf import EMBEDDED, converted, embedded_file
+from foci.models.whole import check_pointer, check_weights, read_json, weight_names
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 TOKENIZER_FILES = (
@@ -25,6 +26,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "tekken.json",
 )
+TOKENIZER_JSON = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
 OFFLINE = f"a local folder, a .gguf file or an embedded model ({', '.join(EMBEDDED)}) works without a network"
 
 
@@ -60,23 +62,18 @@ def check_folder(folder: Path, name: str, *, trust_remote_code: bool = False) ->
 
 def check_tokenizer_files(folder: Path, name: str) -> None:
     """Raises ValueError for a model folder without a tokenizer."""
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+    for file in TOKENIZER_JSON:
+        if (folder / file).is_file():
+            read_json(folder / file)
+    found = [folder / file for file in TOKENIZER_FILES if (folder / file).is_file()]
+    for path in found:
+        check_pointer(path)
+    if not found:
         raise ValueError(
             f"model {name!r} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in its folder; save "
             f"the tokenizer of the model it was made from there: AutoTokenizer.from_pretrained(ORIGIN)"
             f".save_pretrained({str(folder)!r})"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads the object in a JSON file. Raises ValueError if it is not JSON or not an object."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); get the file again from where the model came from") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} should hold one JSON object, got {type(value).__name__}; get the file again")  # noqa: TRY004
-    return value
 
 
 def _of_file(path: Path) -> Path:
@@ -101,18 +98,24 @@ def _nearest(path: Path) -> str:
 
 def _from_hub(name: str, trust_remote_code: bool) -> Path:
     code = ["*.py"] if trust_remote_code else []
-    folder = _download(name, SMALL_FILES + code)
-    if not (folder / "adapter_config.json").is_file():
+    folder = _download(name, SMALL_FILES + code, ["*/*"])
+    stem = "adapter_model" if (folder / "adapter_config.json").is_file() else "model"
+    if stem == "model":
         _check_config(folder, name, trust_remote_code)  # before the large files are asked for
-    return _download(name, [*SMALL_FILES, *code, "*.safetensors"])
+    return _download(name, [glob.escape(file) for file in weight_names(folder, stem)])
 
 
-def _download(name: str, patterns: list[str]) -> Path:
-    """Downloads the hub's files that match and returns their folder; without a network, one downloaded before."""
+def _download(name: str, patterns: list[str], ignored: list[str] | None = None) -> Path:
+    """Downloads the hub's files that match and returns their folder; without a network, one downloaded before.
+
+    `*` in a pattern matches "/" too, so `ignored` keeps folders out.
+    """
     try:
         # The variable is read here, not only when huggingface_hub is imported. No answer in 5 s: no network.
         endpoint = os.environ.get("HF_ENDPOINT")
-        return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=5, endpoint=endpoint))
+        return Path(
+            snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored, etag_timeout=5, endpoint=endpoint)
+        )
     except GatedRepoError:
         cure = f"accept its terms on https://huggingface.co/{name} and log in with `hf auth login`"
         raise ValueError(f"the hub model {name!r} is gated: {cure}") from None
@@ -164,13 +167,14 @@ def _check_causal_class(config: dict[str, Any], name: str) -> None:
 
 def _check_weights(folder: Path, name: str, stem: str) -> None:
     files = [entry.name for entry in folder.iterdir()]
-    if any(file.startswith(stem) and file.endswith(".safetensors") for file in files):
+    if {f"{stem}.safetensors", f"{stem}.safetensors.index.json"} & set(files):
+        check_weights(folder, stem)
         return
     pickles = sorted(file for file in files if file.endswith(PICKLES))
     if pickles:
         raise ValueError(_pickle_error(name, pickles, folder))
     raise ValueError(
-        f"model {name!r} has no weights: no {stem}*.safetensors in {folder}; "
+        f"model {name!r} has no weights: no {stem}.safetensors (or its index) in {folder}; "
         f"name a folder saved by save_pretrained, or a hub model with safetensors"
     )
 

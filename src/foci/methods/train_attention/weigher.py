@@ -30,8 +30,8 @@ from foci.focus import Batch, Row
 from foci.models.adapters import peft_quiet
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.gguf import EMBEDDED, embedded_file
-from foci.models.locate import read_json
 from foci.models.losses import hidden_states
+from foci.models.whole import read_json
 
 SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
 READY_MADE = "ready-made"
