@@ -7,6 +7,7 @@ lists models that come inside a Python package: they need no hub.
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -143,7 +143,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _why_cut(path: Path) -> str:
     """Returns why a GGUF file cannot be read; "" where all of its metadata and tensors are there."""
     try:
-        GGUFReader(path)
+        importlib.import_module("gguf").GGUFReader(path)
     except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError) as error:
         return " ".join(str(error).split())[:200]
     return ""
