@@ -18,7 +18,7 @@ seed: 0
 model: {name: smollm2-135m, dtype: auto, trust_remote_code: false}
 corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text}
 probes: {learn: p.jsonl, retain: general, text: null, held_out: null, corpus_text: true, every: 10, batch_size: 32}
-adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0}
+adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
 train: {epochs: 4, steps: null, batch_size: 16, accumulation: 1, learning_rate: 1e-3, schedule: linear,
         warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0, checkpoint_every: 40, keep_checkpoints: 2,
         group_by_length: true, copies: 1, normalise: row}
@@ -74,6 +74,7 @@ def test_defaults_are_those_of_the_specification(write):
     [
         (),
         ("adapter=null", "train.steps=7", "train.epochs=null"),
+        ("adapter.targets=[q_proj, layers.0.mlp.up_proj]",),
         ("name='1e-3'", "output='yes'", "corpus.path='a: b #c'"),
         ("arms={'1': [x: {a: '010', b: [1, 2.5e-9], c: null, d: 'no'}]}",),
         ("name=Ünï\u2028 côde",),
@@ -197,6 +198,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(write):
         (SHORT + "adapter: {type: k_adapter}\n", "x.yaml:2: 'adapter.type': the adapter type should be one of lora,"),
         (SHORT + "adapter: {type: [lora]}\n", "should be one of lora, rslora, dora, osf, got ['lora']; For another"),
         (SHORT + "adapter: {type: osf, r: 8}\n", "'adapter': osf reads no settings (it trains half of the"),
+        (SHORT + "adapter: {targets: attentoin}\n", "'adapter.targets': targets are all-linear, attention, mlp"),
+        (SHORT + "adapter: {targets: attentoin}\n", "got 'attentoin'; did you mean 'attention'?"),
+        (SHORT + "adapter: {targets: q_proj}\n", "got 'q_proj'; write layers as a list, such as [q_proj, v_proj]"),
+        (SHORT + "adapter: {targets: []}\n", "a list of linear layers' names, got []"),
         (SHORT + "adapter: {width: 64}\n", "x.yaml:2: unknown key 'adapter.width'"),
         (SHORT + "adapter: {dropout: 1.0}\n", "'adapter.dropout' expected a number below 1, got 1.0"),
         ("corpus: {path: a, max_bad: 1.5}\n", "'corpus.max_bad' expected a number of at most 1, got 1.5"),

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "report": "system",
     "config": "errors",
     "focus": "rows",
-    "models": "focus config",
+    "models": "focus config errors",
     "corpus": "focus seeds system",
     "attention": "focus models system",
     "gradients": "focus config models",

@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from foci.errors import shown, suggest
 
+Targets = Literal["all-linear", "attention", "mlp"]
+TARGETS: tuple[str, ...] = get_args(Targets)
+"""Groups of linear layers that an adapter can sit in."""
+Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 AdapterType = Literal["lora", "rslora", "dora", "osf"]
 ADAPTERS: tuple[str, ...] = get_args(AdapterType)
@@ -29,7 +33,9 @@ class Adapter(Section):
     `lora`, `rslora` and `dora` add a product of two matrices of rank `r` to each weight. The product is scaled by
     alpha / r; `rslora` scales by alpha / sqrt(r) (arXiv 2312.03732), `dora` also learns the norm of each row of the
     weight (2402.09353). `dropout` is the share of the adapter's inputs that is dropped in training. `osf` (2504.07097)
-    reads none of these settings: it freezes the larger half of each weight's singular directions and trains the rest.
+    reads none of these: it freezes the larger half of each weight's singular directions and trains the rest.
+    `targets` says where any of them sits: in all linear layers of the transformer layers, in those of the attention, in
+    those of the MLPs, or in layers by name (`[q_proj, v_proj]`, or `[layers.0.mlp.up_proj]`); never in the LM head.
 
     Raises ValueError for a type that foci does not set up, a value out of range, and a setting that the type ignores.
     """
@@ -45,6 +51,23 @@ class Adapter(Section):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of the adapter's inputs dropped in training (not of osf)"
     )
+
+    targets: Targets | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
+        default="all-linear", description="where it sits: all-linear, attention, mlp, or a list of layers' names"
+    )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _known_targets(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and value and all(isinstance(name, str) and name for name in value):
+            return tuple(value)
+        if value in TARGETS:
+            return value
+        nearest = suggest(value, TARGETS) if isinstance(value, str) else None
+        raise ValueError(
+            f"targets are {', '.join(TARGETS)} or a list of linear layers' names, got {shown(value)}; "
+            + (f"did you mean {nearest!r}?" if nearest else "write layers as a list, such as [q_proj, v_proj]")
+        )
 
     @field_validator("type", mode="before")
     @classmethod
@@ -69,7 +92,8 @@ class Adapter(Section):
     def _osf_has_no_settings(self) -> "Adapter":
         if self.type != "osf":
             return self
-        defaults = {name: info.default for name, info in type(self).model_fields.items() if name != "type"}
+        own = ("type", "targets")
+        defaults = {name: info.default for name, info in type(self).model_fields.items() if name not in own}
         ignored = {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
         if ignored:
             values = ", ".join(f"{name} {value}" for name, value in ignored.items())

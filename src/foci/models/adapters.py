@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from foci.config.adapter import Adapter
 from foci.models.architecture import LanguageModel, block_of
+from foci.models.sublayers import chosen
 from foci.models.targets import Targets, adapted_layers, dead_layers, parameters_of, targets_of
 
 
@@ -24,11 +25,12 @@ def peft_quiet() -> Iterator[None]:
 def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
     """Returns the model wrapped by a new adapter. Only the adapter trains; its weights are float32.
 
-    It adapts all linear layers but the embedding and the head, and the experts of a mixture of experts (LoRA and rsLoRA
-    without dropout). Left out are layers that PEFT cannot adapt, such as routers that return several tensors, and those
-    that get no gradient; `coverage` says which. Its weights are drawn from torch's global generator: seed that before.
-    Part of them is 0, so that the model's logits do not change until it is trained (with `osf`: by no more than
-    rounding). Raises ValueError if the model has an adapter already, or no layer that can be adapted.
+    It sits where `settings.targets` says: among all linear layers but the embedding and the head, and the experts of a
+    mixture of experts (LoRA and rsLoRA without dropout). Left out are layers that PEFT cannot adapt, such as routers
+    that return several tensors, and those that get no gradient; `coverage` says which. Its weights are drawn from
+    torch's global generator: seed that before. Part of them is 0, so that the model's logits do not change until it is
+    trained (with `osf`: by no more than rounding). Raises ValueError if the model has an adapter already, or no such
+    layer.
     """
     if isinstance(model, PeftModel):
         raise ValueError(  # noqa: TRY004
@@ -46,6 +48,7 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
             f"{type(model).__name__} has no layer that an adapter of PEFT can sit in; train its weights themselves "
             "(adapter: null)"
         )
+    targets = chosen(model, targets, settings.targets)
     with peft_quiet():
         adapted = get_peft_model(model, _peft_config(settings, targets, transposed), autocast_adapter_dtype=True)
     return _without(adapted, dead_layers(adapted))

@@ -73,6 +73,15 @@ def block_of(parameter_name: str) -> str:
     return block
 
 
+def is_layer(module_name: str) -> bool:
+    """Returns whether a module is a whole transformer layer.
+
+    >>> is_layer("model.layers.3"), is_layer("model.layers.3.mlp"), is_layer("model.layers.3.mlp.experts.0")
+    (True, False, False)
+    """
+    return bool(_LAYER.fullmatch(f"{module_name}."))
+
+
 def part_of(parameter_name: str) -> str:
     """Returns the block of a parameter, with layers split into `.attention`, `.mlp` and `.norm`: "layers.3.mlp".
 
