@@ -14,6 +14,10 @@ IGNORED = -100
 REHEARSED = "rehearsed"
 """Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
 
+ENTROPY = "entropy_top20"
+"""Column of the learner's entropy where each token is predicted, in nats: that of its 20 likeliest tokens alone, their
+probabilities scaled to sum to 1. Between 0 and ln 20 = 2.996; higher = less sure. It stands at the predicted token."""
+
 UNWEIGHTED = "unweighted"
 """Column that is 1 on tokens of mixed-in rows that are read and have no weight: their own token teaches nothing."""
 

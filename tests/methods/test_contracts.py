@@ -27,6 +27,7 @@ from foci.focus import (
 from foci.methods import available
 from foci.methods.oracle import Oracle
 from foci.methods.train_attention import weigher
+from foci.training.plan import ON_THE_FLY
 
 SMALL = [
     small.Dropped(),
@@ -63,6 +64,8 @@ def made(name: str, folder: Path) -> Any:
         return available()[name](spans="answers")  # the weigher that comes with foci is a model of its own
     if name == "known":
         return available()[name](share=0.002)  # a random model knows little
+    if name == "stm":
+        return available()[name](threshold=500.0)
     if name == "contrast":
         return available()[name](large=str(tiny.save_model(folder / "large", seed=1)), beta=0.3)
     if name != "train_attention":
@@ -88,8 +91,8 @@ def check(method: Any, rows: list[Row], net: torch.nn.Module) -> None:
     if isinstance(method, EditsTokens):
         contracts.assert_edit_laws(method, rows)
     if isinstance(method, WeighsTokens):
-        if "nll" in method.needs():
-            batch.columns["nll"] = torch.rand(batch.input_ids.shape)
+        for live in ON_THE_FLY & method.needs():
+            batch.columns[live] = torch.rand(batch.input_ids.shape)
         contracts.assert_weight_laws(method, batch)
         contracts.assert_weights_multiply(method, small.ByPosition(), batch)
     if isinstance(method, GuidesHeads):

@@ -139,7 +139,8 @@ def test_another_model_is_a_reference_if_its_tokenizer_is_the_same(tmp_path):
     rows = Rho(reference=saved).prepare(made)[1]
     expected = row_nll(tiny.build("llama", vocab=tiny.VOCAB, seed=3), tiny.tokenizer(), made.rows)
     for row, nll in zip(rows, expected, strict=True):
-        assert row.columns["start_nll"] == pytest.approx(nll, abs=1e-5)
+        assert row.columns["reference_nll"] == pytest.approx(nll, abs=1e-5)
+        assert "start_nll" not in row.columns  # the untouched model's, which other methods read
     other = tiny.tokenizer()
     other.add_tokens(["Rome"])
     with pytest.raises(ValueError, match=r"rho's reference .* has another tokenizer"):

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from foci.corpus.documents import BadLine, Document, Empty, excerpt
 from foci.corpus.split import Span, tighten, union
-from foci.focus import DELIMITER, REHEARSED
+from foci.focus import DELIMITER, ENTROPY, REHEARSED, UNWEIGHTED
 from foci.system.texts import why_no_string
 
 SPANS, GROUPS = "_spans", "_groups"
 """Endings of the keys that mark characters, and of those that name a group for each of these marks."""
-OWN = frozenset({DELIMITER, REHEARSED, "nll"})
+OWN = frozenset({DELIMITER, ENTROPY, REHEARSED, UNWEIGHTED, "nll"})
 """Columns that foci makes itself: no record may mark them."""
 
 

@@ -19,7 +19,7 @@ from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import without_held_out
-from foci.learn.samples import described, sample_nll
+from foci.learn.samples import described, sample_entropy, sample_nll
 from foci.learn.save import save
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
@@ -53,6 +53,7 @@ class Arm:
             self.console.print(f"  {self.name}  {method.summary()}", highlight=False, markup=False, soft_wrap=True)
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)
+        entropy = sample_entropy(loaded.model, loaded.tokenizer, self.start.samples, self.plan)
         model = learner(self.start.run, loaded.model, self.plan)
         reach = models.coverage(model)
         if reach.left_out:
@@ -69,7 +70,8 @@ class Arm:
         shown = [ids.get(row.row_id, row) for row in self.start.samples]
         if self.heads is not None:
             write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
-        write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, self.start.sample_nll, nll))
+        before = self.start.sample_nll
+        write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, before, nll, entropy))
         saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
         found = {**self._summary(metrics), "adapted": reach.share, "peak_memory_mib": peak, "weights_sha256": saved}
         write_json(self.folder.result, found)

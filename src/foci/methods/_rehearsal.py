@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.random import Generator
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from foci.corpus import read_corpus, read_rows, row_id, tokenizer_fingerprint, write_rows
 from foci.focus import Context, Row
@@ -97,38 +97,80 @@ def own_samples(
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise ValueError("the tokenizer has no BOS or EOS token to begin a sample with; name a path to old text")
+    sources = [f"own sample:{number}" for number in range(count)]
+    return continued(model, tokenizer, Prompts([(int(start),)] * count, sources), longest, seed=seed)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Token ids that samples begin with, and where each comes from; the same prompt may come several times."""
+
+    ids: Sequence[tuple[int, ...]]
+    sources: Sequence[str]
+
+
+def continued(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Prompts, longest: int, *, seed: int = 0,
+    penalty: float = 1.0,
+) -> list[Row]:  # fmt: skip
+    """Lets the model continue each prompt (temperature 1, nothing cut off), the same for the same seed.
+
+    The rows hold prompt and continuation, in the prompts' order; they end with EOS or at `longest` tokens. `penalty`
+    divides the logits above 0 of tokens that stand in the row already, and multiplies those below 0 (arXiv 1909.05858,
+    section 4.1); 1 leaves them as they are.
+    """
     rng = torch.Generator().manual_seed(seed)
-    rows: list[Row] = []
+    lines: list[Sequence[int]] = [()] * len(prompts.ids)
     with answering(model, torch.float32):
-        while len(rows) < count:
-            drawn = _drawn(model, int(start), tokenizer.eos_token_id, (min(BATCH, count - len(rows)), longest), rng)
-            rows += _rows(drawn.tolist(), tokenizer, len(rows))
-    return rows
+        for bucket in _alike(prompts.ids):
+            begun = torch.tensor([prompts.ids[n] for n in bucket])
+            drawn = _drawn(model, begun, tokenizer.eos_token_id, longest, _Draw(rng, penalty))
+            for n, line in zip(bucket, drawn.tolist(), strict=True):
+                lines[n] = line
+    return list(_rows(lines, tokenizer, prompts.sources))
+
+
+def _alike(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Yields the places of prompts of one length, at most `BATCH` at a time."""
+    for length in sorted({len(ids) for ids in prompts}):
+        places = [n for n, ids in enumerate(prompts) if len(ids) == length]
+        yield from (places[at : at + BATCH] for at in range(0, len(places), BATCH))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """How a token is drawn from logits."""
+
+    rng: torch.Generator
+    penalty: float
+
+    def token(self, logits: Float[Tensor, "batch vocab"], before: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch 1"]:
+        """Draws one token for each row that has read `before`."""
+        if self.penalty != 1:
+            logits = RepetitionPenaltyLogitsProcessor(self.penalty)(before, logits)
+        return torch.multinomial(logits.softmax(-1), 1, generator=self.rng)
 
 
 def _drawn(
-    model: PreTrainedModel, start: int, end: int | None, shape: tuple[int, int], rng: torch.Generator
+    model: PreTrainedModel, drawn: Int[Tensor, "batch start"], end: int | None, longest: int, draw: _Draw
 ) -> Int[Tensor, "batch seq"]:
     """Draws samples side by side, token by token over the model's key-value cache; -1 after a sample's end."""
-    batch, longest = shape
-    drawn = torch.full((batch, 1), start)
-    cache, live = None, torch.ones(batch, dtype=torch.bool)
+    cache, live = None, torch.ones(len(drawn), dtype=torch.bool)
     while drawn.shape[1] < longest and bool(live.any()):
-        read = drawn[:, -1:].clamp(min=0).to(device_of(model))
+        read = (drawn if cache is None else drawn[:, -1:]).clamp(min=0).to(device_of(model))
         output = model(input_ids=read, past_key_values=cache, use_cache=True)
         cache = output.past_key_values
-        chances = output.logits[:, -1].float().softmax(-1).cpu()
-        token = torch.multinomial(chances, 1, generator=rng)
+        token = draw.token(output.logits[:, -1].float().cpu(), drawn.clamp(min=0))
         drawn = torch.cat([drawn, torch.where(live[:, None], token, -1)], 1)
         if end is not None:
             live &= token[:, 0] != end
     return drawn
 
 
-def _rows(drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, first: int) -> Iterator[Row]:
+def _rows(drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, sources: Sequence[str]) -> Iterator[Row]:
     """Makes rows of drawn ids; the text is only for people, the ids are never made again from it."""
     prints = tokenizer_fingerprint(tokenizer)
-    for number, line in enumerate(drawn, start=first):
+    for line, source in zip(drawn, sources, strict=True):
         ids = tuple(token for token in line if token >= 0)
         text = str(tokenizer.decode(ids, skip_special_tokens=True))
-        yield Row(row_id(" ".join(map(str, ids)), prints), ids, text, source=f"own sample:{number}")
+        yield Row(row_id(" ".join(map(str, ids)), prints), ids, text, source=source)

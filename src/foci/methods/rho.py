@@ -19,8 +19,8 @@ from foci.focus import REHEARSED, Batch, Context, Prepares, Row, WeighsTokens
 from foci.methods._prepared import Prepared, column_of, kept_column
 from foci.models.forward import row_nll
 
-COLUMN = "start_nll"
-"""The reference's NLL of each token in nats; 0 at a row's first."""
+COLUMN, REFERENCE = "start_nll", "reference_nll"
+"""NLL of each token in nats, 0 at a row's first: the untouched model's, and that of a reference with another name."""
 
 
 def top_share(
@@ -60,8 +60,13 @@ class Rho(Prepares):
                 "the paper's are 0.6 (1.1B) and 0.7 (7B)"
             )
 
+    @property
+    def column(self) -> str:
+        """The reference's column; that of the untouched model is shared with other methods, another model's is not."""
+        return COLUMN if self.reference is None else REFERENCE
+
     def prepare(self, context: Context) -> tuple["RhoWeights", Sequence[Row]]:
-        """Adds the column `start_nll`, the reference's NLL of every token in nats.
+        """Adds the column `start_nll` (of a named reference: `reference_nll`), its NLL of every token in nats.
 
         Raises ValueError where the reference has another tokenizer, or the column was kept for another reference or
         other rows.
@@ -69,7 +74,7 @@ class Rho(Prepares):
         model = context.model if self.reference is None else self._loaded(self.reference, context)
         rows = kept_column(
             context,
-            COLUMN,
+            self.column,
             {"reference": models.fingerprint(model)},
             lambda rows: row_nll(model, context.tokenizer, rows),
         )
@@ -93,8 +98,8 @@ class RhoWeights(Prepared, WeighsTokens):
     settings: Rho
 
     def needs(self) -> frozenset[str]:
-        """Names the learner's NLL, and `start_nll`, the reference's."""
-        return frozenset({"nll", COLUMN})
+        """Names the learner's NLL and the reference's."""
+        return frozenset({"nll", self.settings.column})
 
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
         """Returns 1 on the tokens that are kept, else 0. Padding and rehearsed rows are neither kept nor counted.
@@ -104,5 +109,5 @@ class RhoWeights(Prepared, WeighsTokens):
         counted = batch.predicted()
         if REHEARSED in batch.columns:
             counted &= batch.columns[REHEARSED] == 0
-        excess = column_of(batch, "nll", "rho") - column_of(batch, COLUMN, "rho")
+        excess = column_of(batch, "nll", "rho") - column_of(batch, self.settings.column, "rho")
         return top_share(excess, counted, self.settings.keep).float()

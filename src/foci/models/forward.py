@@ -1,6 +1,6 @@
 """Runs a model on rows without training it: evaluation mode, batches of rows of similar length, the model's limits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.focus import Batch, Row
 from foci.models.architecture import base_of, evaluating, max_length
-from foci.models.losses import token_nll
+from foci.models.losses import token_entropy, token_nll
 
 TOKEN_BUDGET = 16384
 """Most tokens in one batch, padding included. A batch of long rows has fewer rows than `batch_size`."""
@@ -111,11 +111,22 @@ def check_fits(model: nn.Module, rows: Sequence[Row], extra: Sequence[int] | Non
 
 def row_nll(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[tuple[float, ...]]:
     """Returns the NLL of every token of every row in nats, computed without autocast; 0 at each row's first token."""
+    return _row_by_row(model, tokenizer, rows, lambda batch: token_nll(model, batch))
+
+
+def row_entropy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[tuple[float, ...]]:
+    """Returns the column `ENTROPY` of every row in nats, computed without autocast; 0 at each row's first token."""
+    return _row_by_row(model, tokenizer, rows, lambda batch: token_entropy(model, batch)[1])
+
+
+def _row_by_row(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], compute: Callable[[Batch], torch.Tensor]
+) -> list[tuple[float, ...]]:
     found: list[tuple[float, ...]] = [()] * len(rows)
     with answering(model, torch.float32):
         for bucket in buckets([len(row) for row in rows], 32):
             some = [rows[i] for i in bucket]
             batch = padded(some, pad_id(tokenizer), "right", device_of(model))
-            for i, line in zip(bucket, token_nll(model, batch).tolist(), strict=True):
+            for i, line in zip(bucket, compute(batch).tolist(), strict=True):
                 found[i] = tuple(line[: len(rows[i])])
     return found

@@ -132,6 +132,33 @@ def head_nll(
     return torch.cat([checkpoint(nll, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in slices])
 
 
+def top_entropy(logits: Float[Tensor, "*axes vocab"], top: int = 20) -> Float[Tensor, "*axes"]:
+    """Returns the entropy, in nats, of the `top` likeliest tokens, their probabilities scaled to sum to 1.
+
+    In float32 or better; between 0 (one token is certain) and ln(top). A vocabulary of fewer tokens counts as a whole.
+
+    >>> top_entropy(torch.tensor([0.0, 0.0, 0.0, -9.0]), top=3)  # ln 3
+    tensor(1.0986)
+    """
+    best = logits.topk(min(top, logits.shape[-1]), dim=-1).values
+    half = best.dtype in (torch.bfloat16, torch.float16)
+    return torch.special.entr((best.float() if half else best).softmax(-1)).sum(-1)
+
+
+@torch.no_grad()
+def head_entropy(
+    head: Head, hidden: Float[Tensor, "token hidden"], targets: Int[Tensor, " token"]
+) -> Float[Tensor, "2 token"]:
+    """Returns the NLL of the targets and `top_entropy`, from one pass over the head in slices; without a gradient."""
+    size = slice_size(head, hidden)
+    head = cast_head(head, hidden.device.type)
+    parts = []
+    for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):
+        logits = head.logits(some)
+        parts.append(torch.stack([logits_nll(logits, wanted), top_entropy(logits)]))
+    return torch.cat(parts, 1)
+
+
 def slice_size(head: Head, hidden: Float[Tensor, "token hidden"]) -> int:
     """Returns how many positions may have logits at a time (`SLICE_ELEMENTS`)."""
     kind = hidden.device.type
@@ -173,11 +200,27 @@ def token_nll(
     on the batch's device, wherever the model's layers are.
     """
     wanted = batch.predicted() if where is None else batch.predicted() & where
+    return placed(head_nll(head_of(model), *_predicting(model, batch, wanted)), wanted)
+
+
+def token_entropy(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"]]:
+    """Returns the NLL of every predicted token and the column `ENTROPY`, both in nats, 0 elsewhere; no gradient."""
+    wanted = batch.predicted()
+    nll, entropy = head_entropy(head_of(model), *_predicting(model, batch, wanted))
+    return placed(nll, wanted), placed(entropy, wanted)
+
+
+def _predicting(model: nn.Module, batch: Batch, wanted: Bool[Tensor, "batch seq"]) -> tuple[Tensor, Tensor]:
+    """Returns the head's inputs that predict the tokens in `wanted`, (token, hidden), and these tokens, (token,)."""
     hidden = hidden_states(model, batch)
     picked = hidden[:, :-1][wanted[:, 1:].to(hidden.device)]
-    targets = batch.labels[:, 1:][wanted[:, 1:]].to(hidden.device)
-    nll = head_nll(head_of(model), picked, targets).to(wanted.device)
-    return torch.zeros(wanted.shape, dtype=nll.dtype, device=nll.device).masked_scatter(wanted, nll)
+    return picked, batch.labels[:, 1:][wanted[:, 1:]].to(hidden.device)
+
+
+def placed(values: Float[Tensor, " token"], wanted: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+    """Returns the values at the positions in `wanted`, row by row, and 0 elsewhere, on the device of `wanted`."""
+    zeros = torch.zeros(wanted.shape, dtype=values.dtype, device=wanted.device)
+    return zeros.masked_scatter(wanted, values.to(wanted.device))
 
 
 def weighted_mean(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foci.focus import DELIMITER, IGNORED, Batch, EditsTokens, Row
 from foci.models import head_of
-from foci.models.losses import head_nll, hidden_states
+from foci.models.losses import head_entropy, head_nll, hidden_states, placed
 from foci.training.dataset import Collator
 
 ORIGINAL, HIDDEN = "original", "hidden"
@@ -70,12 +70,25 @@ def masked_nll(
     Differentiable; only labelled positions reach the head. ValueError where a row's first token is labelled:
     `Batch.predicted` has none there, so rows begin with a special token.
     """
+    wanted = batch.predicted() if where is None else batch.predicted() & where
+    return placed(head_nll(head_of(model), *_hidden(model, batch, wanted)), wanted)
+
+
+def masked_entropy(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"]]:
+    """Computes the NLL of every labelled token and the column `ENTROPY`, both in nats at its own position; 0 elsewhere.
+
+    Without a gradient. ValueError as of `masked_nll`.
+    """
+    wanted = batch.predicted()
+    nll, entropy = head_entropy(head_of(model), *_hidden(model, batch, wanted))
+    return placed(nll, wanted), placed(entropy, wanted)
+
+
+def _hidden(model: nn.Module, batch: Batch, wanted: Bool[Tensor, "batch seq"]) -> tuple[Tensor, Tensor]:
+    """Returns the head's inputs at the labelled tokens in `wanted`, (token, hidden), and their labels, (token,)."""
     if bool((batch.labels[:, 0] != IGNORED).any()):
         raise ValueError(
             "a masked row begins with a special token that is never predicted, got the label "
             f"{int(batch.labels[:, 0].max())} there; put one before the text"
         )
-    wanted = batch.predicted() if where is None else batch.predicted() & where
-    hidden = hidden_states(model, batch)
-    nll = head_nll(head_of(model), hidden[wanted], batch.labels[wanted])
-    return torch.zeros(wanted.shape, dtype=nll.dtype, device=nll.device).masked_scatter(wanted, nll)
+    return hidden_states(model, batch)[wanted], batch.labels[wanted]

@@ -6,8 +6,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foci.focus import Batch
-from foci.models.losses import token_nll
-from foci.pretrain.masking import masked_nll
+from foci.models.losses import token_entropy, token_nll
+from foci.pretrain.masking import masked_entropy, masked_nll
 from foci.training.trainer import FocusTrainer
 
 
@@ -28,3 +28,9 @@ class Pretrainer(FocusTrainer):
     ) -> Float[Tensor, "batch seq"]:
         """Computes the NLL in nats of the next tokens, or of the hidden ones."""
         return (masked_nll if self.masked else token_nll)(model, batch, where)
+
+    def token_entropy(
+        self, model: nn.Module, batch: Batch
+    ) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"]]:
+        """Computes the NLL and the entropy, in nats, of the next tokens, or of the hidden ones."""
+        return (masked_entropy if self.masked else token_entropy)(model, batch)

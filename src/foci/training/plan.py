@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foci.focus import (
+    ENTROPY,
     REHEARSED,
     UNWEIGHTED,
     Batch,
@@ -27,7 +28,7 @@ from foci.focus import (
 )
 from foci.models import block_of, blocks, layer_count, unadapted_blocks
 
-ON_THE_FLY = frozenset({"nll"})
+ON_THE_FLY = frozenset({"nll", ENTROPY})
 """Columns the trainer computes; all others must come with the rows."""
 
 
@@ -38,6 +39,11 @@ class NeedsWeigher(Protocol):
     def needs_weigher(self) -> bool:
         """Says whether it does, with its settings."""
         ...
+
+
+def live_columns(plan: Plan) -> frozenset[str]:
+    """Returns the columns of the learner's own that the plan's weighers read in every update."""
+    return frozenset[str]().union(*(weigher.needs() for weigher in plan.of(WeighsTokens))) & ON_THE_FLY
 
 
 def replaces_loss(plan: Plan) -> bool:

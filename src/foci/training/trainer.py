@@ -21,6 +21,7 @@ from transformers import Trainer, TrainingArguments
 
 from foci.attention import Guide, guided
 from foci.focus import (
+    ENTROPY,
     Batch,
     EditsTokens,
     GuidesHeads,
@@ -33,10 +34,9 @@ from foci.focus import (
     ScalesLayers,
     SoftTargets,
     StoredTeacher,
-    WeighsTokens,
 )
 from foci.models import block_of, evaluating
-from foci.models.losses import token_nll, weighted_mean
+from foci.models.losses import token_entropy, token_nll, weighted_mean
 from foci.models.soft_targets import Held, Start, live_targets, token_losses
 from foci.system import checkpoint
 from foci.training.anchor import Anchor, HoldCallback
@@ -62,6 +62,7 @@ from foci.training.plan import (
     check_prepared,
     frozen,
     head_targets,
+    live_columns,
     replaces_loss,
     update_holds,
     update_weights,
@@ -151,7 +152,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not samples or not (self.replaces_loss or are_ours(samples)):
             return samples, items
         check_inputs(samples)
-        whole, split = joined([self._with_nll(batch_of(inputs)) for inputs in samples])
+        whole, split = joined([self._with_live(batch_of(inputs)) for inputs in samples])
         weights = update_weights(self.plan, whole)
         self.update = Update.of(whole, weights, sum(inputs["input_ids"].numel() for inputs in samples))
         if not self.replaces_loss:
@@ -183,17 +184,28 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         total: Tensor = self.accelerator.gather(value.to(device)).sum()
         return total
 
-    def _with_nll(self, batch: Batch) -> Batch:
-        if not any("nll" in weigher.needs() for weigher in self.plan.of(WeighsTokens)):
+    def _with_live(self, batch: Batch) -> Batch:
+        """Adds the columns of the learner's own that weighers ask for: its NLL, and its entropy."""
+        wanted = live_columns(self.plan)
+        if not wanted:
             return batch
-        model = self.model_wrapped
+        model, moved = self.model_wrapped, batch.to(self.args.device)
         with torch.no_grad(), evaluating(model), self.accelerator.autocast():
-            nll = self.token_nll(model, batch.to(self.args.device))
-        return replace(batch, columns={**batch.columns, "nll": nll.to(batch.input_ids.device)})
+            if ENTROPY in wanted:
+                nll, entropy = self.token_entropy(model, moved)
+                found = {"nll": nll, ENTROPY: entropy}
+            else:
+                found = {"nll": self.token_nll(model, moved)}
+        found = {name: column.to(batch.input_ids.device) for name, column in found.items()}
+        return replace(batch, columns={**batch.columns, **found})
 
     def token_nll(self, model: nn.Module, batch: Batch, where: Tensor | None = None) -> Tensor:
         """Returns the NLL, in nats, of every predicted token in `where`; that of token t stands at t."""
         return token_nll(model, batch, where)
+
+    def token_entropy(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the NLL and the entropy (`ENTROPY`), in nats, of every predicted token."""
+        return token_entropy(model, batch)
 
     def _set_guides(self, whole: Batch) -> None:
         """Sets each guide's factors: strength over the number of guided queries in the update, per pattern."""
