@@ -1,10 +1,24 @@
-"""Writes the generated tables: the methods in README.md, the keys of a run file in docs/your_text.md. `make readme`."""
+"""Writes the generated tables: methods in README.md and docs/methods, keys of a run file in docs/your_text.md."""
 
 import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+
+
+def questions() -> str:
+    """Returns the table of what methods decide: each question, and the methods that answer it."""
+    from foci.methods import describe
+
+    by_question: dict[str, list[str]] = {}
+    for method in describe():
+        for words in method.decides:
+            link = f"[{method.name}](docs/methods/{method.name}.md)"
+            by_question.setdefault(words.removeprefix("Decides ").rstrip("."), []).append(link)
+    return "\n".join(
+        ["| decides | methods |", "|---|---|", *(f"| {q} | {', '.join(m)} |" for q, m in by_question.items())]
+    )
 
 
 def methods() -> str:
@@ -14,7 +28,7 @@ def methods() -> str:
     lines = ["| method | decides | what it does |", "|---|---|---|"]
     for method in describe():
         decides = "; ".join(words.removeprefix("Decides ").rstrip(".") for words in method.decides)
-        lines.append(f"| [{method.name}](docs/methods/{method.name}.md) | {decides} | {method.summary} |")
+        lines.append(f"| [{method.name}]({method.name}.md) | {decides} | {method.summary} |")
     return "\n".join(lines)
 
 
@@ -38,7 +52,11 @@ def _shown(value: object) -> str:
     return f"`{json.dumps(value)}`".replace('"', "") if plain else ""
 
 
-PARTS = {"README.md": {"methods": methods}, "docs/your_text.md": {"keys": keys}}
+PARTS = {
+    "README.md": {"methods": questions},
+    "docs/methods/index.md": {"methods": methods},
+    "docs/your_text.md": {"keys": keys},
+}
 """Generated parts of each file, each between `<!-- NAME: made by tools/readme.py -->` and `<!-- /NAME -->`."""
 
 

@@ -2,7 +2,8 @@
 
     seeds: [0, 1, 2]                     # every arm is trained once with each
     match: steps                         # what all arms have in common: steps or tokens
-    overrides: {replay: {learning_rate: 3e-4}}   # settings of `train` that an arm has for itself
+    overrides: {replay: {learning_rate: 3e-4}}   # settings of `train` that an arm has for itself,
+                                         # and `adapter`: {osf: {adapter: {type: osf}}, full: {adapter: null}}
     probes: {held_out: FILE, every: 8, ...}      # the reported point is chosen on these, among the probed steps
 
 All other keys are those of a run file, but for `seed`.
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from foci.config.adapter import Adapter
 from foci.config.run import ArmName, Run, TrainConfig, fields, load
 from foci.config.values import unknown_key
 from foci.errors import hint, shown
@@ -37,7 +39,7 @@ class Suite(Run):
     seeds: Seeds = Field(default=(0, 1, 2), description="seeds; every arm is trained once with each")
     match: Match = Field(default="steps", description="what all arms have in common: steps or tokens")
     overrides: dict[ArmName, dict[str, Any]] = Field(
-        default={}, description="settings of train that an arm has for itself, by arm"
+        default={}, description="settings of train, and an adapter, that an arm has for itself, by arm"
     )
     keep_models: bool = Field(default=False, description="keep every cell's model and checkpoints when it is finished")
 
@@ -49,11 +51,12 @@ class Suite(Run):
     @field_validator("overrides")
     @classmethod
     def _known(cls, overrides: dict[str, dict[str, Any]], info: Any) -> dict[str, dict[str, Any]]:
-        if "arms" in info.data and "train" in info.data:
+        if {"arms", "train", "adapter"} <= info.data.keys():
             for arm, changes in overrides.items():
                 if arm not in info.data["arms"]:
                     raise ValueError(f"there is no arm {arm!r}; {hint(arm, info.data['arms'])}")
                 changed(info.data["train"], changes)
+                own_adapter(info.data["adapter"], changes)
         return overrides
 
     @property
@@ -71,6 +74,7 @@ def load_suite(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) ->
 def changed(train: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """Returns `train` with an arm's own settings. An arm has no length of its own: `match` decides it."""
     known = {name: info for name, info in fields().items() if name.startswith("train.")}
+    changes = {key: value for key, value in changes.items() if key != "adapter"}
     for key in changes:
         if key in ("epochs", "steps"):
             raise ValueError(f"an arm cannot set {key!r} for itself: all arms are matched by `match`; set train.{key}")
@@ -84,6 +88,33 @@ def changed(train: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
         raise ValueError(f"train.{key}: {first['msg']}, got {shown(first['input'])}") from None
 
 
+def own_adapter(adapter: Adapter | None, changes: dict[str, Any]) -> Adapter | None:
+    """Returns an arm's adapter: the suite's where it has none for itself, None where it trains all weights.
+
+    Settings that an arm's own adapter leaves out are the suite's if it is of the same type, else their defaults.
+    """
+    if "adapter" not in changes:
+        return adapter
+    own = changes["adapter"]
+    if own is None:
+        return None
+    if not isinstance(own, dict):
+        raise ValueError(  # noqa: TRY004
+            f"an arm's adapter is its settings, such as {{type: osf}}, or null, got {shown(own)}"
+        )
+    known = {name: info for name, info in fields().items() if name.startswith("adapter.")}
+    for key in own:
+        if f"adapter.{key}" not in known:
+            raise ValueError(unknown_key(f"adapter.{key}", known))
+    same = adapter is not None and own.get("type", adapter.type) == adapter.type
+    try:
+        return Adapter(**{**(adapter.model_dump() if adapter is not None and same else {}), **own})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(("adapter", *(str(part) for part in first["loc"])))
+        raise ValueError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
 def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> Run:
     """Returns the run of one cell: one arm, one seed, so many updates."""
     own = changed(suite.train, suite.overrides.get(arm, {})).model_dump()
@@ -95,7 +126,7 @@ def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> R
         model=suite.model,
         corpus=suite.corpus,
         probes=suite.probes,
-        adapter=suite.adapter,
+        adapter=own_adapter(suite.adapter, suite.overrides.get(arm, {})),
         train=train,
         arms={arm: suite.arms[arm]},
     )

@@ -134,7 +134,7 @@ def _methods(table: Found) -> tables.Table:
         own = ", ".join(f"{key} = {setting}" for key, setting in told["train"].items())
         methods = ", ".join(told["methods"]) or "none (plain fine-tuning)"
         rows.append([arm, Code(methods), own or NONE, ", ".join(str(seed) for seed in told["seeds"])])
-    return tables.Table(["arm", "methods", "own settings of train", "seeds"], rows, "llll")
+    return tables.Table(["arm", "methods", "own settings", "seeds"], rows, "llll")
 
 
 def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:

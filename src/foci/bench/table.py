@@ -59,7 +59,7 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
         "arms": {
             arm: {
                 "methods": [repr(method) for method in plan_of(suite, arm).methods],
-                "train": dict(suite.overrides.get(arm, {})),
+                "train": _own(suite.overrides.get(arm, {})),
                 **_arm(by_seed, {} if arm == suite.baseline else base, suite.seeds),
             }
             for arm in suite.arms
@@ -67,6 +67,15 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
         },
         "failures": dict(failures),
     }
+
+
+def _own(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an arm's own settings, those of its adapter as `adapter.KEY`."""
+    adapter = changes.get("adapter", {})
+    rest = {key: value for key, value in changes.items() if key != "adapter"}
+    if adapter is None:
+        return {**rest, "adapter": "none"}
+    return {**rest, **{f"adapter.{key}": value for key, value in adapter.items()}}
 
 
 def chosen_on(answers: Sequence[Answer]) -> str:

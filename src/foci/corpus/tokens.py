@@ -20,6 +20,12 @@ def tokens(
     return [(made.ids, made.offsets) for made in encoded(texts, tokenizer, special=special)]
 
 
+def leading(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Returns the tokens that the tokenizer puts before every text by itself, such as BOS."""
+    ((ids, offsets),) = tokens(["a"], tokenizer)
+    return ids[: next(n for n, (start, end) in enumerate(offsets) if end > start)]
+
+
 def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Says whether a token and a span, both characters [start, end), share a character; the rule for marks in a text.
 

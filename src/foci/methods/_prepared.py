@@ -6,8 +6,10 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from foci.corpus import read_rows, write_rows
+from foci import models
+from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
 from foci.corpus.store import rows_key
 from foci.focus import Batch, Context, Row
 from foci.system.cache import kept
@@ -57,6 +59,21 @@ def kept_column(
     scored = kept(context.folder / f"{name}.parquet", key, computed, write_rows, read_rows)
     by_id = {row.row_id: row.columns[name] for row in scored}
     return add_column(context.rows, name, (by_id.get(row.row_id, (0.0,) * len(row)) for row in context.rows))
+
+
+def named_model(name: str, context: Context, who: str) -> PreTrainedModel:
+    """Loads another model, in float32, on the device of the context's. `who` says in errors what it is for.
+
+    Raises ValueError where its tokenizer is another one, and what `foci.models.load` raises.
+    """
+    loaded = models.load(name, dtype="float32", device=str(context.model.device))
+    theirs, ours = tokenizer_fingerprint(loaded.tokenizer), tokenizer_fingerprint(context.tokenizer)
+    if theirs != ours:
+        raise ValueError(
+            f"{who} {name!r} has another tokenizer ({theirs}) than the model that learns ({ours}), so what it says is "
+            "of other tokens; name a model of the same tokenizer"
+        )
+    return loaded.model
 
 
 def column_of(batch: Batch, name: str, method: str) -> Float[Tensor, "batch seq"]:

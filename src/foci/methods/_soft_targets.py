@@ -45,6 +45,10 @@ class Stored:
         """Returns the ids of all rows that the teacher was asked about."""
         return frozenset(_loaded(self.folder, self.shards))
 
+    def lines(self) -> Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Returns ids, log-probabilities and rest by row, of the tokens from the second on."""
+        return _loaded(self.folder, self.shards)
+
     def targets(self, batch: Batch, where: Bool[Tensor, "batch seq"]) -> SoftTargets:
         """Returns the distributions at the positions in `where`, row by row.
 

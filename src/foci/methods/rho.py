@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from foci import models
-from foci.corpus import tokenizer_fingerprint
 from foci.focus import REHEARSED, Batch, Context, Prepares, Row, WeighsTokens
-from foci.methods._prepared import Prepared, column_of, kept_column
+from foci.methods._prepared import Prepared, column_of, kept_column, named_model
 from foci.models.forward import row_nll
 
 COLUMN, REFERENCE = "start_nll", "reference_nll"
@@ -71,7 +69,7 @@ class Rho(Prepares):
         Raises ValueError where the reference has another tokenizer, or the column was kept for another reference or
         other rows.
         """
-        model = context.model if self.reference is None else self._loaded(self.reference, context)
+        model = context.model if self.reference is None else named_model(self.reference, context, "rho's reference")
         rows = kept_column(
             context,
             self.column,
@@ -79,16 +77,6 @@ class Rho(Prepares):
             lambda rows: row_nll(model, context.tokenizer, rows),
         )
         return RhoWeights(self), rows
-
-    def _loaded(self, name: str, context: Context) -> PreTrainedModel:
-        loaded = models.load(name, dtype="float32", device=str(context.model.device))
-        theirs, ours = tokenizer_fingerprint(loaded.tokenizer), tokenizer_fingerprint(context.tokenizer)
-        if theirs != ours:
-            raise ValueError(
-                f"rho's reference {name!r} has another tokenizer ({theirs}) than the model that learns ({ours}), so "
-                "its losses are of other tokens; name a model of the same tokenizer"
-            )
-        return loaded.model
 
 
 @dataclass(frozen=True, repr=False)

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from foci.attention import check_watched, received
 from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
 from foci.corpus.store import rows_key
-from foci.corpus.tokens import tokens
+from foci.corpus.tokens import leading
 from foci.focus import Context, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import Pool, Prompts, continued
@@ -48,7 +48,7 @@ def uniform_share(length: int) -> Float[np.ndarray, " length"]:
     return np.concatenate([[1.0], given[::-1].cumsum()[::-1] / counts])
 
 
-def best_spans(scores: Sequence[float], length: int, count: int, allowed: Sequence[bool]) -> list[int]:
+def best_spans(scores: Sequence[int | float], length: int, count: int, allowed: Sequence[bool]) -> list[int]:
     """Returns where the `count` best spans of `length` tokens begin, in the text's order; no two share a token.
 
     Taken one after another, the best first, of equal ones the earlier. A span holds allowed tokens only. Fewer are
@@ -151,7 +151,7 @@ class Stoc(Prepares):
         ids, sources = zip(*found, strict=True)
         return Prompts(ids, sources)
 
-    def _scores(self, context: Context) -> list[Sequence[float]]:
+    def _scores(self, context: Context) -> list[Sequence[int | float]]:
         """Returns a score for each token of each row; the spans with the largest are taken."""
         rows = context.rows
         if self.choose == "attended":
@@ -161,12 +161,14 @@ class Stoc(Prepares):
         return [generator(context.seed, "stoc", row.row_id).random(len(row)).tolist() for row in rows]
 
 
-def attended(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Sequence[float]]:
+def attended(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]
+) -> list[Sequence[int | float]]:
     """Returns the attention that each token receives over what uniform attention would give it; 1 = as much.
 
     A row's first token has 0. Raises ValueError for a model whose attention cannot be watched.
     """
-    found: list[Sequence[float]] = [()] * len(rows)
+    found: list[Sequence[int | float]] = [()] * len(rows)
     with answering(model, torch.float32):
         for bucket in buckets([len(row) for row in rows], 16):
             batch = padded([rows[n] for n in bucket], pad_id(tokenizer), "right", device_of(model))
@@ -175,12 +177,6 @@ def attended(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: S
                 length = len(rows[n])
                 found[n] = (line[:length] / uniform_share(length)).tolist()
     return found
-
-
-def leading(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Returns the tokens that the tokenizer puts before every text by itself, such as BOS."""
-    ((ids, offsets),) = tokens(["a"], tokenizer)
-    return ids[: next(n for n, (start, end) in enumerate(offsets) if end > start)]
 
 
 def _longest_run(allowed: Sequence[bool]) -> int:
