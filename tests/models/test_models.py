@@ -9,13 +9,22 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import BertConfig, BertLMHeadModel, BloomConfig, BloomForCausalLM, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaForCausalLM,
+    TrainingArguments,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import tiny
 from foci import models
-from foci.focus import Batch
+from foci.focus import Batch, Row
 from foci.models import Adapter, block_of, gguf, head_of, load, loading, locate, losses
+from foci.models.forward import check_ids
+from foci.training.trainer import FocusTrainer
 
 IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5]])
 
@@ -568,3 +577,20 @@ def test_the_embedded_model_answers():
     assert config["rms_norm_eps"] == 1e-5
     assert "quantization_config" not in config
     assert "8k" not in json.dumps(config)  # the name that the GGUF file gave its base model
+
+
+def test_an_added_token_without_a_row_in_the_embedding_is_refused_where_a_text_has_it(folder):
+    """Gemma 3 is published so: its tokenizer has one token more, <image_soft_token>, which no text has."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.add_special_tokens({"pad_token": "<fill>"})
+    tokenizer.save_pretrained(folder)
+    loaded = load(str(folder), device="cpu")
+    assert len(loaded.tokenizer) == tiny.VOCAB + 2
+    assert loaded.tokenizer.pad_token_id < tiny.VOCAB
+    row = Row("page.txt:3", (5, 6, loaded.tokenizer.convert_tokens_to_ids("<image>")))
+    check_ids(loaded.model, [Row("a", (5, 6))])
+    with pytest.raises(ValueError, match=r"row 'page.txt:3' has token 320 at position 2 \(from 0\), .* 0 to 319"):
+        check_ids(loaded.model, [row])
+    with pytest.raises(ValueError, match=r"row 'page.txt:3' has token 320"):
+        FocusTrainer(loaded.model, TrainingArguments("unused", use_cpu=True, report_to="none"), train_dataset=[row])

@@ -224,7 +224,7 @@ def test_what_cannot_be_asked_is_refused():
         answer(model, tokenizer, [cloze("She was born " * 60, "Bern")])
     with pytest.raises(ValueError, match=r"'p' needs 131 tokens, the model reads at most 128; .* max_new_tokens"):
         answer(model, tokenizer, [cloze("in", "Bern", "qa")], max_new_tokens=130)
-    with pytest.raises(ValueError, match=r"'p' has token 3\d\d, the model knows 0 to 96; use the model's own"):
+    with pytest.raises(ValueError, match=r"'p' has token 3\d\d at position \d+ \(from 0\), the model knows 0 to 96"):
         answer(tiny.build("gpt2"), tokenizer, [cloze("She was born", "in")])
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         answer(model, tokenizer, mixed(), batch_size=0)

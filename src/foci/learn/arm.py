@@ -56,7 +56,7 @@ class Arm:
         entropy = sample_entropy(loaded.model, loaded.tokenizer, self.start.samples, self.plan)
         model = learner(self.start.run, loaded.model, self.plan)
         reach = models.coverage(model)
-        if reach.left_out:
+        if reach.words():
             self.console.print(f"  {self.name}  {reach.words()}", highlight=False, markup=False, soft_wrap=True)
         resume = self._checkpoint_to_resume()
         if self.heads is not None and resume is None:
@@ -72,8 +72,16 @@ class Arm:
             write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
         before = self.start.sample_nll
         write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, before, nll, entropy))
-        saved = save(model, loaded.tokenizer, self.folder, self.start.run.model.name)
-        found = {**self._summary(metrics), "adapted": reach.share, "peak_memory_mib": peak, "weights_sha256": saved}
+        saved = save(model, loaded.tokenizer, self.folder, self.start.run.model)
+        for note in saved.notes:
+            self.console.print(f"  {self.name}  {note}", highlight=False, markup=False, soft_wrap=True)
+        found = {
+            **self._summary(metrics),
+            "adapted": reach.share,
+            "peak_memory_mib": peak,
+            "weights_sha256": saved.sha256,
+            "notes": saved.notes,
+        }
         write_json(self.folder.result, found)
         return found
 

@@ -13,6 +13,7 @@ from foci.learn.folder import RunFolder
 from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
 from foci.methods import outside
+from foci.models.forward import check_ids
 from foci.probes import Probe, general, read_probes
 from foci.system.files import sha256
 from foci.system.texts import read_text
@@ -54,6 +55,7 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
             for line in listed(error.bad):
                 tell(line)
         raise
+    check_ids(loaded.model, corpus.rows)
     for name in run.arms:
         methods = plan_of(run, name).methods
         check_models(methods, loaded.model)  # type: ignore[arg-type]

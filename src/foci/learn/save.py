@@ -1,29 +1,113 @@
-"""Writes a trained model and its adapter."""
+"""Writes a trained model and its adapter, and loads both again: they must answer as the trained model did."""
 
 import json
+import shutil
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from peft import PeftModel
-from torch import nn
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from foci.config.run import ModelConfig
 from foci.learn.folder import ArmFolder
+from foci.models import LanguageModel
+from foci.models.forward import device_of
+from foci.models.loading import is_adapter, load_weights, stored_dtype
+from foci.models.locate import folder_of
+from foci.models.saved_adapter import TOLERANCE, answers, distance, merged, with_adapter
 from foci.system import files
 
 
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: str) -> str:
-    """Writes model/ (merged, for Transformers) and adapter/ (for PEFT); returns the SHA-256 of the trained weights."""
-    trained = folder.model
+@dataclass(frozen=True)
+class Saved:
+    """The SHA-256 of the trained weights, and sentences about what was written, for people."""
+
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def save(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: ModelConfig) -> Saved:
+    """Writes model/ (merged, for Transformers) and adapter/ (for PEFT). Uses the model up: its memory is freed.
+
+    Both are loaded again and asked 8 tokens. What does not answer as the trained model did is deleted if the other one
+    is right; a note says so.
+    """
+    notes, device = list[str](), device_of(model)
+    expected = {folder.adapter: answers(model)} if isinstance(model, PeftModel) else {}
+    whole: PreTrainedModel | None
     if isinstance(model, PeftModel):
-        trained = folder.adapter
-        for settings in model.peft_config.values():
-            settings.base_model_name_or_path = base
-        with files.replacing_folder(folder.adapter) as part, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
-            model.save_pretrained(part, save_embedding_layers=False)
-        model = model.merge_and_unload()
-    with files.replacing_folder(folder.model) as part:
-        model.save_pretrained(part)  # type: ignore[operator]
-        tokenizer.save_pretrained(part)
+        _write_adapter(model, folder.adapter, base.name)
+        try:
+            whole = merged(model, str(folder.adapter))
+        except ValueError as error:
+            whole = None
+            notes.append(f"model/ was not written: {error}")
+    else:
+        whole = model
+    if whole is not None:
+        expected[folder.model] = answers(whole)
+        with files.replacing_folder(folder.model) as part:
+            whole.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+        notes += _about_precision(folder.model, base)
+    trained = folder.adapter if isinstance(model, PeftModel) else folder.model
     hashes = {path.name: files.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
-    return next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes)
+    nn.Module.to(model, "meta")
+    notes += _compared(expected, base, device)
+    return Saved(next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes), tuple(notes))
+
+
+def _write_adapter(model: PeftModel, path: Path, base: str) -> None:
+    for settings in model.peft_config.values():
+        settings.base_model_name_or_path = base
+    with files.replacing_folder(path) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
+        model.save_pretrained(part, save_embedding_layers=False)
+
+
+def _compared(expected: dict[Path, Tensor], base: ModelConfig, device: torch.device) -> list[str]:
+    """Loads what was saved; deletes what answers in another way, but not all; returns a note for each of these."""
+    wrong: dict[Path, str] = {}
+    for path, wanted in expected.items():
+        try:
+            off = distance(answers(_loaded(path, base).to(device)), wanted)  # type: ignore[arg-type]
+        except (ValueError, OSError) as error:
+            wrong[path] = f"{path.name}/ cannot be loaded again ({error})"
+        else:
+            if not off <= TOLERANCE:
+                wrong[path] = f"{path.name}/ does not answer as the trained model did (logits are off by {off:.1g})"
+    keep = len(wrong) == len(expected)
+    for path in wrong if not keep else ():
+        shutil.rmtree(path)
+    other = " and ".join(f"{path.name}/" for path in expected if path not in wrong)
+    cure = "measure it before you use it" if keep else f"it was deleted; use {other}, which does"
+    return [f"{words}; {cure}" for words in wrong.values()]
+
+
+def _loaded(path: Path, base: ModelConfig) -> LanguageModel:
+    """Returns model/ or adapter/ as a user would load it, the adapter not merged."""
+    if not is_adapter(path):
+        return load_weights(str(path), trust_remote_code=base.trust_remote_code)
+    below = load_weights(base.name, trust_remote_code=base.trust_remote_code)
+    return with_adapter(below, path, str(path))
+
+
+def _about_precision(path: Path, base: ModelConfig) -> list[str]:
+    """Returns notes where a user might expect something else of what was written."""
+    notes, below = [], folder_of(base.name, trust_remote_code=base.trust_remote_code)
+    stored = stored_dtype(below)
+    if stored in ("bfloat16", "float16"):
+        size = sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
+        notes.append(
+            f"model/ is float32 ({size:,.0f} MB), the files of {base.name} are {stored}: rounding would lose a part of "
+            "what was learned"
+        )
+    if is_adapter(below):
+        notes.append(
+            f"adapter/ stands on {base.name}, which is an adapter itself: foci merges that first; PEFT alone would "
+            "not, so take model/ there"
+        )
+    return notes

@@ -95,17 +95,24 @@ def check_fits(model: nn.Module, rows: Sequence[Row], extra: Sequence[int] | Non
     It is longer than the model's input (with `extra` tokens to generate), or has a token that the model does not know.
     """
     limit = max_length(model)
-    known = int(base_of(model).get_input_embeddings().weight.shape[0])
+    check_ids(model, rows, "probe")
     for row, more in zip(rows, extra or [0] * len(rows), strict=True):
         if len(row) + more > limit:
             raise ValueError(
                 f"probe {row.row_id!r} needs {len(row) + more} tokens, the model reads at most {limit}; "
                 "shorten the probe or max_new_tokens"
             )
-        if max(row.input_ids) >= known:
+
+
+def check_ids(model: nn.Module, rows: Sequence[Row], noun: str = "row") -> None:
+    """Raises ValueError for a row, called `noun`, that has a token without a row in the model's embedding."""
+    known = int(base_of(model).get_input_embeddings().weight.shape[0])
+    for row in rows:
+        if max(row.input_ids, default=0) >= known:
+            place = next(place for place, token in enumerate(row.input_ids) if token >= known)
             raise ValueError(
-                f"probe {row.row_id!r} has token {max(row.input_ids)}, the model knows 0 to {known - 1}; "
-                "use the model's own tokenizer"
+                f"{noun} {row.row_id!r} has token {row.input_ids[place]} at position {place} (from 0), the model knows "
+                f"0 to {known - 1}; take that text out, or use the model's own tokenizer"
             )
 
 

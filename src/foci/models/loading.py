@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from foci.models.adapters import peft_quiet
 from foci.models.architecture import (
     LanguageModel,
     blocks,
@@ -18,6 +16,7 @@ from foci.models.architecture import (
 from foci.models.gguf import quiet
 from foci.models.head import head_of
 from foci.models.locate import check_tokenizer_files, folder_of
+from foci.models.saved_adapter import merged, with_adapter
 from foci.models.whole import explained, read_json
 
 
@@ -41,18 +40,15 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
     """Loads a causal language model, in eval mode, and its tokenizer.
 
     `name` is an embedded model, a hub id, a folder or a .gguf file. The folder of a PEFT adapter is loaded with its
-    base model and merged into it. Weights are always float32; `dtype` ("auto", "float32", "bfloat16") chooses only the
-    number format of the forward pass (`compute_dtype`). `device=None` takes CUDA if there is a GPU. Raises ValueError,
-    with the cure, for a model that foci cannot train.
+    base model (which may be an adapter again) and merged into it. Weights are always float32; `dtype` ("auto",
+    "float32", "bfloat16") chooses only the number format of the forward pass (`compute_dtype`). `device=None` takes
+    CUDA if there is a GPU. Raises ValueError, with the cure, for a model that foci cannot train.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     compute = compute_dtype(dtype, device)
     folder = folder_of(name, trust_remote_code=trust_remote_code)
-    if (folder / "adapter_config.json").is_file():
-        model, tokenizer = _adapted(folder, name, trust_remote_code)
-    else:
-        tokenizer = _tokenizer(folder, name, trust_remote_code)
-        model = _model(folder, name, trust_remote_code)
+    tokenizer = _tokenizer_of(folder, name, trust_remote_code)
+    model = _model_in(folder, name, trust_remote_code)
     _check_pair(model, tokenizer, name)
     model = model.to(device).eval()
     blocks(model)  # refuses a parameter that stands in no block
@@ -102,8 +98,13 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     return tokenizer
 
 
-def _adapted(folder: Path, name: str, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Returns base model and adapter merged into one model, and the tokenizer of the folder, else of the base model."""
+def load_weights(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Returns the model of a name alone, in float32 on the CPU, without the checks of `load`; adapters are merged."""
+    return _model_in(folder_of(name, trust_remote_code=trust_remote_code), name, trust_remote_code)
+
+
+def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) -> tuple[Path, str]:
+    """Returns the folder and the name of an adapter's base model. Raises ValueError where it cannot be found."""
     settings = read_json(folder / "adapter_config.json")
     base_name = settings.get("base_model_name_or_path")
     try:
@@ -113,21 +114,59 @@ def _adapted(folder: Path, name: str, trust_remote_code: bool) -> tuple[PreTrain
             f"the adapter {name!r} needs its base model {base_name!r}: {error}; if the base lies elsewhere "
             f"now, write its place into base_model_name_or_path of {folder / 'adapter_config.json'}"
         ) from None
-    model = _model(base, str(base_name), trust_remote_code)
-    own = (folder / "tokenizer.json").is_file()
-    tokenizer = _tokenizer(folder if own else base, name, trust_remote_code)
-    with quiet(), peft_quiet(), explained(name, "the adapter", folder):
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload(), tokenizer
+    if base.resolve() == folder.resolve():
+        raise ValueError(
+            f"the adapter {name!r} names itself as its base model; write the base model's name into "
+            f"base_model_name_or_path of {folder / 'adapter_config.json'}"
+        )
+    return base, str(base_name)
+
+
+def _model_in(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Returns the model of a folder; an adapter is merged into its base model, which may be an adapter itself."""
+    if not is_adapter(folder):
+        return _model(folder, name, trust_remote_code)
+    base = _model_in(*base_of_adapter(folder, name, trust_remote_code), trust_remote_code)
+    return merged(with_adapter(base, folder, name), name)
+
+
+def _tokenizer_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer of a folder; of an adapter without its own, that of its base model."""
+    if is_adapter(folder) and not (folder / "tokenizer.json").is_file():
+        return _tokenizer_of(*base_of_adapter(folder, name, trust_remote_code), trust_remote_code)
+    return _tokenizer(folder, name, trust_remote_code)
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """Returns the number format that a model's configuration states for its files; of an adapter, its base model's."""
+    if is_adapter(folder):
+        return stored_dtype(base_of_adapter(folder, str(folder))[0])
+    config = read_json(folder / "config.json")
+    stated = config.get("dtype") or config.get("torch_dtype")
+    return str(stated).removeprefix("torch.") if stated else None
+
+
+def is_adapter(folder: Path) -> bool:
+    """Returns whether a folder holds an adapter of PEFT."""
+    return (folder / "adapter_config.json").is_file()
 
 
 def _check_pair(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
-    """Raises ValueError if the tokenizer has more tokens than the model."""
-    rows, known = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
-    if known > rows:
+    """Raises ValueError if the tokenizer is that of another model: many of its tokens have no row in the embedding.
+
+    Tokens that were added to a tokenizer may have none: the model was never given them. A text that holds one is
+    refused when it is read (`forward.check_ids`).
+    """
+    rows, added = model.get_input_embeddings().weight.shape[0], tokenizer.get_added_vocab()
+    without = [token for token, number in tokenizer.get_vocab().items() if number >= rows and token not in added]
+    if len(without) > rows // 100:
         raise ValueError(
-            f"the tokenizer does not belong to the model {name!r}: it has {known} tokens, the model's "
-            f"embedding {rows} rows; take the tokenizer the model was trained with"
+            f"the tokenizer does not belong to the model {name!r}: it has {max(tokenizer.get_vocab().values()) + 1} "
+            f"tokens, the model's embedding {rows} rows; take the tokenizer the model was trained with"
         )
+    if tokenizer.pad_token_id >= rows:  # padding is masked, so any token will do
+        first = tokenizer.convert_ids_to_tokens(0)
+        tokenizer.pad_token = tokenizer.eos_token if (tokenizer.eos_token_id or rows) < rows else first
 
 
 def compute_dtype(dtype: str, device: str) -> torch.dtype:

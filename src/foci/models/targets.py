@@ -162,8 +162,8 @@ class Coverage:
     left_out: dict[str, float]
 
     def words(self) -> str:
-        """Returns one sentence; empty where nothing is left out."""
-        if not self.left_out:
+        """Returns one sentence; empty where less than one weight in 200 is left out."""
+        if self.share >= 0.995:
             return ""
         some = [f"{name} ({share:.0%})" for name, share in list(self.left_out.items())[:4] if share >= 0.005]
         rest = f": {', '.join(some)}" if some else ""

@@ -7,9 +7,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.tokens import tokens
-from foci.focus import Batch
+from foci.focus import Batch, Row
 from foci.models import max_length
-from foci.models.forward import answering, device_of
+from foci.models.forward import answering, check_ids, device_of
 from foci.models.losses import token_nll
 
 
@@ -35,6 +35,7 @@ def bits_per_byte(
     first = 0 if prefix else 1
     if len(ids) <= first:
         raise ValueError(f"text must hold at least {first + 1} tokens, got {len(ids)} in {text[:40]!r}; give a page")
+    check_ids(model, [Row(text[:40], tuple(ids))], "the text")
     room = min(window, max_length(model)) - len(prefix)
     if room < 2:
         raise ValueError(f"window must hold at least {len(prefix) + 2} tokens, got {window}; enlarge it")

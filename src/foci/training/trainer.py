@@ -35,7 +35,8 @@ from foci.focus import (
     SoftTargets,
     StoredTeacher,
 )
-from foci.models import block_of, evaluating
+from foci.models import LanguageModel, block_of, evaluating
+from foci.models.forward import check_ids
 from foci.models.losses import token_entropy, token_nll, weighted_mean
 from foci.models.soft_targets import Held, Start, live_targets, token_losses
 from foci.system import checkpoint
@@ -114,6 +115,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if are_rows(train_dataset, trainer.get("data_collator")):
             rows = as_rows(train_dataset)
             check_columns(self.plan, rows)
+            if isinstance(model, LanguageModel):
+                check_ids(model, rows)
             rows = with_columns(self.plan, rows)
             train_dataset = self._dataset(rows, args)
             trainer.setdefault("data_collator", Collator(pad_id(model, trainer.get("processing_class"))))

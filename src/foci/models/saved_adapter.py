@@ -1,0 +1,119 @@
+"""Puts a saved adapter of PEFT upon its base model, and merges it, if it fits and the merged model answers alike."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foci.models.adapters import peft_quiet
+from foci.models.architecture import LanguageModel, base_of, sample_ids
+from foci.models.forward import answering
+from foci.models.gguf import quiet
+from foci.models.targets import expert_stacks
+from foci.models.whole import read_json
+
+TOLERANCE = 1e-3
+"""Most that logits of one model, computed in two ways in float32, may differ, relative to the largest."""
+
+
+def with_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    """Returns the model with the adapter of a folder, not merged. `name` is what errors call the adapter.
+
+    Raises ValueError where the adapter does not fit: weights that have no place in the model, places that have no
+    weights, other sizes, layers that are not there, another task than language modelling.
+    """
+    settings = read_json(folder / "adapter_config.json")
+    if settings.get("task_type") not in (None, "CAUSAL_LM"):
+        raise ValueError(
+            f"the adapter {name!r} is for {settings['task_type']}, expected CAUSAL_LM; name an adapter of a causal "
+            "language model"
+        )
+    base = settings.get("base_model_name_or_path")
+    try:
+        with quiet(), peft_quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about shared weights (`merged` compares) and missing ones (refused below)
+            adapted = PeftModel.from_pretrained(model, str(folder))
+            key_mapping = getattr(model, "_checkpoint_conversion_mapping", {})
+            found = adapted.load_adapter(str(folder), "default", key_mapping=key_mapping)  # says what had no place
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if line.startswith("size mismatch")), lines[0] if lines else repr(error))
+        raise ValueError(
+            f"the adapter {name!r} does not fit its base model {base!r}: {reason[:300]}; give the base model that it "
+            f"was trained on in base_model_name_or_path of {folder / 'adapter_config.json'}"
+        ) from None
+    if not hasattr(adapted.base_model, "merge_and_unload"):
+        raise ValueError(
+            f"the adapter {name!r} is of the type {settings.get('peft_type')}, which cannot be merged into the "
+            "weights; name an adapter such as LoRA"
+        )
+    if found.unexpected_keys or found.missing_keys:
+        parts = {
+            "have no place in the model": found.unexpected_keys,
+            "of the model are not in its file": found.missing_keys,
+        }
+        words = " and ".join(f"{len(keys)} weights {what} ({keys[0]}, ...)" for what, keys in parts.items() if keys)
+        raise ValueError(
+            f"the adapter {name!r} does not fit its base model {base!r}: {words}; give the base model that it was "
+            f"trained on in base_model_name_or_path of {folder / 'adapter_config.json'}, or get the files again"
+        )
+    return adapted
+
+
+def merged(adapted: PeftModel, name: str) -> PreTrainedModel:
+    """Returns the model with its adapter merged into the weights. Changes and uses up `adapted`.
+
+    An embedding and a head that share their weight are parted where the adapter changes one of them. Raises ValueError
+    if the merged model answers 8 tokens in another way than before, as where a weight that is used several times got
+    several changes.
+    """
+    before, routes = answers(adapted), bool(expert_stacks(base_of(adapted)))
+    _part_head(adapted)
+    with quiet(), peft_quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: PreTrainedModel = adapted.merge_and_unload()
+    off = distance(answers(model), before, most=not routes)
+    if off > TOLERANCE:
+        raise ValueError(
+            f"the adapter {name!r} cannot be merged into {type(model).__name__}: its logits change by {off:.1g} of "
+            "the largest, as where blocks share weights that the adapter changes in several ways; leave out such "
+            "layers, or use the adapter unmerged with PEFT"
+        )
+    return model
+
+
+def _part_head(adapted: PeftModel) -> None:
+    """Gives the head a weight of its own where it shares that of the embedding and the adapter changes either."""
+    base = base_of(adapted)
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    inner = [getattr(module, "base_layer", module) for module in (embedding, head)]
+    if inner == [embedding, head] or getattr(inner[0], "weight", None) is not getattr(inner[1], "weight", 0):
+        return
+    inner[1].weight = nn.Parameter(inner[1].weight.detach().clone())
+    for config in {id(c): c for c in (base.config, base.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+
+
+def answers(model: LanguageModel) -> Tensor:
+    """Returns the logits of 8 tokens, in float32 on the CPU: (8, vocab)."""
+    base = base_of(model)
+    ids = sample_ids(base)
+    with answering(model, torch.float32):
+        logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
+    return logits.float().cpu()
+
+
+def distance(logits: Tensor, others: Tensor, *, most: bool = True) -> float:
+    """Returns the largest difference of logits, relative to the largest number; infinite where shapes differ.
+
+    `most=False` takes the median over tokens: in another order of sums, a router may pick another expert for a token.
+    """
+    if logits.shape != others.shape:
+        return float("inf")
+    off = (logits - others).abs().amax(-1) / others.abs().max().clamp(min=1e-30)
+    return float(off.max() if most else off.median())
