@@ -4,6 +4,7 @@
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
 # make docs    builds the documentation in out/site, without a network; warnings are errors
+# make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
 # make package builds the sdist and the wheel, installs the wheel in a fresh environment and tries it there
 # make readme  the generated tables of README.md and docs/your_text.md, and the README's picture
 
@@ -22,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
   tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
 
-.PHONY: demo check test bench lint docs package readme setup clean
+.PHONY: demo check test bench sweep lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -56,6 +57,10 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# What out/sweep already holds for these versions is not run again
+sweep: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/sweep/run.py
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks tools

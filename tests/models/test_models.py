@@ -152,6 +152,24 @@ class TripledForCausalLM(LlamaForCausalLM):
         return output
 
 
+class CappedForCausalLM(LlamaForCausalLM):
+    """A module of its own stands behind the head."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.cap = nn.Hardtanh(-1, 1)
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = self.cap(output.logits)
+        return output
+
+
+def test_modules_behind_the_head_run():
+    model, raw = CappedForCausalLM(tiny.configuration("llama")).eval(), torch.randn(3, 97) * 2
+    assert torch.equal(head_of(model).finish(raw), raw.clamp(-1, 1))
+
+
 class PastItsHeadForCausalLM(LlamaForCausalLM):
     """Returns logits that its head module did not compute."""
 

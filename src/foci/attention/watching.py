@@ -170,6 +170,8 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
     theirs = _hidden(inner, ids, mask, exact=True)
     try:
         ours = run_in_slices(inner, ids, mask, see, exact=True)
+    except ValueError as error:
+        raise ValueError(f"{type(inner).__name__} (model type {inner.config.model_type!r}): {error}") from error
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: its code works on the "

@@ -41,7 +41,7 @@ class Head:
 
 @dataclass(frozen=True)
 class _Way:
-    """The facts of one forward pass: its inputs, and the outputs of the parts beside the head, by name.
+    """The facts of one forward pass: its inputs, and the outputs of the parts before the head, by name.
 
     `direct`: the model returns its head's output as it is. `made_for` is the head that was there.
     """
@@ -113,7 +113,10 @@ def _refused(base: PreTrainedModel, module: nn.Module, got: str) -> ValueError:
 
 
 def _finish(base: PreTrainedModel, module: nn.Module, way: _Way, raw: Tensor) -> Tensor:
-    logits = _own(base, module, way, raw.reshape(1, -1, raw.shape[-1]))
+    flat = raw.reshape(1, -1, raw.shape[-1])
+    logits = _own(base, module, way, flat)
+    if logits.shape[:-1] != flat.shape[:-1]:
+        raise _refused(base, module, f"logits of shape {tuple(logits.shape)} from {tuple(flat.shape)}")
     return logits.reshape(*raw.shape[:-1], logits.shape[-1])
 
 
@@ -156,7 +159,7 @@ def replaced(base: nn.Module, stand_ins: Mapping[nn.Module, nn.Module]) -> Itera
 
 @contextmanager
 def _listening(model: nn.Module, base: nn.Module, head: nn.Module) -> Iterator[tuple[list[Tensor], dict[str, Any]]]:
-    """Collects the head's outputs, and those of the outermost parts beside the head by name, while open."""
+    """Collects the head's outputs, and by name those of the outermost parts that run before the head, while open."""
     raw, outputs, stack = list[Tensor](), dict[str, Any](), list[nn.Module]()
     around: set[nn.Module] = set()  # what contains the head
     for name, part in model.named_modules(remove_duplicate=False):
@@ -172,7 +175,7 @@ def _listening(model: nn.Module, base: nn.Module, head: nn.Module) -> Iterator[t
         stack.pop()
         if part is head:
             raw.append(output)
-        elif part in names and (not stack or stack[-1] in around):
+        elif not raw and part in names and (not stack or stack[-1] in around):
             outputs[names[part]] = output
 
     hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
