@@ -311,6 +311,31 @@ def test_a_model_that_changed_between_start_and_resume(tmp_path, short, model, c
     runs.told(["learn", short, "--resume"], capsys)
 
 
+def test_files_that_changed_between_start_and_resume_are_named(tmp_path, things, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes" / "sub").mkdir(parents=True)
+    for name in ("a.txt", "sub/b.txt", "c.txt", "d.pdf"):
+        (tmp_path / "notes" / name).write_text(f"Page {name} tells of Bern.")
+    shutil.copy(things.learn, "asked.jsonl")
+    command = ["learn", "notes", "train.steps=1", "probes.retain=null", "probes.text=null", "arms={plain: []}",
+               "corpus.max_length=64", "probes.learn=asked.jsonl", "--model", things.model, "--out", "out"]  # fmt: skip
+    runs.told(command, capsys)
+    assert "not as they were" not in runs.told([*command, "--resume"], capsys)
+    (tmp_path / "notes" / "sub" / "b.txt").write_text("Another page.")
+    (tmp_path / "notes" / "e.md").write_text("A new page.")
+    (tmp_path / "notes" / "a.txt").unlink()
+    (tmp_path / "notes" / "d.pdf").unlink()
+    with Path("asked.jsonl").open("a") as file:
+        file.write("\n")
+    said = runs.told([*command, "--resume"], capsys)
+    assert (
+        "files are not as they were when this run began (changed: notes/sub/b.txt, asked.jsonl; new: notes/e.md; gone: "
+        "notes/a.txt); it goes on with what it read then."
+    ) in said
+    shutil.rmtree(tmp_path / "notes")
+    assert "gone: notes/a.txt, notes/c.txt, notes/sub/b.txt)" in runs.told([*command, "--resume"], capsys)
+
+
 # ---- folders ----
 
 

@@ -397,6 +397,12 @@ def test_a_killed_meta_training_goes_on_to_the_same_weigher(files, tmp_path, mon
     monkeypatch.setattr(Training, "epoch", epoch)
     with pytest.raises(FileExistsError, match="continue it with --resume"):
         meta(run)
+    pairs = Path(run.pairs.path[0])
+    before = pairs.read_bytes()
+    pairs.write_bytes(before + b"\n")
+    with pytest.raises(ValueError, match=rf"was begun with \(changed: {pairs}\); put the old ones back"):
+        meta(run, resume=True)
+    pairs.write_bytes(before)
     with pytest.raises(FileExistsError, match="other settings"):
         meta(run_of(files, tmp_path / "torn", seed=1), resume=True)
     torn = meta(run, resume=True)

@@ -17,7 +17,7 @@ from typing import Any
 from foci.bench.config import Suite
 from foci.config import strict_yaml
 from foci.learn.cells import cell_path
-from foci.learn.inputs import method_hashes
+from foci.learn.inputs import files_read, method_hashes
 from foci.system.files import read_json, sha256, write_json, write_text
 from foci.system.folder import FolderKind, claim
 
@@ -73,18 +73,9 @@ def forget_files(folder: SuiteFolder) -> None:
 
 def _read_by(suite: Suite) -> list[Path]:
     """Returns the files of the corpus and the probes, and those that a method's settings name."""
-    probes = suite.probes
-    named = [*suite.corpus.path, probes.learn, probes.retain, probes.text, probes.held_out]
-    named += list(method_hashes(suite))
-    named += [value for methods in suite.arms.values() for method in methods for value in _texts(method)]
-    found: list[Path] = []
-    for name in named:
-        path = Path(name or "").expanduser()
-        if name and path.is_dir() and name in suite.corpus.path:
-            found += sorted(file for file in path.rglob("*") if file.is_file())
-        elif name and path.is_file():
-            found.append(path)
-    return list(dict.fromkeys(found))
+    settings = [value for methods in suite.arms.values() for method in methods for value in _texts(method)]
+    named = [Path(value).expanduser() for value in (*method_hashes(suite), *settings)]
+    return list(dict.fromkeys(path for path in (*files_read(suite), *named) if path.is_file()))
 
 
 def _texts(method: Any) -> list[str]:

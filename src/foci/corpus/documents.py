@@ -150,6 +150,11 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
+def readable(file: Path) -> bool:
+    """Returns whether there is a format for files of this ending."""
+    return file.suffix.lower() in _endings()
+
+
 def _unreadable(error: OSError) -> None:
     raise ValueError(f"corpus folder {error.filename} cannot be read ({error.strerror}); check its rights") from None
 

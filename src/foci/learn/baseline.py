@@ -14,11 +14,12 @@ from foci.corpus.samples import samples
 from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
-from foci.learn.inputs import check_methods_unchanged, material, method_hashes, questions_of
+from foci.learn.inputs import changed_since, check_methods_unchanged, files_read, material, method_hashes, questions_of
 from foci.learn.questions import Questions
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
 from foci.system.files import read_json, read_lines, write_json, write_lines
+from foci.system.inputs import noted
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
     if known is None:
         _write_start(run, folder, console)
         known = read_json(folder.start)
+    elif changes := changed_since(run, known.get("inputs")):
+        console.print(f"  {changes}", highlight=False, markup=False, soft_wrap=True)
     check_methods_unchanged(run, known.get("methods", {}))
     rows = read_rows(folder.rows)
     questions = questions_of(
@@ -80,6 +83,7 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
 
 def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again."""
+    inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
     counts = made.corpus.counts()
     console.print(
@@ -107,7 +111,13 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     nll = sample_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
     write_json(
         folder.start,
-        {"model": made.loaded.fingerprint, "texts": texts, "sample_nll": nll, "methods": method_hashes(run)},
+        {
+            "model": made.loaded.fingerprint,
+            "texts": texts,
+            "sample_nll": nll,
+            "methods": method_hashes(run),
+            "inputs": inputs,
+        },
     )
 
 

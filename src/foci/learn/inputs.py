@@ -7,6 +7,7 @@ from pathlib import Path
 from foci import models
 from foci.config.run import Run
 from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
+from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import listed, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
@@ -16,6 +17,7 @@ from foci.methods import outside
 from foci.models.forward import check_ids
 from foci.probes import Probe, general, read_probes
 from foci.system.files import sha256
+from foci.system.inputs import differences, noted
 from foci.system.texts import read_text
 from foci.training.plan import block_scales, check_columns, head_targets
 
@@ -102,6 +104,29 @@ def _text_to_retain(run: Run) -> str | None:
     if not path.is_file():
         raise FileNotFoundError(f"probes.text: there is no file {path}; name a text file, 'general' or null")
     return read_text(path, "probes.text: the file")
+
+
+def files_read(run: Run) -> list[Path]:
+    """Returns the files that a run reads text from: those of its corpus that are there, and its probes."""
+    found: list[Path] = []
+    for path in run.corpus.path:
+        if Path(path).exists():
+            found += filter(readable, files_below(Path(path)) if Path(path).is_dir() else [Path(path)])
+    probes = run.probes
+    named = (probes.learn, probes.retain, probes.text, probes.held_out)
+    return found + [Path(name) for name in named if name not in (None, "general")]
+
+
+def changed_since(run: Run, begun: Mapping[str, str] | None) -> str:
+    """Returns in one line what changed in the files that a run was begun with; "" where nothing did.
+
+    `begun` are their hashes; None for a run of an earlier version, which noted none.
+    """
+    changes = "" if begun is None else differences(begun, noted(files_read(run)))
+    return changes and (
+        f"files are not as they were when this run began ({changes}); it goes on with what it read then. To learn from "
+        "the files of today, start again with --overwrite"
+    )
 
 
 def method_hashes(run: Run) -> dict[str, str]:

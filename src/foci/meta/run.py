@@ -38,6 +38,7 @@ from foci.seeds import generator
 from foci.system import checkpoint
 from foci.system.files import append_line, read_json, read_lines, write_json, write_lines, write_text
 from foci.system.folder import LOCK, FolderKind, claim
+from foci.system.inputs import differences, noted
 
 META = FolderKind("meta-training", "meta.yaml", started="start.json")
 
@@ -74,11 +75,25 @@ def _mark_started(folder: Path) -> None:
         write_json(folder / META.started, {})
 
 
+def _unchanged(run: MetaRun) -> dict[str, str]:
+    """Returns the hashes of the files that are read. Raises ValueError where a meta-training began with others."""
+    named = [*run.pairs.path, run.retain.path if run.retain else "", run.locality.text]
+    inputs = noted(Path(name).expanduser() for name in named if name)
+    known = (read_json(run.output / META.started) or {}).get("inputs", inputs)
+    if changes := differences(known, inputs):
+        raise ValueError(
+            f"files are not those that {run.output} was begun with ({changes}); put the old ones back, or start again "
+            "with --overwrite"
+        )
+    return inputs
+
+
 def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
     """Trains the weigher, or goes on with it. Writes the summary and returns it."""
     begun = time.monotonic()
+    inputs = _unchanged(run)
     made = material(run)
-    start = {"model": made.fingerprint, "pairs": len(made.train), "held_out": len(made.held_out)}
+    start = {"model": made.fingerprint, "pairs": len(made.train), "held_out": len(made.held_out), "inputs": inputs}
     write_json(run.output / META.started, start)
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
