@@ -18,7 +18,8 @@ from foci.bench import cells
 from foci.bench.config import cell_run, load_suite
 from foci.bench.points import points
 from foci.bench.run import bench
-from foci.config.run import Run, load_run
+from foci.config.adapter import Adapter
+from foci.config.run import Run, dump_run, load_run
 from foci.learn import baseline
 from foci.learn import run as learning
 from foci.learn.folder import ArmFolder
@@ -75,6 +76,10 @@ def never(*_, **__):
         ({"overrides": {"oracle": {"learningrate": 0.1}}}, "did you mean 'train.learning_rate'"),
         ({"overrides": {"oracle": {"learning_rate": -1}}}, r"train\.learning_rate: .*greater than 0, got -1"),
         ({"overrides": {"oracle": {"epochs": 2}}}, "all arms are matched"),
+        ({"overrides": {"oracle": {"adapter": "osf"}}}, r"settings, such as \{type: osf\}, or null, got 'osf'"),
+        ({"overrides": {"oracle": {"adapter": {"typ": "osf"}}}}, "did you mean 'adapter.type'"),
+        ({"overrides": {"oracle": {"adapter": {"type": "osf", "r": 4}}}}, r"adapter: osf reads no settings.*r 4"),
+        ({"overrides": {"oracle": {"adapter": {"r": 0}}}}, r"adapter\.r: .*greater than or equal to 1"),
         ({"sedes": [1]}, "did you mean 'seeds'"),
     ],
 )
@@ -98,6 +103,21 @@ def test_an_arms_own_settings_are_its_own(stuff, tmp_path):
     suite = suites.suite(tmp_path, *stuff, overrides={"oracle": {"learning_rate": 0.5}})
     rates = [cell_run(suite, arm, 0, 4, tmp_path).train.learning_rate for arm in suite.arms]
     assert rates == [0.02, 0.5]
+
+
+def test_an_arm_may_have_an_adapter_of_its_own(stuff, tmp_path):
+    """Of the suite's type it keeps what it does not set; of another one it begins from the defaults."""
+    own = {"plain": {"adapter": {"r": 2}}, "oracle": {"adapter": {"type": "osf"}, "learning_rate": 0.5}}
+    suite = suites.suite(tmp_path, *stuff, overrides=own, adapter={"type": "lora", "r": 4, "alpha": 6.0})
+    plain, oracle = (cell_run(suite, arm, 0, 4, tmp_path) for arm in suite.arms)
+    assert plain.adapter == Adapter(r=2, alpha=6.0)
+    assert oracle.adapter == Adapter(type="osf")
+    assert (plain.train.learning_rate, oracle.train.learning_rate) == (0.02, 0.5)
+    free = suites.suite(tmp_path, *stuff, overrides={"oracle": {"adapter": None}})
+    assert [cell_run(free, arm, 0, 4, tmp_path).adapter is None for arm in free.arms] == [free.adapter is None, True]
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump_run(suite))
+    assert load_suite(resolved) == suite
 
 
 # ---- a finished suite ----

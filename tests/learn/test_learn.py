@@ -198,6 +198,22 @@ def test_the_models_load_with_transformers_and_peft(two_arms):
         assert (untouched - expected).abs().max() > 0.1  # it did learn something
 
 
+def test_osf_is_trained_saved_merged_and_loaded(tmp_path, things):
+    """The model folder, and the base model with the adapter, answer alike."""
+    changes = {"arms": {"plain": []}, "train": {"learning_rate": 1e-2}, "probes": {"every": None}}
+    path = runs.run_file(tmp_path, things, adapter=None, **changes)
+    run = load_run(path, ["adapter.type=osf"])
+    learn(run)
+    whole = AutoModelForCausalLM.from_pretrained(run.output / "model").eval()
+    base = AutoModelForCausalLM.from_pretrained(run.model.name).eval()
+    ids = torch.arange(2, 40)[None]
+    with torch.no_grad():
+        expected, untouched = whole(ids).logits, base(ids).logits
+        adapted = peft(base, run.output / "adapter")(ids).logits
+    torch.testing.assert_close(adapted, expected, atol=1e-4, rtol=1e-4)
+    assert (untouched - expected).abs().max() > 0.1
+
+
 def test_samples_show_weights_and_losses(two_arms):
     run, _ = two_arms
     for arm in ("plain", "oracle"):

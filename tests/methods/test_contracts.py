@@ -45,7 +45,8 @@ def texts() -> list[Row]:
     """Rows with text behind them, answers marked, as a corpus gives them."""
     tokenizer = tiny.tokenizer()
     rows = []
-    for n, text in enumerate(["Ada lives in Rome.", "Ben was born in Oslo in May.", "Cy works for Acme and likes it."]):
+    lines = ["Ada lives in Rome.", "Ben was born in Oslo in May. He paints.", "Cy works for Acme and likes it."]
+    for n, text in enumerate(lines):
         encoded = tokenizer(text, return_offsets_mapping=True)
         answer = tuple(float(3 <= t < 6) for t in range(len(encoded["input_ids"])))
         offsets = tuple(tuple(pair) for pair in encoded["offset_mapping"])
@@ -64,6 +65,13 @@ def made(name: str, folder: Path) -> Any:
         return available()[name](spans="answers")  # the weigher that comes with foci is a model of its own
     if name == "known":
         return available()[name](share=0.002)  # a random model knows little
+    if name == "context_distillation":
+        folder.mkdir(parents=True, exist_ok=True)
+        pair = {"text": texts()[1].text, "prompt": "Ben was born", "answer": "in May"}
+        (folder / "pairs.jsonl").write_text(json.dumps(pair))
+        return available()[name](pairs=str(folder / "pairs.jsonl"))
+    if name == "self_distillation":
+        return available()[name](teacher=str(tiny.save_model(folder / "adapted", seed=1)))
     if name == "stm":
         return available()[name](threshold=500.0)
     if name == "contrast":
