@@ -42,22 +42,20 @@ class Arm:
         """Returns the arm's part of summary.json: computed, or read where the arm was finished before."""
         done = read_json(self.folder.result)
         if done is not None:
-            self.console.print(
-                f"  {self.name}  finished before, {done['steps']} updates", highlight=False, markup=False
-            )
+            self._say(f"finished before, {done['steps']} updates")
             return done  # type: ignore[no-any-return]
         gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)
         self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
         for method in self.plan.of(Summarises):
-            self.console.print(f"  {self.name}  {method.summary()}", highlight=False, markup=False, soft_wrap=True)
+            self._say(method.summary())
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
         maps = self.heads and self.heads.maps(loaded.model)
         entropy = sample_entropy(loaded.model, loaded.tokenizer, self.start.samples, self.plan)
         model = learner(self.start.run, loaded.model, self.plan)
         reach = models.coverage(model)
         if reach.words():
-            self.console.print(f"  {self.name}  {reach.words()}", highlight=False, markup=False, soft_wrap=True)
+            self._say(reach.words())
         resume = self._checkpoint_to_resume()
         if self.heads is not None and resume is None:
             self.heads.note(model, self.folder.guided, 0)
@@ -65,16 +63,12 @@ class Arm:
         metrics, peak = self._train(model, rows, loaded, resume)
         last = metrics[-1]
         self._measure(model, loaded.tokenizer, last["step"])
-        nll = sample_nll(model, loaded.tokenizer, self.start.samples)
-        ids = {row.row_id: row for row in rows}
-        shown = [ids.get(row.row_id, row) for row in self.start.samples]
+        self._write_samples(model, loaded.tokenizer, rows, entropy)
         if self.heads is not None:
             write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
-        before = self.start.sample_nll
-        write_json(self.folder.samples, described(shown, self.plan, loaded.tokenizer, before, nll, entropy))
         saved = save(model, loaded.tokenizer, self.folder, self.start.run.model)
         for note in saved.notes:
-            self.console.print(f"  {self.name}  {note}", highlight=False, markup=False, soft_wrap=True)
+            self._say(note)
         found = {
             **self._summary(metrics),
             "adapted": reach.share,
@@ -84,6 +78,23 @@ class Arm:
         }
         write_json(self.folder.result, found)
         return found
+
+    def _say(self, words: str) -> None:
+        """Prints a line about this arm."""
+        self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
+
+    def _write_samples(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerFast,
+        rows: Sequence[Row],
+        entropy: Sequence[Sequence[float]],
+    ) -> None:
+        """Writes the weights and losses of the sample rows; `entropy` is the untouched model's, where it is read."""
+        before, after = self.start.sample_nll, sample_nll(model, tokenizer, self.start.samples)
+        ids = {row.row_id: row for row in rows}
+        shown = [ids.get(row.row_id, row) for row in self.start.samples]
+        write_json(self.folder.samples, described(shown, self.plan, tokenizer, before, after, entropy))
 
     def _checkpoint_to_resume(self) -> Path | None:
         """Returns the checkpoint to go on from; prints which were skipped; deletes all that was written after it."""
