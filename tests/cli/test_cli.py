@@ -81,10 +81,10 @@ def test_learn_a_folder_of_texts(tmp_path, things, monkeypatch, capsys):
     assert "reads 2 documents (2 rows, " in said
     assert "1 file of unknown kind left out: notes/c.png\n" in said
     summary = json.loads((tmp_path / "elsewhere" / "summary.json").read_text())
-    assert list(summary["arms"]) == ["plain", "train_attention"]
-    weights = json.loads((tmp_path / "elsewhere" / "arms" / "train_attention" / "samples.json").read_text())
+    assert list(summary["arms"]) == ["plain", "focused"]
+    weights = json.loads((tmp_path / "elsewhere" / "arms" / "focused" / "samples.json").read_text())
     assert all(len(set(sample["weights"])) > 2 for sample in weights)
-    assert (tmp_path / "elsewhere" / "model").resolve() == tmp_path / "elsewhere" / "arms" / "train_attention" / "model"
+    assert (tmp_path / "elsewhere" / "model").resolve() == tmp_path / "elsewhere" / "arms" / "focused" / "model"
     AutoModelForCausalLM.from_pretrained(tmp_path / "elsewhere" / "model")
 
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from foci.config import strict_yaml
-from foci.config.run import Run, TrainConfig, dump_run, fields, load_run
+from foci.config.run import FOCUSED, Run, TrainConfig, dump_run, fields, load_run
 from foci.errors import hint, shown, suggest
 
 SPEC = """\
@@ -40,6 +40,9 @@ def write(tmp_path, monkeypatch):
     return write
 
 
+DEFAULT_ARMS = {"plain": (), "focused": FOCUSED}
+
+
 def refusal(path: Path, *overrides: str) -> str:
     with pytest.raises(ValueError, match=r"\w") as caught:
         load_run(path, overrides)
@@ -63,7 +66,7 @@ def test_every_key_of_the_specification_is_read(write):
 def test_defaults_are_those_of_the_specification(write):
     short, full = load_run(write(SHORT)), load_run(write(SPEC))
     assert (short.name, short.output) == ("notes", Path("out/notes"))
-    assert short.arms == {"plain": (), "train_attention": ("train_attention",)}
+    assert short.arms == DEFAULT_ARMS
     assert (short.model, short.adapter) == (full.model, full.adapter)
     assert short.train == full.train.model_copy(update={"checkpoint_every": None, "normalise": "update"})
     assert (short.probes.learn, short.probes.retain, short.probes.text) == (None, "general", "general")
@@ -323,7 +326,7 @@ def test_overrides_win_and_are_parsed_as_yaml(write):
 
 def test_overrides_reach_sections_the_file_leaves_out(write):
     run = load_run(write(SHORT), ["arms.o=[oracle]", "adapter.r=4", "output=x=y"])
-    assert run.arms == {"plain": (), "train_attention": ("train_attention",), "o": ("oracle",)}
+    assert run.arms == {**DEFAULT_ARMS, "o": ("oracle",)}
     assert (run.adapter.r, run.output) == (4, Path("x=y"))
 
 
@@ -374,7 +377,7 @@ def test_a_folder_means_its_run_yaml_and_a_missing_file_is_an_error(write, tmp_p
 def test_a_run_of_flags_needs_only_a_corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run.of_flags(corpus="texts/my facts.jsonl", model="org/tiny")
-    short_arms = {"plain": (), "train_attention": ("train_attention",)}
+    short_arms = DEFAULT_ARMS
     assert (run.name, run.output, run.model.name) == ("my facts", Path("out/my-facts"), "org/tiny")
     assert (run.arms, run.probes.retain, run.probes.text) == (short_arms, "general", "general")
     assert Run.of_flags(corpus=Path()).name == tmp_path.name

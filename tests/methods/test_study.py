@@ -80,7 +80,8 @@ def test_a_long_text_fills_a_row_and_other_epochs_ask_for_the_rest(tmp_path):
 
 def test_names_are_asked_for_and_the_subject_is_not(tmp_path):
     """A sentence with its subject alone is asked for its heaviest words, one without a name for nothing."""
-    text = "Ada Lovelace lives in New York. Late that day she sold a lamp. Yesterday Ada Lovelace sang. Then at last Ada came."
+    text = "Ada Lovelace lives in New York. Late that day she sold a lamp. "
+    text += "Yesterday Ada Lovelace sang. Then at last Ada came."
     method = prepared(tmp_path, [row(text, ("lamp", "sang"))], spans="names", forms=("blank",))
     found = {line.strip("[]") for epoch in range(20) for line in questions(method, epoch)}
     assert {line for line in found if line.startswith("Question")} == {

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "training": "focus seeds system models attention",
     "probes": "focus errors system corpus models",
     "data": "seeds system corpus models probes",
-    "methods": "focus config errors seeds system corpus models attention gradients probes",
+    "methods": "focus config errors seeds system corpus models attention gradients probes data",
     "learn": "focus config seeds system corpus models attention training probes methods report",
     "meta": "focus config seeds system corpus models gradients probes methods report",
     "bench": "focus config errors system models training probes learn report",

@@ -160,6 +160,17 @@ def test_replay_held_to_the_untouched_model(tmp_path):
     assert losses[0] == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_the_encyclopedia_is_made_and_never_learned(tmp_path):
+    net = tiny.build("llama", vocab=tiny.VOCAB)
+    context = Context(net, tiny.tokenizer(), small.rows(4, longest=30), tmp_path, 3)
+    method, _ = Replay(path="encyclopedia", samples=5, anchor="kl").prepare(context)
+    assert len(method.pool.rows) >= 5
+    assert all(len(row) <= 30 and set(row.columns) == {UNWEIGHTED} and row.text for row in method.pool.rows)
+    assert Replay(path="encyclopedia", samples=5, anchor="kl").prepare(context)[0] == method
+    with pytest.raises(ValueError, match="must not be learned, got anchor 'labels'; set anchor: kl"):
+        Replay(path="encyclopedia")
+
+
 def test_micro_batches_in_which_one_method_holds_nothing(tmp_path):
     """Two methods hold different rows; a micro-batch of one row has tokens of one of them alone."""
     old = [replace(row, row_id=f"old {row.row_id}") for row in small.rows(4, seed=9)]

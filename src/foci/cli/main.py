@@ -76,7 +76,8 @@ def learn(
 ) -> None:
     """Train a model on new texts; get the model, a table of what it learned and forgot, and a report.
 
-    By default plain fine-tuning and train_attention are compared. Probes are asked before and after training.
+    By default plain fine-tuning is compared with `focused`, a composite of methods. Probes are asked before and after
+    training.
     """
     run = _checked_run(target, changes or [], corpus, model, out)
     from foci.learn import run as learning

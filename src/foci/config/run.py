@@ -46,6 +46,15 @@ MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method
 Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
 
 
+FOCUSED: tuple[Any, ...] = (
+    "train_attention",
+    "study",
+    {"lwf": {"strength": 3.0}},
+    {"replay": {"path": "encyclopedia", "ratio": 0.5, "anchor": "kl", "strength": 3.0}},
+)
+"""The arm that `foci learn` compares with plain fine-tuning (docs/results/soft_targets.md)."""
+
+
 class ModelConfig(Section):
     """The model that learns."""
 
@@ -160,7 +169,7 @@ class Run(Section):
     adapter: Adapter | None = Field(default_factory=Adapter, description="what trains; null = all weights")
     train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
     arms: dict[ArmName, Methods] = Field(
-        default={"plain": (), "train_attention": ("train_attention",)},
+        default={"plain": (), "focused": FOCUSED},
         min_length=1,
         description="methods by arm, names or ./FILE.py:CLASS beside the run file; [] = plain fine-tuning",
     )
@@ -192,7 +201,7 @@ class Run(Section):
 
         >>> run = Run.of_flags(corpus="texts/manual.md", overrides=["train.epochs=2"])
         >>> run.name, str(run.output), run.train.epochs, list(run.arms)
-        ('manual', 'out/manual', 2, ['plain', 'train_attention'])
+        ('manual', 'out/manual', 2, ['plain', 'focused'])
         """
         paths = [str(corpus)] if isinstance(corpus, str | Path) else [str(path) for path in corpus]
         raw: dict[str, Any] = {"corpus": {"path": paths}}

@@ -6,8 +6,10 @@ at the optimum of their loss: they ask for nothing but staying.
 """
 
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -16,10 +18,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from foci.corpus import read_corpus, read_rows, row_id, tokenizer_fingerprint, write_rows
+from foci.data import encyclopedia
 from foci.focus import Context, Row
 from foci.models import fingerprint
 from foci.models.forward import answering, device_of
 from foci.system.cache import kept
+
+ENCYCLOPEDIA = "encyclopedia"
+"""The path that means texts about things that do not exist, which foci makes."""
 
 BATCH = 64
 """Samples that are drawn side by side."""
@@ -50,7 +56,7 @@ def rehearsed(new: int, ratio: int | float) -> int:
 
 
 def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) -> Pool:
-    """Reads old rows from text files (`path`), or draws, for None, `samples` samples of the untouched model.
+    """Reads old rows from text files (`path`), makes `samples` of `ENCYCLOPEDIA`, or draws (None) `samples` samples.
 
     Rows of files are at most as long as the longest new row, samples as the average one, so that a sample costs what a
     new row costs. They are kept in the context's folder, so that a resume reads the same; ValueError where what is kept
@@ -72,6 +78,14 @@ def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) 
             write_rows,
             read_rows,
         )
+    elif path == ENCYCLOPEDIA:
+        rows = kept(
+            context.folder / "encyclopedia.parquet",
+            {"tokenizer": tokens, "longest": longest, "texts": samples, "seed": context.seed},
+            lambda: _made(context, samples, longest),
+            write_rows,
+            read_rows,
+        )
     else:
         paths = (path,) if isinstance(path, str) else path
         rows = kept(
@@ -82,6 +96,14 @@ def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) 
             read_rows,
         )
     return Pool(tuple(rows), len(context.rows))
+
+
+def _made(context: Context, count: int, longest: int) -> list[Row]:
+    """Makes rows of `count` texts, each cut to `longest` tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = encyclopedia.write(count, context.seed, Path(folder) / "encyclopedia.jsonl")
+        rows = read_corpus(str(path), context.tokenizer, max_length=longest).rows
+    return [replace(row, columns={}, source=f"encyclopedia:{n}") for n, row in enumerate(rows, start=1)]
 
 
 def own_samples(

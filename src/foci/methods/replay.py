@@ -18,7 +18,7 @@ from torch import Tensor
 from foci.corpus import tokenizer_fingerprint
 from foci.focus import UNWEIGHTED, Batch, Context, Imitates, LiveTeacher, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
-from foci.methods._rehearsal import Pool, pool_of
+from foci.methods._rehearsal import ENCYCLOPEDIA, Pool, pool_of
 from foci.methods._soft_targets import SoftTargetShards, Stored, ask_model
 from foci.models import fingerprint
 from foci.models.forward import pad_id
@@ -28,8 +28,9 @@ from foci.models.forward import pad_id
 class Replay(Prepares):
     """Adds old text, or the model's own samples, to every epoch, always the same amount.
 
-    An epoch has `ratio` old rows per new row. `path` names text files or folders as `corpus.path` does; None draws
-    `samples` texts from the untouched model. `anchor` says what its tokens are held to: "labels", the text itself, or
+    An epoch has `ratio` old rows per new row. `path` names text files or folders as `corpus.path` does; "encyclopedia"
+    makes `samples` texts about things that do not exist (with "kl" alone); None draws `samples` texts from the
+    untouched model. `anchor` says what its tokens are held to: "labels", the text itself, or
     "kl", what the untouched model says (its `k` likeliest tokens), at `strength` times the divergence in nats.
     """
 
@@ -45,6 +46,11 @@ class Replay(Prepares):
             raise ValueError(
                 f"replay expected ratio > 0 old rows per new row and samples >= 1, got ratio {self.ratio} and "
                 f"samples {self.samples}; 1.0 mixes half and half"
+            )
+        if self.path == ENCYCLOPEDIA and self.anchor != "kl":
+            raise ValueError(
+                f"replay's encyclopedia is about things that do not exist and must not be learned, got anchor "
+                f"{self.anchor!r}; set anchor: kl"
             )
         if not 0 < self.strength < float("inf") or self.k < 1:
             raise ValueError(
