@@ -15,6 +15,7 @@ from foci.config.run import ModelConfig
 from foci.learn.folder import ArmFolder
 from foci.models import LanguageModel
 from foci.models.forward import device_of
+from foci.models.language_part import language_config
 from foci.models.loading import is_adapter, load_weights, stored_dtype
 from foci.models.locate import folder_of
 from foci.models.saved_adapter import TOLERANCE, answers, distance, merged, with_adapter
@@ -109,5 +110,9 @@ def _about_precision(path: Path, base: ModelConfig) -> list[str]:
         notes.append(
             f"adapter/ stands on {base.name}, which is an adapter itself: foci merges that first; PEFT alone would "
             "not, so take model/ there"
+        )
+    elif language_config(below, base.name) is not None:
+        notes.append(
+            f"model/ and adapter/ hold the language part of {base.name} alone, not the parts that read images or sound"
         )
     return notes

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
@@ -15,6 +16,7 @@ from foci.models.architecture import (
 )
 from foci.models.gguf import quiet
 from foci.models.head import head_of
+from foci.models.language_part import NAMES, language_config
 from foci.models.locate import check_tokenizer_files, folder_of
 from foci.models.saved_adapter import merged, with_adapter
 from foci.models.whole import explained, read_json
@@ -40,7 +42,8 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
     """Loads a causal language model, in eval mode, and its tokenizer.
 
     `name` is an embedded model, a hub id, a folder or a .gguf file. The folder of a PEFT adapter is loaded with its
-    base model (which may be an adapter again) and merged into it. Weights are always float32; `dtype` ("auto",
+    base model (which may be an adapter again) and merged into it. Of a model that reads images or sound, the language
+    part is loaded. Weights are always float32; `dtype` ("auto",
     "float32", "bfloat16") chooses only the number format of the forward pass (`compute_dtype`). `device=None` takes
     CUDA if there is a GPU. Raises ValueError, with the cure, for a model that foci cannot train.
     """
@@ -58,15 +61,20 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
 
 
 def _model(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
+    text = language_config(folder, name)
+    part: dict[str, Any] = {} if text is None else {"config": text, "key_mapping": NAMES}
     with quiet(), explained(name, "configuration and weights", folder):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
+            **part,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
+    if text is not None:
+        vars(model).pop("_weight_conversions", None)  # save_pretrained would write the names of the whole model
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(

@@ -1,0 +1,75 @@
+"""The language part of a multimodal model, as a causal language model of its own.
+
+A model that reads images or sound keeps a language model inside. foci trains text, so it takes that part: the class for
+its text alone, its part of the configuration, and its weights under the names that this class has. What sees and hears
+is not loaded.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+from foci.models.whole import explained, read_json
+
+OTHER_SENSES = ("text_config", "vision_config", "audio_config", "thinker_config", "llm_config")
+"""Keys of a configuration that say that a model reads more than text."""
+ALIKE = {
+    "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+    "qwen3_vl_moe_text": "qwen3_moe",
+}
+"""Text parts without a class of their own, and the model that computes the same on text alone."""
+NAMES = {
+    r"^model\.language_model\.": "model.",
+    r"^model\.text_model\.": "model.",
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.lm_head\.": "lm_head.",
+}
+"""Beginnings of the names of weights in the files, and those in a model of text alone (`key_mapping`)."""
+
+
+def language_config(folder: Path, name: str) -> PreTrainedConfig | None:
+    """Returns the configuration of a multimodal model's language part; None where a model reads text alone.
+
+    Reads no weights. Raises ValueError, with the cure, where the language part has no class for text alone.
+    """
+    raw = read_json(folder / "config.json")
+    if raw.get("is_encoder_decoder") or not any(isinstance(raw.get(key), dict) for key in OTHER_SENSES):
+        return None
+    classes = ", ".join(raw.get("architectures") or []) or f"model type {raw.get('model_type')!r}"
+    with explained(name, "the configuration", folder):
+        whole = AutoConfig.from_pretrained(folder, local_files_only=True)
+    text: PreTrainedConfig = whole.get_text_config(decoder=True)
+    if text is whole:
+        return None
+    kind = ALIKE.get(text.model_type, text.model_type)
+    if kind not in CAUSAL:
+        raise ValueError(
+            f"model {name!r} reads images or sound ({classes}), and its language part, of the type "
+            f"{text.model_type!r}, has no class for text alone in Transformers; name a model of text alone of its "
+            "family"
+        )
+    if kind != text.model_type:
+        fields = {key: value for key, value in text.to_dict().items() if key not in ("model_type", "architectures")}
+        text = AutoConfig.for_model(kind, **fields)
+    text.tie_word_embeddings = _is_tied(folder, whole)
+    text.architectures = [str(CAUSAL[kind])]
+    return text
+
+
+def _is_tied(folder: Path, whole: Any) -> bool:
+    """Returns whether head and embedding are one weight: the configuration says so, or the files have no head."""
+    files = sorted(folder.glob("*.safetensors"))
+    heads = [key for file in files for key in _keys(file) if key.endswith("lm_head.weight")]
+    return not heads or bool(whole.tie_word_embeddings)
+
+
+def _keys(file: Path) -> list[str]:
+    """Returns the names of the weights in a safetensors file."""
+    with safe_open(file, framework="np") as opened:
+        return list(opened.keys())

@@ -1,0 +1,136 @@
+"""Of a model that reads images or sound, the language part is loaded: its logits on text are those of the whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+import tiny
+from foci import models
+from foci.config.run import ModelConfig
+from foci.learn.folder import ArmFolder
+from foci.learn.save import save
+from runs import assert_one_paragraph
+
+IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5, 3, 4, 9]])
+TEXT = {
+    "vocab_size": tiny.VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "eos_token_id": 1,
+    "bos_token_id": None, "initializer_range": 0.2, "max_position_embeddings": 128,
+}  # fmt: skip
+MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}}
+EYES = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
+    "patch_size": 8,
+}  # fmt: skip
+QWEN_EYES = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "text_config": {**TEXT, "query_pre_attn_scalar": 8, "sliding_window": 6}, "mm_tokens_per_image": 4,
+        "vision_config": {**EYES, "model_type": "siglip_vision_model"},
+    },
+    "gemma4": {
+        "text_config": {**TEXT, "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": tiny.VOCAB},
+        "vision_config": EYES,
+    },
+    "llava": {
+        "text_config": {**TEXT, "model_type": "llama"}, "vision_config": {**EYES, "model_type": "clip_vision_model"},
+    },
+    "smolvlm": {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": EYES, "pad_token_id": 0},
+    "lfm2_vl": {
+        "text_config": {**TEXT, "model_type": "lfm2", "layer_types": ["conv", "full_attention"]},
+        "vision_config": {**EYES, "model_type": "siglip2_vision_model"},
+    },
+    "mistral3": {
+        "text_config": {**TEXT, "model_type": "mistral"},
+        "vision_config": {**EYES, "model_type": "pixtral", "head_dim": 8},
+    },
+    "qwen2_5_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": {**QWEN_EYES, "patch_size": 4}},
+    "qwen3_vl": {
+        "text_config": {**TEXT, **MROPE},
+        "vision_config": {**QWEN_EYES, "patch_size": 4, "deepstack_visual_indexes": [0]},
+    },
+}  # fmt: skip
+
+
+def whole(name: str, tied: bool) -> nn.Module:
+    settings = FAMILIES[name]
+    text = {**settings["text_config"], "tie_word_embeddings": tied}
+    config = AutoConfig.for_model(name, **{**settings, "text_config": text}, tie_word_embeddings=tied)
+    torch.manual_seed(0)
+    return AutoModelForImageTextToText.from_config(config).eval()
+
+
+def written(model: nn.Module, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS, attention_mask=torch.ones_like(IDS), use_cache=False).logits
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_language_part_answers_as_the_whole_model(name, tied, tmp_path):
+    model = whole(name, tied)
+    loaded = models.load(str(written(model, tmp_path)), device="cpu").model
+    torch.testing.assert_close(logits(loaded), logits(model), atol=1e-6, rtol=0)
+    assert sum(p.numel() for p in loaded.parameters()) < sum(p.numel() for p in model.parameters())
+    assert (loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight) == tied
+
+
+def test_older_names_of_weights_are_understood(tmp_path):
+    """LLaVA was published with `language_model.model.layers...` and `language_model.lm_head`."""
+    model = whole("llava", False)
+    file = written(model, tmp_path) / "model.safetensors"
+    weights = {
+        name.replace("model.language_model.", "language_model.model.").replace("lm_head.", "language_model.lm_head.")
+        if not name.startswith("language_model.")
+        else name: value
+        for name, value in load_file(file).items()
+    }
+    assert "language_model.lm_head.weight" in weights
+    save_file(weights, file, metadata={"format": "pt"})
+    torch.testing.assert_close(logits(models.load(str(tmp_path), device="cpu").model), logits(model), atol=1e-6, rtol=0)
+
+
+def test_it_is_trained_saved_and_loaded_again(tmp_path):
+    base = written(whole("gemma3", True), tmp_path / "base")
+    model = models.add_adapter(models.load(str(base), device="cpu").model, models.Adapter(r=4))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn_like(p))
+    wanted = logits(model.eval())
+    saved = save(model, tiny.tokenizer(), ArmFolder(tmp_path / "arm"), ModelConfig(name=str(base)))
+    assert len(saved.notes) == 1
+    assert f"hold the language part of {base} alone" in saved.notes[0]
+    for kind in ("model", "adapter"):
+        found = models.load(str(tmp_path / "arm" / kind), device="cpu").model
+        torch.testing.assert_close(logits(found), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_language_part_without_a_class_of_its_own_is_refused_before_weights_are_read(tmp_path):
+    config = AutoConfig.for_model("glm4v", text_config=TEXT, vision_config={**QWEN_EYES, "patch_size": 4})
+    config.architectures = ["Glm4vForConditionalGeneration"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"reads images or sound \(Glm4vForCond.* type 'glm4v_text', has no"
+    ) as refused:
+        models.load(str(tmp_path), device="cpu")  # there are no weights
+    assert_one_paragraph(str(refused.value))
+
+
+def test_a_model_of_text_alone_is_left_alone(tmp_path):
+    folder = tiny.save_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    assert not {"text_config", "vision_config"} & config.keys()
+    assert type(models.load(str(folder), device="cpu").model).__name__ == "LlamaForCausalLM"
