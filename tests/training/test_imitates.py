@@ -112,6 +112,21 @@ def test_columns_are_the_live_teacher(tmp_path, temperature):
     assert_same(found[0][0], found[1][0], 1e-6)
 
 
+def test_a_misled_teacher_reads_another_row_first(tmp_path):
+    rows = small.rows(3)
+    hold, _ = Lwf(on="all", k=97, teacher="misled").prepare(Context(model(), tiny.tokenizer(), rows, tmp_path, 0))
+    batch = Batch.of(rows, tiny.PAD)
+    where = batch.predicted()
+    targets = hold.teacher().targets(batch, where)
+    net, found = model(), []
+    for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):
+        ids = torch.tensor([[*other.input_ids, *row.input_ids]])
+        log_p = net(input_ids=ids).logits[0].detach().log_softmax(-1)
+        found.append(log_p[len(other) : len(other) + len(row) - 1])
+    theirs = torch.full((len(targets.ids), 97), -torch.inf).scatter(1, targets.ids, targets.log_probs)
+    torch.testing.assert_close(theirs, torch.cat(found), atol=1e-5, rtol=1e-5)
+
+
 def test_a_part_of_the_shards_is_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr("foci.corpus.shards.TOKENS", 30)
     settings, rows = Lwf(on="all", k=3), small.rows()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from foci.corpus import tokenizer_fingerprint
 from foci.focus import REHEARSED, Batch, Context, Imitates, LiveTeacher, Prepares, Row
+from foci.methods._pieces import Piece, Told, tell
 from foci.methods._prepared import Prepared
 from foci.methods._soft_targets import SoftTargetShards, Stored, ask_model
 from foci.models import fingerprint
@@ -28,14 +29,15 @@ class Lwf(Prepares):
     `on` says which: "rest" (tokens with less than `below` of the update's largest weight; it needs a method that
     weighs) or "all". `strength` is the factor of the loss at the first update, `end` at the last (None: the same), with
     a straight line in between. `teacher` is asked once before training ("columns", for rows that are read as they are)
-    or in every update ("live", for rows that another method edits). `k` of its likeliest tokens are kept.
+    or in every update ("live", for rows that another method edits); "misled", a control, is asked before training too,
+    but reads another row before each. `k` of its likeliest tokens are kept.
     """
 
     strength: float = 1.0
     on: Literal["rest", "all"] = "rest"
     below: float = 0.25
     end: float | None = None
-    teacher: Literal["columns", "live"] = "columns"
+    teacher: Literal["columns", "live", "misled"] = "columns"
     k: int = 20
     temperature: float = 1.0
 
@@ -57,12 +59,24 @@ class Lwf(Prepares):
         """Asks the untouched model about every token of the rows, or, with a live teacher, nothing yet."""
         if self.teacher == "live":
             return LwfHold(self, None), context.rows
+        if self.teacher == "misled":
+            return LwfHold(self, self._misled(context)), context.rows
         return LwfHold(self, self._shards(context).stored()), context.rows
 
     def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
         """Asks for part `number` of `count` of the rows; yields tokens and seconds of each shard."""
         if self.teacher == "columns":
             yield from self._shards(context).fill(number, count)
+
+    def _misled(self, context: Context) -> Told:
+        """Asks the untouched model about every row behind the row after it."""
+        if len(context.rows) < 2:
+            raise ValueError(f"lwf's misled teacher reads another row before each, got {len(context.rows)} row")
+        pieces = [
+            Piece(row, Row(f"{other.row_id}+{row.row_id}", (*other.input_ids, *row.input_ids)), len(other), 0)
+            for row, other in zip(context.rows, [*context.rows[1:], context.rows[0]], strict=True)
+        ]
+        return tell(context, pieces, LiveTeacher(self.k, self.temperature), "lwf")
 
     def _shards(self, context: Context) -> SoftTargetShards:
         teacher = LiveTeacher(self.k, self.temperature)
@@ -80,9 +94,9 @@ class LwfHold(Prepared, Imitates):
     """Holds the tokens that the settings name."""
 
     settings: Lwf
-    stored: Stored | None = field(repr=False)
+    stored: Stored | Told | None = field(repr=False)
 
-    def teacher(self) -> LiveTeacher | Stored:
+    def teacher(self) -> LiveTeacher | Stored | Told:
         """Returns the untouched model, or what it said before training."""
         return self.stored or LiveTeacher(self.settings.k, self.settings.temperature)
 
