@@ -91,6 +91,16 @@ def test_names_are_asked_for_and_the_subject_is_not(tmp_path):
     }
 
 
+def test_code_and_tables_are_not_asked_about_and_lines_of_a_sentence_are_joined(tmp_path):
+    text = "| `Ada` | `Bob` |\n\nAda met Bob\n  in Oslo."
+    method = prepared(tmp_path, [row(text, ("Oslo",))], spans="names", forms=("blank",))
+    found = {line.strip("[]") for epoch in range(9) for line in questions(method, epoch)}
+    assert {line for line in found if line.startswith("Question")} == {
+        "Question: Ada met ____ in Oslo.",
+        "Question: Ada met Bob in ____.",
+    }
+
+
 def test_names_by_hand():
     assert known_names(["Then Ada met Bob. Bob, a baker, left. Rain fell on Rain."]) == {"Ada", "Bob", "Rain"}
     text = "Bob met Mary-Ann O'Neil on 3 May 1999 in room 12b."

@@ -24,6 +24,9 @@ Form = Literal["blank", "what", "statement"]
 Span = tuple[int, int]
 """Characters [start, end) of a text."""
 
+LONGEST = 60
+"""Words of a sentence that is asked about, at most."""
+
 WORD = re.compile("\\w[\\w'\u2019-]*")
 
 
@@ -100,7 +103,7 @@ class Study(Prepares):
             return
         for begin, end in pairwise([0, *sentence_ends(row.text), len(row.text)]):
             sentence = row.text[begin:end]
-            if any(prompt in sentence for prompt in context.asked):
+            if not is_prose(sentence) or any(prompt in sentence for prompt in context.asked):
                 continue
             heavy = [
                 ((a - begin, b - begin), weight)
@@ -125,6 +128,16 @@ class Study(Prepares):
         if not most or subject[0] > len(sentence) // 2:
             return names
         return spans_of(sentence, [span for span, weight in rest if weight >= 0.8 * most])[:1]
+
+
+def is_prose(sentence: str) -> bool:
+    """Returns whether a sentence can be asked about: not code, a table or a list without an end.
+
+    >>> is_prose("She was born on 10 December 1815 in London."), is_prose("| `C` | `C++` |"), is_prose("word " * 99)
+    (True, False, False)
+    """
+    plain = sum(letter.isalnum() or letter.isspace() for letter in sentence)
+    return plain >= 0.85 * len(sentence) and len(sentence.split()) <= LONGEST
 
 
 def names_of(sentence: str, known: frozenset[str]) -> list[Span]:
@@ -201,6 +214,7 @@ def _one_name(sentence: str, one: Span, next_one: Span) -> bool:
 def _parts(sentence: str, span: Span, form: Form) -> list[tuple[str, bool]]:
     """Returns the pieces of text of a question and its answer, each with whether it is the answer."""
     before, answer, after = sentence[: span[0]].lstrip(), sentence[span[0] : span[1]], sentence[span[1] :].rstrip()
+    before, answer, after = (re.sub(r"\s*\n\s*", " ", part) for part in (before, answer, after))
     if form == "statement":
         return [(before, False), (answer, True), (f"{after}\n", False)]
     asked = f"{before}____{after}" if form == "blank" else f"{before}what{after.rstrip('.!?')}?"
