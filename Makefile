@@ -3,6 +3,7 @@
 # make test    sets up what developers need too and passes every test
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
+# make fuzz    2,000 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
 # make docs    builds the documentation in out/site, without a network; warnings are errors
 # make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
 # make package builds the sdist and the wheel, installs the wheel in a fresh environment and tries it there
@@ -23,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
   tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
 
-.PHONY: demo check test bench sweep lint docs package readme setup clean
+.PHONY: demo check test bench sweep fuzz lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -66,6 +67,9 @@ lint: setup
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
+
+fuzz: setup
+	FOCI_FUZZ=long $(PYTEST) tests/fuzz
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -136,8 +136,10 @@ def _check_config(folder: Path, name: str, trust_remote_code: bool) -> None:
     if not path.is_file():
         raise ValueError(f"model {name!r} has no config.json in {folder}; name a folder saved by save_pretrained")
     config = read_json(path)
+    _check_types(path, config)
+    config = {key: value for key, value in config.items() if value is not None}
     if "auto_map" in config and not trust_remote_code:
-        code = ", ".join(sorted(str(value) for value in dict(config["auto_map"]).values()))
+        code = ", ".join(sorted(str(value) for value in config["auto_map"].values()))
         raise ValueError(
             f"model {name!r} wants to run code of its own ({code}); set trust_remote_code: true if you have "
             f"read that code and trust it, or take auto_map out of its config.json if Transformers knows the type "
@@ -150,6 +152,19 @@ def _check_config(folder: Path, name: str, trust_remote_code: bool) -> None:
         )
     if "AutoModelForCausalLM" not in config.get("auto_map", {}) and language_config(folder, name) is None:
         _check_causal_class(config, name)
+
+
+def _check_types(path: Path, config: dict[str, Any]) -> None:
+    """Raises ValueError where a field that foci reads itself holds a value of another type than it should."""
+    kinds = {"model_type": str, "architectures": list, "auto_map": dict, "quantization_config": dict}
+    for name, kind in kinds.items():
+        value = config.get(name)
+        listed = value if isinstance(value, list) else []
+        if (value is not None and not isinstance(value, kind)) or not all(isinstance(item, str) for item in listed):
+            raise ValueError(
+                f"{path}: expected {name} as {kind.__name__}, got {str(value)[:60]!r}; get the file again "
+                "from where the model came from"
+            )
 
 
 def _check_causal_class(config: dict[str, Any], name: str) -> None:

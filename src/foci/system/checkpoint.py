@@ -69,21 +69,32 @@ def seal(folder: Path, step: int) -> None:
 
 def why_incomplete(folder: Path) -> str | None:
     """Returns the reason why a checkpoint is not complete, in words; None where it is complete."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}: it was not finished"
-    except (ValueError, KeyError, TypeError) as error:
-        return f"its {MANIFEST} cannot be read ({error})"
-    for name, expected in files.items():
+    promised = _promised(folder)
+    if isinstance(promised, str):
+        return promised
+    held = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and file.name[0] != "."}
+    if others := held - promised.keys() - {MANIFEST}:
+        return f"{min(others)} is not in its {MANIFEST}"
+    for name, (size, digest) in promised.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, the manifest says {expected['bytes']}"
-        if sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, the manifest says {size}"
+        if sha256(path) != digest:
             return f"{name} is not what was written (its hash differs from the manifest)"
     return None
+
+
+def _promised(folder: Path) -> dict[str, tuple[int, str]] | str:
+    """Returns size and SHA-256 of each file of a manifest, by name, or the reason why it cannot be read."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return {str(name): (int(kept["bytes"]), str(kept["sha256"])) for name, kept in files.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}: it was not finished"
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return f"its {MANIFEST} cannot be read ({error})"
 
 
 def newest(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:

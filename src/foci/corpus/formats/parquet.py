@@ -41,7 +41,7 @@ class Parquet(Format):
             head = handle.read(HEAD)
         if (kind := kind_of(head)) and not head.startswith(b"PAR1"):
             return "; ".join(kind)
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         if head.startswith(b"PAR1"):
             return f"a parquet file that is cut or damaged ({reason}); get it again"
         return f"not a parquet file ({reason})"
