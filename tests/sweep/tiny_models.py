@@ -1,6 +1,6 @@
 """A tiny model of every causal architecture that the installed Transformers knows, made from its configuration class.
 
-    make("mixtral")                                     # width 32, 2 layers or a few more, 320 tokens, eval mode
+    make("mixtral")                                     # width 32, 2 layers or a few more, 328 tokens, eval mode
     names()                                             # what `AutoModelForCausalLM` knows, and "opt:projected"
 
 A configuration class gets those of `SIZES` that it has fields for, no dropout, and what `OWN` says for its type.
@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import tiny
 
 FIELDS = {
-    tiny.VOCAB: "vocab_size",
+    tiny.VOCAB + 8: "vocab_size",
     32: "hidden_size n_embd d_model embed_dim embedding_dim emb_dim word_embed_proj_dim dim attention_hidden_size "
     "hidden_size_per_layer_input lru_width kv_channels",
     2: "num_hidden_layers n_layer num_layers n_layers decoder_layers encoder_layers num_blocks num_key_value_heads "
@@ -66,9 +66,9 @@ OWN: dict[str, dict[str, Any]] = {
     "dots3_note_text": {"num_key_value_heads": 4, "shared_experts_intermediate_size": 16},
     "gemma3n_text": {
         "num_hidden_layers": 4, "num_kv_shared_layers": 2, "layer_types": KINDS * 2, "laurel_rank": 8,
-        "vocab_size_per_layer_input": tiny.VOCAB, "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": tiny.VOCAB + 8, "hidden_size_per_layer_input": 8,
     },
-    "gemma4_text": {"layer_types": KINDS, "global_head_dim": 8, "vocab_size_per_layer_input": tiny.VOCAB,
+    "gemma4_text": {"layer_types": KINDS, "global_head_dim": 8, "vocab_size_per_layer_input": tiny.VOCAB + 8,
                     "hidden_size_per_layer_input": 8},
     "gemma4_text:shared": {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "layer_types": KINDS * 2},
     "gemma4_text:experts": {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2},

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from transformers.pytorch_utils import Conv1D
 
 from foci.gradients.factors import Use, precision
@@ -158,12 +159,10 @@ class Recorder:
             with _parameters_of(module, {name: copy[0] for name, copy in own.items()}):
                 return forward(*args)
 
-        def single(own: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        def single(own: Mapping[str, Tensor], *inputs: Tensor) -> Any:
             with _parameters_of(module, own):
                 output = forward(*(value[None] for value in inputs))
-            if not isinstance(output, Tensor):
-                raise TypeError(f"{type(module).__name__} must return one tensor to be recorded, got {type(output)}")
-            return output[0]
+            return tree_map(lambda made: made[0], output)  # some return several tensors
 
         return torch.vmap(single)(own, *args)
 

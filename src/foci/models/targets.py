@@ -1,7 +1,7 @@
 """Finds the weights that an adapter can sit in: linear layers, and stacks of experts that are no linear layers.
 
-PEFT cannot adapt every linear layer. Its layer returns one tensor, so a router that returns several is left out. Its
-layer must run, so a layer whose weight a fused kernel reads by itself (a Mamba mixer's output) is left out too. Layers
+PEFT cannot adapt every linear layer. Its layer maps a tensor's last axis, so a router that returns several tensors and a
+layer that works on groups of inputs are left out. Its layer must run, so a layer whose weight a fused kernel reads by itself (a Mamba mixer's output) is left out too. Layers
 that share one weight (the blocks of Zamba) would each get an adapter of their own, and all of these would be merged
 into the one weight. PEFT adapts a parameter (`target_parameters`) where the module that owns it runs.
 """
@@ -39,17 +39,21 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     out = {f"{name}.out_proj" for name, module in model.named_modules() if _is_mamba(module)}
     out |= {name for name, module in linear.items() if id(module.weight) in shared}
     unusual = {n: m for n, m in linear.items() if type(m).forward not in (nn.Linear.forward, Conv1D.forward)}
-    out |= _return_several(model, unusual) if unusual else set()
+    out |= _not_linear(model, unusual) if unusual else set()
     return [name for name in linear if name not in out]
 
 
 def expert_stacks(model: PreTrainedModel) -> list[str]:
-    """Returns the names of 3-D parameters that are no convolution: one matrix per expert of a mixture of experts."""
+    """Returns the names of 3-D parameters of experts: one matrix per expert of a mixture of experts.
+
+    The module that owns them has "Expert" in its class's name. Others have 3-D parameters too, such as recurrent layers
+    with one matrix per head, which PEFT cannot adapt.
+    """
     shared = _shared(model)
     return [
         f"{name}.{own}"
         for name, module in model.named_modules()
-        if not type(module).__module__.startswith("torch.nn")
+        if "expert" in type(module).__name__.lower()
         for own, parameter in module.named_parameters(recurse=False)
         if parameter.ndim == 3 and id(parameter) not in shared
     ]
@@ -90,12 +94,17 @@ def _is_mamba(module: nn.Module) -> bool:
     return all(hasattr(module, name) for name in ("A_log", "D", "out_proj"))
 
 
-def _return_several(model: PreTrainedModel, modules: dict[str, nn.Module]) -> set[str]:
-    """Returns the names of modules that return something else than one tensor, as some routers do."""
+def _not_linear(model: PreTrainedModel, modules: dict[str, nn.Module]) -> set[str]:
+    """Returns the names of modules that do not map the last axis of a tensor by their weight, as some routers."""
     found: set[str] = set()
 
     def noted(name: str) -> Any:
-        return lambda _module, _inputs, output: None if isinstance(output, Tensor) else found.add(name)
+        def note(module: nn.Linear, inputs: tuple[Tensor, ...], output: Any) -> None:
+            expected = (*inputs[0].shape[:-1], module.weight.shape[0])
+            if not isinstance(output, Tensor) or output.shape != expected:
+                found.add(name)
+
+        return note
 
     hooks = [module.register_forward_hook(noted(name)) for name, module in modules.items()]
     try:
