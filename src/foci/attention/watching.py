@@ -156,7 +156,7 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
     attention_of(inner)
     if inner in _CHECKED:
         return _CHECKED[inner]
-    layers: dict[int, bool] = {}
+    name, layers = f"{type(inner).__name__} (model type {inner.config.model_type!r})", dict[int, bool]()
 
     def see(layer: int, part: QuerySlice, probabilities: Tensor) -> None:
         if part.start == 0 and layer in layers:
@@ -171,19 +171,17 @@ def check_watched(model: nn.Module) -> dict[int, bool]:
     try:
         ours = run_in_slices(inner, ids, mask, see, exact=True)
     except ValueError as error:
-        raise ValueError(f"{type(inner).__name__} (model type {inner.config.model_type!r}): {error}") from error
+        raise ValueError(f"{name}: {error}") from error
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: its code works on the "
-            f"attention mask itself ({error}); use a model that hands its mask from Transformers' mask interface to "
-            "its attention"
+            f"{name} cannot be watched: its code works on the attention mask itself ({error}); use a model that hands "
+            "its mask from Transformers' mask interface to its attention"
         ) from error
     theirs, ours = (hidden[mask.bool()].float() for hidden in (theirs, ours))
     tolerance = 5e-2 if inner.get_input_embeddings().weight.dtype.itemsize == 2 else 1e-4
     if not layers or not float((ours - theirs).norm()) <= tolerance * float(theirs.norm()):
         raise ValueError(
-            f"{type(inner).__name__} (model type {inner.config.model_type!r}) cannot be watched: "
-            f"{len(layers)} of its layers call Transformers' attention interface"
+            f"{name} cannot be watched: {len(layers)} of its layers call Transformers' attention interface"
             + (", and computed from queries, keys, mask, softcap and sinks it gives other outputs" if layers else "")
             + "; use a model whose attention goes through that interface"
         )

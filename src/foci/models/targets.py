@@ -1,9 +1,10 @@
 """Finds the weights that an adapter can sit in: linear layers, and stacks of experts that are no linear layers.
 
-PEFT cannot adapt every linear layer. Its layer maps a tensor's last axis, so a router that returns several tensors and a
-layer that works on groups of inputs are left out. Its layer must run, so a layer whose weight a fused kernel reads by itself (a Mamba mixer's output) is left out too. Layers
-that share one weight (the blocks of Zamba) would each get an adapter of their own, and all of these would be merged
-into the one weight. PEFT adapts a parameter (`target_parameters`) where the module that owns it runs.
+PEFT cannot adapt every linear layer. Its layer maps a tensor's last axis, so a router that returns several tensors and
+a layer that works on groups of inputs are left out. Its layer must run, so a layer whose weight a fused kernel reads by
+itself (a Mamba mixer's output) is left out too. Layers that share one weight (the blocks of Zamba) would each get an
+adapter of their own, and all of these would be merged into the one weight. PEFT adapts a parameter
+(`target_parameters`) where the module that owns it runs.
 """
 
 import re
