@@ -26,7 +26,7 @@ def print_method(name: str, console: Console) -> None:
     """Prints one method. Raises ValueError where there is none of this name."""
     method = description_of(name)
     shelf = " (experimental)" if method.experimental else ""
-    console.print(Text.assemble((method.name, "bold"), f"{shelf}  {' '.join(method.decides)}\n"), soft_wrap=True)
+    console.print(Text.assemble((method.name, "bold"), f"{shelf}  {' '.join(method.decides)}\n"))
     for words in (method.summary, " ".join(method.about.split())):
         if words:
             console.print(_indented(words, console), highlight=False, markup=False)
