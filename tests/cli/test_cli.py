@@ -119,7 +119,7 @@ def test_probe_asks_a_model(tmp_path, things, short, capsys):
     said = runs.told(["probe", things.model, probes, "--out", table], capsys)
     assert re.search(r"learn +cloze +6 ", said)
     assert re.search(r"learn +qa +2 ", said)
-    assert re.search(r"retain +span +3 +1\.000 +1\.000 ", said)
+    assert re.search(r"retain +span +3 +100 +100 ", said)
     assert re.search(
         r"controls of the probes to learn: majority \d+\.\d %, .*binding \d+\.\d %", " ".join(said.split())
     )

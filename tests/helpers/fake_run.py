@@ -85,7 +85,9 @@ def _arm(folder: Path, arm: str, rng: random.Random, probes: int, evil: str, fin
         }
         with (folder / "probes" / "text.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(text) + "\n")
-        path.append(text | {"learned": _mean(answers, "learn"), "retained": _mean(answers, "retain")})
+        shares = {"learned": _mean(answers, "learn"), "retained": _mean(answers, "retain")}
+        whole = {f"{role}ed_whole": _mean(answers, role, "correct") for role in ("learn", "retain")}
+        path.append(text | shares | whole)
     if finished:
         _json(folder / "samples.json", [_sample(k, arm, rng, evil) for k in range(6)])
     return _numbers(path, answers)
@@ -122,8 +124,8 @@ def _answers(probes: int, gain: float, step: int, evil: str) -> list[dict[str, A
     return rows
 
 
-def _mean(answers: list[dict[str, Any]], role: str) -> float:
-    known = [a["accuracy"] for a in answers if a["role"] == role and a["counted"]]
+def _mean(answers: list[dict[str, Any]], role: str, key: str = "accuracy") -> float:
+    known = [a[key] for a in answers if a["role"] == role and a["counted"]]
     return sum(known) / len(known)
 
 
@@ -134,15 +136,17 @@ def _numbers(path: list[dict[str, Any]], answers: list[dict[str, Any]]) -> dict[
     learned = pair("learned")
     retain = [a for a in answers if a["role"] == "retain"]
     return {
+        "learned_whole": pair("learned_whole"),
+        "retained_whole": pair("retained_whole"),
         "learned": learned,
         "retained": pair("retained"),
         "bits_per_byte": pair("bits_per_byte"),
         "corpus_bits_per_byte": pair("corpus_bits_per_byte"),
         "binding": {"before": 0.51, "after": 0.61},
         "learned_by_kind": {
-            "cloze": {"accuracy": learned, "nll": {"before": 3.41, "after": 1.22}},
+            "cloze": {"whole": pair("learned_whole"), "accuracy": learned, "nll": {"before": 3.41, "after": 1.22}},
             "qa": {
-                "accuracy": learned, "nll": {"before": 3.9, "after": 1.6},
+                "whole": pair("learned_whole"), "accuracy": learned, "nll": {"before": 3.9, "after": 1.6},
                 "exact_match": {"before": 0.05, "after": 0.4}, "f1": {"before": 0.09, "after": 0.47},
             },
         },
@@ -151,6 +155,7 @@ def _numbers(path: list[dict[str, Any]], answers: list[dict[str, Any]]) -> dict[
         "path": path, "seconds": 72.4, "tokens": 20800, "steps": 80, "padding": 0.061, "peak_memory_mib": None,
         "controls": {
             "majority": 0.19, "balanced": {"before": 0.08, "after": learned["after"] - 0.04},
+            "balanced_whole": {"before": 0.05, "after": learned["after"] - 0.1},
             "balanced_majority": 0.08, "untouched_model": learned["before"],
         },
     }  # fmt: skip

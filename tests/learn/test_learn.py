@@ -21,6 +21,7 @@ from foci.learn import arm as arms
 from foci.learn import baseline
 from foci.learn.run import learn
 from foci.probes import answer, read_probes
+from foci.report.measure import MEASURED
 
 UPDATES = 9  # 10 rows, batches of 4, 3 epochs: 3 updates each
 ARM_FILES = {"metrics.jsonl", "samples.json", "arm.json", "checkpoints", "probes", "model", "adapter"}
@@ -100,11 +101,18 @@ def test_the_summary_says_what_happened(two_arms):
         assert (arm["learn_probes"], arm["retain_asked"], arm["retained_probes"]) == (8, 4, 3)
         assert arm["retained"]["before"] == 1.0
         assert set(arm["learned_by_kind"]) == {"cloze", "qa"}
-        assert set(arm["learned_by_kind"]["cloze"]) == {"accuracy", "nll"}
-        assert set(arm["learned_by_kind"]["qa"]) == {"accuracy", "nll", "exact_match", "f1"}
+        assert set(arm["learned_by_kind"]["cloze"]) == {"whole", "accuracy", "nll"}
+        assert set(arm["learned_by_kind"]["qa"]) == {
+            "whole",
+            "accuracy",
+            "nll",
+            "exact_match",
+            "f1",
+            "squad_exact_match",
+        }
         assert {"majority", "balanced", "balanced_majority", "untouched_model"} <= set(arm["controls"])
         assert arm["controls"]["untouched_model"] == arm["learned"]["before"]
-        for name in ("learned", "retained", "bits_per_byte", "corpus_bits_per_byte"):
+        for name in MEASURED:
             assert all(isinstance(arm[name][when], float) and arm[name][when] >= 0 for when in ("before", "after"))
             assert arm[name]["before"] == plain[name]["before"]
         assert [point["step"] for point in arm["path"]] == [0, 3, 6, 9]
@@ -124,6 +132,13 @@ def test_numbers_of_the_summary_are_those_of_the_tables(two_arms):
             kept = [line["accuracy"] for line in table if line["role"] == "retain" and line["counted"]]
             assert arm["learned"][when] == pytest.approx(sum(learn) / 8)
             assert arm["retained"][when] == pytest.approx(sum(kept) / 3)
+            right = [line["correct"] for line in table if line["role"] == "learn"]
+            still = [line["correct"] for line in table if line["role"] == "retain" and line["counted"]]
+            assert arm["learned_whole"][when] == pytest.approx(sum(right) / 8)
+            assert arm["retained_whole"][when] == pytest.approx(sum(still) / 3)
+        losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert arm["loss"] == {"first": losses[0], "last": losses[-1]}
+        assert arm["guessing_loss"] == pytest.approx(math.log(tiny.VOCAB))
 
 
 def test_one_line_of_metrics_per_update(two_arms):

@@ -136,25 +136,30 @@ def test_summary_by_hand():
         said("7", 1.0, "retain"),
         said("6", 0.5, "retain"),
         said("5", 1.0, "retain"),
-        said("4", 0.5, kind="qa", exact_match=1.0, f1=0.6, nll=1.0, answer="Paris"),
+        said("4", 0.5, kind="qa", exact_match=1.0, f1=0.6, nll=1.0, answer="Paris", squad_exact_match=1.0),
         said("3", 1.0, nll=0.5, answer="Rome"),
         said("2", 1.0, nll=0.25, answer="Bern"),
         said("1", 0.5, nll=0.75, answer="Bern"),
     ]
     summary = summarise(before, after)
     assert summary == {
+        "learned_whole": {"before": 1 / 4, "after": 2 / 4},
+        "retained_whole": {"before": 1.0, "after": 0.5},
         "learned": {"before": 1.5 / 4, "after": 3.0 / 4},
         "retained": {"before": 1.0, "after": 0.75},
         "learned_by_kind": {
             "cloze": {
+                "whole": {"before": pytest.approx(1 / 3), "after": pytest.approx(2 / 3)},
                 "accuracy": {"before": 0.5, "after": pytest.approx(2.5 / 3)},
                 "nll": {"before": pytest.approx(7 / 3), "after": 0.5},
             },
             "qa": {
+                "whole": {"before": 0.0, "after": 0.0},
                 "accuracy": {"before": 0.0, "after": 0.5},
                 "nll": {"before": 3.0, "after": 1.0},
                 "exact_match": {"before": 0.0, "after": 1.0},
                 "f1": {"before": 0.2, "after": 0.6},
+                "squad_exact_match": {"before": 0.0, "after": 1.0},
             },
         },
         "span_perplexity": span_perplexities(before, after),
@@ -164,6 +169,7 @@ def test_summary_by_hand():
         "controls": {
             "majority": 0.5,
             "balanced": {"before": pytest.approx((0.25 + 1.0 + 0.0) / 3), "after": pytest.approx((0.75 + 1 + 0.5) / 3)},
+            "balanced_whole": {"before": pytest.approx(1 / 3), "after": pytest.approx((0.5 + 1 + 0) / 3)},
             "balanced_majority": pytest.approx(1 / 3),
             "untouched_model": 1.5 / 4,
         },

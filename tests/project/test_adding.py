@@ -139,7 +139,7 @@ def test_a_probe_kind_is_one_file(tmp_path, monkeypatch, capsys):
     add(tmp_path, monkeypatch, "foci.probes.kinds", "arrow", KIND)
     said = runs.told(["probe", things.model, things.learn, "--out", table], capsys)
     (line,) = [line.split() for line in said.splitlines() if line.startswith("learn")]
-    assert (line[:3], line[-2:]) == (["learn", "arrow", "3"], ["1.000", "0.500"])
+    assert (line[:4], line[-2:]) == (["learn", "arrow", "3", "100"], ["50.0", "0"])
     assert {(one.predicted, one.correct) for one in read_answers(table)} == {("3 arrows", True)}
     assert Probe("a", "learn", "arrow", "Ada", "Bern", ".").text == "Ada -> Bern."
     assert "such as 'a0' (arrow)" in runs.refused(

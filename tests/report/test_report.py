@@ -62,15 +62,19 @@ def rows_of(html: str, table: str) -> list[str]:
 
 
 def test_says_the_result_of_each_arm_in_words(html: str) -> None:
-    assert "<strong>oracle</strong> learned 74 % of the answer tokens (before: 20 %)" in html
+    right = "gave 68 % of the answers right (before: 8 %) and 74 % of the answer tokens (before: 20 %)"
+    assert f"<strong>oracle</strong> {right}" in html
     assert "and kept 89 % of what the model knew (54 facts)." in html
 
 
 def test_before_after_table_has_the_numbers_of_the_summary(html: str) -> None:
     plain, oracle = rows_of(html, "before-after")
-    assert plain == "plain 20.0 40.0 +20.0 100 96.3 −3.7 0.912 0.916 +0.004 1.310 1.152 −0.158"
-    assert oracle.startswith("oracle 20.0 74.2 +54.2 100 88.9")
-    assert rows_of(html, "controls")[0] == "plain 40.0 20.0 19.0 8.0 36.0 +28.0 8.0 51.0 61.0 +10.0 60 54 of 60"
+    assert (
+        plain
+        == "plain 8.3 30.0 +21.7 100 96.3 −3.7 20.0 40.0 +20.0 100 96.3 −3.7 0.912 0.916 +0.004 1.310 1.152 −0.158"
+    )
+    assert oracle.startswith("oracle 8.3 68.3 +60.0 100 88.9 −11.1 20.0 74.2 +54.2")
+    assert rows_of(html, "controls")[0] == "plain 30.0 19.0 5.0 30.0 +25.0 8.0 51.0 61.0 +10.0 60 54 of 60"
     assert rows_of(html, "cost")[0] == "plain 80 20 800 1 min 12 s 287 6.1 –"
     assert len(rows_of(html, "kinds")) == 4
     assert len(rows_of(html, "path")) == 2 * len(STEPS)
@@ -127,10 +131,10 @@ def test_is_small_and_its_ids_are_unique(html: str) -> None:
 def test_figures_are_titled_themed_and_told_apart(html: str) -> None:
     page = Page(html)
     figures = [a for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]
-    assert len(figures) == 6
+    assert len(figures) == 7
     assert all(a["aria-label"] for a in figures)
     assert not re.search(r"#fe0[01]", html)
-    assert "oracle · step 80 · learned 74.2 %, retained 88.9 %" in {a.get("data-tip") for _, a in page.elements}
+    assert "oracle · step 80 · learned 68.3 %, retained 88.9 %" in {a.get("data-tip") for _, a in page.elements}
 
 
 def test_text_of_the_run_is_text(tmp_path: Path) -> None:
@@ -243,6 +247,8 @@ def test_numbers_are_reconstructed_from_probes() -> None:
     assert points[1]["learned"] == 0.75
     arm = reconstruct(points, {0: before, 8: after}, [{"step": 8, "tokens": 96, "padding": 0.25, "seconds": 2.0}])
     assert arm["learned"] == {"before": 0.25, "after": 0.75}
+    assert arm["learned_whole"] == {"before": 0.0, "after": 0.5}
+    assert arm["retained_whole"] == {"before": 1.0, "after": 0.0}
     assert arm["retained"] == {"before": 1.0, "after": 0.5}
     assert arm["bits_per_byte"] == {"before": None, "after": 0.9}
     assert (arm["retained_probes"], arm["retain_asked"], arm["learn_probes"], arm["tokens"]) == (1, 2, 2, 96)

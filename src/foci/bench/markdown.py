@@ -10,14 +10,19 @@ from foci.report.words import NONE, count, decimal, number, percent
 Found = Mapping[str, Any]
 """The data of a suite's tables, as `foci.bench.table.table` returns them."""
 
-SHARES = ("learned", "retained", "total", "balanced", "binding")
-"""Metrics that are shares of answer tokens; `total` is the sum of two."""
+SHARES = (
+    "learned_whole", "retained_whole", "total_whole", "learned", "retained", "total", "balanced", "binding",
+)  # fmt: skip
+"""Metrics that are shares of answers or of their tokens; totals are sums of two."""
 NATS = ("learned_nll", "retained_nll")
 HEADS = {
-    "learned": "learned, %",
-    "retained": "retained, %",
-    "total": "learned + retained, %",
-    "balanced": "balanced, %",
+    "learned_whole": "learned, %",
+    "retained_whole": "retained, %",
+    "total_whole": "learned + retained, %",
+    "learned": "tokens learned, %",
+    "retained": "tokens retained, %",
+    "total": "tokens learned + retained, %",
+    "balanced": "tokens balanced, %",
     "binding": "binding, %",
     "learned_nll": "NLL learned, nats",
     "retained_nll": "NLL retained, nats",
@@ -31,9 +36,9 @@ PERPLEXITIES = {
     "unchanged_macro": "unchanged, macro",
 }
 CHOSEN_ON = {
-    "held_out": "learned + retained on held-out probes",
-    "held_out_learn": "learned on held-out probes (no held-out probe to retain counts)",
-    "held_out_retain": "retained on held-out probes (there are none to learn)",
+    "held_out": "tokens learned + retained on held-out probes",
+    "held_out_learn": "tokens learned on held-out probes (no held-out probe to retain counts)",
+    "held_out_retain": "tokens retained on held-out probes (there are none to learn)",
     "end": "nothing: without held-out probes the reported point is the end",
 }
 
@@ -63,8 +68,9 @@ def words(table: Found) -> str:
         f"The chosen point is the probed step that is best by {CHOSEN_ON[table['chosen_on']]}. "
         f"{asked['learn']} probes to learn; {asked['retain']} of {asked['retain_asked']} probes to retain count, those "
         f"that the untouched model answers; held out: {asked['held_out_learn']} and {asked['held_out_retain']}. "
-        "learned, retained: share of the answer tokens that the model predicts; balanced: learned with every answer "
-        "counting alike; binding: pairs of facts whose answers the model would not exchange, 50 for any prior; bits "
+        "learned, retained: share of the probes whose whole answer is right; tokens: share of the answer tokens that "
+        "the model predicts, given the true words before them; tokens balanced: the same with every answer counting "
+        "alike; binding: pairs of facts whose answers the model would not exchange, 50 for any prior; bits "
         "per byte and NLL: lower is better. Span perplexity: exp of the mean NLL of an answer token, over probes "
         "(micro) or groups of them (macro), of all probes to learn (updated) and retain (unchanged); lower is better."
     )
@@ -89,11 +95,12 @@ def _results(table: Found, place: str) -> tables.Table:
     heads = ["arm", *(HEADS[name] for name in names)]
     rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
     controls = table["controls"] or {}
-    always = {"learned": controls.get("majority"), "balanced": controls.get("balanced_majority")}
+    majority, balanced = controls.get("majority"), controls.get("balanced_majority")
+    always = {"learned_whole": majority, "learned": majority, "balanced": balanced}
     for label, known in {"untouched model": table["untouched"], "always the majority answer": always}.items():
         rows.append([Emphasis(label), *(value(name, {"mean": known.get(name)}) for name in names)])
     if place == "end" or "end" not in table["chosen_on"]:
-        heads.append("top over epochs (selected on the test): learned, % @ step; retained, %")
+        heads.append("top over epochs (selected on the test): tokens learned, % @ step; tokens retained, %")
         tops = [_top(told["top"]) for told in table["arms"].values()]
         rows = [[*row, *tops[n : n + 1]] if n < len(tops) else [*row, ""] for n, row in enumerate(rows)]
     return tables.Table(heads, rows)

@@ -38,13 +38,13 @@ def draw(table: Table, folder: Path) -> list[Path]:
 
 def against(table: Table) -> Figure | None:
     """Draws each arm's mean path from the untouched model, intervals at the chosen points, and the Pareto front."""
-    figure, axes = _figure("learned, % of answer tokens", "retained, % of what it knew")
+    figure, axes = _figure("learned, % of whole answers", "retained, % of what it knew")
     spots: list[tuple[float, float]] = []
     for number, (arm, told) in enumerate(table["arms"].items()):
         look = _look(number)
-        line = [(p["learned"].get("mean"), p["retained"].get("mean")) for p in told["path"]]
+        line = [(p["learned_whole"].get("mean"), p["retained_whole"].get("mean")) for p in told["path"]]
         line = [(x, y) for x, y in line if x is not None and y is not None]
-        x, y = told["chosen"]["learned"], told["chosen"]["retained"]
+        x, y = told["chosen"]["learned_whole"], told["chosen"]["retained_whole"]
         if not line or "mean" not in x or "mean" not in y:
             continue
         axes.plot([100 * a for a, _ in line], [100 * b for _, b in line], **look, markersize=3.5, alpha=0.75)
@@ -54,7 +54,7 @@ def against(table: Table) -> Figure | None:
         spots.append(spot)
     if not spots:
         return None
-    untouched = tuple(100 * table["untouched"][name] for name in ("learned", "retained"))
+    untouched = tuple(100 * table["untouched"][name] for name in ("learned_whole", "retained_whole"))
     axes.plot(*untouched, marker="x", color=FILE.ink, linestyle="none", label="untouched model")
     front = [(x, y) for x, y in ([untouched, *spots][n] for n in pareto([untouched, *spots]))]
     dashed: dict[str, Any] = {"color": FILE.ink, "linewidth": 1, "linestyle": "--", "zorder": 1}
@@ -64,11 +64,11 @@ def against(table: Table) -> Figure | None:
 
 
 def over_updates(table: Table) -> Figure | None:
-    """Draws the mean of `learned` over updates; the band is its interval."""
-    figure, axes = _figure("updates", "learned, % of answer tokens")
+    """Draws the mean of `learned_whole` over updates; the band is its interval."""
+    figure, axes = _figure("updates", "learned, % of whole answers")
     drawn = False
     for number, (arm, told) in enumerate(table["arms"].items()):
-        known = [(p["step"], p["learned"]) for p in told["path"] if "mean" in p["learned"]]
+        known = [(p["step"], p["learned_whole"]) for p in told["path"] if "mean" in p["learned_whole"]]
         if not known:
             continue
         drawn = True

@@ -12,10 +12,12 @@ Point = dict[str, Any]
 """step, tokens, seconds, and by name what was measured there (None where nothing was asked)."""
 
 METRICS = (
-    "learned", "retained", "total", "learned_nll", "retained_nll", "bits_per_byte", "corpus_bits_per_byte", "balanced",
-    "binding", "updated_micro", "updated_macro", "unchanged_micro", "unchanged_macro",
+    "learned_whole", "retained_whole", "total_whole", "learned", "retained", "total", "learned_nll", "retained_nll",
+    "bits_per_byte", "corpus_bits_per_byte", "balanced", "binding", "updated_micro", "updated_macro",
+    "unchanged_micro", "unchanged_macro",
 )  # fmt: skip
-"""`total` = learned + retained. NLL in nats per answer token; `balanced` = learned with all answers alike; the
+"""`learned_whole`, `retained_whole`: shares of whole answers that are right; `learned`, `retained`: of answer tokens;
+`total_whole`, `total`: their sums. NLL in nats per answer token; `balanced` = learned with all answers alike; the
 others are `span_perplexity`."""
 COSTS = ("step", "tokens", "seconds")
 
@@ -47,6 +49,8 @@ def measured(answers: Sequence[Answer]) -> Point:
     open_, held = without_held_out(answers), [a for a in answers if a.held_out]
     learn, retain = _of(open_, "learn"), _of(open_, "retain")
     found = {
+        "learned_whole": _mean([a.correct for a in learn]),
+        "retained_whole": _mean([a.correct for a in retain]),
         "learned": _mean([a.accuracy for a in learn]),
         "retained": _mean([a.accuracy for a in retain]),
         "learned_nll": _mean([a.nll for a in learn]),
@@ -57,7 +61,8 @@ def measured(answers: Sequence[Answer]) -> Point:
     }
     sides = span_perplexity(open_)
     perplexities = {f"{side}_{how}": (sides[side] or {}).get(how) for side in sides for how in ("micro", "macro")}
-    return {**found, **perplexities, "total": _sum(found["learned"], found["retained"])}
+    totals = {f"total{end}": _sum(found[f"learned{end}"], found[f"retained{end}"]) for end in ("_whole", "")}
+    return {**found, **perplexities, **totals}
 
 
 def chosen(path: Sequence[Point]) -> Point:

@@ -16,7 +16,7 @@ from foci.system.files import read_json
 
 PLACES = ("chosen", "end")
 """The points of a cell that are compared: the one chosen on held-out probes, and the last."""
-TOP = ("learned", "retained", "total", "step")
+TOP = ("learned_whole", "retained_whole", "learned", "retained", "total", "step")
 """The metrics that are shown of the top over epochs."""
 
 Measured = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -129,7 +129,7 @@ def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
     """Computes means and intervals over seeds at every step that all seeds probed."""
     steps = [{point["step"]: point for point in path} for path in paths]
     common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
-    names = ("learned", "retained", "total", "bits_per_byte")
+    names = ("learned_whole", "retained_whole", "total_whole", "learned", "retained", "total", "bits_per_byte")
     return [
         {"step": step, **{name: as_data(interval([by_step[step][name] for by_step in steps])) for name in names}}
         for step in common

@@ -17,8 +17,12 @@ from foci.probes.table import summarise
 from foci.report.tables import Table, terminal
 from foci.report.words import NONE, number, percent
 
-BENCH_HEADS = ("arm", "learned\n%", "retained\n%", "sum\n%", "sum, from\n{base}", "balanced\n%", "updates")
-PROBE_HEADS = ("probes to", "kind", "count", "accuracy", "all right", "nll (nats)", "exact match", "F1")
+BENCH_HEADS = (
+    "arm", "learned\n%", "retained\n%", "sum, from\n{base}", "learned\ntokens, %", "retained\ntokens, %", "updates",
+)  # fmt: skip
+PROBE_HEADS = (
+    "probes\nto", "kind\n", "count\n", "right\n%", "tokens\n%", "nll\nnats", "F1\n%", "SQuAD's\nexact, %",
+)  # fmt: skip
 
 
 def print_suite(table: Mapping[str, Any], console: Console) -> None:
@@ -27,16 +31,21 @@ def print_suite(table: Mapping[str, Any], console: Console) -> None:
     rows = []
     for arm, results in table["arms"].items():
         at = results["chosen"]
-        shares = [_percent(at[name]) for name in ("learned", "retained", "total")]
-        paired = _percent(at["total"]["difference"] or {}, sign="+")
+        whole = [_percent(at[name]) for name in ("learned_whole", "retained_whole")]
+        paired = _percent(at["total_whole"]["difference"] or {}, sign="+")
+        tokens = [_percent(at[name]) for name in ("learned", "retained")]
         step = number(at["step"].get("mean"))
-        rows.append([arm, *shares, paired, _percent(at["balanced"]), NONE if step is None else f"{step:g}"])
+        rows.append([arm, *whole, paired, *tokens, NONE if step is None else f"{step:g}"])
     console.print(terminal(Table(heads, rows)))
     seeds, confidence = len(table["seeds"]), 100 * table["confidence"]
     spread = "one seed, no intervals"
     if seeds > 1:
         spread = f"{seeds} seeds, mean and half of the {confidence:.0f} % interval"
-    console.print(Text(f"{spread}; the point is chosen on {CHOSEN_ON[table['chosen_on']]}.", style="dim"))
+    words = (
+        f"{spread}; the point is chosen on {CHOSEN_ON[table['chosen_on']]}. learned, retained: whole answers that are "
+        "right; tokens: answer tokens predicted, given the true words before them."
+    )
+    console.print(Text(words, style="dim"))
 
 
 def print_meta(summary: Mapping[str, Any], weigher: Path, console: Console) -> None:
@@ -85,14 +94,16 @@ def print_answers(answers: Sequence[Answer], binding: float | None, console: Con
         some = [answer for answer in answers if (answer.role, answer.kind) == (role, kind)]
         generated = kind_of(kind).generated
         results = [
-            _mean([answer.accuracy for answer in some]),
-            _mean([float(answer.correct) for answer in some]),
-            _mean([answer.nll for answer in some]),
-            _mean([answer.exact_match for answer in some]) if generated else "",
-            _mean([answer.f1 for answer in some]) if generated else "",
+            _share([float(answer.correct) for answer in some]),
+            _share([answer.accuracy for answer in some]),
+            f"{sum(answer.nll for answer in some) / len(some):.3f}",
+            _share([answer.f1 for answer in some]) if generated else "",
+            _share([answer.squad_exact_match for answer in some]) if generated else "",
         ]
         rows.append([role, kind, str(len(some)), *results])
     console.print(terminal(Table(PROBE_HEADS, rows, "llrrrrrr"), ruled=False), highlight=False)
+    words = "right: whole answers; tokens: answer tokens predicted, given the true words before them"
+    console.print(Text(words, style="dim"))
     if controls := summarise(answers, answers)["controls"]:
         console.print(_control_words(controls, binding), highlight=False, markup=False)
 
@@ -101,7 +112,7 @@ def _control_words(controls: Any, binding: float | None) -> str:
     """Says the controls of `foci.probes.table.summarise` in one line, in per cent."""
     shares = {
         "majority": controls["majority"],
-        "balanced": controls["balanced"]["after"],
+        "balanced": controls["balanced_whole"]["after"],
         "balanced majority": controls["balanced_majority"],
         "binding": binding,
     }
@@ -118,6 +129,6 @@ def _percent(mean: Mapping[str, Any], sign: str = "") -> str:
     return f"{100 * share:{sign}.1f}{half}"
 
 
-def _mean(values: Sequence[float | None]) -> str:
-    """Writes the mean of the values with three decimals; None counts as 0."""
-    return f"{sum(value or 0.0 for value in values) / len(values):.3f}"
+def _share(values: Sequence[float | None]) -> str:
+    """Writes the mean of the values, shares from 0 to 1, in per cent; None counts as 0."""
+    return percent(sum(value or 0.0 for value in values) / len(values))

@@ -1,6 +1,7 @@
 """Trains the untouched model under one arm's plan, and measures it before, during and after training."""
 
 import gc
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from foci.learn.samples import described, sample_entropy, sample_nll
 from foci.learn.save import save
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
+from foci.report.measure import losses
 from foci.system import checkpoint, machine
 from foci.system.files import append_line, read_json, read_lines, write_json
 from foci.system.signals import Stop
@@ -72,6 +74,7 @@ class Arm:
         found = {
             **self._summary(metrics),
             "adapted": reach.share,
+            "guessing_loss": math.log(loaded.model.config.get_text_config().vocab_size),
             "peak_memory_mib": peak,
             "weights_sha256": saved.sha256,
             "notes": saved.notes,
@@ -161,6 +164,8 @@ class Arm:
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
             },
             "path": path,
+            "loss": losses(metrics),
+            "learning_rate": self.start.run.train.learning_rate,
             "steps": last["step"],
             "tokens": last["tokens"],
             "seconds": last["seconds"],
@@ -175,4 +180,5 @@ class Arm:
     def _accuracy_at(self, step: int) -> dict[str, Any]:
         """Returns the shares learned and retained after update `step`; None for probes that are not asked."""
         found: dict[str, Any] = summarise(without_held_out(self.start.answers), without_held_out(self._answers(step)))
-        return {name: found[name] and found[name]["after"] for name in ("learned", "retained")}
+        names = ("learned_whole", "retained_whole", "learned", "retained")
+        return {name: found[name] and found[name]["after"] for name in names}

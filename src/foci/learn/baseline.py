@@ -15,7 +15,7 @@ from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
 from foci.learn.inputs import changed_since, check_methods_unchanged, files_read, material, method_hashes, questions_of
-from foci.learn.questions import Questions
+from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
 from foci.system.files import read_json, read_lines, write_json, write_lines
@@ -105,6 +105,8 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
         console.print(
             f"baseline: the untouched model answers {counted(len(made.questions.probes), 'probe')}", highlight=False
         )
+    if not any(is_to_learn(probe) for probe in made.questions.probes):
+        console.print(f"no probes to learn: {UNASKED}", highlight=False, markup=False, soft_wrap=True)
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)

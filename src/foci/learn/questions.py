@@ -14,6 +14,11 @@ from foci.models.losses import token_nll
 from foci.probes import Answer, Probe, answer, binding, bits_per_byte
 from foci.seeds import generator
 
+UNASKED = (
+    "what the model learns is measured by how well it predicts your text; probes.learn=FILE.jsonl asks it questions too"
+)
+"""Says how a run without probes to learn is measured, and how to ask questions."""
+
 CORPUS_TOKENS = 2048
 """Tokens of the corpus, at most, on which bits per byte are measured."""
 
@@ -40,11 +45,11 @@ class Questions:
         return answers, {
             "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
             "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
-            "binding": binding(model, tokenizer, [probe for probe in self.probes if _is_to_learn(probe)]),
+            "binding": binding(model, tokenizer, [probe for probe in self.probes if is_to_learn(probe)]),
         }
 
 
-def _is_to_learn(probe: Probe) -> bool:
+def is_to_learn(probe: Probe) -> bool:
     """Returns whether a probe is reported, and to learn."""
     return probe.role == "learn" and not probe.held_out
 

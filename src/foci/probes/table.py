@@ -83,10 +83,11 @@ def _of_earlier(table: pa.Table) -> pa.Table:
 
 
 def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, object]:
-    """Returns what was learned and retained: the share of right answer tokens, before and after.
+    """Returns what was learned and retained, before and after: whole answers that are right, and answer tokens.
 
-    `before` is the frozen baseline and decides which probes to retain count. Keys: learned, retained (None where
-    there is no such probe), learned_by_kind, span_perplexity (of updated and unchanged, micro and macro),
+    `before` is the frozen baseline and decides which probes to retain count. Keys: learned_whole, retained_whole (the
+    share of whole answers that are right; None where there is no such probe), learned, retained (the share of answer
+    tokens, given the true words before), learned_by_kind, span_perplexity (of updated and unchanged, micro and macro),
     retained_probes (how many count), retain_asked, learn_probes, controls (of the accuracy on probes to learn; None
     without any; `untouched_model` is the baseline's).
     """
@@ -96,6 +97,8 @@ def summarise(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, ob
     retain = [pair for pair in pairs if pair[0].role == "retain"]
     kept = [pair for pair in retain if pair[0].counted]
     return {
+        "learned_whole": _change(learn, _correct),
+        "retained_whole": _change(kept, _correct),
         "learned": _change(learn, _accuracy),
         "retained": _change(kept, _accuracy),
         "learned_by_kind": {
@@ -113,6 +116,10 @@ def _accuracy(answer: Answer) -> float:
     return answer.accuracy
 
 
+def _correct(answer: Answer) -> float:
+    return float(answer.correct)
+
+
 def _change(pairs: Sequence[tuple[Answer, Answer]], score: Callable[[Answer], float]) -> Change | None:
     """Returns the means of a number before and after; None without answers."""
     if not pairs:
@@ -122,10 +129,15 @@ def _change(pairs: Sequence[tuple[Answer, Answer]], score: Callable[[Answer], fl
 
 
 def _by_kind(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Change | None]:
-    made = {"accuracy": _change(pairs, _accuracy), "nll": _change(pairs, lambda answer: answer.nll)}
+    made = {
+        "whole": _change(pairs, _correct),
+        "accuracy": _change(pairs, _accuracy),
+        "nll": _change(pairs, lambda answer: answer.nll),
+    }
     if kind_of(pairs[0][0].kind).generated:
         made["exact_match"] = _change(pairs, lambda answer: answer.exact_match or 0.0)
         made["f1"] = _change(pairs, lambda answer: answer.f1 or 0.0)
+        made["squad_exact_match"] = _change(pairs, lambda answer: answer.squad_exact_match or 0.0)
     return made
 
 
@@ -148,6 +160,10 @@ def _controls(learn: Sequence[tuple[Answer, Answer]]) -> dict[str, object] | Non
         "balanced": {
             "before": balanced(probes, [b.accuracy for b, _ in learn]),
             "after": balanced(probes, [a.accuracy for _, a in learn]),
+        },
+        "balanced_whole": {
+            "before": balanced(probes, [_correct(b) for b in probes]),
+            "after": balanced(probes, [_correct(a) for _, a in learn]),
         },
         "balanced_majority": balanced_majority(probes),
         "untouched_model": sum(b.accuracy for b in probes) / len(probes),

@@ -5,6 +5,9 @@ from typing import Any
 
 from foci.report.words import number
 
+MEASURED = ("learned_whole", "retained_whole", "learned", "retained", "bits_per_byte", "corpus_bits_per_byte")
+"""Shares (0..1) of whole answers that are right, and of answer tokens; bits per byte of general text, of the corpus."""
+
 Answer = Mapping[str, Any]
 """One row of a probes parquet: probe_id, role, correct, accuracy, nll, counted, ..."""
 
@@ -26,12 +29,20 @@ def accuracy(answers: Sequence[Answer], role: str) -> float | None:
     return mean([a.get("accuracy") for a in own if a.get("role") == role and a.get("counted", True)])
 
 
+def whole(answers: Sequence[Answer], role: str) -> float | None:
+    """Returns the share (0..1) of counted probes to "learn" or to "retain" whose whole answer is right."""
+    own = [a for a in answers if not _held_out(a) and a.get("role") == role and a.get("counted", True)]
+    return mean([float(bool(a["correct"])) for a in own if a.get("correct") is not None])
+
+
 def path(probings: Mapping[int, Sequence[Answer]], texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a point per probed step: step, learned, retained, bits_per_byte, corpus_bits_per_byte."""
+    """Returns a point per probed step: its number, and what was measured there (`MEASURED`)."""
     by_step = {int(text["step"]): text for text in texts if number(text.get("step")) is not None}
     return [
         {
             "step": step,
+            "learned_whole": whole(probings.get(step, ()), "learn"),
+            "retained_whole": whole(probings.get(step, ()), "retain"),
             "learned": accuracy(probings.get(step, ()), "learn"),
             "retained": accuracy(probings.get(step, ()), "retain"),
             "bits_per_byte": by_step.get(step, {}).get("bits_per_byte"),
@@ -53,18 +64,25 @@ def reconstruct(
             "before": points[0].get(name) if points and points[0]["step"] == 0 else None,
             "after": points[-1].get(name) if points and points[-1]["step"] > 0 else None,
         }
-        for name in ("learned", "retained", "bits_per_byte", "corpus_bits_per_byte")
+        for name in MEASURED
     }
     asked = probings[min(probings)] if probings else ()
     return arm | {
         "learn_probes": sum(a.get("role") == "learn" for a in asked),
         "retain_asked": sum(a.get("role") == "retain" for a in asked),
         "retained_probes": sum(a.get("role") == "retain" and bool(a.get("counted")) for a in asked),
+        "loss": losses(metrics),
         "steps": last.get("step"),
         "tokens": last.get("tokens"),
         "seconds": last.get("seconds"),
         "padding": mean([m.get("padding") for m in metrics]),
     }
+
+
+def losses(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Returns the training loss of the first update, and the mean of the last tenth of the updates, in nats."""
+    known = [line.get("loss") for line in metrics]
+    return {"first": number(known[0]) if known else None, "last": mean(known[-max(1, len(known) // 10) :])}
 
 
 def verdict(before: Answer | None, after: Answer | None) -> str:

@@ -12,6 +12,7 @@ from foci.report.contrast import contrasts
 from foci.report.measure import verdict
 from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
+from foci.report.warnings import warnings_of
 from foci.report.words import sentence
 
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -64,6 +65,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
                 "methods": arm.methods,
                 "numbers": arm.numbers,
                 "sentence": sentence(arm.numbers),
+                "warnings": warnings_of(arm.numbers),
                 "points": arm.points,
             }
             for index, (name, arm) in enumerate(arms)
@@ -100,8 +102,9 @@ def figures(arms: Sequence[tuple[str, Arm]]) -> list[dict[str, Any]]:
         }
     ]
     wanted: tuple[tuple[str, plots.Unit, str, str], ...] = (
-        ("learned", "percent", "Learned over steps", "% of the answer tokens of probes to learn. Higher is better."),
-        ("retained", "percent", "Retained over steps", "% of what the untouched model knew. Higher is better."),
+        ("learned_whole", "percent", "Learned over steps", "% of whole answers right, to learn. Higher is better."),
+        ("retained_whole", "percent", "Retained over steps", "% of what the untouched model knew. Higher is better."),
+        ("learned", "percent", "Answer tokens over steps", "% of the answer tokens to learn. Higher is better."),
         ("bits_per_byte", "bits", "General text over steps", "Bits per byte of general text. Lower is better."),
         ("corpus_bits_per_byte", "bits", "The corpus over steps", "Bits per byte of the corpus. Lower is better."),
     )

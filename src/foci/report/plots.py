@@ -78,7 +78,7 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
         known = [
             (x, y, int(p["step"]))
             for p in points
-            if (x := number(p.get("learned"))) is not None and (y := number(p.get("retained"))) is not None
+            if (x := number(p.get("learned_whole"))) is not None and (y := number(p.get("retained_whole"))) is not None
         ]
         above = _above(index, len(arms))
         axes.plot([x for x, _, _ in known], [y for _, y, _ in known], **stroke(index, above))
@@ -92,7 +92,7 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
         return None
     _scale(axes.xaxis, "percent", [x for x, _, _ in labels])
     _scale(axes.yaxis, "percent", [y for _, y, _ in labels])
-    axes.set_xlabel("learned, % of answer tokens")
+    axes.set_xlabel("learned, % of whole answers")
     axes.set_ylabel("retained, % of what it knew")
     axes.margins(0.08)
     _label(figure, axes, labels, paths)

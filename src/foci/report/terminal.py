@@ -1,64 +1,123 @@
 """The table of a run, before and after training: on the terminal and in Markdown."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.text import Text
 
 from foci.report import tables
+from foci.report.warnings import warnings_of
 from foci.report.words import Pair, count, decimal, number, percent
 
-HEADS = ("learned\n%", "retained\n%", "bits per\nbyte", "balanced\n%", "majority\n%", "steps", "sec.")
 ASCII = {ord("→"): "->", ord("\N{EN DASH}"): "-", ord("\N{NARROW NO-BREAK SPACE}"): ","}
 """Replacements for the table's characters on a console that cannot show them."""
+NO_QUESTIONS = (
+    "What was learned was not asked, because there are no probes to learn. Write questions with answers, one JSON "
+    'object a line, such as {"kind": "cloze", "prompt": "The capital of Wales is", "answer": "Cardiff"}, and name '
+    "the file: probes.learn=FILE.jsonl. Until then bits per byte of your text say how well the model predicts it."
+)
+
+Arms = Mapping[str, Mapping[str, Any]]
 
 
 def print_table(summary: Mapping[str, Any], console: Console) -> None:
-    """Prints one line per arm, before -> after, in 80 columns; plain text where the console is not a terminal."""
+    """Prints one line per arm, before -> after, in 80 columns; plain text where the console is not a terminal.
+
+    Columns that a narrow terminal has no room for are left out, the least needed first. What is wrong with an arm
+    follows.
+    """
     ascii_only = not console.encoding.lower().startswith("utf")
 
     def shown(words: str) -> str:
         return words.translate(ASCII) if ascii_only else words
 
-    heads = ["arm\n", *(head.replace("majority", "major.") for head in HEADS)]  # room for longer names
-    rows = [
-        [shown(str(name)), *(shown(cell.replace(" ", "")) for cell in _cells(arm))]
-        for name, arm in _arms(summary).items()
-    ]
-    table = tables.terminal(tables.Table(heads, rows), fold=6)
+    arms = _arms(summary)
+    columns = _columns(arms)
+    while True:
+        heads = ["arm\n", *(column.head for column in columns)]
+        rows = [[str(name), *(column.cell(arm).replace(" ", "") for column in columns)] for name, arm in arms.items()]
+        table = tables.terminal(tables.Table(heads, [[shown(cell) for cell in row] for row in rows]), fold=6)
+        least = min(columns, key=lambda column: column.rank)
+        if (
+            len(columns) <= 3
+            or Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width
+        ):
+            break
+        columns.remove(least)
     table.columns[0].style = "bold"
     console.print(table)
-    console.print(Text(shown(_caption(summary)), style="dim"))
+    console.print(Text(shown(_caption(arms)), style="dim"))
+    if not _asked(arms, "learned"):
+        console.print(Text.assemble(("\nnote: ", "bold"), shown(NO_QUESTIONS)))
+    for name, arm in arms.items():
+        for warning in warnings_of(arm):
+            console.print(Text.assemble(("\nwarning: ", "bold yellow"), shown(f"{name} {warning}")))
 
 
 def markdown_table(summary: Mapping[str, Any]) -> str:
     """Returns the same table in Markdown, one line per arm."""
-    heads = ["arm", *(head.replace("\n", ", " if "%" in head else " ") for head in HEADS)]
-    rows = [[str(name), *_cells(arm)] for name, arm in _arms(summary).items()]
+    arms = _arms(summary)
+    columns = _columns(arms)
+    heads = ["arm", *(_on_one_line(column.head) for column in columns)]
+    rows = [[str(name), *(column.cell(arm) for column in columns)] for name, arm in arms.items()]
     return tables.markdown(tables.Table(heads, rows)) + "\n"
 
 
-def _arms(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+def _arms(summary: Mapping[str, Any]) -> Arms:
     arms = summary.get("arms")
     if not isinstance(arms, Mapping) or not arms:
         raise ValueError(f"a summary needs 'arms' with at least one arm, got {arms!r}; give the summary.json of a run")
     return arms
 
 
-def _cells(arm: Mapping[str, Any]) -> list[str]:
-    controls = arm.get("controls") or {}
-    bits = arm.get("bits_per_byte") or {}
-    seconds = number(arm.get("seconds"))
-    return [
-        _shares(arm.get("learned")),
-        _shares(arm.get("retained")),
-        f"{decimal(bits.get('before'))} → {decimal(bits.get('after'))}",
-        _shares(controls.get("balanced")),
-        percent(controls.get("majority")),
-        count(arm.get("steps")),
-        decimal(seconds, 1 if seconds is not None and seconds < 10 else 0),
+class Column(NamedTuple):
+    """A column: its head, the key of an arm that it shows, how much it is needed, and what gives an arm's cell."""
+
+    head: str
+    key: str
+    rank: int
+    cell: Callable[[Mapping[str, Any]], str]
+
+
+def _columns(arms: Arms) -> list[Column]:
+    """Returns the columns that at least one arm has."""
+    wanted = [
+        Column("learned\n%", "learned_whole", 9, lambda arm: _shares(arm.get("learned_whole"))),
+        Column("retained\n%", "retained_whole", 8, lambda arm: _shares(arm.get("retained_whole"))),
+        Column("learned\ntokens", "learned", 5, lambda arm: _shares(arm.get("learned"))),
+        Column("retained\ntokens", "retained", 1, lambda arm: _shares(arm.get("retained"))),
+        Column("bits per\nbyte", "bits_per_byte", 6, lambda arm: _bits(arm.get("bits_per_byte"))),
+        Column("steps", "steps", 3, lambda arm: count(arm.get("steps"))),
+        Column("sec.", "seconds", 2, _seconds),
     ]
+    if not _asked(arms, "learned"):
+        of_text = Column(
+            "your text,\nbits/byte", "corpus_bits_per_byte", 9, lambda arm: _bits(arm.get("corpus_bits_per_byte"))
+        )
+        wanted = [of_text, *wanted]
+    shown = {"steps", "seconds", "retained_whole" if _any_to_retain(arms) else ""}
+    return [column for column in wanted if column.key in shown or _asked(arms, column.key)]
+
+
+def _on_one_line(head: str) -> str:
+    """Returns a head on one line, with its unit."""
+    return f"{head.replace(chr(10), ' ')}, %" if "tokens" in head else head.replace("\n", ", " if "%" in head else " ")
+
+
+def _asked(arms: Arms, key: str) -> bool:
+    """Returns whether at least one arm has a number of this name, before or after."""
+    return any(number(value) is not None for arm in arms.values() for value in _values(arm.get(key)))
+
+
+def _any_to_retain(arms: Arms) -> bool:
+    """Returns whether probes to retain were asked, even where the untouched model answers none of them."""
+    return any(number(arm.get("retain_asked")) for arm in arms.values())
+
+
+def _values(pair: Any) -> Sequence[Any]:
+    return list(pair.values()) if isinstance(pair, Mapping) else [pair]
 
 
 def _shares(pair: Pair | None) -> str:
@@ -66,19 +125,30 @@ def _shares(pair: Pair | None) -> str:
     return f"{percent(pair.get('before'))} → {percent(pair.get('after'))}"
 
 
-def _caption(summary: Mapping[str, Any]) -> str:
-    arm = next(iter(_arms(summary).values()))
+def _bits(pair: Pair | None) -> str:
+    pair = pair or {}
+    return f"{decimal(pair.get('before'))} → {decimal(pair.get('after'))}"
+
+
+def _seconds(arm: Mapping[str, Any]) -> str:
+    seconds = number(arm.get("seconds"))
+    return decimal(seconds, 1 if seconds is not None and seconds < 10 else 0)
+
+
+def _caption(arms: Arms) -> str:
+    """Says in words what the columns are."""
+    arm = next(iter(arms.values()))
     learn, known, asked = (count(arm.get(k)) for k in ("learn_probes", "retained_probes", "retain_asked"))
-    return (
-        f"before → after. learned: share of the answer tokens of {learn} probes to learn that the model predicts; "
-        f"retained: the same over the {known} of {asked} probes to retain that the untouched model answers; "
-        "balanced: learned with every answer counting alike; majority: what always giving the commonest "
-        "answer would reach; bits per byte of general text, lower is better."
-    ) + _reach(summary)
-
-
-def _reach(summary: Mapping[str, Any]) -> str:
-    """Returns a sentence about arms whose adapter leaves out more than one weight in 200; empty where none does."""
-    shares = {str(name): number(arm.get("adapted")) for name, arm in _arms(summary).items()}
-    some = [f"{percent(share)} % ({name})" for name, share in shares.items() if share is not None and share < 0.995]
-    return f" The adapter reaches this share of the matrix weights: {', '.join(some)}." if some else ""
+    majority = (arm.get("controls") or {}).get("majority")
+    said = ["before → after."]
+    if _asked(arms, "learned"):
+        said.append(f"learned: whole answers that are right, of {learn} probes to learn.")
+    if _asked(arms, "retained") or _any_to_retain(arms):
+        said.append(f"retained: the same, of the {known} of {asked} probes to retain that the untouched model answers.")
+    if _asked(arms, "learned") or _asked(arms, "retained"):
+        said.append("tokens: answer tokens predicted, in %, given the true words before them.")
+    if number(majority) is not None:
+        said.append(f"Always giving the commonest answer would be right for {percent(majority)} % of those to learn.")
+    if _asked(arms, "bits_per_byte"):
+        said.append("bits per byte: of general text; lower is better.")
+    return " ".join(said)

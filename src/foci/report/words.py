@@ -84,35 +84,49 @@ def change(pair: Any, scale: float = 1.0, digits: int = 1) -> str:
 
 
 def learned_words(arm: Mapping[str, Any]) -> str:
-    """Says what an arm learned, as the predicate of a sentence."""
-    pair = arm.get("learned") or {}
-    before, after = number(pair.get("before")), number(pair.get("after"))
-    if before is None and after is None:
+    """Says what an arm learned, as the predicate of a sentence: whole answers, then their tokens."""
+    before, after = _pair(arm, "learned_whole")
+    tokens_before, tokens_after = _pair(arm, "learned")
+    if before is None and after is None and tokens_before is None and tokens_after is None:
         return "was not asked what it learned (no probes to learn)"
-    if after is None:
-        return f"knew {percent(before, 0)} % of the answer tokens before; it was not asked again afterwards"
-    was = "" if before is None else f" (before: {percent(before, 0)} %)"
-    return f"learned {percent(after, 0)} % of the answer tokens{was}"
+    if after is None and tokens_after is None:
+        return f"knew {percent(before, 0)} % of the answers before; it was not asked again afterwards"
+    tokens = f"{percent(tokens_after, 0)} % of the answer tokens{_was(tokens_before)}"
+    if after is None:  # a summary that knows tokens alone
+        return f"learned {tokens}"
+    detail = "" if tokens_after is None else f" and {tokens}"
+    return f"gave {percent(after, 0)} % of the answers right{_was(before)}{detail}"
 
 
 def retained_words(arm: Mapping[str, Any]) -> str:
     """Says what an arm kept, as the predicate of a sentence."""
-    pair = arm.get("retained") or {}
-    before, after = number(pair.get("before")), number(pair.get("after"))
     known = number(arm.get("retained_probes"))
+    before, after = _pair(arm, "retained_whole")
+    if before is None and after is None:
+        before, after = _pair(arm, "retained")
     if before is None and after is None:
         return "was not asked what it kept (no probes to retain that the untouched model answers)"
     if after is None:
         return "was not yet asked what it kept"
-    start = "" if before is None or before > 0.995 else f" (before: {percent(before, 0)} %)"
+    start = "" if before is None or before > 0.995 else _was(before)
     asked = "" if known is None else f" ({count(known)} facts)" if known != 1 else " (1 fact)"
     return f"kept {percent(after, 0)} % of what the model knew{start}{asked}"
+
+
+def _pair(arm: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
+    """Returns a measure of an arm before and after."""
+    pair = arm.get(name) or {}
+    return number(pair.get("before")), number(pair.get("after"))
+
+
+def _was(before: float | None) -> str:
+    return "" if before is None else f" (before: {percent(before, 0)} %)"
 
 
 def sentence(arm: Mapping[str, Any]) -> str:
     """Says the result of one arm as the predicate of a sentence; the arm's name is its subject.
 
-    >>> sentence({"learned": {"before": 0.09, "after": 0.61}, "retained": {"before": 1, "after": 0.97}})
-    'learned 61 % of the answer tokens (before: 9 %), and kept 97 % of what the model knew.'
+    >>> sentence({"learned_whole": {"before": 0.02, "after": 0.4}, "retained_whole": {"before": 1, "after": 0.97}})
+    'gave 40 % of the answers right (before: 2 %), and kept 97 % of what the model knew.'
     """
     return f"{learned_words(arm)}, and {retained_words(arm)}."

@@ -280,9 +280,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     def _non_finite(self, what: str, value: float, rows: Sequence[str]) -> NonFinite:
         last = checkpoint.newest(Path(self.args.output_dir))[0]
         return NonFinite(
-            f"the {what} is {value} at update {self.state.global_step + 1}; rows in the batch: "
-            f"{', '.join(rows) or 'unknown'}; last good checkpoint: {last or 'none'}. The update was not applied. "
-            "Lower the learning rate, look at these rows, or train in float32"
+            f"training diverged: the {what} is {value} at update {self.state.global_step + 1}, with the learning rate "
+            f"{self.args.learning_rate:g}; rows in the batch: {', '.join(rows) or 'unknown'}; last good checkpoint: "
+            f"{last or 'none'}. The update was not applied. Lower the learning rate (train.learning_rate of a run "
+            "file, by default 0.001), look at these rows, or train in float32"
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
