@@ -77,7 +77,7 @@ class Arm:
             "guessing_loss": math.log(loaded.model.config.get_text_config().vocab_size),
             "peak_memory_mib": peak,
             "weights_sha256": saved.sha256,
-            "notes": saved.notes,
+            "notes": list(saved.notes),
         }
         write_json(self.folder.result, found)
         return found
