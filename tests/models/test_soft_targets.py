@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import tiny
+from foci.config.adapter import Adapter
 from foci.focus import Batch, LiveTeacher, Row, SoftTargets
-from foci.models import head_of
+from foci.models import add_adapter, head_of
 from foci.models.head import Head
 from foci.models.losses import token_nll
 from foci.models.soft_targets import Held, Start, head_losses, live_targets, token_losses, top_k
@@ -165,3 +166,17 @@ def test_the_start_of_a_full_model_is_a_copy():
         assert asked is not model
         after = live_targets(asked, read, read.predicted(), LiveTeacher())
     torch.testing.assert_close(before.log_probs, after.log_probs)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "osf"])
+def test_the_start_is_the_model_without_its_adapter_whatever_its_type(kind):
+    read = batch()
+    expected = live_targets(tiny.build("llama"), read, read.predicted(), LiveTeacher(k=97))
+    model = add_adapter(tiny.build("llama"), Adapter(type=kind))
+    for parameter in model.parameters():
+        parameter.data += 0.05 * parameter.requires_grad
+    with Start(model).of(model, model) as start:
+        found = live_targets(start, read, read.predicted(), LiveTeacher(k=97))
+    torch.testing.assert_close(found.log_probs, expected.log_probs)
+    moved = live_targets(model, read, read.predicted(), LiveTeacher(k=97))
+    assert float((moved.log_probs - expected.log_probs).abs().max()) > 0.01
