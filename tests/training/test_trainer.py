@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+import families
 import small
 import tiny
 from foci import FocusTrainer, Plan
 from foci.focus import WeighsTokens
 from foci.methods.known import Known
+from foci.models import balancing
 from foci.models.losses import token_nll
 from foci.training.dataset import Collator
 from foci.training.trainer import NonFinite
@@ -40,6 +42,30 @@ def test_our_loss_with_weights_of_one_is_the_trainers(tmp_path, lora):
     plain, losses = trained_plainly(tmp_path / "b", rows, start=model(lora=lora), gradient_accumulation_steps=2)
     assert our_losses == pytest.approx(losses, abs=1e-6)
     assert_same(ours, plain, 2e-6)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "jetmoe"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_balancing_loss_of_routers_is_kept(tmp_path, name, accumulation):
+    """A plan with weights of 1 and the Trainer's own loss are the same number, and another one without that part."""
+    factor = {"aux_loss_coef" if name == "jetmoe" else "router_aux_loss_coef": 0.5}
+
+    def losses(methods, asked):
+        start = families.build(name, output_router_logits=asked, **factor)
+        settings = {"gradient_accumulation_steps": accumulation, "num_train_epochs": 1, "learning_rate": 1e-3}
+        return trained(tmp_path, small.rows(), methods, start=start, **settings)[1]
+
+    own, ours = losses([], True), losses([Ones()], True)
+    assert ours == pytest.approx(own, rel=1e-4)
+    assert min(ours) > max(losses([Ones()], False)) + 0.2
+
+
+def test_a_balancing_loss_without_a_known_factor_is_refused(monkeypatch):
+    net = families.build("qwen3_moe", output_router_logits=True)
+    monkeypatch.setattr(balancing, "COEFFICIENTS", ())
+    words = r"Qwen3MoeForCausalLM adds a balancing loss .*set output_router_logits: false"
+    with pytest.raises(ValueError, match=words), balancing.balancing_losses(net):
+        pass
 
 
 def test_loss_is_the_weighted_mean_of_nats(tmp_path):

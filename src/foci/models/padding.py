@@ -5,6 +5,7 @@ absolute positions, positions from a padding id, the state of a recurrent layer.
 these. `check_padding` proves once per model that padding on the right is not read.
 """
 
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -39,6 +40,12 @@ def moved(values: Tensor, by: Int[Tensor, " batch"]) -> Tensor:
     return values.gather(1, at.reshape(*at.shape, *[1] * (values.ndim - 2)).expand_as(values))
 
 
+def _states(output: Any) -> Tensor:
+    """Returns the logits of a model's output; of a model without head, its hidden states."""
+    found: Tensor = output["logits"] if "logits" in output else output[0]
+    return found
+
+
 def check_padding(model: nn.Module) -> None:
     """Raises ValueError, with the model's name, if padding on the right changes a row's logits.
 
@@ -55,8 +62,8 @@ def check_padding(model: nn.Module) -> None:
     mask = torch.ones_like(rows)
     mask[1, 5:] = 0
     with torch.no_grad(), evaluating(model), torch.autocast(ids.device.type, enabled=False):
-        alone = model(input_ids=ids[:, :5], attention_mask=mask[:1, :5], use_cache=False)[0]
-        padded = model(input_ids=rows, attention_mask=mask, use_cache=False)[0][1:, -8:-3]
+        alone = _states(model(input_ids=ids[:, :5], attention_mask=mask[:1, :5], use_cache=False))
+        padded = _states(model(input_ids=rows, attention_mask=mask, use_cache=False))[1:, -8:-3]
     half = base.get_input_embeddings().weight.dtype.itemsize == 2  # type: ignore[union-attr, operator]
     if not equal_logits(padded.float().nan_to_num(), alone[:, -5:].float().nan_to_num(), 0.25 if half else 1e-4):
         raise ValueError(

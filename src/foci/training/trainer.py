@@ -36,6 +36,7 @@ from foci.focus import (
     StoredTeacher,
 )
 from foci.models import LanguageModel, block_of, evaluating
+from foci.models.balancing import balancing_losses
 from foci.models.forward import check_ids
 from foci.models.losses import token_entropy, token_nll, weighted_mean
 from foci.models.soft_targets import Held, Start, live_targets, token_losses
@@ -232,9 +233,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         batch, weights = batch_of(inputs), inputs["weights"]
         for guide in self._guides:
             guide.read(batch)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), balancing_losses(model) as balancing:
             nll, soft = self._losses(model, batch, weights, inputs.get("holds", []))
-        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch)) * self.args.world_size + soft
+        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch))
+        loss = sum((part.to(loss.device) for part in balancing), loss) * self.args.world_size + soft
         return (loss, {"nll": nll}) if return_outputs else loss
 
     def _losses(
