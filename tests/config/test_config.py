@@ -16,10 +16,11 @@ name: quickstart
 output: out/quickstart
 seed: 0
 model: {name: smollm2-135m, dtype: auto, trust_remote_code: false}
-corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text}
-probes: {learn: p.jsonl, retain: general, text: null, held_out: null, corpus_text: true, every: 10, batch_size: 32}
+corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text, held_out_share: 0.0}
+probes: {learn: p.jsonl, retain: general, text: null, held_out: null, held_out_share: 0.0, corpus_text: true,
+         every: 10, batch_size: 32}
 adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
-train: {epochs: 4, steps: null, batch_size: 16, accumulation: 1, learning_rate: 1e-3, schedule: linear,
+train: {epochs: 4, steps: null, patience: null, batch_size: 16, accumulation: 1, learning_rate: 1e-3, schedule: linear,
         warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0, checkpoint_every: 40, keep_checkpoints: 2,
         group_by_length: true, copies: 1, normalise: row}
 arms: {plain: [], oracle: [oracle], softer: [{oracle: {floor: 1e-1}}, oracle: ]}
@@ -339,7 +340,7 @@ def test_overrides_reach_sections_the_file_leaves_out(write):
         ),
         ("epochs=3", "did you mean 'train.epochs'?"),
         ("train.lr=3", "did you mean 'train.learning_rate'?"),
-        ("train.xy=3", "unknown key 'train.xy'; known: epochs, steps, batch_size"),
+        ("train.xy=3", "unknown key 'train.xy'; known: epochs, steps, patience"),
         ("adapter.rank=3", "did you mean 'adapter.r'?"),
         ("gradient_accumulation_steps=3", "did you mean 'train.accumulation'?"),
         ("train.epochs.x=3", "unknown key 'train.epochs.x'"),

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "attention": "focus models system",
     "gradients": "focus config models",
     "training": "focus seeds system models attention",
-    "probes": "focus errors system corpus models",
+    "probes": "focus errors seeds system corpus models",
     "data": "seeds system corpus models probes",
     "methods": "focus config errors seeds system corpus models attention gradients probes data",
     "learn": "focus config seeds system corpus models attention training probes methods report",

@@ -23,7 +23,16 @@ from foci.report import write_report
 from foci.system.files import read_json, replacing_folder, write_json
 from foci.training.plan import check_columns, with_columns
 
-SHARED = ("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline", "start.json")
+SHARED = (
+    "rows.parquet",
+    "held_out.parquet",
+    "quarantine.jsonl",
+    "corpus.json",
+    "probes.jsonl",
+    "text.txt",
+    "baseline",
+    "start.json",
+)
 """Files that a cell copies from the start of its seed, which has computed them."""
 
 

@@ -39,6 +39,7 @@ CHOSEN_ON = {
     "held_out": "tokens learned + retained on held-out probes",
     "held_out_learn": "tokens learned on held-out probes (no held-out probe to retain counts)",
     "held_out_retain": "tokens retained on held-out probes (there are none to learn)",
+    "held_out_text": "bits per byte of held-out rows of the corpus and of general text, together",
     "end": "nothing: without held-out probes the reported point is the end",
 }
 

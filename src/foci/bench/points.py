@@ -5,6 +5,7 @@ from typing import Any
 
 from foci.learn.folder import ArmFolder
 from foci.learn.questions import without_held_out
+from foci.learn.stopping import score
 from foci.probes import Answer, balanced, read_answers, span_perplexity
 from foci.system.files import read_lines
 
@@ -29,13 +30,15 @@ def points(folder: ArmFolder) -> list[Point]:
     for line in sorted(read_lines(folder.texts), key=lambda line: int(line["step"])):
         step = line["step"]
         table = folder.probes(step)
+        answers = read_answers(table) if table.exists() else []
         spent = costs.get(step, {"tokens": 0, "seconds": 0.0})
         found.append(
             {
                 "step": step,
                 "tokens": spent["tokens"],
                 "seconds": spent["seconds"],
-                **measured(read_answers(table) if table.exists() else []),
+                **measured(answers),
+                "held_out_score": score(answers, line),
                 "bits_per_byte": line["bits_per_byte"],
                 "corpus_bits_per_byte": line["corpus_bits_per_byte"],
                 "binding": line.get("binding"),
@@ -66,17 +69,15 @@ def measured(answers: Sequence[Answer]) -> Point:
 
 
 def chosen(path: Sequence[Point]) -> Point:
-    """Returns the trained point with the highest learned + retained on held-out probes, the first of equals.
+    """Returns the trained point that is best by what is held out (`foci.learn.stopping.score`), the first of equals.
 
-    Without held-out probes it is the last point.
+    Where nothing is held out it is the last point.
 
     Where only probes to learn, or only probes to retain, are held out and count, these decide alone.
     """
     trained = [point for point in path if point["step"] > 0]
-    known = [p for p in trained if p["held_out_learned"] is not None or p["held_out_retained"] is not None]
-    if not known:
-        return trained[-1]
-    return max(known, key=lambda p: ((p["held_out_learned"] or 0.0) + (p["held_out_retained"] or 0.0), -p["step"]))
+    known = [point for point in trained if point["held_out_score"] is not None]
+    return max(known, key=lambda p: (p["held_out_score"], -p["step"])) if known else trained[-1]
 
 
 def top(path: Sequence[Point]) -> Point | None:

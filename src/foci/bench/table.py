@@ -51,7 +51,7 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
         "match": suite.match,
         "matched": MATCHED[suite.match],
         "baseline": suite.baseline,
-        "chosen_on": chosen_on(first.answers),
+        "chosen_on": chosen_on(first.answers, first.texts),
         "probed_every": suite.probes.every,
         "questions": questions(first.answers),
         "controls": summarise(without_held_out(first.answers), without_held_out(first.answers))["controls"],
@@ -78,11 +78,15 @@ def _own(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **{f"adapter.{key}": value for key, value in adapter.items()}}
 
 
-def chosen_on(answers: Sequence[Answer]) -> str:
-    """Names what the chosen point was chosen on: `held_out`, `held_out_learn`, `held_out_retain` or `end`."""
+def chosen_on(answers: Sequence[Answer], texts: Mapping[str, Any]) -> str:
+    """Names what the chosen point was chosen on.
+
+    It is `held_out`, `held_out_learn`, `held_out_retain`, `held_out_text` or `end`.
+    """
     held = [a for a in answers if a.held_out and a.counted]
     roles = sorted({a.role for a in held})
-    return {0: "end", 2: "held_out"}.get(len(roles)) or f"held_out_{roles[0]}"
+    none = "end" if texts.get("held_out_bits_per_byte") is None else "held_out_text"
+    return {0: none, 2: "held_out"}.get(len(roles)) or f"held_out_{roles[0]}"
 
 
 def questions(answers: Sequence[Answer]) -> dict[str, int]:

@@ -110,12 +110,13 @@ def check(
     plainly(dump_run(run))
     plainly(*made.told(), sep="\n")
     table = Table(box=None, show_header=False)
+    most = "at most " if run.train.patience else ""
     memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
     for name, value in {
         "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
         **({"adapter": cost.left_out} if cost.left_out else {}),
         "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
-        "updates": f"{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
+        "updates": f"{most}{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
         "peak memory": f"about {memory}",
         "time": f"about {_duration(cost.seconds)}, {_duration(cost.train_seconds)} of training per arm",
     }.items():

@@ -43,6 +43,10 @@ PathTexts = Annotated[tuple[Text, ...], BeforeValidator(as_paths), Field(min_len
 ArmName = Annotated[str, AfterValidator(arm_name)]
 MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method)]
 """A method in a run file, `"oracle"` or `{"oracle": {"floor": 0.1}}`; `foci.methods.build` makes the object."""
+LONGEST = 50
+"""Epochs, at most, of a run with `train.patience`."""
+HELD_OUT_FACTS, HELD_OUT_ROWS = 0.2, 0.05
+"""The shares of facts, or without probes to learn of rows, that such a run holds out."""
 Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
 
 
@@ -80,6 +84,12 @@ class CorpusConfig(Section):
         default=0.01, ge=0, le=1, description="largest share of bad lines (0 to 1) with which a run goes on"
     )
     text_field: Text = Field(default="text", description="field or column that holds the text (.jsonl, .parquet)")
+    held_out_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the rows (0 to 1) not trained on; 0.05 where train.patience has no probes to learn",
+    )
 
     @field_serializer("path")
     def _one_or_list(self, path: tuple[str, ...]) -> str | list[str]:
@@ -101,6 +111,12 @@ class ProbesConfig(Section):
         default=None,
         description="probe file with both roles, asked too but not counted in learned and retained; null = none",
     )
+    held_out_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the facts (0 to 1) held out of learn and retain; 0.2 with patience and no held_out",
+    )
     corpus_text: bool = Field(default=True, description="also measure bits per byte on a sample of the corpus")
     every: Count | None = Field(
         default=None,
@@ -112,14 +128,20 @@ class ProbesConfig(Section):
 class TrainConfig(Section):
     """The optimisation. One update = `batch_size * accumulation` rows on each process."""
 
-    epochs: Count | None = Field(default=4, description="passes over the corpus; exactly one of epochs and steps")
+    epochs: Count | None = Field(
+        default=4, description="passes over the corpus; exactly one of epochs and steps; 50 at most with patience"
+    )
     steps: Count | None = Field(default=None, description="updates; exactly one of epochs and steps")
+    patience: Count | None = Field(
+        default=None,
+        description="stop after so many probings without a new best on what is held out, keep the best; null = never",
+    )
     batch_size: Count = Field(default=16, description="rows per forward pass, on each process")
     accumulation: Count = Field(default=1, description="forward passes per update")
     learning_rate: float = Field(default=1e-3, gt=0, description="largest learning rate, after warm-up")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear",
-        description="learning rate after warm-up: to 0 linearly, to 0 as a cosine, or constant",
+        description="learning rate after warm-up: to 0 linearly, as a cosine, or constant (default with patience)",
     )
     warmup: float = Field(
         default=0.0, ge=0, lt=1, description="share of the updates (0 to 1) in which the learning rate rises from 0"
@@ -136,6 +158,15 @@ class TrainConfig(Section):
         default="update",
         description="weights sum to one over the update (all tokens count alike) or over each row (all rows do)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _patience_changes_defaults(cls, data: Any) -> Any:
+        """A run that ends by itself is long, and its rate does not fall toward an end that it does not know."""
+        if not isinstance(data, dict) or data.get("patience") is None:
+            return data
+        length = {} if "epochs" in data or data.get("steps") is not None else {"epochs": LONGEST}
+        return {"schedule": "constant", **length, **data}
 
     @model_validator(mode="before")
     @classmethod
@@ -189,6 +220,20 @@ class Run(Section):
             folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.")
             data["output"] = Path("out") / (folder or "run")
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _patience_holds_out(cls, data: Any) -> Any:
+        """Holds something out for `train.patience` to judge by, where the run file does not say what."""
+        train = data.get("train") if isinstance(data, dict) else None
+        if not isinstance(train, dict) or train.get("patience") is None:
+            return data
+        probes, corpus = data.get("probes") or {}, data.get("corpus")
+        if not isinstance(probes, dict) or not isinstance(corpus, dict) or probes.get("held_out") is not None:
+            return data
+        if probes.get("learn") is not None:
+            return {**data, "probes": {"held_out_share": HELD_OUT_FACTS, **probes}}
+        return {**data, "corpus": {"held_out_share": HELD_OUT_ROWS, **corpus}}
 
     @staticmethod
     def of_flags(

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
 from foci.learn.save import save
+from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses
@@ -63,8 +65,7 @@ class Arm:
             self.heads.note(model, self.folder.guided, 0)
         machine.reset_peak()
         metrics, peak = self._train(model, rows, loaded, resume)
-        last = metrics[-1]
-        self._measure(model, loaded.tokenizer, last["step"])
+        ended = self._ended(model, loaded.tokenizer, metrics[-1]["step"])
         self._write_samples(model, loaded.tokenizer, rows, entropy)
         if self.heads is not None:
             write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
@@ -72,7 +73,7 @@ class Arm:
         for note in saved.notes:
             self._say(note)
         found = {
-            **self._summary(metrics),
+            **self._summary(metrics, ended),
             "adapted": reach.share,
             "guessing_loss": math.log(loaded.model.config.get_text_config().vocab_size),
             "peak_memory_mib": peak,
@@ -80,6 +81,22 @@ class Arm:
             "notes": list(saved.notes),
         }
         write_json(self.folder.result, found)
+        shutil.rmtree(self.folder.best, ignore_errors=True)
+        return found
+
+    def _ended(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, last: int) -> Ending | None:
+        """Measures the last update; with patience gives the model the best update's weights and says which it is."""
+        patience = self.start.run.train.patience
+        noted = any(line["step"] == last for line in read_lines(self.folder.texts))
+        if patience is None or not noted:
+            self._measure(model, tokenizer, last)
+        if patience is None:
+            return None
+        if not noted:
+            Stopping(patience, self.folder).note(model, last)
+        found = ending(self.folder, last, patience, self.start.answers)
+        restore(model, self.folder.best, found.kept)
+        self._say(found.words(patience))
         return found
 
     def _say(self, words: str) -> None:
@@ -132,8 +149,15 @@ class Arm:
         trainer.remove_callback(PrinterCallback)
         metrics = Metrics(self.folder, trainer, (read_lines(self.folder.metrics) or [{}])[-1])
         display = Display(self.console, self.name)
-        asking = Probing(run.probes.every, lambda step: self._measure(model, tokenizer, step), metrics.clock)
-        for callback in (metrics, asking, Saving(run.train.checkpoint_every, self.stop), display):
+        patience = run.train.patience
+        asking = Probing(
+            run.probes.every,
+            lambda step: self._measure(model, tokenizer, step),
+            metrics.clock,
+            often=patience is not None,
+        )
+        stopping = [] if patience is None else [Stopping(patience, self.folder)]
+        for callback in (metrics, asking, *stopping, Saving(run.train.checkpoint_every, self.stop), display):
             trainer.add_callback(callback)
         try:
             with self.stop.deferring():
@@ -151,22 +175,24 @@ class Arm:
         if self.heads is not None:
             self.heads.note(model, self.folder.guided, step)
 
-    def _summary(self, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _summary(self, metrics: Sequence[dict[str, Any]], ended: Ending | None) -> dict[str, Any]:
         """Returns the numbers of a trained arm: answers and bits per byte before and after, time and tokens."""
         last, texts = metrics[-1], {line["step"]: line for line in read_lines(self.folder.texts)}
         path = [{"step": step, **self._accuracy_at(step), **texts[step]} for step in sorted(texts)]
-        after = self._answers(last["step"])
+        kept = last["step"] if ended is None else ended.kept
+        after = self._answers(kept)
         return {
             "methods": [repr(method) for method in self.plan.methods],
             **summarise(without_held_out(self.start.answers), without_held_out(after)),
             **{
-                name: {"before": self.start.texts.get(name), "after": texts[last["step"]].get(name)}
+                name: {"before": self.start.texts.get(name), "after": texts[kept].get(name)}
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
             },
             "path": path,
             "loss": losses(metrics),
             "learning_rate": self.start.run.train.learning_rate,
             "steps": last["step"],
+            **({} if ended is None else {"kept": {"step": kept, "early": ended.early}}),
             "tokens": last["tokens"],
             "seconds": last["seconds"],
             "padding": sum(line["padding"] for line in metrics) / len(metrics),

@@ -14,7 +14,15 @@ from foci.corpus.samples import samples
 from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
 from foci.learn.folder import RunFolder
-from foci.learn.inputs import changed_since, check_methods_unchanged, files_read, material, method_hashes, questions_of
+from foci.learn.inputs import (
+    Material,
+    changed_since,
+    check_methods_unchanged,
+    files_read,
+    material,
+    method_hashes,
+    questions_of,
+)
 from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
@@ -64,9 +72,9 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
         console.print(f"  {changes}", highlight=False, markup=False, soft_wrap=True)
     check_methods_unchanged(run, known.get("methods", {}))
     rows = read_rows(folder.rows)
-    questions = questions_of(
-        run, rows, [_probe_of(line) for line in read_lines(folder.questions)], _text_of(folder.text)
-    )
+    probes = [_probe_of(line) for line in read_lines(folder.questions)]
+    held = read_rows(folder.held_out) if folder.held_out.is_file() else []
+    questions = questions_of(run, rows, probes, _text_of(folder.text), held)
     answers = folder.baseline / "probes.parquet"
     start = Start(
         run=run,
@@ -96,15 +104,17 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
         soft_wrap=True,
     )
     write_rows(made.rows, folder.rows)
+    _write_held_out(made, folder, console)
     write_quarantine(made.corpus.bad, folder.quarantine)
     write_json(folder.corpus, counts)
     write_lines(folder.questions, [{**vars(probe), "aliases": list(probe.aliases)} for probe in made.questions.probes])
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
     if made.questions.probes:
-        console.print(
-            f"baseline: the untouched model answers {counted(len(made.questions.probes), 'probe')}", highlight=False
-        )
+        held_out = sum(probe.held_out for probe in made.questions.probes)
+        rest = f", {held_out:,} of them held out" if held_out else ""
+        asked = counted(len(made.questions.probes), "probe")
+        console.print(f"baseline: the untouched model answers {asked}{rest}", highlight=False)
     if not any(is_to_learn(probe) for probe in made.questions.probes):
         console.print(f"no probes to learn: {UNASKED}", highlight=False, markup=False, soft_wrap=True)
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
@@ -121,6 +131,15 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
             "inputs": inputs,
         },
     )
+
+
+def _write_held_out(made: Material, folder: RunFolder, console: Console) -> None:
+    """Writes the rows that are not trained on, and says how many they are; does nothing where there are none."""
+    folder.held_out.unlink(missing_ok=True)
+    if held := made.questions.held_out_rows:
+        write_rows(held, folder.held_out)
+        words = f"{counted(len(held), 'row')} of these {'is' if len(held) == 1 else 'are'} held out to say when to stop"
+        console.print(f"  {words}", highlight=False)
 
 
 def _probe_of(line: dict[str, Any]) -> Probe:

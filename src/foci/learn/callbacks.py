@@ -73,13 +73,17 @@ class Metrics(TrainerCallback):
 
 
 class Probing(TrainerCallback):
-    """A callback that asks the questions every `every` updates, but not after the last one: the arm asks then."""
+    """A callback that asks the questions every `every` updates, but not after the last one: the arm asks then.
 
-    def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock) -> None:
-        self.every, self.ask, self.clock = every, ask, clock
+    `every` None: never; with `often`, twenty times in all.
+    """
+
+    def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock, *, often: bool = False) -> None:
+        self.every, self.ask, self.clock, self.often = every, ask, clock, often
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+        every = self.every or (max(1, math.ceil(state.max_steps / 20)) if self.often else None)
+        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
             self.ask(state.global_step)
             self.clock.skip()
 

@@ -17,7 +17,15 @@ FULL = ("no space left", "unexpected pos", "iostream error")
 RUN = FolderKind(
     "run",
     "run.yaml",
-    early=("rows.parquet", "quarantine.jsonl", "corpus.json", "probes.jsonl", "text.txt", "baseline"),
+    early=(
+        "rows.parquet",
+        "held_out.parquet",
+        "quarantine.jsonl",
+        "corpus.json",
+        "probes.jsonl",
+        "text.txt",
+        "baseline",
+    ),
     started="start.json",
 )
 
@@ -33,6 +41,7 @@ class ArmFolder:
         self.samples = path / "samples.json"
         self.model = path / "model"
         self.adapter = path / "adapter"
+        self.best = path / "best"
         self.result = path / "arm.json"
         self.scores = path / "scores"
         self.guided = path / "guided.jsonl"
@@ -52,11 +61,12 @@ class ArmFolder:
         for table in self.path.glob("probes/step-*.parquet"):
             if step_of(table.with_suffix("")) > step:
                 table.unlink()
-        for folder in self.checkpoints.glob("step-*"):
-            if step_of(folder) > step:  # not whole, or it would have been the one to go on from
+        for root in (self.checkpoints, self.best):
+            for folder in root.glob("step-*"):
+                if step_of(folder) > step:  # a checkpoint: not whole, or it would have been the one to go on from
+                    shutil.rmtree(folder)
+            for folder in root.glob(".staging-*"):
                 shutil.rmtree(folder)
-        for folder in self.checkpoints.glob(".staging-*"):
-            shutil.rmtree(folder)
         return metrics
 
 
@@ -67,6 +77,7 @@ class RunFolder:
         self.path, self.single = path, arms == 1
         self.config = path / "run.yaml"
         self.rows = path / "rows.parquet"
+        self.held_out = path / "held_out.parquet"
         self.quarantine = path / "quarantine.jsonl"
         self.corpus = path / "corpus.json"
         self.questions = path / "probes.jsonl"

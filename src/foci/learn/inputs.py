@@ -15,7 +15,8 @@ from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
 from foci.methods import outside
 from foci.models.forward import check_ids
-from foci.probes import Probe, general, read_probes
+from foci.probes import Probe, general, hold_out, read_probes
+from foci.seeds import drawn
 from foci.system.files import sha256
 from foci.system.inputs import differences, noted
 from foci.system.texts import read_text
@@ -64,7 +65,25 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
-    return Material(loaded, corpus.rows, corpus, questions_of(run, corpus.rows, _probes(run), _text_to_retain(run)))
+    rows, held = _split(run, corpus.rows)
+    return Material(loaded, rows, corpus, questions_of(run, rows, _probes(run), _text_to_retain(run), held))
+
+
+def _split(run: Run, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Returns the rows to train on, and the held-out ones, chosen by the seed and their ids.
+
+    Raises ValueError where a share is to be held out of a single row.
+    """
+    if not run.corpus.held_out_share:
+        return list(rows), []
+    if len(rows) < 2:
+        raise ValueError(
+            f"corpus.held_out_share is {run.corpus.held_out_share:g}, but the corpus has {len(rows)} row; give "
+            "probes.learn or probes.held_out to judge by, lower corpus.max_length, or leave out train.patience"
+        )
+    count = min(max(1, round(run.corpus.held_out_share * len(rows))), len(rows) - 1)
+    held = {row.row_id for row in drawn(rows, run.seed, lambda row: f"held out/{row.row_id}")[:count]}
+    return [row for row in rows if row.row_id not in held], [row for row in rows if row.row_id in held]
 
 
 def _corpus(run: Run, loaded: models.Loaded) -> Corpus:
@@ -91,7 +110,7 @@ def _probes(run: Run) -> list[Probe]:
         found += [
             replace(probe, id=f"held_out/{probe.id}", held_out=True) for probe in read_probes(run.probes.held_out)
         ]
-    return found
+    return hold_out(found, run.probes.held_out_share, run.seed)
 
 
 def _text_to_retain(run: Run) -> str | None:
@@ -146,7 +165,9 @@ def check_methods_unchanged(run: Run, begun: Mapping[str, str]) -> None:
             )
 
 
-def questions_of(run: Run, rows: Sequence[Row], probes: Sequence[Probe], text: str | None) -> Questions:
-    """Returns the questions of a run: its probes, its text to retain and some rows of its corpus."""
+def questions_of(
+    run: Run, rows: Sequence[Row], probes: Sequence[Probe], text: str | None, held_out: Sequence[Row] = ()
+) -> Questions:
+    """Returns the questions of a run: its probes, its text to retain, and rows of its corpus, some of them held out."""
     text_rows = random_rows(rows, run.seed) if run.probes.corpus_text else ()
-    return Questions(tuple(probes), text, text_rows, run.probes.batch_size)
+    return Questions(tuple(probes), text, text_rows, run.probes.batch_size, tuple(held_out))

@@ -31,6 +31,7 @@ class Questions:
     text: str | None
     rows: tuple[Row, ...]
     batch_size: int = 32
+    held_out_rows: tuple[Row, ...] = ()
 
     def prompts(self) -> frozenset[str]:
         """Returns the prompts that are asked; no method's offline stage may learn from them."""
@@ -39,13 +40,16 @@ class Questions:
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
         """Returns the answers to all probes, and further measures by name, None where not asked.
 
-        These are bits per byte of the text to retain and of the corpus, and `binding` of the probes to learn.
+        These are bits per byte of the text to retain and of the corpus, and `binding` of the probes to learn; where
+        rows are held out, also their bits per byte.
         """
         answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
+        held = self.held_out_rows
         return answers, {
             "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
             "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
             "binding": binding(model, tokenizer, [probe for probe in self.probes if is_to_learn(probe)]),
+            **({"held_out_bits_per_byte": rows_bits_per_byte(model, tokenizer, held)} if held else {}),
         }
 
 

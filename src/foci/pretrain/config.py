@@ -116,6 +116,15 @@ class Pretraining(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_no_patience(self) -> "Pretraining":
+        if self.train.patience is not None or self.corpus.held_out_share:
+            raise ValueError(
+                f"a pretraining has a length and its own held_out, got train.patience {self.train.patience} and "
+                f"corpus.held_out_share {self.corpus.held_out_share:g}; leave both out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> "Pretraining":
         if unknown := sorted(set(self.sizes) - set(self.arms)):
             raise ValueError(

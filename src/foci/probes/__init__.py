@@ -7,6 +7,7 @@ the answers of the model before its first step, never with a moving model.
 from foci.probes.asking import Answer, answer
 from foci.probes.binding import binding
 from foci.probes.controls import balanced, balanced_majority, majority
+from foci.probes.held_out import hold_out
 from foci.probes.perplexity import span_perplexity
 from foci.probes.probe import Kind, Probe, kind_of, read_probes
 from foci.probes.table import counted_by, read_answers, summarise, write_answers
@@ -22,6 +23,7 @@ __all__ = [
     "binding",
     "bits_per_byte",
     "counted_by",
+    "hold_out",
     "kind_of",
     "majority",
     "read_answers",

@@ -118,6 +118,8 @@ def _arm(name: str, folder: Path, summary: dict[str, Any], methods: Any, notices
     samples = _read(folder / "samples.json", _json, own)
     points = _joined(summary, path(probings, texts))
     first, last = (min(probings), max(probings)) if probings else (0, 0)
+    kept = _mapping(summary.get("kept")).get("step")
+    last = kept if kept in probings else last
     profiles = [_read(file, _json, own) for file in sorted((folder / "scores").glob("*/profile.json"))]
     own += _missing(metrics, probings, samples)
     notices.extend(f"Arm {name}: {notice}" for notice in own)

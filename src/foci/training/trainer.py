@@ -329,7 +329,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             return super().train(resume_from_checkpoint=resume, **kwargs)
 
     def _run_epoch(self, **epoch: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # resumed from the last update, in the middle of an epoch
+        over = self.control.should_training_stop  # a callback has said so at the beginning, after a resume
+        if over or self.state.global_step >= self.state.max_steps:  # resumed from the last update, amid an epoch
             self.control.should_training_stop = True
             return
         super()._run_epoch(**epoch)

@@ -1,0 +1,151 @@
+"""Early stopping: training ends where what is held out no longer improves, and the best update's weights are kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from foci.learn.folder import ArmFolder
+from foci.probes import Answer, read_answers
+from foci.system import checkpoint
+from foci.system.files import read_lines
+
+WEIGHTS = "weights.safetensors"
+KEPT = 2
+"""Best points on the disk: after a kill the newest may lie beyond the checkpoint that training goes on from."""
+
+
+def score(answers: Sequence[Answer], texts: Mapping[str, Any]) -> float | None:
+    """Returns how good a point is by what is held out, higher is better; None where nothing is.
+
+    With held-out probes it is their learned + retained (means of accuracies, 0 to 1 each). Without any, it is the
+    negative sum of the bits per byte of held-out rows of the corpus and of the general text.
+    """
+    held = [answer for answer in answers if answer.held_out and answer.counted]
+    roles = [[a.accuracy for a in held if a.role == role] for role in ("learn", "retain")]
+    if held:
+        return sum(sum(some) / len(some) for some in roles if some)
+    if texts.get("held_out_bits_per_byte") is None:
+        return None
+    return -float(texts["held_out_bits_per_byte"] + (texts.get("bits_per_byte") or 0.0))
+
+
+def scores(folder: ArmFolder) -> dict[int, float]:
+    """Returns the score of every probed update of an arm but 0, the untouched model."""
+    found = {}
+    for line in read_lines(folder.texts):
+        table = folder.probes(line["step"])
+        known = score(read_answers(table) if table.exists() else [], line)
+        if line["step"] and known is not None:
+            found[line["step"]] = known
+    return found
+
+
+def best(scored: Mapping[int, float]) -> int:
+    """Returns the update with the highest score, the first of equals.
+
+    >>> best({2: 0.5, 4: 0.75, 6: 0.75})
+    4
+    """
+    return max(scored, key=lambda step: (scored[step], -step))
+
+
+def is_over(scored: Mapping[int, float], patience: int) -> bool:
+    """Returns whether the last `patience` scores are no better than the best before them.
+
+    >>> is_over({2: 0.5, 4: 0.75, 6: 0.75}, 1), is_over({2: 0.5, 4: 0.75, 6: 0.75}, 2)
+    (True, False)
+    """
+    return bool(scored) and sum(step > best(scored) for step in scored) >= patience
+
+
+class Stopping(TrainerCallback):
+    """A callback that keeps the weights of the best probed update, and ends training by `is_over`.
+
+    Put it after the callback that probes. What it decides is a function of the probes on the disk, so that a resumed
+    run decides the same.
+    """
+
+    def __init__(self, patience: int, folder: ArmFolder) -> None:
+        self.patience, self.folder = patience, folder
+        self.scored = scores(folder)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_training_stop = control.should_training_stop or is_over(self.scored, self.patience)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
+    ) -> None:
+        step = state.global_step
+        if (self.folder.probes(step).exists() or _is_noted(self.folder, step)) and step not in self.scored:
+            self.note(model, step)
+            control.should_training_stop = control.should_training_stop or is_over(self.scored, self.patience)
+
+    def note(self, model: nn.Module, step: int) -> None:
+        """Reads the score of an update that was probed, and writes the model's trained weights where it is the best.
+
+        Raises ValueError where nothing is held out.
+        """
+        self.scored = scores(self.folder)
+        if step not in self.scored:
+            raise ValueError(
+                f"train.patience is {self.patience}, but nothing is held out that could say what is best; give "
+                "probes.held_out, probes.held_out_share or corpus.held_out_share, or leave out train.patience"
+            )
+        if best(self.scored) == step:
+            write(model, self.folder.best, step)
+
+
+def _is_noted(folder: ArmFolder, step: int) -> bool:
+    """Returns whether the texts of an update were measured."""
+    return any(line["step"] == step for line in read_lines(folder.texts))
+
+
+def write(model: nn.Module, root: Path, step: int) -> None:
+    """Writes the weights that train, whole or not at all, and deletes all but the newest `KEPT`."""
+    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    with checkpoint.staged(root, step) as staging:
+        save_file(trained, staging / WEIGHTS)
+    checkpoint.prune(root, KEPT)
+
+
+def restore(model: nn.Module, root: Path, step: int) -> None:
+    """Gives the model the weights that `write` wrote. Raises ValueError where they are not whole."""
+    stored = load_file(checkpoint.require_complete(root / f"step-{step}") / WEIGHTS)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in stored.items():
+            own[name].copy_(value)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the training of an arm ended: its last update, the update that is kept, and why."""
+
+    last: int
+    kept: int
+    early: bool
+    on_probes: bool
+
+    def words(self, patience: int) -> str:
+        """Says in one sentence why training ended and which update is kept."""
+        measure = "held-out probes (learned + retained)" if self.on_probes else "held-out text (bits per byte)"
+        times = "once" if patience == 1 else f"{patience} times in a row"
+        why = (
+            f"stopped after update {self.last}: {measure} did not improve, {times}"
+            if self.early
+            else f"trained to the last update, {self.last}: {measure} improved to the end or nearly so"
+        )
+        return f"{why}; update {self.kept} is the best and is kept"
+
+
+def ending(folder: ArmFolder, last: int, patience: int, answers: Sequence[Answer]) -> Ending:
+    """Returns how training ended; `answers` are those of the baseline."""
+    scored = scores(folder)
+    on_probes = any(a.held_out and a.counted for a in answers)
+    return Ending(last, best(scored), is_over(scored, patience), on_probes)
