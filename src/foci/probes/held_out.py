@@ -21,8 +21,8 @@ def fact(group: str, answer: str, probe_id: str) -> str:
 def facts_held_out(facts: Iterable[Fact], share: float, seed: int) -> set[Fact]:
     """Returns a share of the facts to learn, and of those to retain, chosen by the seed and the fact's name.
 
-    Where there are two of a kind or more, at least one is held out and at least one is not. So a fact's side depends neither
-    on the order of a file nor on the machine.
+    Where there are two of a kind or more, at least one is held out and at least one is not. A fact's side depends
+    neither on the order of a file nor on the machine.
     """
     known = set(facts)
     chosen: set[Fact] = set()
