@@ -110,13 +110,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     write_lines(folder.questions, [{**vars(probe), "aliases": list(probe.aliases)} for probe in made.questions.probes])
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
-    if made.questions.probes:
-        held_out = sum(probe.held_out for probe in made.questions.probes)
-        rest = f", {held_out:,} of them held out" if held_out else ""
-        asked = counted(len(made.questions.probes), "probe")
-        console.print(f"baseline: the untouched model answers {asked}{rest}", highlight=False)
-    if not any(is_to_learn(probe) for probe in made.questions.probes):
-        console.print(f"no probes to learn: {UNASKED}", highlight=False, markup=False, soft_wrap=True)
+    _announce(made.questions, console)
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
@@ -131,6 +125,17 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
             "inputs": inputs,
         },
     )
+
+
+def _announce(questions: Questions, console: Console) -> None:
+    """Says how many probes are asked, and where none is to learn."""
+    if questions.probes:
+        held_out = sum(probe.held_out for probe in questions.probes)
+        rest = f", {held_out:,} of them held out" if held_out else ""
+        asked = counted(len(questions.probes), "probe")
+        console.print(f"baseline: the untouched model answers {asked}{rest}", highlight=False)
+    if not any(is_to_learn(probe) for probe in questions.probes):
+        console.print(f"no probes to learn: {UNASKED}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_held_out(made: Material, folder: RunFolder, console: Console) -> None:
