@@ -1,15 +1,17 @@
 """The NLL of tokens, against whole logits and values by hand, for every architecture, padding and precision."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
 
 import tiny
 from foci.focus import IGNORED, Batch, Row
-from foci.models import head_of, losses
+from foci.models import head_of, losses, padding
 
 
 def batch(side: str = "right") -> Batch:
@@ -57,6 +59,22 @@ def test_a_model_that_reads_its_padding_is_refused_by_name_where_there_is_some()
     torch.testing.assert_close(losses.token_nll(model, whole).double(), slow_nll(model, whole), atol=1e-4, rtol=1e-5)
     with pytest.raises(ValueError, match=r"LlamaForCausalLM .*reads its padding"):
         losses.token_nll(model, b)
+
+
+@pytest.mark.parametrize(("kind", "lengths", "warns"), [("longrope", (20, 9), True), ("longrope", (20, 18), False),
+                                                       ("longrope", (9, 5), False), ("dynamic", (20, 18), True),
+                                                       ("default", (20, 9), False)])  # fmt: skip
+def test_rows_that_change_each_other_are_told(kind, lengths, warns):
+    config, limit = tiny.configuration("phi3"), {"original_max_position_embeddings": 16}
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4} if kind == "longrope" else {"factor": 2.0}
+    config.original_max_position_embeddings = 16
+    config.rope_parameters = {"rope_type": kind, "rope_theta": 1e4, **limit, **factors}
+    b = Batch.of([Row(str(n), tuple(range(2, 2 + n))) for n in lengths], tiny.PAD)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        padding.warn_of_neighbours(AutoModelForCausalLM.from_config(config), b.attention_mask)
+    assert len(said) == warns
+    assert all(f"a row of {lengths[1]} tokens beside one of {lengths[0]}" in str(one.message) for one in said)
 
 
 def test_nll_by_hand():

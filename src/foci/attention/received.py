@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foci.attention.logits import QuerySlice
 from foci.attention.watching import check_watched, run_in_slices
 from foci.models.architecture import base_of
-from foci.models.padding import check_padding, leading, moved
+from foci.models.padding import check_padding, leading, moved, warn_of_neighbours
 
 Queries = Literal["following", "later"]
 """`"following"`: the token itself and all later ones; `"later"`: the later ones alone."""
@@ -162,6 +162,7 @@ def _see(
     """
     if not bool(attention_mask.all()):
         check_padding(model)
+        warn_of_neighbours(model, attention_mask)
     before = leading(attention_mask)
     input_ids, attention_mask = moved(input_ids, before), moved(attention_mask, before)
     maps = 0

@@ -20,7 +20,7 @@ from foci.focus import Batch
 from foci.models import fsdp
 from foci.models.architecture import base_of
 from foci.models.head import Head, head_of, replaced
-from foci.models.padding import check_padding, leading, moved
+from foci.models.padding import check_padding, leading, moved, warn_of_neighbours
 
 SLICE_ELEMENTS = 3 * 2**22
 """Logits held at a time, 48 MiB in float32. In half precision 1.5 times as many, 36 MiB.
@@ -72,11 +72,13 @@ class _StandIn(nn.Module):
 def check_readable(model: nn.Module, batch: Batch) -> None:
     """Raises ValueError, with the model's name, if foci would misread its head, or its padding where there is some.
 
-    The first call for a model runs it on a few tokens.
+    Warns if rows of different lengths change each other (`warn_of_neighbours`). The first call for a model runs it on
+    a few tokens.
     """
     head_of(model)
     if not bool(batch.attention_mask.all()):
         check_padding(model)
+        warn_of_neighbours(model, batch.attention_mask)
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hidden"]:

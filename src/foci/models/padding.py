@@ -2,9 +2,11 @@
 
 A causal model reads a token without those after it, so padding on the right changes nothing, whatever the model counts:
 absolute positions, positions from a padding id, the state of a recurrent layer. Padding on the left can change all of
-these. `check_padding` proves once per model that padding on the right is not read.
+these. `check_padding` proves once per model that padding on the right is not read. Some models choose their rotary
+positions by the longest row of a batch; `warn_of_neighbours` tells where that changes the others.
 """
 
+import warnings
 from typing import Any
 from weakref import WeakSet
 
@@ -71,3 +73,26 @@ def check_padding(model: nn.Module) -> None:
             "differ by more than rounding where 3 tokens of padding follow them; give it rows of one length"
         )
     _CHECKED.add(base)
+
+
+def warn_of_neighbours(model: nn.Module, mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> None:
+    """Warns if rows are so long that a model reads the shorter ones in their batch otherwise than alone.
+
+    Rotary positions of the kinds "longrope" (Phi-3) and "dynamic" change for a whole batch where its longest row is
+    longer than the model's original length.
+    """
+    config = base_of(model).config.get_text_config()  # type: ignore[arg-type]
+    settings = getattr(config, "rope_parameters", None) or {}
+    kinds = [settings] if "rope_type" in settings else [each for each in settings.values() if isinstance(each, dict)]
+    shortest, longest = mask.sum(1).aminmax()
+    for kind in kinds:
+        limit = kind.get("original_max_position_embeddings") or config.max_position_embeddings
+        switches = kind.get("rope_type") == "longrope" and int(shortest) <= limit
+        grows = kind.get("rope_type") == "dynamic" and int(shortest) < int(longest)
+        if int(longest) > limit and (switches or grows):
+            warnings.warn(
+                f"{type(base_of(model)).__name__} changes its rotary positions ({kind['rope_type']}) where the longest "  # type: ignore[arg-type]
+                f"row of a batch has more than {limit} tokens, so a row of {int(shortest)} tokens beside one of "
+                f"{int(longest)} is not read as it is alone; keep rows of either kind in batches of their own",
+                stacklevel=2,
+            )
