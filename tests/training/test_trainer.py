@@ -8,7 +8,7 @@ import torch
 import families
 import small
 import tiny
-from foci import FocusTrainer, Plan
+from foci import FocusTrainer, Plan, models
 from foci.focus import WeighsTokens
 from foci.methods.known import Known
 from foci.models import balancing
@@ -235,6 +235,32 @@ def test_pull_on_an_adapter_shortens_what_it_adds(tmp_path):
     anchor.pull({"*": 2.0}, dict.fromkeys(anchor.start, 0.01))
     torch.testing.assert_close(parameters[a], pa - 0.02 * ga)
     torch.testing.assert_close(parameters[b], pb - 0.02 * gb)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("tensors", [False, True])
+def test_pull_on_the_adapter_of_experts_is_the_gradient_of_what_it_adds(name, tensors):
+    """Compared with autograd through PEFT's own product; gpt-oss stores its experts as (in, out)."""
+    from foci.training.anchor import Anchor
+
+    wrapped = models.add_adapter(families.build(name), models.Adapter(r=2, alpha=1.0))
+    anchor = Anchor(wrapped)
+    layer = wrapped.get_submodule("base_model.model.model.layers.0.mlp.experts")  # the outer of two
+    assert {layer.parameter_name, layer.base_layer.parameter_name} == {"down_proj", "gate_up_proj"}
+    for inner in (layer, layer.base_layer):
+        start = inner.get_delta_weight("default").detach().clone()
+        with torch.no_grad():
+            for p in (inner.lora_A["default"].weight, inner.lora_B["default"].weight):
+                p.add_(0.1 * torch.randn_like(p))
+        pair = [inner.lora_A["default"].weight, inner.lora_B["default"].weight]
+        before = [p.detach().clone() for p in pair]
+        place = f"model.layers.0.mlp.experts.{inner.parameter_name}"
+        strength = torch.rand_like(start) if tensors else torch.tensor(1.0)
+        down = torch.autograd.grad(0.5 * (strength * (inner.get_delta_weight("default") - start).square()).sum(), pair)
+        anchor.pull({place: strength} if tensors else {"*": 1.0}, dict.fromkeys(anchor.start, 0.01))
+        for now, old, g in zip(pair, before, down, strict=True):
+            torch.testing.assert_close(now, old - 0.01 * g)
+            assert not torch.equal(now, old)
 
 
 def test_a_pull_past_the_start_is_refused(tmp_path):

@@ -71,7 +71,7 @@ class Anchor:
         """Returns numbers by block, tensors by the trainable parameter (for an adapter: its A) that they hold."""
         known = {"*", *blocks(self.model)}
         held = {_bare(name): name for name in self.start if name not in self.paired}
-        held |= {_bare(a.split(".lora_A.")[0] + ".weight"): a for a, _ in self.pairs}
+        held |= {_bare(f"{_layer(a)}.{self._adapted(a)}"): a for a, _ in self.pairs}
         numbers = {name: s for name, s in strengths.items() if not isinstance(s, Tensor)}
         tensors = {name: s for name, s in strengths.items() if isinstance(s, Tensor)}
         exist = {_bare(name) for name, _ in self.model.named_parameters()}
@@ -103,31 +103,62 @@ class Anchor:
         return (rate * (strength + tensors[name])).clamp(max=1.0)
 
     def transposed(self, name_a: str) -> bool:
-        """Says whether the adapted weight is stored as (in, out), as GPT-2's Conv1D does."""
-        return bool(getattr(self.model.get_submodule(name_a.split(".lora_A.", maxsplit=1)[0]), "fan_in_fan_out", False))
+        """Says whether the adapted weight is stored as (in, out): GPT-2's Conv1D, and some stacks of experts."""
+        layer = self.model.get_submodule(_layer(name_a))
+        stacked = getattr(layer, "num_experts", 1) > 1
+        return not layer._did_swap_in_out_features if stacked else bool(getattr(layer, "fan_in_fan_out", False))
+
+    def _adapted(self, name_a: str) -> str:
+        """Returns the name, in its module, of the weight that an adapter changes."""
+        return str(getattr(self.model.get_submodule(_layer(name_a)), "parameter_name", "weight"))
+
+    def _experts(self, name_a: str) -> int:
+        """Returns the number of experts in a stack that PEFT adapts as one parameter; 1 for any other layer."""
+        return int(getattr(self.model.get_submodule(_layer(name_a)), "num_experts", 1))  # type: ignore[arg-type]
 
     def _gradients(self, name_a: str, name_b: str, scaling: float, step: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the steps of A and of B down half sum(step * (s B A - s B0 A0)^2).
+        """Returns the steps of A and of B down half sum(step * (s B A - s B0 A0)^2), over all experts of a stack.
 
         Where `step` is a number, the product B A is never made. The curvature in A and B is s^2 (|A A^T| + |B^T B|):
         where step times curvature is over 1 the step is divided by it, so that none jumps past the start.
         """
-        a, b = self.parameters[name_a], self.parameters[name_b]
-        a0, b0 = self.start[name_a], self.start[name_b]
-        curvature = scaling**2 * (torch.linalg.matrix_norm(a @ a.T, 2) + torch.linalg.matrix_norm(b.T @ b, 2))
+        experts = self._experts(name_a)
+        a, b = _by_expert(self.parameters[name_a], self.parameters[name_b], experts)
+        a0, b0 = _by_expert(self.start[name_a], self.start[name_b], experts)
+        norms = torch.linalg.matrix_norm(a @ a.mT, 2) + torch.linalg.matrix_norm(b.mT @ b, 2)
         largest = step.max() if isinstance(step, Tensor) else step
-        factor = scaling**2 / (largest * curvature).clamp(min=1.0)
+        factor = scaling**2 / (largest * scaling**2 * norms.amax()).clamp(min=1.0)
         if isinstance(step, Tensor):
-            weighed = step.T if self.transposed(name_a) else step
+            weighed = step.mT if self.transposed(name_a) else step
             pulled = factor * weighed * (b @ a - b0 @ a0)
-            return b.T @ pulled, pulled @ a.T
-        factor = step * factor
-        return factor * (b.T @ b @ a - b.T @ b0 @ a0), factor * (b @ (a @ a.T) - b0 @ (a0 @ a.T))
+            down_a, down_b = b.mT @ pulled, pulled @ a.mT
+        else:
+            factor = step * factor
+            down_a = factor * (b.mT @ b @ a - b.mT @ b0 @ a0)
+            down_b = factor * (b @ (a @ a.mT) - b0 @ (a0 @ a.mT))
+        if experts == 1:
+            return down_a, down_b
+        return down_a.flatten(0, 1), down_b.permute(1, 2, 0).flatten(1, 2)
+
+
+def _by_expert(a: Tensor, b: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Returns A (expert, rank, in) and B (expert, out, rank) of PEFT's A (expert * rank, in), B (out, rank * expert).
+
+    A layer that is no stack (one expert) keeps its two matrices.
+    """
+    if experts == 1:
+        return a, b
+    return a.unflatten(0, (experts, -1)), b.unflatten(1, (-1, experts)).permute(2, 0, 1)
+
+
+def _layer(name_a: str) -> str:
+    """Returns the name of the layer whose adapter has this A."""
+    return name_a.split(".lora_A.", maxsplit=1)[0]
 
 
 def _bare(name: str) -> str:
     """Returns a parameter's name in the model without adapter."""
-    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
 def _adapter_pairs(model: nn.Module, start: Mapping[str, Tensor]) -> list[tuple[tuple[str, str], float]]:
