@@ -332,6 +332,12 @@ def test_files_that_changed_between_start_and_resume_are_named(tmp_path, things,
         "files are not as they were when this run began (changed: notes/sub/b.txt, asked.jsonl; new: notes/e.md; gone: "
         "notes/a.txt); it goes on with what it read then."
     ) in said
+    start = Path("out/start.json")
+    whole = start.read_text()
+    for damage in (whole[:-9], "[]", '{"model": "x"}'):
+        start.write_text(damage)
+        assert "out/start.json is damaged" in refused(capsys, *command, "--resume")
+    start.write_text(whole)
     shutil.rmtree(tmp_path / "notes")
     assert "gone: notes/a.txt, notes/c.txt, notes/sub/b.txt)" in runs.told([*command, "--resume"], capsys)
 

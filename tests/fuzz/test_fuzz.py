@@ -44,7 +44,10 @@ class Tries:
         self.kind, self.wrong = kind, []
 
     def __call__(self, number, read, *names):
-        """Reads one input. Whatever is wrong with it is told in one paragraph that names it, for exit status 2."""
+        """Reads one input. Whatever is wrong with it is told in one paragraph that names it, for exit status 2.
+
+        A run file may have a line for each wrong key.
+        """
         reason = None
         try:
             read()
@@ -60,7 +63,7 @@ class Tries:
         words = str(error)
         if isinstance(error, UnicodeError | json.JSONDecodeError):
             return f"another library's words: {error!r}"
-        if "\n\n" in words or "Traceback" in words or not words.strip() or len(words) > 4000:
+        if "\n\n" in words or "Traceback" in words or not words.strip() or len(words) > 4000 + 200 * words.count("\n"):
             return f"no paragraph ({len(words)} characters): {words}"
         return None if any(str(name) in words for name in names) else f"names no file: {words}"
 

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from foci.system.files import read_json, read_lines
 from foci.system.texts import NotText, decoded, read_text
 
 PROSE = "Zoë Müller was born in Bern. " * 3
@@ -58,6 +59,19 @@ def test_everything_else_is_named_with_a_cure(tmp_path, raw, reason, cure):
     with pytest.raises(ValueError, match=r"^probes\.text: the file .*page\.txt is ") as told:
         read_text(path, "probes.text: the file")
     assert "\n" not in str(told.value)
+
+
+def test_a_damaged_file_of_focis_own_is_named(tmp_path):
+    path = tmp_path / "start.json"
+    for content in (b"", b"{", b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"start\.json is damaged: it is not JSON \(.*put the whole file back"):
+            read_json(path)
+        path.write_bytes(content + b"x\n")
+        with pytest.raises(ValueError, match=r"start\.json is damaged: a line of it is not JSON \("):
+            read_lines(path)
+    path.write_bytes(b'{"a": 1}\n\n{"b": 2}\n{"torn')
+    assert read_lines(path) == [{"a": 1}, {"b": 2}]
 
 
 def test_a_path_that_is_no_file_is_named(tmp_path):

@@ -64,7 +64,7 @@ def load(start: Start) -> models.Loaded:
 
 def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict[str, Any]]:
     """Returns rows, questions and frozen baseline, made now or read from an earlier process; and corpus.json."""
-    known = read_json(folder.start)
+    known = _known(folder)
     if known is None:
         _write_start(run, folder, console)
         known = read_json(folder.start)
@@ -72,9 +72,8 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
         console.print(f"  {changes}", highlight=False, markup=False, soft_wrap=True)
     check_methods_unchanged(run, known.get("methods", {}))
     rows = read_rows(folder.rows)
-    probes = [_probe_of(line) for line in read_lines(folder.questions)]
     held = read_rows(folder.held_out) if folder.held_out.is_file() else []
-    questions = questions_of(run, rows, probes, _text_of(folder.text), held)
+    questions = questions_of(run, rows, _probes_of(folder.questions), _text_of(folder.text), held)
     answers = folder.baseline / "probes.parquet"
     start = Start(
         run=run,
@@ -147,9 +146,21 @@ def _write_held_out(made: Material, folder: RunFolder, console: Console) -> None
         console.print(f"  {words}", highlight=False)
 
 
-def _probe_of(line: dict[str, Any]) -> Probe:
-    """Returns the probe of a line of probes.jsonl."""
-    return Probe(**{**line, "aliases": tuple(line["aliases"])})
+def _known(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns start.json; None where the run did not start. Raises ValueError for one that is damaged."""
+    known = read_json(folder.start)
+    if known is None or (isinstance(known, dict) and {"model", "texts", "sample_nll"} <= known.keys()):
+        return known
+    raise ValueError(f"{folder.start} is damaged: got {str(known)[:60]!r}; put the whole file back, or use --overwrite")
+
+
+def _probes_of(path: Path) -> list[Probe]:
+    """Returns the probes of probes.jsonl. Raises ValueError for a file that is damaged."""
+    lines = read_lines(path)
+    try:
+        return [Probe(**{**line, "aliases": tuple(line["aliases"])}) for line in lines]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); put the whole file back, or use --overwrite") from None
 
 
 def _text_of(path: Path) -> str | None:

@@ -61,6 +61,8 @@ def check_weights(folder: Path, stem: str) -> None:
 
 def check_safetensors(path: Path) -> None:
     """Raises ValueError where a file has not the bytes that its header promises. Reads the header alone."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; get it again from where the model came from")
     check_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -59,7 +59,10 @@ def read_answers(path: str | Path) -> list[Answer]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no probe table {path}; `foci probe` or a run writes one")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: it is no whole parquet table ({error}); make it again") from None
     expected = [f.name for f in fields(Answer)]
     if {"probe_id", "exact_match", "f1"} <= set(table.column_names):
         table = _of_earlier(table)

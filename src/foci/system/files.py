@@ -64,8 +64,15 @@ def _take_place(part: Path, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file; None where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Returns the content of a JSON file; None where there is no file. Raises ValueError, with its name, for others."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged: it is not JSON ({error}); put the whole file back, or begin anew"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -74,11 +81,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the objects of a JSONL file, none where there is no file; a torn last line is left out."""
+    """Returns the objects of a JSONL file, none where there is no file; a torn last line is left out.
+
+    Raises ValueError, with the file's name, where a line is not JSON.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: a line of it is not JSON ({error}); put the whole file back") from None
 
 
 def write_lines(path: Path, values: list[dict[str, Any]]) -> None:
