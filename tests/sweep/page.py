@@ -24,12 +24,12 @@ TRAINED = ("load", "loss", "gradient", "decoding", "updates")
 HEAD = """\
 # Models
 
-foci was tried on a tiny random model of each causal architecture of Transformers. This page is made by `make sweep`,
+foci was tried on tiny random models of the causal architectures of Transformers. This page is made by `make sweep`,
 with {versions}.
 
 Each number of foci is compared with a slow reference: the model's own logits, one row at a time, without padding.
 "yes" means equal up to rounding. A number in brackets means that foci refuses by name, for the reason under the table.
-Nothing else is in the table: {silent} cells are wrong without a word, and {crashes} end in another error.
+{silent} cells are wrong without a word, and {crashes} end in another error.
 
 - *loads*: a saved model has the same logits after `models.load`, and its blocks are known.
 - *loss*, *left padding*: the loss of each token, in rows that are padded on the right and on the left.
@@ -63,6 +63,8 @@ def write(found: Sequence[dict[str, Any]], file: Path) -> None:
     )  # fmt: skip
     notes = [f"{number}. {words}" for words, number in reasons.items()]
     left_out = [f"- {name}: {why}" for name, why in tiny_models.LEFT_OUT.items()]
+    waiting = sorted({*tiny_models.names()} - {one["name"] for one in found} - tiny_models.LEFT_OUT.keys())
+    left_out += [f"- {', '.join(waiting)}: the sweep has not come to them"] * bool(waiting)
     parts = [head + "\n".join(lines), "## Why not", "\n".join(notes), "## Not tried", "\n".join(left_out)]
     file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
