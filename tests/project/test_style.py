@@ -40,9 +40,10 @@ MAY_IMPORT = {
     "methods": "focus config errors seeds system corpus models attention gradients probes data",
     "learn": "focus config seeds system corpus models attention training probes methods report",
     "meta": "focus config seeds system corpus models gradients probes methods report",
+    "slide": "config system models probes learn report",
     "bench": "focus config errors system models training probes learn report",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
-    "cli": "config system data models methods probes learn bench pretrain meta report",
+    "cli": "config system data models methods probes learn slide bench pretrain meta report",
     "__main__": "cli",
     "foci": "focus config models training",
 }

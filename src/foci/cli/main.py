@@ -16,6 +16,7 @@ from foci.cli.data import data_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.score import score_app
+from foci.cli.slide import slide_app
 from foci.config.run import Run, dump_run, load_run
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(score_app)
+app.add_typer(slide_app)
 app.add_typer(pretrain_app)
 
 Target = Annotated[

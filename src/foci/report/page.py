@@ -71,7 +71,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
             for index, (name, arm) in enumerate(arms)
         ],
         "kinds": [row for index, (name, arm) in enumerate(arms) for row in _kinds(index, name, arm)],
-        "figures": figures(arms),
+        "figures": [*along_the_change(runs), *figures(arms)],
         "probes": script_json(probe_table(arms)),
         "layers": layers.section([(name, arm.profiles) for name, arm in arms]),
         "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
@@ -114,6 +114,24 @@ def figures(arms: Sequence[tuple[str, Arm]]) -> list[dict[str, Any]]:
     found.append(_loss(arms))
     heads = [figure for i, (name, arm) in enumerate(arms) for figure in guided.figures(name, i, arm.guided, arm.maps)]
     return [figure for figure in [*found, *heads] if figure["svg"] is not None]
+
+
+def along_the_change(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns the figure of what `foci slide` asked, none where no run was slid."""
+    slides = [(label, run.slide.get("arms") or {}) for label, run in zip(labels(runs), runs, strict=True)]
+    paths = [
+        (name if len(runs) == 1 else f"{label}/{name}", arm.get("points") or [])
+        for label, arms in slides
+        for name, arm in arms.items()
+    ]
+    svg = plots.learned_against_retained(paths, "at") if paths else None
+    if svg is None:
+        return []
+    note = (
+        "Each arm with only a share of the change that training made, from the untouched model to the trained one; "
+        "points are labelled by the share. Probes that choose a point are not in it. Up and right is better."
+    )
+    return [{"title": "Along the change", "note": note, "svg": svg}]
 
 
 def _loss(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:

@@ -68,26 +68,31 @@ def over_steps(lines: Sequence[Line], unit: Unit, title: str, key: str, marked: 
     return inline(figure, title, key, tips)
 
 
-def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Markup | None:
-    """Draws each arm as a path from the untouched model, points labelled by step; None where no arm has two."""
+def learned_against_retained(
+    arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], by: Literal["step", "at"] = "step"
+) -> Markup | None:
+    """Draws each arm as a path from the untouched model; None where no arm has two points.
+
+    Points are labelled by step, or by the share of the change (`at`) that training made.
+    """
     figure, axes = canvas(left=0.14)
     tips: dict[str, str] = {}
     labels: list[tuple[float, float, str]] = []
     paths: list[list[tuple[float, float]]] = []
     for index, (name, points) in enumerate(arms):
         known = [
-            (x, y, int(p["step"]))
+            (x, y, str(int(p["step"])) if by == "step" else f"{percent(p['at'], 0)} %")
             for p in points
             if (x := number(p.get("learned_whole"))) is not None and (y := number(p.get("retained_whole"))) is not None
         ]
         above = _above(index, len(arms))
         axes.plot([x for x, _, _ in known], [y for _, y, _ in known], **stroke(index, above))
         for x, y, step in known:
-            gid = _point(axes, x, y, index, above, f"p{index}-{step}")
+            gid = _point(axes, x, y, index, above, f"p{index}-{step.removesuffix(' %')}")
             said = f"learned {percent(x)} %, retained {percent(y)} %"
-            tips[gid] = f"{name} · step {step} · {said}"
+            tips[gid] = f"{name} · {f'step {step}' if by == 'step' else f'{step} of the change'} · {said}"
         paths.append([(x, y) for x, y, _ in known])
-        labels += [(x, y, str(step)) for x, y, step in [*known[:1], *known[:0:-1]]]
+        labels += [(x, y, step) for x, y, step in [*known[:1], *known[:0:-1]]]
     if all(len(known) < 2 for known in paths):
         return None
     _scale(axes.xaxis, "percent", [x for x, _, _ in labels])
@@ -96,7 +101,8 @@ def learned_against_retained(arms: Sequence[tuple[str, Sequence[Mapping[str, Any
     axes.set_ylabel("retained, % of what it knew")
     axes.margins(0.08)
     _label(figure, axes, labels, paths)
-    return inline(figure, "Learned against retained, one path per arm, points labelled by step", "path", tips)
+    title, key = ("step", "path") if by == "step" else ("the share of the change", "slide")
+    return inline(figure, f"Learned against retained, one path per arm, points labelled by {title}", key, tips)
 
 
 def canvas(left: float = 0.105) -> tuple[Figure, Axes]:

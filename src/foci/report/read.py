@@ -45,6 +45,7 @@ class Run:
     arms: list[Arm]
     run_yaml: str
     notices: list[str] = field(default_factory=list)
+    slide: dict[str, Any] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> Run:
@@ -76,7 +77,8 @@ def read_run(folder: Path) -> Run:
     facts["corpus"] = facts["corpus"] or _mapping(_read(folder / "corpus.json", _json, notices))
     name = str(summary.get("name") or config.get("name") or folder.resolve().name)
     arms = _arms(folder, summary, config, notices)
-    return Run(folder, name, facts, arms, run_yaml, notices)
+    slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
+    return Run(folder, name, facts, arms, run_yaml, notices, slide)
 
 
 def _facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

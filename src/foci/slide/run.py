@@ -1,0 +1,176 @@
+"""Runs `foci slide`: asks the questions of a run along the change that training made in each arm."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from foci import models
+from foci.config.run import Run, load_run
+from foci.learn.baseline import Start, load, prepared
+from foci.learn.folder import ArmFolder, RunFolder
+from foci.models.gguf import without_bars
+from foci.report import write_report
+from foci.slide.change import How, Slider
+from foci.slide.curve import at_kept, at_learned, interpolated, kept_at_learned, learned_at_kept, measured
+from foci.slide.folder import SlideFolder
+from foci.slide.write import write_at
+from foci.system.files import read_json, write_json
+from foci.system.folder import locked
+from foci.system.signals import stoppable
+
+KEEP = 0.95
+ROUNDS = 4
+"""Points, at most, that are asked to find one that keeps as much as `--keep` says."""
+
+
+def slide(
+    path: Path, *, how: How = "scale", points: int = 5, keep: float | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Asks every arm's questions at the shares 0, 1/points, ... 1 of its change; returns what slide.json says.
+
+    `keep`: also writes each arm's model at the share where most is learned while so much (0 to 1) is retained. Shares
+    that were asked before are not asked again. Raises ValueError, by name, for an arm that cannot be slid and a run
+    without probes to learn and to retain; FileNotFoundError where there is no run.
+    """
+    console = console or Console()
+    run = load_run(path)
+    if points < 1 or (keep is not None and not 0 < keep <= 1):
+        raise ValueError(f"--points is at least 1 and --keep above 0 and at most 1, got {points} and {keep}; change it")
+    folder = RunFolder(path, len(run.arms))
+    results = {name: _result(name, folder.arm(name), path) for name in run.arms}
+    with stoppable(), locked(path):
+        start, _ = prepared(run, folder, console)
+        if {answer.role for answer in start.answers if answer.counted} != {"learn", "retain"}:
+            raise ValueError(
+                f"{path} asks no probes to learn, or none to retain that the untouched model answers, so there is no "
+                "curve of learned against retained; run it again with probes.learn and probes.retain"
+            )
+        curves, written = {}, {}
+        for name in run.arms:
+            arm = Sliding(name, start, folder.arm(name), how, console)
+            curves[name] = arm.curve([n / points for n in range(points + 1)], results[name])
+            if keep is not None:
+                curves[name], written[name] = arm.keep(keep)
+        found = {**summary(curves, how, keep or KEEP, _base(run)), "written": written}
+        write_json(path / "slide.json", found)
+        write_report([path], folder.report)
+    return found
+
+
+def _result(name: str, arm: ArmFolder, path: Path) -> Mapping[str, Any]:
+    """Returns the arm's result. Raises ValueError where the arm is not finished or its model is gone."""
+    result = read_json(arm.result)
+    if result is None:
+        raise ValueError(f"arm {name} of {path} is not finished; go on with: foci learn {path} --resume")
+    if not arm.model.is_dir():
+        raise ValueError(
+            f"arm {name} of {path} has no saved model ({arm.model} is not there), so there is nothing to slide along; "
+            "train it again, or keep the models of a suite with keep_models: true"
+        )
+    return result  # type: ignore[no-any-return]
+
+
+def _base(run: Run) -> str | None:
+    """Returns the arm that others are compared with: plain, or the first without methods."""
+    without = [name for name, methods in run.arms.items() if not methods]
+    return "plain" if "plain" in without else next(iter(without), None)
+
+
+class Sliding:
+    """One arm's change, asked along."""
+
+    def __init__(self, name: str, start: Start, arm: ArmFolder, how: How, console: Console) -> None:
+        self.name, self.start, self.arm, self.how, self.console = name, start, arm, how, console
+        self.folder = SlideFolder(arm, how)
+        self._loaded: tuple[models.Loaded, Slider] | None = None
+
+    def curve(self, shares: Sequence[float], result: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the points of the curve, by rising share; asks those that were not asked before."""
+        self.folder.begin({"model": result["weights_sha256"], "start": self.start.fingerprint})
+        if 0.0 not in self.folder.known():
+            self.folder.write(0.0, self.start.answers, self.start.answers, self.start.texts)
+        waiting = [share for share in shares if share not in self.folder.known()]
+        for number, share in enumerate(waiting):
+            took = self.ask(share)
+            left = len(waiting) - number - 1
+            rest = f", about {left * took:.0f} s to go" if left else ""
+            self._say(f"{share:4.0%} of the change asked in {took:.0f} s{rest}")
+        if not waiting:
+            self._say("asked before")
+        return self.points()
+
+    def points(self) -> list[dict[str, Any]]:
+        """Returns all points that were asked."""
+        seed = self.start.run.seed
+        return [
+            {**texts, **measured(self.folder.answers(share), seed)}
+            for share, texts in sorted(self.folder.known().items())
+        ]
+
+    def ask(self, share: float) -> float:
+        """Asks the questions at a share of the change, writes the answers, and returns the seconds it took."""
+        begin = time.perf_counter()
+        loaded, slider = self.loaded()
+        slider.move(share)
+        answers, texts = self.start.questions.ask(loaded.model, loaded.tokenizer)
+        self.folder.write(share, answers, self.start.answers, texts)
+        return time.perf_counter() - begin
+
+    @without_bars()
+    def loaded(self) -> tuple[models.Loaded, Slider]:
+        """Returns the untouched model, whose weights slide, loaded once."""
+        if self._loaded is None:
+            start = load(self.start)
+            end = models.load(str(self.arm.model), trust_remote_code=self.start.run.model.trust_remote_code)
+            weights = {name: parameter.detach() for name, parameter in end.model.named_parameters()}
+            self._loaded = start, Slider(start.model, weights, self.how)
+        return self._loaded
+
+    def keep(self, keep: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Writes the model that keeps `keep` of what was known; returns the curve and what was written.
+
+        The share is found on held-out probes: between two points by a straight line, then asked there and found again,
+        until a point that was asked keeps enough.
+        """
+        for _ in range(ROUNDS):
+            share = at_kept(self.points(), keep)
+            if share is None or share in self.folder.known():
+                break
+            self._say(f"{share:4.0%} of the change asked in {self.ask(share):.0f} s")
+        points = self.points()
+        good = [p for p in points if (p["held_out_retained"] or 0.0) >= keep - 1e-12]
+        chosen = max(good, key=lambda p: ((p["held_out_learned"] or 0.0), -p["at"])) if good else points[0]
+        _, slider = self.loaded()
+        place = write_at(self.loaded()[0], slider, chosen["at"], self.arm, self.folder.written(keep), self.how)
+        self._say(
+            f"wrote {place['model']} at {chosen['at']:.1%} of the change: "
+            f"learned {100 * chosen['learned']:.1f} %, retained {100 * chosen['retained']:.1f} %"
+        )
+        self._say(place["said"])
+        return points, {"at": chosen["at"], **place}
+
+    def _say(self, words: str) -> None:
+        self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
+
+
+def summary(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]], how: str, keep: float, base: str | None
+) -> dict[str, Any]:
+    """Returns the numbers that the table and the report show: each arm's curve and the two points that compare arms."""
+    plain = curves.get(base or "", [])
+    arms = {}
+    for name, points in curves.items():
+        level = plain[-1]["held_out_learned"] if plain else None
+        shares = {"kept": at_kept(points, keep), "plain": None if level is None else at_learned(points, level)}
+        arms[name] = {
+            "points": list(points),
+            "learned_at_kept": learned_at_kept(points, keep),
+            "at_kept": shares["kept"],
+            "retained_at_kept": None if shares["kept"] is None else interpolated(points, shares["kept"], "retained"),
+            "kept_at_plain": kept_at_learned(points, plain),
+            "at_plain": shares["plain"],
+        }
+    return {"how": how, "keep": keep, "baseline": base, "arms": arms}

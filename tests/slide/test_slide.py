@@ -1,0 +1,135 @@
+"""`foci slide` on runs of a tiny model: the curve, a model that is written, a second time, and what is refused."""
+
+import re
+import shutil
+import signal
+
+import pytest
+import torch
+
+import runs
+from foci import models
+from foci.config.run import load_run
+from foci.learn.baseline import _probe_of
+from foci.learn.folder import RunFolder
+from foci.learn.run import learn
+from foci.models.adapters import peft_quiet
+from foci.probes import answer, read_answers
+from foci.slide.run import slide
+from foci.system.files import read_json, read_lines
+
+TRAIN = {"epochs": None, "steps": 6, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    return runs.material(tmp_path_factory.mktemp("things"))
+
+
+@pytest.fixture(scope="module")
+def trained(things, tmp_path_factory):
+    """The folder of a finished run with two arms; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("trained")
+    learn(load_run(runs.run_file(folder, things, train=TRAIN, probes={"every": None})))
+    return folder / "out"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+def weights(folder):
+    return {name: p.detach() for name, p in models.load(str(folder)).model.named_parameters()}
+
+
+def test_the_curve_goes_from_the_untouched_model_to_the_trained_one(run, capsys):
+    told = runs.told(["slide", run, "--points", "2"], capsys)
+    found = read_json(run / "slide.json")
+    assert all(len(line) <= 80 for line in told.splitlines() if "report:" not in line and " asked in" not in line)
+    for name, arm in found["arms"].items():
+        assert [point["at"] for point in arm["points"]] == [0.0, 0.5, 1.0]
+        own = RunFolder(run, 2).arm(name)
+        table = own.path / "slide" / "scale"
+        start = read_answers(run / "baseline" / "probes.parquet")
+        assert [(a.probe_id, a.nll) for a in read_answers(table / "at-0.000000.parquet")] == [
+            (a.probe_id, a.nll) for a in start
+        ]
+        loaded = models.load(str(own.model))
+        asked = [_probe_of(line) for line in read_lines(run / "probes.jsonl")]
+        said = answer(loaded.model, loaded.tokenizer, asked)
+        assert [(a.probe_id, a.nll) for a in read_answers(table / "at-1.000000.parquet")] == [
+            (a.probe_id, a.nll) for a in said
+        ]
+        assert re.search(rf"  {name}  100% of the change asked in \d+ s", told)
+    assert "learned at 95 %" in told
+    assert "kept at plain's" in told
+    page = (run / "report.html").read_text()
+    assert "Along the change" in page
+
+
+def test_a_second_time_asks_nothing_again_and_more_points_ask_only_those(run, capsys, monkeypatch):
+    first = slide(run, points=2)
+    lines = read_lines(run / "arms" / "plain" / "slide" / "scale" / "points.jsonl")
+    assert slide(run, points=2) == first
+    assert "plain  asked before" in capsys.readouterr().out
+    slide(run, points=4)
+    assert read_lines(run / "arms" / "plain" / "slide" / "scale" / "points.jsonl")[: len(lines)] == lines
+    assert sorted(line["at"] for line in read_lines(run / "arms/plain/slide/scale/points.jsonl")) == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
+
+
+def test_a_model_is_written_where_enough_is_kept(run, things, capsys):
+    told = runs.told(["slide", run, "--points", "2", "--keep", "0.9"], capsys)
+    found = read_json(run / "slide.json")
+    for name, written in found["written"].items():
+        own = RunFolder(run, 2).arm(name)
+        point = next(p for p in found["arms"][name]["points"] if p["at"] == written["at"])
+        assert point["held_out_retained"] >= 0.9
+        start, end, made = (weights(folder) for folder in (things.model, own.model, written["model"]))
+        for key in made:
+            torch.testing.assert_close(made[key], start[key] + written["at"] * (end[key] - start[key]))
+        with peft_quiet():
+            scaled = weights(written["adapter"])
+        for key in made:
+            torch.testing.assert_close(scaled[key], made[key], atol=1e-4, rtol=1e-4)
+    assert "read back: the same bits" in told
+
+
+def test_pruning_keeps_a_share_of_the_entries_and_has_no_adapter(run):
+    found = slide(run, how="prune", points=2, keep=0.5)
+    written = found["written"]["plain"]
+    assert written["adapter"] is None
+    own = RunFolder(run, 2).arm("plain")
+    assert (own.path / "slide" / "prune" / "at-0.500000.parquet").is_file()
+    assert not (own.path / "slide" / "scale").exists()
+
+
+def test_a_killed_slide_goes_on(run, tmp_path):
+    runs.finished(
+        ["slide", run, "--points", "2"],
+        tmp_path,
+        code=-signal.SIGKILL,
+        moment=("foci.slide.folder.append_line", 2, signal.SIGKILL),
+    )
+    known = read_lines(run / "arms" / "plain" / "slide" / "scale" / "points.jsonl")
+    assert [line["at"] for line in known] == [0]
+    assert len(slide(run, points=2)["arms"]["oracle"]["points"]) == 3
+
+
+def test_what_cannot_be_slid_is_refused_by_name(run, things, tmp_path, capsys):
+    assert "is not in" in runs.refused(["slide", tmp_path / "nowhere"], capsys)
+    assert "there is no run.yaml in it" in runs.refused(["slide", tmp_path], capsys)
+    assert "--keep above 0 and at most 1, got 5 and 1.5" in runs.refused(["slide", run, "--keep", "1.5"], capsys)
+    shutil.rmtree(run / "arms" / "oracle" / "model")
+    assert "arm oracle of" in (words := runs.refused(["slide", run], capsys))
+    assert "has no saved model" in words
+    (run / "arms" / "plain" / "arm.json").unlink()
+    assert "arm plain of" in (words := runs.refused(["slide", run], capsys))
+    assert "is not finished; go on with: foci learn" in words
