@@ -120,7 +120,8 @@ def check(
         "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
         "updates": f"{most}{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
         "peak memory": f"about {memory}",
-        "time": f"about {_duration(cost.seconds)}, {_duration(cost.train_seconds)} of training per arm",
+        "time": f"about {_duration(cost.seconds)}, {_duration(cost.train_seconds)} of training per arm, "
+        f"{_duration(cost.probe_seconds)} for each of {1 + cost.arms * cost.probings} times that questions are asked",
     }.items():
         table.add_row(name, value)
     console.print(table, highlight=False)

@@ -2,21 +2,27 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from foci import models
 from foci.config.run import Run
-from foci.focus import Batch
+from foci.focus import Batch, Prepares
 from foci.learn.arguments import learner, planned_updates, updates_of_epoch
 from foci.learn.inputs import Material
+from foci.learn.offline import plan_of
+from foci.learn.questions import is_to_learn
 from foci.models.forward import device_of, pad_id, padded
 from foci.models.losses import token_nll
+from foci.probes import answer
 from foci.system import machine
 
 PROBES = 32
-"""Probes, at most, that are answered to measure the time of one."""
+"""Probes of a kind, at most, that are answered to measure the time of one."""
+WRITTEN = 100e6
+"""Bytes a second at which a model is loaded and fingerprinted, merged, saved and loaded again; a careful guess."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +42,34 @@ class Estimate:
     memory_mib: float | None
     train_seconds: float
     probe_seconds: float
+    probings: int
+    save_seconds: float
+    offline_seconds: float
     arms: int
 
     @property
     def seconds(self) -> float:
-        """Returns the seconds of the whole run: all arms, and the baseline once."""
-        return self.arms * (self.train_seconds + self.probe_seconds) + self.probe_seconds
+        """Returns the seconds of the whole run: the baseline, and per arm training, probings, loading and saving.
+
+        Offline stages are counted as far as they can be told.
+        """
+        per_arm = self.train_seconds + self.probings * self.probe_seconds + self.save_seconds
+        return self.probe_seconds + self.arms * per_arm + self.offline_seconds
 
 
 def estimate(run: Run, material: Material) -> Estimate:
     """Estimates parameters, tokens, updates, memory (MiB) and time (s) of a run. Takes a few seconds.
 
-    Rehearsed rows and offline stages are not counted.
+    An offline stage counts as one pass over the corpus. Rehearsed rows are not counted.
     """
     rows, train = material.rows, run.train
     per_epoch = updates_of_epoch(len(rows) * train.copies, train)
     updates = planned_updates(len(rows), train)
     tokens = sum(len(row) for row in rows) * train.copies
-    loaded, asked = material.loaded, material.questions.probes
-    begin = time.perf_counter()
-    if asked:
-        type(material.questions)(asked[:PROBES], None, ()).ask(loaded.model, loaded.tokenizer)
-    per_probe = (time.perf_counter() - begin) / max(1, len(asked[:PROBES]))
+    loaded = material.loaded
+    probe_seconds = _seconds_of_probing(material)
     probings = 1 + (math.ceil(updates / run.probes.every) - 1 if run.probes.every else 0)
+    stages = sum(isinstance(method, Prepares) for arm in run.arms for method in plan_of(run, arm).methods)
     model = learner(run, loaded.model)
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -66,7 +77,7 @@ def estimate(run: Run, material: Material) -> Estimate:
     batch = padded(longest, pad_id(loaded.tokenizer), "right", device_of(model))
     machine.reset_peak()
     seconds = _seconds_of_update(model, batch, loaded.compute_dtype)
-    peak = machine.peak_mib()
+    peak, per_token = machine.peak_mib(), seconds / max(1, int(batch.attention_mask.sum()))
     return Estimate(
         parameters=parameters,
         trained=trained,
@@ -75,22 +86,48 @@ def estimate(run: Run, material: Material) -> Estimate:
         tokens_per_epoch=tokens,
         updates=updates,
         tokens=round(tokens * updates / per_epoch),
-        memory_mib=None if peak is None else peak + 8 * trained / 2**20,  # Adam's two averages
-        train_seconds=seconds / max(1, int(batch.attention_mask.sum())) * tokens * updates / per_epoch,
-        probe_seconds=probings * per_probe * len(asked),
+        memory_mib=peak,
+        train_seconds=per_token * tokens * updates / per_epoch,
+        probe_seconds=probe_seconds,
+        probings=probings,
+        save_seconds=parameters * 4 / WRITTEN,
+        offline_seconds=stages * per_token * tokens / train.copies,
         arms=len(run.arms),
     )
 
 
+def _seconds_of_probing(material: Material) -> float:
+    """Returns the seconds of one probing: the probes by a sample of each kind, all texts, and the pairs of binding."""
+    questions, loaded = material.questions, material.loaded
+    found = 0.0
+    for kind in sorted({probe.kind for probe in questions.probes}):
+        some = [probe for probe in questions.probes if probe.kind == kind]
+        sample = tuple(some[:: max(1, len(some) // PROBES)][:PROBES])
+        begin = time.perf_counter()
+        answer(loaded.model, loaded.tokenizer, sample, batch_size=questions.batch_size)
+        found += (time.perf_counter() - begin) * len(some) / len(sample)
+    begin = time.perf_counter()
+    replace(questions, probes=tuple(probe for probe in questions.probes if is_to_learn(probe))).measures(
+        loaded.model, loaded.tokenizer
+    )
+    return found + time.perf_counter() - begin
+
+
 def _seconds_of_update(model: torch.nn.Module, batch: Batch, dtype: torch.dtype) -> float:
-    """Returns the seconds of one forward and backward pass: the second of two, as the first warms up."""
+    """Returns the seconds of one update: the second of two, as the first warms up.
+
+    It is a forward and a backward pass, clipping, and a step of AdamW whose rate is 0, so that no weight moves.
+    """
     model.train()
-    took = 0.0
+    took, moving = 0.0, [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(moving, lr=0.0, weight_decay=0.0)
     for _ in range(2):
         begin = time.perf_counter()
         with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = token_nll(model, batch).sum() / batch.predicted().sum()
         loss.backward()
+        nn.utils.clip_grad_norm_(moving, 1.0)
+        optimizer.step()
         took = time.perf_counter() - begin
         model.zero_grad(set_to_none=True)
     return took

@@ -44,8 +44,12 @@ class Questions:
         rows are held out, also their bits per byte.
         """
         answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
+        return answers, self.measures(model, tokenizer)
+
+    def measures(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, float | None]:
+        """Returns bits per byte of the text to retain and of the corpus, and `binding`; None where not asked."""
         held = self.held_out_rows
-        return answers, {
+        return {
             "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
             "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
             "binding": binding(model, tokenizer, [probe for probe in self.probes if is_to_learn(probe)]),
