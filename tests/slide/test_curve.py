@@ -10,7 +10,8 @@ from foci.slide.run import summary
 def points(*lines):
     """(share, learned, retained, held-out learned, held-out retained) in per cent."""
     names = ("at", "learned", "retained", "held_out_learned", "held_out_retained")
-    return [dict(zip(names, (value / 100 for value in line), strict=True)) for line in lines]
+    found = [dict(zip(names, (value / 100 for value in line), strict=True)) for line in lines]
+    return [{**p, "learned_whole": p["learned"], "retained_whole": p["retained"]} for p in found]
 
 
 PLAIN = points((0, 0, 100, 0, 100), (50, 10, 90, 10, 80), (100, 20, 60, 20, 40))
@@ -49,7 +50,7 @@ def test_a_curve_that_comes_back_counts_where_most_is_learned():
 
 
 def test_a_point_is_chosen_on_other_probes_than_it_is_reported_on():
-    changed = [{**p, "retained": 0.1} for p in OTHER]
+    changed = [{**p, "retained": 0.1, "retained_whole": 0.1} for p in OTHER]
     assert at_kept(changed, 0.95) == at_kept(OTHER, 0.95)
     found = summary({"plain": PLAIN, "other": OTHER}, "scale", 0.95, "plain")["arms"]["other"]
     assert found["learned_at_kept"] == pytest.approx(0.375)
@@ -66,7 +67,8 @@ def test_what_a_run_holds_out_chooses_and_else_half_of_the_facts():
     open_ = [answer(n, role, 0.0) for n in range(2, 8) for role in ("learn", "retain")]
     lost = [answer(9, "retain", 0.5, counted=False)]
     assert measured([*held, *open_, *lost], 0) == {
-        "learned": 0.0, "retained": 0.0, "held_out_learned": 1.0, "held_out_retained": 1.0,
+        "learned": 0.0, "retained": 0.0, "learned_whole": 0.0, "retained_whole": 0.0,
+        "held_out_learned": 1.0, "held_out_retained": 1.0,
     }  # fmt: skip
     mixed = [answer(n, role, float(n)) for n in range(6) for role in ("learn", "retain")]
     found = measured(mixed, 0)

@@ -18,7 +18,7 @@ slide_app = typer.Typer()
 
 
 class Way(StrEnum):
-    """What share of the change is taken."""
+    """The kind of share that is taken of the change."""
 
     scale = "scale"
     prune = "prune"
@@ -56,12 +56,12 @@ def slide(
 
 def print_slide(found: Mapping[str, Any], console: Console) -> None:
     """Prints one line per point of each arm, and the two numbers by which arms are compared."""
-    heads = ("arm", "share of\nchange, %", "learned\n%", "retained\n%", "bits per\nbyte")
+    heads = ("arm", "share of\nchange, %", "learned\n%", "retained\n%", "learned\ntokens, %", "bits per\nbyte")
     rows = []
     for name, arm in found["arms"].items():
         for n, point in enumerate(arm["points"]):
             bits = number(point.get("bits_per_byte"))
-            shares = [percent(point[key]) for key in ("at", "learned", "retained")]
+            shares = [percent(point[key]) for key in ("at", "learned_whole", "retained_whole", "learned")]
             rows.append(["" if n else name, *shares, NONE if bits is None else f"{bits:.3f}"])
     console.print(terminal(Table(heads, rows), fold=6))
     base = found["baseline"] or "plain"

@@ -1,7 +1,8 @@
 """Learned against retained along the change that training made, and the points that are compared on it.
 
-Between two measured points every number is interpolated linearly in the share of the change. A point is chosen on
-held-out probes (`held_out_learned`, `held_out_retained`), and its `learned` and `retained` are those of the others.
+Between two measured points every number is interpolated linearly in the share of the change. A point is chosen by the
+answer tokens of held-out probes (`held_out_learned`, `held_out_retained`: finer steps than whole answers), and what is
+reported there are the whole answers of the others (`learned_whole`, `retained_whole`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,12 @@ Points = Sequence[Mapping[str, Any]]
 """Measured points by rising share: `at` (0 to 1), and shares of answer tokens or None."""
 SPLIT = 0.5
 """The share of facts that choose, where a run has no held-out probes."""
-NAMES = ("learned", "retained", "held_out_learned", "held_out_retained")
 
 
 def measured(answers: Sequence[Answer], seed: int) -> dict[str, float | None]:
     """Returns the means of accuracy over reported and over held-out probes, to learn and to retain, by name.
+
+    Of reported probes there is the share of whole answers that are right, too.
 
     Where probes to learn and to retain are not both held out, half of the facts are, by the seed and their names.
     """
@@ -30,11 +32,13 @@ def measured(answers: Sequence[Answer], seed: int) -> dict[str, float | None]:
         chosen = facts_held_out(names, SPLIT, seed)
         known = [replace(a, held_out=name in chosen) for a, name in zip(known, names, strict=True)]
 
-    def mean(role: str, *, held_out: bool) -> float | None:
-        some = [a.accuracy for a in known if (a.role, a.held_out) == (role, held_out)]
+    def mean(role: str, *, held_out: bool, whole: bool = False) -> float | None:
+        some = [float(a.correct if whole else a.accuracy) for a in known if (a.role, a.held_out) == (role, held_out)]
         return sum(some) / len(some) if some else None
 
     return {
+        "learned_whole": mean("learn", held_out=False, whole=True),
+        "retained_whole": mean("retain", held_out=False, whole=True),
         "learned": mean("learn", held_out=False),
         "retained": mean("retain", held_out=False),
         "held_out_learned": mean("learn", held_out=True),
@@ -90,7 +94,7 @@ def at_learned(points: Points, level: float) -> float | None:
 def learned_at_kept(points: Points, keep: float) -> float | None:
     """Returns what is learned at the point that `at_kept` chooses, on the reported probes."""
     share = at_kept(points, keep)
-    return None if share is None else interpolated(points, share, "learned")
+    return None if share is None else interpolated(points, share, "learned_whole")
 
 
 def kept_at_learned(points: Points, base: Points) -> float | None:
@@ -100,4 +104,4 @@ def kept_at_learned(points: Points, base: Points) -> float | None:
     """
     level = base[-1].get("held_out_learned") if base else None
     share = None if level is None else at_learned(points, level)
-    return None if share is None else interpolated(points, share, "retained")
+    return None if share is None else interpolated(points, share, "retained_whole")

@@ -147,7 +147,7 @@ class Sliding:
         place = write_at(self.loaded()[0], slider, chosen["at"], self.arm, self.folder.written(keep), self.how)
         self._say(
             f"wrote {place['model']} at {chosen['at']:.1%} of the change: "
-            f"learned {100 * chosen['learned']:.1f} %, retained {100 * chosen['retained']:.1f} %"
+            f"learned {100 * chosen['learned_whole']:.1f} %, retained {100 * chosen['retained_whole']:.1f} %"
         )
         self._say(place["said"])
         return points, {"at": chosen["at"], **place}
@@ -169,7 +169,9 @@ def summary(
             "points": list(points),
             "learned_at_kept": learned_at_kept(points, keep),
             "at_kept": shares["kept"],
-            "retained_at_kept": None if shares["kept"] is None else interpolated(points, shares["kept"], "retained"),
+            "retained_at_kept": None
+            if shares["kept"] is None
+            else interpolated(points, shares["kept"], "retained_whole"),
             "kept_at_plain": kept_at_learned(points, plain),
             "at_plain": shares["plain"],
         }

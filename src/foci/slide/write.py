@@ -75,7 +75,7 @@ def _write_adapter(arm: ArmFolder, place: Path, share: float) -> None:
 def _check_adapter(slider: Slider, own: dict[str, Any], place: Path) -> None:
     """Raises ValueError where base plus adapter is not the model."""
     wanted = {name: parameter.detach().clone() for name, parameter in own.items()}
-    slider.move(0)
+    slider.move(0.0)
     with peft_quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
         merged = PeftModel.from_pretrained(slider.model, str(place / "adapter")).merge_and_unload()  # type: ignore[arg-type]
