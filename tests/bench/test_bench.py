@@ -339,7 +339,10 @@ def test_the_file_of_the_earlier_methods_is_a_suite():
     path = ROOT / "runs" / "lama_ckl_earlier.yaml"
     suite = load_suite(path)
     assert suite.baseline == "plain"
-    assert list(suite.arms) == ["plain", "oracle", "rho", "replay", "self_replay", "rec_adam", "ewc"]
+    assert list(suite.arms) == [
+        "plain", "third_rate", "tenth_rate", "mlp", "osf",
+        "oracle", "rho", "replay", "self_replay", "rec_adam", "ewc",
+    ]  # fmt: skip
     assert len(suite.seeds) == 3
     for arm in suite.arms:
         plan_of(suite, arm)

@@ -10,11 +10,10 @@ import torch
 import runs
 from foci import models
 from foci.config.run import load_run
-from foci.learn.baseline import _probe_of
 from foci.learn.folder import RunFolder
 from foci.learn.run import learn
 from foci.models.adapters import peft_quiet
-from foci.probes import answer, read_answers
+from foci.probes import Probe, answer, read_answers
 from foci.slide.run import slide
 from foci.system.files import read_json, read_lines
 
@@ -57,7 +56,7 @@ def test_the_curve_goes_from_the_untouched_model_to_the_trained_one(run, capsys)
             (a.probe_id, a.nll) for a in start
         ]
         loaded = models.load(str(own.model))
-        asked = [_probe_of(line) for line in read_lines(run / "probes.jsonl")]
+        asked = [Probe(**{**line, "aliases": tuple(line["aliases"])}) for line in read_lines(run / "probes.jsonl")]
         said = answer(loaded.model, loaded.tokenizer, asked)
         assert [(a.probe_id, a.nll) for a in read_answers(table / "at-1.000000.parquet")] == [
             (a.probe_id, a.nll) for a in said

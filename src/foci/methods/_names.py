@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foci.config.values import METHOD_FILE
-from foci.errors import hint
+from foci.errors import hint, shown
 from foci.system.files import existing
 
 PACKAGE = "foci.methods"
@@ -78,7 +78,7 @@ def place_of(name: str) -> Place:
         cure = hint(name, known)
         names = "" if cure.startswith("known") else f" known: {', '.join(sorted(known))}"
         raise ValueError(
-            f"unknown method {name!r}; {cure}{names}; `foci methods` describes them, and ./FILE.py:CLASS names one of "
+            f"unknown method {shown(name)}; {cure}{names}; `foci methods` describes them, ./FILE.py:CLASS is one of "
             "your own"
         )
     return known[name]

@@ -11,6 +11,7 @@ from peft import PeftModel
 from foci import models
 from foci.learn.folder import ArmFolder
 from foci.models.adapters import peft_quiet
+from foci.models.gguf import without_bars
 from foci.slide.change import Slider
 from foci.system.files import read_json, replacing_folder
 
@@ -27,7 +28,7 @@ def write_at(
     Raises ValueError where what is read back is not what was written.
     """
     slider.move(share)
-    with replacing_folder(place / "model") as part:
+    with without_bars(), replacing_folder(place / "model") as part:
         loaded.model.save_pretrained(part)
         loaded.tokenizer.save_pretrained(part)
     again = models.load(str(place / "model"))
