@@ -13,13 +13,24 @@ from foci.learn.inputs import material
 PARTS = Estimate(
     parameters=1, trained=1, left_out="", rows=1, tokens_per_epoch=1, updates=1, tokens=1, memory_mib=None,
     train_seconds=100.0, probe_seconds=10.0, probings=3, save_seconds=5.0, offline_seconds=7.0, arms=2,
+    arm_updates={"plain": 1, "more": 1},
 )  # fmt: skip
 
 
 def test_the_whole_is_the_sum_of_its_parts():
     """The baseline once; of each of two arms 100 s of training, three probings, 5 s of saving; 7 s offline."""
     assert PARTS.seconds == 10 + 2 * (100 + 3 * 10 + 5) + 7
-    assert replace(PARTS, arms=1, offline_seconds=0.0).seconds == 10 + 100 + 30 + 5
+    assert replace(PARTS, arms=1, offline_seconds=0.0, arm_updates={"plain": 1}).seconds == 10 + 100 + 30 + 5
+    assert replace(PARTS, arm_updates={"plain": 1, "more": 3}).seconds == PARTS.seconds + 2 * 100
+
+
+def test_rows_that_methods_mix_in_are_updates(tmp_path):
+    """10 texts in batches of 4 are 3 updates an epoch; with 10 study rows and 5 old ones 25 rows, 7 updates."""
+    things = runs.material(tmp_path)
+    arms = {"plain": [], "more": ["study", {"replay": {"ratio": 0.5}}]}
+    run = load_run(runs.run_file(tmp_path, things, arms=arms))
+    assert run.train.batch_size == 4
+    assert estimate(run, material(run)).arm_updates == {"plain": 3 * 3, "more": 3 * 7}
 
 
 def test_every_part_of_a_run_is_measured(tmp_path):

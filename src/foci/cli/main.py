@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,7 +119,7 @@ def check(
         "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
         **({"adapter": cost.left_out} if cost.left_out else {}),
         "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
-        "updates": f"{most}{cost.updates:,} per arm, {cost.arms} arm{'s' * (cost.arms > 1)}",
+        "updates": most + _updates(cost.arm_updates),
         "peak memory": f"about {memory}",
         "time": f"about {_duration(cost.seconds)}, {_duration(cost.train_seconds)} of training per arm, "
         f"{_duration(cost.probe_seconds)} for each of {1 + cost.arms * cost.probings} times that questions are asked",
@@ -339,6 +340,13 @@ def _run_of(
 def _is_run(path: Path) -> bool:
     """Returns whether a path is a run file or the folder of a run."""
     return path.suffix in (".yaml", ".yml") or (path / "run.yaml").is_file()
+
+
+def _updates(by_arm: Mapping[str, int]) -> str:
+    """Writes the updates of each arm: "8 per arm, 2 arms", or "8 plain, 20 focused"."""
+    if len(set(by_arm.values())) > 1:
+        return ", ".join(f"{updates:,} {arm}" for arm, updates in by_arm.items())
+    return f"{next(iter(by_arm.values())):,} per arm, {len(by_arm)} arm{'s' * (len(by_arm) > 1)}"
 
 
 def _duration(seconds: float) -> str:

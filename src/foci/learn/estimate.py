@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -25,9 +27,20 @@ WRITTEN = 100e6
 """Bytes a second at which a model is loaded and fingerprinted, merged, saved and loaded again; a careful guess."""
 
 
+@runtime_checkable
+class AddsRows(Protocol):
+    """A method that mixes rows into every epoch, and says before it is prepared about how many."""
+
+    def added(self, new: int) -> int:
+        """Returns the rows that an epoch of `new` new rows has beside them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of one arm; `arms` is their number. Memory is the GPU's, or the machine's where there is no GPU.
+    """The cost of one arm; `arms` is their number, and `arm_updates` the updates of each, by name.
+
+    Memory is the GPU's, or the machine's where there is no GPU.
 
     `left_out` says which weights the adapter does not reach, in one sentence; empty where it reaches all.
     """
@@ -46,6 +59,7 @@ class Estimate:
     save_seconds: float
     offline_seconds: float
     arms: int
+    arm_updates: Mapping[str, int]
 
     @property
     def seconds(self) -> float:
@@ -53,14 +67,16 @@ class Estimate:
 
         Offline stages are counted as far as they can be told.
         """
-        per_arm = self.train_seconds + self.probings * self.probe_seconds + self.save_seconds
-        return self.probe_seconds + self.arms * per_arm + self.offline_seconds
+        per_arm = self.probings * self.probe_seconds + self.save_seconds
+        training = self.train_seconds * sum(self.arm_updates.values()) / max(1, self.updates)
+        return self.probe_seconds + training + self.arms * per_arm + self.offline_seconds
 
 
 def estimate(run: Run, material: Material) -> Estimate:
     """Estimates parameters, tokens, updates, memory (MiB) and time (s) of a run. Takes a few seconds.
 
-    An offline stage counts as one pass over the corpus. Rehearsed rows are not counted.
+    An offline stage counts as one pass over the corpus. Updates, tokens and time of training are those of an arm that
+    reads the corpus alone; `arm_updates` counts the rows that methods mix in, as far as they can be told.
     """
     rows, train = material.rows, run.train
     per_epoch = updates_of_epoch(len(rows) * train.copies, train)
@@ -93,7 +109,13 @@ def estimate(run: Run, material: Material) -> Estimate:
         save_seconds=parameters * 4 / WRITTEN,
         offline_seconds=stages * per_token * tokens / train.copies,
         arms=len(run.arms),
+        arm_updates={arm: planned_updates(len(rows) + _added(run, arm, len(rows)), train) for arm in run.arms},
     )
+
+
+def _added(run: Run, arm: str, new: int) -> int:
+    """Returns the rows that the methods of an arm mix into an epoch of `new` new rows."""
+    return sum(method.added(new) for method in plan_of(run, arm).methods if isinstance(method, AddsRows))
 
 
 def _seconds_of_probing(material: Material) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from foci.corpus import tokenizer_fingerprint
 from foci.focus import UNWEIGHTED, Batch, Context, Imitates, LiveTeacher, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
-from foci.methods._rehearsal import ENCYCLOPEDIA, Pool, pool_of
+from foci.methods._rehearsal import ENCYCLOPEDIA, Pool, pool_of, rehearsed
 from foci.methods._soft_targets import SoftTargetShards, Stored, ask_model
 from foci.models import fingerprint
 from foci.models.forward import pad_id
@@ -56,6 +56,10 @@ class Replay(Prepares):
             raise ValueError(
                 f"replay expected a finite strength above 0 and k >= 1 tokens, got {self.strength!r} and {self.k}"
             )
+
+    def added(self, new: int) -> int:
+        """Returns the old rows of an epoch of `new` new rows."""
+        return rehearsed(new, self.ratio)
 
     def prepare(self, context: Context) -> tuple["ReplayRows | HeldReplayRows", Sequence[Row]]:
         """Reads or draws the old rows, and asks the untouched model about them; the new rows stay as they are."""

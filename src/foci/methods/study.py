@@ -17,6 +17,7 @@ from foci.corpus import row_id, tokenizer_fingerprint
 from foci.corpus.split import sentence_ends
 from foci.focus import UNWEIGHTED, Context, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
+from foci.methods._rehearsal import rehearsed
 from foci.methods.train_attention.method import COLUMN as WEIGHER
 from foci.methods.train_attention.weigher import READY_MADE, load, weigh_rows
 
@@ -62,6 +63,10 @@ class Study(Prepares):
             )
         if not self.forms:
             raise ValueError('study expected at least one form of "blank", "what", "statement", got none')
+
+    def added(self, new: int) -> int:
+        """Returns the study rows of an epoch of `new` texts, where each has something to ask for."""
+        return rehearsed(new, self.ratio)
 
     def prepare(self, context: Context) -> tuple["StudyRows", Sequence[Row]]:
         """Finds what to ask for in every sentence. Sentences that hold a prompt of the run's probes are left out.
@@ -246,7 +251,7 @@ class StudyRows(Prepared, MixesRows):
 
     def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
         """Returns `ratio` study rows per text. No text comes twice before every text came once."""
-        count, order = int(self.settings.ratio * len(self.texts) + 0.5), list[int]()
+        count, order = rehearsed(len(self.texts), self.settings.ratio), list[int]()
         while len(order) < count:
             order += rng.permutation(len(self.texts))[: count - len(order)].tolist()
         return [self._row(number, rng) for number in order]
