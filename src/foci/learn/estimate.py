@@ -115,7 +115,8 @@ def estimate(run: Run, material: Material) -> Estimate:
 
 def _added(run: Run, arm: str, new: int) -> int:
     """Returns the rows that the methods of an arm mix into an epoch of `new` new rows."""
-    return sum(method.added(new) for method in plan_of(run, arm).methods if isinstance(method, AddsRows))
+    adding: list[AddsRows] = plan_of(run, arm).of(AddsRows)  # type: ignore[type-abstract]
+    return sum(method.added(new) for method in adding)
 
 
 def _seconds_of_probing(material: Material) -> float:
