@@ -9,8 +9,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from foci.report.tables import Table, terminal
-from foci.report.words import NONE, number, percent
 from foci.system.files import existing
 from foci.system.signals import Interrupted
 
@@ -56,6 +54,9 @@ def slide(
 
 def print_slide(found: Mapping[str, Any], console: Console) -> None:
     """Prints one line per point of each arm, and the two numbers by which arms are compared."""
+    from foci.report.tables import Table, terminal
+    from foci.report.words import NONE, number, percent
+
     heads = ("arm", "share of\nchange, %", "learned\n%", "retained\n%", "learned\ntokens, %", "bits per\nbyte")
     rows = []
     for name, arm in found["arms"].items():
@@ -81,6 +82,8 @@ def print_slide(found: Mapping[str, Any], console: Console) -> None:
 
 def _at(value: float | None, share: float | None) -> str:
     """Writes a share in per cent, with the share of the change: "31.2 (60 %)"."""
+    from foci.report.words import NONE, percent
+
     if value is None or share is None:
         return NONE
     return f"{percent(value)} ({percent(share, 0)} %)"
