@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from foci.models.architecture import (
@@ -81,7 +82,27 @@ def _model(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
             f"model {name!r}: {len(missing)} weights are not in its files and would be random "
             f"({', '.join(missing[:4])}...); the files do not belong to its config.json, get both again"
         )
+    _check_embedding(model, folder, name)
     return model
+
+
+def _check_embedding(model: PreTrainedModel, folder: Path, name: str) -> None:
+    """Refuses a model whose first embeddings are not those of its file: Transformers rescales Youtu's at every load."""
+    weight = model.get_input_embeddings().weight
+    key = next((key for key, parameter in model.named_parameters() if parameter is weight), "")
+    index = folder / "model.safetensors.index.json"
+    file = folder / (read_json(index)["weight_map"].get(key, "") if index.is_file() else "model.safetensors")
+    if not file.is_file():
+        return
+    with safe_open(file, "pt") as tensors:
+        if key not in tensors.keys() or tensors.get_slice(key).get_shape() != list(weight.shape):  # noqa: SIM118
+            return
+        stored = tensors.get_slice(key)[:8].float()
+    if not torch.equal(stored, weight.detach()[:8].float().cpu()):
+        raise ValueError(
+            f"model {name!r} ({type(model).__name__}): Transformers loads other numbers into {key} than the file has, "
+            "so a model that foci saves would not be the model that it trained; use a model of another type"
+        )
 
 
 def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTokenizerFast:

@@ -86,7 +86,9 @@ def warn_of_neighbours(model: nn.Module, mask: Int[Tensor, "batch seq"] | Bool[T
     kinds = [settings] if "rope_type" in settings else [each for each in settings.values() if isinstance(each, dict)]
     shortest, longest = mask.sum(1).aminmax()
     for kind in kinds:
-        limit = kind.get("original_max_position_embeddings") or config.max_position_embeddings
+        limit = kind.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
+        if limit is None:  # RecurrentGemma: any length
+            continue
         switches = kind.get("rope_type") == "longrope" and int(shortest) <= limit
         grows = kind.get("rope_type") == "dynamic" and int(shortest) < int(longest)
         if int(longest) > limit and (switches or grows):
