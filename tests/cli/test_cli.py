@@ -268,13 +268,12 @@ def test_a_model_without_tokenizer(short, model, capsys):
     assert "AutoTokenizer" in words
 
 
-def test_a_tokenizer_of_another_model(short, model, capsys):
+def test_a_tokenizer_with_tokens_that_the_model_does_not_know(short, model, capsys):
+    """Tokens that no text yields do no harm (Gemma 3 is published with one); a text that yields one is refused."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.add_tokens([f"<{n}>" for n in range(50)])
     tokenizer.save_pretrained(model)
-    words = refused(capsys, "learn", short, f"model.name={model}")
-    assert "the tokenizer does not belong to the model" in words
-    assert "370 tokens" in words
+    assert "report:" in runs.told(["learn", short, f"model.name={model}"], capsys)
 
 
 def test_a_pickle_checkpoint(short, model, capsys):

@@ -61,7 +61,7 @@ def test_the_kept_model_is_that_of_a_run_that_ends_there(whole, things, tmp_path
 @pytest.mark.parametrize(
     "moment",
     [
-        ("foci.learn.stopping.write", 2, signal.SIGKILL),  # a new best is probed and not yet written
+        ("foci.learn.stopping.write", 1, signal.SIGKILL),  # a new best is probed and not yet written
         ("foci.learn.arm.restore", 1, signal.SIGKILL),  # trained to its end, the best not yet back
     ],
 )

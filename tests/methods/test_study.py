@@ -136,6 +136,12 @@ def test_only_answers_have_weight_whatever_weighs_the_corpus(tmp_path):
     assert bool((hold.hold(batch, weights) * batch.predicted())[1].eq(0).all())
 
 
+def test_a_corpus_of_probes_is_told_and_does_not_end_a_run(tmp_path):
+    method = prepared(tmp_path, [row("Ada lives in Rome.", ("Rome",))], frozenset({"Ada lives in"}), spans="names")
+    assert method.mix(0, generator(0, 0)) == []
+    assert "each holds the prompt of a probe" in method.summary()
+
+
 def test_rows_without_text_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no row has a text"):
         prepared(tmp_path, small.rows())

@@ -79,7 +79,9 @@ def test_the_front_keeps_what_nothing_beats():
 
 
 def point(step, learned, held_learned, held_retained, retained=1.0):
+    held = [share for share in (held_learned, held_retained) if share is not None]
     return {
+        "held_out_score": sum(held) if held else None,
         "step": step, "learned": learned, "retained": retained, "total": learned + retained,
         "held_out_learned": held_learned, "held_out_retained": held_retained,
     }  # fmt: skip

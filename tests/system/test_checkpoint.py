@@ -178,6 +178,7 @@ def test_a_failed_run_names_its_last_checkpoint(tmp_path):
         callbacks=[Poison()],
     )  # fmt: skip
     with pytest.raises(
-        NonFinite, match=r"loss is nan at update 4; rows in the batch: 0-.*last good checkpoint: .*step-3"
+        NonFinite,
+        match=r"loss is nan at update 4, with the learning rate 0.01; rows .*: 0-.*last good checkpoint: .*step-3",
     ):
         trainer.train()

@@ -71,7 +71,8 @@ class Study(Prepares):
     def prepare(self, context: Context) -> tuple["StudyRows", Sequence[Row]]:
         """Finds what to ask for in every sentence. Sentences that hold a prompt of the run's probes are left out.
 
-        Raises ValueError where nothing is found, or rows have no text.
+        Raises ValueError where rows have no text, or no marked answers though those are asked for. Where nothing else
+        is found there are no study rows, and the summary says so.
         """
         if not any(row.text and row.offsets for row in context.rows):
             raise ValueError("study asks for parts of sentences, and no row has a text; make the rows of text")
@@ -81,9 +82,11 @@ class Study(Prepares):
             tuple(self._pieces(row, column, known, context)) for row, column in zip(context.rows, weights, strict=True)
         )
         texts = tuple(found for found in pieces if found)
-        if not texts:
-            marks = "no row has a marked answer" if self.spans == "answers" else "no token stands out"
-            raise ValueError(f"study found nothing to ask for in {len(context.rows)} rows: {marks}")
+        if not texts and self.spans == "answers":
+            raise ValueError(
+                f"study found nothing to ask for in {len(context.rows)} rows: no row has a marked answer; give the "
+                "documents answer_spans, or leave out spans: answers"
+            )
         start = tuple(context.tokenizer("").input_ids)
         return StudyRows(
             self,
@@ -271,4 +274,9 @@ class StudyRows(Prepared, MixesRows):
 
     def summary(self) -> str:
         """Says how many things are asked for."""
+        if not self.texts:
+            return (
+                "study asks for nothing: no sentence has a name, a number or a heavy word, "
+                "or each holds the prompt of a probe"
+            )
         return f"study asks for {sum(map(len, self.texts)):,} parts of sentences of {len(self.texts):,} texts"
