@@ -114,6 +114,18 @@ class Batch:
             columns={name: column.to(device) for name, column in self.columns.items()},
         )
 
+    def take(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "Batch":
+        """Returns the chosen rows, as wide as before."""
+        at = [int(row) for row in rows]
+        return replace(
+            self,
+            input_ids=self.input_ids[at],
+            attention_mask=self.attention_mask[at],
+            labels=self.labels[at],
+            columns={name: column[at] for name, column in self.columns.items()},
+            row_ids=tuple(self.row_ids[row] for row in at) if self.row_ids else (),
+        )
+
     def predicted(self) -> Bool[Tensor, "batch seq"]:
         """Returns True where token t has an NLL: it is labelled and a real token stands before it."""
         real = self.attention_mask.bool()

@@ -210,3 +210,14 @@ def save_model(folder: Path, name: str = "llama-tied", seed: int = 0) -> Path:
     build(name, vocab=VOCAB, seed=seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return Path(folder)
+
+
+def stretched(kind: str, limit: int = 16) -> PreTrainedModel:
+    """A Phi-3 whose rotary positions change beyond 16 tokens."""
+    config = configuration("phi3")
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4} if kind == "longrope" else {"factor": 2.0}
+    config.original_max_position_embeddings = limit
+    config.rope_parameters = {
+        "rope_type": kind, "rope_theta": 1e4, "original_max_position_embeddings": limit, **factors,
+    }  # fmt: skip
+    return _seeded(config)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
 
 import tiny
 from foci.focus import IGNORED, Batch, Row
 from foci.models import head_of, losses, padding
+from foci.models.decoding import Cached, FromStart, reading
 
 
 def batch(side: str = "right") -> Batch:
@@ -61,20 +61,49 @@ def test_a_model_that_reads_its_padding_is_refused_by_name_where_there_is_some()
         losses.token_nll(model, b)
 
 
-@pytest.mark.parametrize(("kind", "lengths", "warns"), [("longrope", (20, 9), True), ("longrope", (20, 18), False),
-                                                       ("longrope", (9, 5), False), ("dynamic", (20, 18), True),
-                                                       ("default", (20, 9), False)])  # fmt: skip
-def test_rows_that_change_each_other_are_told(kind, lengths, warns):
-    config, limit = tiny.configuration("phi3"), {"original_max_position_embeddings": 16}
-    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4} if kind == "longrope" else {"factor": 2.0}
-    config.original_max_position_embeddings = 16
-    config.rope_parameters = {"rope_type": kind, "rope_theta": 1e4, **limit, **factors}
-    b = Batch.of([Row(str(n), tuple(range(2, 2 + n))) for n in lengths], tiny.PAD)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        padding.warn_of_neighbours(AutoModelForCausalLM.from_config(config), b.attention_mask)
-    assert len(said) == warns
-    assert all(f"a row of {lengths[1]} tokens beside one of {lengths[0]}" in str(one.message) for one in said)
+def counting(*lengths: int) -> Batch:
+    return Batch.of([Row(str(n), tuple(range(2, 2 + n))) for n in lengths], tiny.PAD)
+
+
+@pytest.mark.parametrize(("kind", "lengths", "passes"), [
+    ("longrope", (20, 9, 18), 2), ("longrope", (20, 18), 1), ("longrope", (9, 5), 1), ("dynamic", (20, 18, 9), 3),
+    ("default", (20, 9), 1),
+])  # fmt: skip
+def test_rows_that_change_each_other_are_read_apart(kind, lengths, passes):
+    model, b = tiny.stretched(kind), counting(*lengths)
+    groups = padding.together(model, b.attention_mask)
+    assert len(groups) == passes
+    assert sorted(torch.cat([rows for rows, _ in groups]).tolist()) == list(range(len(lengths)))
+    said = padding.changes_of(model, b.attention_mask)
+    assert (said is None) == (passes == 1)
+    if said:
+        assert f"a row of {min(lengths)} tokens beside one of 20 is not read as it is alone" in said
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_row_beside_a_longer_one_has_the_nll_of_the_row_alone(side):
+    model, rows = tiny.stretched("longrope"), [Row(str(n), tuple(range(2, 2 + n))) for n in (20, 9, 18, 16)]
+    b = Batch.of(rows, tiny.PAD, side)
+    expected = slow_nll(model, b)
+    torch.testing.assert_close(losses.token_nll(model, b).double(), expected, atol=2e-5, rtol=1e-5)
+    whole = losses.logits_nll(model(b.input_ids, b.attention_mask).logits[:, :-1], b.input_ids[:, 1:])
+    assert ((whole - expected[:, 1:]).abs() * b.predicted()[:, 1:]).max() > 1e-2  # one pass is wrong
+
+
+def test_answers_come_from_a_cache_until_a_row_is_so_long_that_it_changes_others():
+    model, b = tiny.stretched("longrope"), counting(9, 4)
+    assert isinstance(reading(model, b, 7), Cached)
+    assert isinstance(reading(model, b, 8), FromStart)
+
+
+def test_rotary_positions_that_remember_the_longest_row_are_told():
+    model = tiny.stretched("dynamic")
+    with pytest.warns(UserWarning, match=r"Phi3ForCausalLM keeps the rotary positions .* more than 16 tokens"):
+        losses.token_nll(model, counting(20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        losses.token_nll(model, counting(16, 9))
+        losses.token_nll(tiny.stretched("longrope"), counting(20, 9))
 
 
 def test_nll_by_hand():

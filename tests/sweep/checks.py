@@ -19,7 +19,7 @@ from foci.focus import Batch, Row
 from foci.gradients.influence import token_influence
 from foci.gradients.norms import block_norms
 from foci.methods.oracle import Oracle
-from foci.models.decoding import Cached, FromStart, decodes_from_cache
+from foci.models.decoding import Cached, reading
 from foci.models.losses import token_nll
 
 WITHOUT_SINKS = ("granite_swa", "granitemoe_swa")
@@ -43,10 +43,11 @@ class Case:
 
     name: str
     root: Path
+    seed: int = 0
     notes: dict[str, float] = field(default_factory=dict)
 
     def model(self, **loading: str) -> PreTrainedModel:
-        return tiny_models.make(self.name, **loading)
+        return tiny_models.make(self.name, self.seed, **loading)
 
     @cached_property
     def shared(self) -> PreTrainedModel:
@@ -105,11 +106,10 @@ def decoding(case: Case) -> float:
     """Prompts of several lengths, continued greedily: the share of tokens that differ."""
     model, batch = case.shared, Batch.of(ROWS, tiny.PAD, "left")
     with torch.no_grad():
-        cached = decodes_from_cache(model)
-        case.notes["decodes from its cache"] = float(cached)
-        reading, ids, said = (Cached if cached else FromStart)(model, batch), None, []
+        read, ids, said = reading(model, batch, 3), None, []
+        case.notes["decodes from its cache"] = float(isinstance(read, Cached))
         for _ in range(3):
-            ids = models.head_of(model).logits(reading.last_hidden(ids)).argmax(-1, keepdim=True)
+            ids = models.head_of(model).logits(read.last_hidden(ids)).argmax(-1, keepdim=True)
             said.append(ids)
         theirs = torch.tensor([reference.greedy(model, row.input_ids, 3) for row in ROWS])
     return float((torch.cat(said, 1) != theirs).double().mean())

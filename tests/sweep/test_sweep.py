@@ -38,6 +38,16 @@ def test_odd_parts_are_read_rightly(name, kind, tmp_path):
     assert found["state"] == "right", found
 
 
+TIES = {"dots3_note_text": (0, "gradient"), "glm_moe_dsa": (1, "norms"), "deepseek_v32": (1, "decoding")}
+"""Weights with which a top-k indexer scores several tokens with exactly 0, so that padding chooses among them."""
+
+
+@pytest.mark.parametrize(("name", "seed", "kind"), [(name, *rest) for name, rest in TIES.items()])
+def test_padding_does_not_choose_what_a_token_attends_to(name, seed, kind, tmp_path):
+    found = cell(CHECKS[kind], Case(name, tmp_path, seed=seed))
+    assert found["state"] == "right", found
+
+
 def test_a_wrong_number_a_refusal_and_a_crash_are_told_apart(tmp_path):
     case = Case("llama", tmp_path)
 

@@ -432,3 +432,11 @@ def test_the_trainer_names_no_method():
     names = [module.name for module in pkgutil.walk_packages(foci.methods.__path__)]
     assert names
     assert not re.findall(rf"\b({'|'.join(names)})\b", inspect.getsource(foci.training.trainer))
+
+
+def test_rows_that_change_each_other_are_told_by_a_plain_run_and_refused_by_a_guide(tmp_path):
+    rows = small.rows(4, shortest=9, longest=20)
+    with pytest.warns(UserWarning, match=r"Phi3ForCausalLM changes its rotary positions .* is not read as it is alone"):
+        trained(tmp_path, rows, start=tiny.stretched("longrope"), max_steps=1)
+    with pytest.raises(ValueError, match=r"heads cannot be guided here: Phi3ForCausalLM .* all rows to 16 tokens"):
+        trained(tmp_path, rows, [small.LookAt(layer=1)], start=tiny.stretched("longrope"), max_steps=1)

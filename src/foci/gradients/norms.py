@@ -9,7 +9,6 @@ the trainable parameters of block b. The method `grad_profile` uses these norms 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -24,6 +23,7 @@ from foci.gradients.per_example import Recorder
 from foci.models import losses
 from foci.models.architecture import block_of, blocks, evaluating, part_of, without_dropout
 from foci.models.head import head_of
+from foci.models.padding import together
 
 By = Literal["layer", "part"]
 Reduction = Literal["mean", "sum"]
@@ -54,6 +54,12 @@ def block_norms(
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained; set requires_grad on some")
     losses.check_readable(model, batch)  # this may run the model, which must not be recorded
+    if len(groups := together(model, batch.attention_mask)) > 1:
+        parts = [block_norms(model, batch.take(rows), mask[rows], by=by, reduction=reduction) for rows, _ in groups]
+        order = torch.cat([rows for rows, _ in groups]).argsort()
+        return {
+            name: torch.cat([part[name] for part in parts])[order.to(norm.device)] for name, norm in parts[0].items()
+        }
     weights = mask.to(precision(next(iter(parameters.values()))))
     if reduction == "mean":
         weights = weights / weights.sum(1, keepdim=True)
@@ -153,15 +159,7 @@ def _one_by_one(
     found = []
     with evaluating(model), torch.enable_grad():
         for n in range(len(weights)):
-            one = replace(
-                batch,
-                input_ids=batch.input_ids[n : n + 1],
-                attention_mask=batch.attention_mask[n : n + 1],
-                labels=batch.labels[n : n + 1],
-                columns={},
-                row_ids=(),
-            )
-            nll = losses.token_nll(model, one, weights[n : n + 1] > 0)
+            nll = losses.token_nll(model, batch.take([n]), weights[n : n + 1] > 0)
             grads = torch.autograd.grad((nll * weights[n]).sum(), parameters, allow_unused=True)
             found.append(
                 [torch.zeros((), device=p.device) if g is None else g.to(precision(g)).square().sum()

@@ -15,7 +15,7 @@ from foci.focus import Batch
 from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
 from foci.models.head import head_of
 from foci.models.losses import captured_hidden, hidden_states
-from foci.models.padding import leading, moved
+from foci.models.padding import leading, moved, neighbour_limits
 
 _FROM_CACHE: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
@@ -61,6 +61,17 @@ class FromStart:
         mask = (torch.arange(self.ids.shape[1], device=self.ids.device) < self.lengths[:, None]).long()
         hidden = hidden_states(self.model, Batch(self.ids, mask, self.ids))
         return hidden[torch.arange(len(hidden), device=hidden.device), self.lengths.to(hidden.device) - 1]
+
+
+def reading(model: nn.Module, batch: Batch, more: int) -> Cached | FromStart:
+    """Returns what reads a left-padded batch and up to `more` next tokens of each row: from a cache where it is right.
+
+    Where a row gets so long that it changes how the model reads the others, or its own start (`neighbour_limits`), each
+    row is read from its start.
+    """
+    longest = int(batch.attention_mask.sum(1).max()) + more
+    alone = all(longest <= limit for limit, *_ in neighbour_limits(model))
+    return (Cached if alone and decodes_from_cache(model) else FromStart)(model, batch)
 
 
 def decodes_from_cache(model: nn.Module) -> bool:

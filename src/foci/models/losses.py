@@ -20,7 +20,7 @@ from foci.focus import Batch
 from foci.models import fsdp
 from foci.models.architecture import base_of
 from foci.models.head import Head, head_of, replaced
-from foci.models.padding import check_padding, leading, moved, warn_of_neighbours
+from foci.models.padding import check_padding, leading, moved, together, warn_of_memory
 
 SLICE_ELEMENTS = 3 * 2**22
 """Logits held at a time, 48 MiB in float32. In half precision 1.5 times as many, 36 MiB.
@@ -72,23 +72,36 @@ class _StandIn(nn.Module):
 def check_readable(model: nn.Module, batch: Batch) -> None:
     """Raises ValueError, with the model's name, if foci would misread its head, or its padding where there is some.
 
-    Warns if rows of different lengths change each other (`warn_of_neighbours`). The first call for a model runs it on
-    a few tokens.
+    Warns if the batch changes how the model reads later ones. The first call for a model runs it on a few tokens.
     """
     head_of(model)
+    warn_of_memory(model, batch.input_ids.shape[1])
     if not bool(batch.attention_mask.all()):
         check_padding(model)
-        warn_of_neighbours(model, batch.attention_mask)
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hidden"]:
-    """Returns the LM head's input at every position. The model reads rows with their padding on the right."""
+    """Returns the LM head's input at every position. The model reads rows with their padding on the right.
+
+    Rows that would change each other are read in several passes (`together`).
+    """
     check_readable(model, batch)
     before = leading(batch.attention_mask)
     on_left = bool(before.any())
     ids, mask = batch.input_ids, batch.attention_mask
     if on_left:
         ids, mask = moved(ids, before), moved(mask, before)
+    if len(groups := together(model, mask)) == 1 and groups[0][1] == ids.shape[1]:
+        hidden = _read(model, ids, mask)
+    else:
+        parts = [_read(model, ids[rows, :width], mask[rows, :width]) for rows, width in groups]
+        parts = [F.pad(part, (0, 0, 0, ids.shape[1] - part.shape[1])) for part in parts]
+        hidden = torch.cat(parts)[torch.cat([rows for rows, _ in groups]).argsort().to(parts[0].device)]
+    return moved(hidden, -before) if on_left else hidden
+
+
+def _read(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """Returns the LM head's input in one forward pass."""
     with captured_hidden(model) as captured:
         model(input_ids=ids, attention_mask=mask, use_cache=False)
     if len(captured) != 1:
@@ -96,7 +109,7 @@ def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hi
             f"{type(base_of(model)).__name__}: one forward pass called the LM head {len(captured)} times, expected "
             "once; foci cannot take a loss from this architecture"
         )
-    return moved(captured[0], -before) if on_left else captured[0]
+    return captured[0]
 
 
 def logits_nll(logits: Float[Tensor, "*axes vocab"], targets: Int[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:

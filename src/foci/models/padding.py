@@ -3,10 +3,11 @@
 A causal model reads a token without those after it, so padding on the right changes nothing, whatever the model counts:
 absolute positions, positions from a padding id, the state of a recurrent layer. Padding on the left can change all of
 these. `check_padding` proves once per model that padding on the right is not read. Some models choose their rotary
-positions by the longest row of a batch; `warn_of_neighbours` tells where that changes the others.
+positions, or the tokens they attend to, by the longest row of a batch; `together` says which rows to read apart.
 """
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
@@ -53,7 +54,7 @@ def check_padding(model: nn.Module) -> None:
 
     A row of 5 tokens is read alone, and padded beside one of 8 (tolerance: 1e-4 of the largest logit; in half
     precision, where a router's choice may change with the batch's shape, a quarter of it). Of a model without head its
-    hidden states are compared. A model is checked once.
+    hidden states are compared. A model is checked once; one that reads these rows apart (`together`) need not be.
     """
     base = base_of(model)  # type: ignore[arg-type]
     if base in _CHECKED:
@@ -63,6 +64,8 @@ def check_padding(model: nn.Module) -> None:
     rows[1, 5:] = pad if isinstance(pad, int) and 0 <= pad < base.get_input_embeddings().weight.shape[0] else 0  # type: ignore[union-attr, index]
     mask = torch.ones_like(rows)
     mask[1, 5:] = 0
+    if len(together(model, mask)) > 1:
+        return
     with torch.no_grad(), evaluating(model), torch.autocast(ids.device.type, enabled=False):
         alone = _states(model(input_ids=ids[:, :5], attention_mask=mask[:1, :5], use_cache=False))
         padded = _states(model(input_ids=rows, attention_mask=mask, use_cache=False))[1:, -8:-3]
@@ -75,26 +78,70 @@ def check_padding(model: nn.Module) -> None:
     _CHECKED.add(base)
 
 
-def warn_of_neighbours(model: nn.Module, mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> None:
-    """Warns if rows are so long that a model reads the shorter ones in their batch otherwise than alone.
+def neighbour_limits(model: nn.Module) -> Iterator[tuple[int, str, bool]]:
+    """Yields the lengths in tokens above which a row changes how the model reads those beside it, and by what.
 
-    Rotary positions of the kinds "longrope" (Phi-3) and "dynamic" change for a whole batch where its longest row is
-    longer than the model's original length.
+    The last value says whether rows above the limit change each other too.
     """
     config = base_of(model).config.get_text_config()  # type: ignore[arg-type]
     settings = getattr(config, "rope_parameters", None) or {}
     kinds = [settings] if "rope_type" in settings else [each for each in settings.values() if isinstance(each, dict)]
-    shortest, longest = mask.sum(1).aminmax()
     for kind in kinds:
         limit = kind.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
-        if limit is None:  # RecurrentGemma: any length
-            continue
-        switches = kind.get("rope_type") == "longrope" and int(shortest) <= limit
-        grows = kind.get("rope_type") == "dynamic" and int(shortest) < int(longest)
-        if int(longest) > limit and (switches or grows):
+        if limit is not None and kind.get("rope_type") in ("longrope", "dynamic"):  # RecurrentGemma: any length
+            yield limit, f"its rotary positions ({kind['rope_type']})", kind["rope_type"] == "dynamic"
+    if chosen := getattr(config, "index_topk", None):
+        yield chosen, f"which {chosen} earlier tokens it attends to, among equally good ones,", True
+
+
+def together(
+    model: nn.Module, mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]
+) -> list[tuple[Int[Tensor, " row"], int]]:
+    """Returns which rows of a batch are read together, and how many tokens wide, so that each is read as it is alone.
+
+    Padding stands on the right. Nearly always that is all rows. Rows above a limit change the others where a model
+
+    - chooses rotary positions by the longest row of a batch: "longrope" (Phi-3), "dynamic";
+    - has a top-k indexer (`index_topk`: DeepSeek-V3.2, GLM-5): it scores many tokens with 0, and the width of the batch
+      decides which of these it takes.
+    """
+    rows = torch.arange(len(mask), device=mask.device)
+    limits = [one for one in neighbour_limits(model) if one[0] < mask.shape[1]]
+    if not limits or bool(mask.all()):
+        return [(rows, mask.shape[1])]
+    lengths, found = mask.sum(1), [rows]
+    for limit, _, apart in limits:
+        kinds = torch.where(lengths <= limit, 0, lengths if apart else 1)
+        found = [some[kinds[some] == kind] for some in found for kind in kinds[some].unique()]
+    return [(some, int(mask[some].any(0).nonzero().max()) + 1) for some in found]
+
+
+def changes_of(model: nn.Module, mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> str | None:
+    """Returns how the rows of a batch change each other (`together`), in words; None where they do not."""
+    if len(together(model, mask)) == 1:
+        return None
+    shortest, longest = mask.sum(1).aminmax()
+    limit, changed, _ = next(one for one in neighbour_limits(model) if int(longest) > one[0])
+    return (
+        f"{type(base_of(model)).__name__} changes {changed} where the longest row of a batch has more than {limit} "  # type: ignore[arg-type]
+        f"tokens, so a row of {int(shortest)} tokens beside one of {int(longest)} is not read as it is alone; keep "
+        f"rows of one length in batches of their own, or all rows to {limit} tokens (corpus.max_length)"
+    )
+
+
+def warn_of_neighbours(model: nn.Module, mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> None:
+    """Warns if rows of a batch change each other, where the batch is read as it is."""
+    if words := changes_of(model, mask):
+        warnings.warn(words, stacklevel=2)
+
+
+def warn_of_memory(model: nn.Module, width: int) -> None:
+    """Warns if a batch of `width` tokens changes how the model reads later rows: "dynamic" rotary positions."""
+    for limit, changed, _ in neighbour_limits(model):
+        if "dynamic" in changed and width > limit:
             warnings.warn(
-                f"{type(base_of(model)).__name__} changes its rotary positions ({kind['rope_type']}) where the longest "  # type: ignore[arg-type]
-                f"row of a batch has more than {limit} tokens, so a row of {int(shortest)} tokens beside one of "
-                f"{int(longest)} is not read as it is alone; keep rows of either kind in batches of their own",
+                f"{type(base_of(model)).__name__} keeps the rotary positions (dynamic) of the longest row that it has "  # type: ignore[arg-type]
+                f"read, so what it says of a row of more than {limit} tokens depends on the rows before; keep rows to "
+                f"{limit} tokens (corpus.max_length)",
                 stacklevel=2,
             )

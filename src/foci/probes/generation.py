@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from foci.corpus.tokens import tokens
 from foci.focus import Batch, Row
 from foci.models import base_of, head_of
-from foci.models.decoding import Cached, FromStart, decodes_from_cache
+from foci.models.decoding import reading
 from foci.models.forward import buckets, check_fits, device_of, pad_id, padded
 from foci.probes.probe import Probe
 from foci.probes.scoring import first_line
@@ -49,12 +49,12 @@ def generate(
 def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: Batch, limits: Sequence[int]) -> list[str]:
     """Continues a left-padded batch token by token."""
     stop, head = end_tokens(model, tokenizer), head_of(model)
-    reading = (Cached if decodes_from_cache(model) else FromStart)(model, batch)
+    read = reading(model, batch, max(limits))
     said: list[list[int]] = [[] for _ in limits]
     running = set(range(len(limits)))
     ids: Tensor | None = None
     while running:
-        ids = head.logits(reading.last_hidden(ids)).float().argmax(-1, keepdim=True)
+        ids = head.logits(read.last_hidden(ids)).float().argmax(-1, keepdim=True)
         for row, token in enumerate(ids[:, 0].tolist()):
             if row not in running:
                 continue

@@ -39,6 +39,7 @@ from foci.models import LanguageModel, block_of, evaluating
 from foci.models.balancing import balancing_losses
 from foci.models.forward import check_ids
 from foci.models.losses import token_entropy, token_nll, weighted_mean
+from foci.models.padding import changes_of, warn_of_neighbours
 from foci.models.soft_targets import Held, Start, live_targets, token_losses
 from foci.system import checkpoint
 from foci.training.anchor import Anchor, HoldCallback
@@ -228,10 +229,14 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     ) -> Any:
         """Returns the Trainer's own loss or, where the plan asks for it, sum(w * nll) / sum(w over the update)."""
         if "weights" not in inputs:
+            if "attention_mask" in inputs:
+                warn_of_neighbours(model, inputs["attention_mask"])
             own = {name: value for name, value in inputs.items() if name not in EXTRAS}
             return super().compute_loss(model, own, return_outputs, num_items_in_batch)
         batch, weights = batch_of(inputs), inputs["weights"]
         for guide in self._guides:
+            if words := changes_of(model, batch.attention_mask):
+                raise ValueError(f"heads cannot be guided here: {words}")
             guide.read(batch)
         with self.accelerator.autocast(), balancing_losses(model) as balancing:
             nll, soft = self._losses(model, batch, weights, inputs.get("holds", []))
