@@ -24,6 +24,7 @@ from foci.corpus.shards import Done, Shards
 from foci.focus import Batch, Row
 from foci.methods.contrast.corpus_attention import AttentionQuery
 from foci.methods.contrast.premise import dropped, kinds, premise
+from foci.models.forward import device_of
 
 NAMES = [
     f"{first} {last}" for first in ("Ada", "Ben", "Cy", "Dora", "Emil", "Fay") for last in ("North", "Hill", "Wood")
@@ -167,9 +168,10 @@ def launched(folder, launch, file, kill_at=0):
     """`foci score` of small shards in a process of its own, ended before it says that its n-th shard is there."""
     script = folder / "score.py"
     script.write_text(SCRIPT)
+    one_device = {"CUDA_VISIBLE_DEVICES": ""} if torch.cuda.device_count() < 2 else {}  # NCCL: a device per process
     return subprocess.run(
         [*launch, str(script), str(kill_at), "score", str(file)], capture_output=True, text=True, timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | one_device, check=False,
     )  # fmt: skip
 
 
@@ -259,8 +261,8 @@ def by_hand(loaded, row, line, group):
     (start, _), (a, b) = line["answer_spans"][group], line["name_spans"][0]
     query = next(t for t, (_, end) in enumerate(row.offsets) if end > start) - 1
     keys = [t for t, (s, e) in enumerate(row.offsets) if s < b and e > a and row.text[s:e].strip() and t > 0]
-    batch = Batch.of([row], tiny.PAD)
-    pairs = torch.tensor([[0, query, key] for key in keys])
+    batch = Batch.of([row], tiny.PAD).to(device_of(loaded.model))
+    pairs = torch.tensor([[0, query, key] for key in keys], device=batch.input_ids.device)
     return query, keys, pair_attention(loaded.model, batch.input_ids, batch.attention_mask, pairs)
 
 
@@ -301,7 +303,7 @@ def test_the_premise_without_the_sink(things):
         layer.self_attn.q_proj.weight.data *= 30  # some queries give one key nearly everything
     (line, *_) = premise(loaded, rows[:1], loaded.tokenizer, AttentionQuery(without_first=True))
     query, keys, _ = by_hand(loaded, rows[0], documents()[0], 0)
-    batch = Batch.of(rows[:1], tiny.PAD)
+    batch = Batch.of(rows[:1], tiny.PAD).to(device_of(loaded.model))
     chosen = torch.zeros_like(batch.input_ids, dtype=torch.bool)
     chosen[0, query] = True
     share = received(loaded.model, batch.input_ids, batch.attention_mask, queries=chosen, without_first=True)[0]

@@ -23,6 +23,7 @@ from foci.meta.run import Training, meta
 from foci.methods.train_attention import weigher
 from foci.methods.train_attention.method import COLUMN, TrainAttention
 from foci.methods.train_attention.pairs import read_pairs
+from foci.models.forward import device_of
 from foci.models.gguf import EMBEDDED, Embedded
 from foci.models.losses import hidden_states, token_nll
 from foci.report import write_report
@@ -71,12 +72,13 @@ def run_of(files: Path, output: Path, **changes) -> MetaRun:
 def test_all_weights_begin_near_one_and_are_read_at_their_token(files):
     loaded = weigher.new(str(files / "model"), r=4, alpha=8.0)
     row = Row("r", (5, 6, 7, 8, 9))
-    batch = Batch.of([row], tiny.PAD)
+    device = device_of(loaded.weigher.body)
+    batch = Batch.of([row], tiny.PAD).to(device)
     assert loaded.weigher(batch)[0].tolist() == pytest.approx([torch.tensor(4.0).sigmoid().item()] * 5)
     torch.nn.init.normal_(loaded.weigher.head.weight)
     expected = hidden_states(loaded.weigher.body, batch) @ loaded.weigher.head.weight[0] + 4.0
     torch.testing.assert_close(loaded.weigher(batch), expected.sigmoid())
-    changed = loaded.weigher(Batch.of([Row("r", (5, 6, 70, 8, 9))], tiny.PAD))[0]
+    changed = loaded.weigher(Batch.of([Row("r", (5, 6, 70, 8, 9))], tiny.PAD).to(device))[0]
     same = changed == loaded.weigher(batch)[0]
     assert same.tolist()[:3] == [True, True, False], "the weight of a token sees the token and what is left of it"
 
@@ -85,7 +87,7 @@ def test_a_weigher_is_saved_and_found_again_bit_for_bit_or_in_half(files, tmp_pa
     loaded = weigher.new(str(files / "model"), r=4, alpha=8.0, seed=3)
     with torch.no_grad():
         for p in loaded.weigher.trainable().values():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).to(p) * 0.1)
     rows = [Row("a", (5, 6, 7, 8)), Row("b", (9, 5))]
     expected = weigher.weigh_rows(loaded, rows, loaded.tokenizer)
     weigher.save(loaded.weigher, tmp_path / "w", base=str(files / "model"), made_by={"seed": 3})
@@ -104,11 +106,12 @@ def test_a_weigher_is_saved_and_found_again_bit_for_bit_or_in_half(files, tmp_pa
 def test_a_softplus_weigher_begins_at_one_has_no_bound_and_is_found_again(files, tmp_path):
     loaded = weigher.new(str(files / "model"), r=4, alpha=8.0, seed=3, output="softplus")
     row = Row("r", (5, 6, 7, 8, 9))
-    assert loaded.weigher(Batch.of([row], tiny.PAD))[0].tolist() == pytest.approx([1.0] * 5)
+    batch = Batch.of([row], tiny.PAD).to(device_of(loaded.weigher.body))
+    assert loaded.weigher(batch)[0].tolist() == pytest.approx([1.0] * 5)
     torch.nn.init.normal_(loaded.weigher.head.weight, std=3.0)
     (expected,) = weigher.weigh_rows(loaded, [row], loaded.tokenizer)
     with torch.no_grad():
-        logits = loaded.weigher.logits(Batch.of([row], tiny.PAD))[0].double()
+        logits = loaded.weigher.logits(batch)[0].double()
     assert list(expected) == pytest.approx((1 + logits.exp()).log().tolist(), rel=1e-4)
     assert max(expected) > 1.5
     assert min(expected) > 0
@@ -175,7 +178,7 @@ def test_targets_are_the_influence_of_each_token_alone(files, tmp_path):
     pair = made.train[0]
     batch, later = made.documents([pair]), made.later([pair])
     counted = batch.predicted()[0]
-    j = torch.tensor(objective.found[pair.id])[counted]
+    j = torch.tensor(objective.found[pair.id], device=counted.device)[counted]
     influence = token_influence(made.learner, batch, later, batch.predicted().float(), lr=1e-2)[0][counted]
     expected = -(1e-2 / counted.sum()) * (j - j.mean())
     torch.testing.assert_close(influence, expected, rtol=1e-3, atol=1e-7)

@@ -24,6 +24,7 @@ from foci.methods.contrast.corpus_attention import AttentionQuery, attention_rec
 from foci.methods.contrast.dropping import RowAttention, chances, drop_probability, ranks
 from foci.methods.contrast.method import DROP, Contrast, ContrastEdits
 from foci.methods.experimental.early_late import EarlyLate
+from foci.models.forward import device_of
 from foci.seeds import generator
 from foci.training.dataset import MixedDataset, RowDataset, edited
 from training import trained
@@ -165,9 +166,9 @@ def test_columns_are_the_formula(files, context):
     online, rows = contrast(files, beta=0.1).prepare(context)
     for row, before in zip(rows, context.rows, strict=True):
         assert (row.row_id, row.input_ids, row.offsets) == (before.row_id, before.input_ids, before.offsets)
-        batch = Batch.of([before], tiny.PAD)
         for side in ("large", "small"):
             net = models.load(str(files / side)).model
+            batch = Batch.of([before], tiny.PAD).to(device_of(net))
             (alone,) = received(net, batch.input_ids, batch.attention_mask).tolist()
             assert row.columns[f"attention_{side}"] == pytest.approx(alone, abs=1e-6)
         d = np.subtract(row.columns["attention_large"], row.columns["attention_small"])
@@ -204,7 +205,8 @@ def test_queries_and_the_first_token_are_settings(files, context):
     assert without.columns["attention_large"][0] == without.columns[DROP][0] == 0
     _, (asked, bare) = contrast(files, queries="answers", scores=str(context.folder / "c")).prepare(marked)
     query = rows[0].columns["answer"].index(1.0) - 1
-    net, batch = models.load(str(files / "large")).model, Batch.of(rows[:1], tiny.PAD)
+    net = models.load(str(files / "large")).model
+    batch = Batch.of(rows[:1], tiny.PAD).to(device_of(net))
     chosen = torch.zeros_like(batch.input_ids, dtype=torch.bool)
     chosen[0, query] = True
     by_hand = received(net, batch.input_ids, batch.attention_mask, queries=chosen)[0].tolist()

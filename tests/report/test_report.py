@@ -15,7 +15,7 @@ import pytest
 import foci.report
 from fake_run import STEPS, write_run
 from foci.report import read_run, style, write_report
-from foci.report.measure import path, reconstruct, verdict
+from foci.report.measure import losses, path, reconstruct, verdict
 from foci.report.page import labels, named_arms, probe_table, samples, script_json
 from foci.report.plots import Line, line, over_steps, thin
 from foci.report.tokens import kinds, spread
@@ -335,3 +335,12 @@ def test_colours_have_contrast_in_light_and_dark(scheme: int, html: str) -> None
             for i in (1, 3, 5)
         )
         assert contrast(theme["--ink"], mixed) >= 4.5, arm
+
+
+def test_the_loss_of_updates_that_learn_no_token_is_no_first_loss():
+    """Held rows alone: the model says what the untouched model says, so that the first loss is 0."""
+    held = {"loss": 0.0, "weighted_tokens": 0}
+    learned = [{"loss": loss, "weighted_tokens": 5} for loss in (4.0, 3.0)]
+    assert losses([held, *learned, held]) == {"first": 4.0, "last": 3.0}
+    assert losses([{"loss": 2.0}]) == {"first": 2.0, "last": 2.0}, "runs of earlier versions do not say how many"
+    assert losses([held]) == {"first": None, "last": None}

@@ -80,8 +80,11 @@ def reconstruct(
 
 
 def losses(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Returns the training loss of the first update, and the mean of the last tenth of the updates, in nats."""
-    known = [line.get("loss") for line in metrics]
+    """Returns the training loss of the first update, and the mean of the last tenth of the updates, in nats.
+
+    Updates in which no token is learned, as those of held rows alone, do not count: at first their loss is 0.
+    """
+    known = [line.get("loss") for line in metrics if line.get("weighted_tokens") != 0]
     return {"first": number(known[0]) if known else None, "last": mean(known[-max(1, len(known) // 10) :])}
 
 

@@ -43,10 +43,8 @@ def _diverged(arm: Mapping[str, Any]) -> str | None:
     else:
         words = f"bits per byte of the text that it read went from {decimal(before)} to {decimal(after)}"
     rate = number(arm.get("learning_rate"))
-    cure = "train with a lower train.learning_rate" + ("" if rate is None else f" than {rate:g}")
-    return (
-        f"diverged: {words}. Its model is broken. {cure[0].upper()}{cure[1:]}, by default 0.001, and use --overwrite."
-    )
+    cure = "Train with a lower train.learning_rate" + ("" if rate is None else f" than {rate:g}")
+    return f"diverged: {words}. Its model is broken. {cure} (the default is 0.001), and use --overwrite."
 
 
 def _forgot(arm: Mapping[str, Any]) -> str | None:

@@ -86,7 +86,7 @@ def update_holds(
 
 
 def _checked(factor: Tensor, batch: Batch, method: WeighsTokens | Imitates) -> Tensor:
-    """Refuses what is no weight per token."""
+    """Refuses what is no weight per token; returns it where the batch is."""
     if factor.shape != batch.input_ids.shape:
         raise ValueError(
             f"{method!r} gave weights of shape {tuple(factor.shape)}, expected {tuple(batch.input_ids.shape)}"
@@ -94,7 +94,7 @@ def _checked(factor: Tensor, batch: Batch, method: WeighsTokens | Imitates) -> T
     if not bool(torch.isfinite(factor).all() & (factor >= 0).all()):
         worst = factor[~torch.isfinite(factor) | (factor < 0)][0].item()
         raise ValueError(f"{method!r} gave a weight of {worst}; weights are finite and at least 0")
-    return factor
+    return factor.to(batch.input_ids.device)
 
 
 def check_columns(plan: Plan, rows: Sequence[Row]) -> None:

@@ -290,7 +290,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             f"training diverged: the {what} is {value} at update {self.state.global_step + 1}, with the learning rate "
             f"{self.args.learning_rate:g}; rows in the batch: {', '.join(rows) or 'unknown'}; last good checkpoint: "
             f"{last or 'none'}. The update was not applied. Lower the learning rate (train.learning_rate of a run "
-            "file, by default 0.001), look at these rows, or train in float32"
+            "file, the default is 0.001), look at these rows, or train in float32"
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
