@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "learn": "focus config seeds system corpus models attention training probes methods report",
     "meta": "focus config seeds system corpus models gradients probes methods report",
     "slide": "config system models probes learn report",
-    "bench": "focus config errors system models training probes learn report",
+    "bench": "focus config errors system models training probes learn report slide",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "cli": "config system data models methods probes learn slide bench pretrain meta report",
     "__main__": "cli",

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import tiny
-from foci.slide.change import HOWS, Slider, pruned, scaled
+from foci.slide.change import Slider, pruned, scaled
+from foci.slide.settings import HOWS
 
 START = torch.tensor([[1.0, 2.0], [-1.0, 4.0]])
 END = torch.tensor([[1.5, 2.2], [-0.7, 3.6]])

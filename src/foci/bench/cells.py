@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +21,9 @@ from foci.learn.folder import RunFolder, opened
 from foci.learn.offline import plan_of, prepare
 from foci.learn.run import learn
 from foci.report import write_report
+from foci.slide.folder import SlideFolder
+from foci.slide.run import curve, slide_cell
+from foci.slide.settings import SlideConfig
 from foci.system.files import read_json, replacing_folder, write_json
 from foci.training.plan import check_columns, with_columns
 
@@ -47,6 +51,7 @@ class Cell(ArmSeed):
     start: Path
     scores: Path | None = None
     keep_models: bool = False
+    slide: SlideConfig | None = None
 
     @property
     def path(self) -> Path:
@@ -54,10 +59,32 @@ class Cell(ArmSeed):
         return self.run.output
 
     def differs(self) -> str:
-        """Returns "other settings ..." where run.yaml of the folder is not that of the cell."""
+        """Returns "other settings ..." where run.yaml of the folder is not that of the cell.
+
+        A cell that was not asked along its change, and whose model is gone, differs from one that is to be.
+        """
         config = RunFolder(self.path, 1).config
-        same = not config.is_file() or config.read_text(encoding="utf-8") == dump_run(self.run)
-        return "" if same else "other settings than the suite has now"
+        if config.is_file() and config.read_text(encoding="utf-8") != dump_run(self.run):
+            return "other settings than the suite has now"
+        if (waiting := self.unasked()) and not RunFolder(self.path, 1).arm(self.arm).model.is_dir():
+            shares = ", ".join(f"{share:g}" for share in waiting)
+            return f"no questions at these shares of its change: {shares} (slide.points), and its model is deleted"
+        return ""
+
+    def unasked(self) -> list[float]:
+        """Returns the shares of a trained cell's change that are still to be asked."""
+        folder = RunFolder(self.path, 1).arm(self.arm)
+        result = read_json(folder.result) if self.slide is not None else None
+        if self.slide is None or result is None:
+            return []
+        return SlideFolder(folder, self.slide.how).missing(result["weights_sha256"], self.slide.shares)
+
+    def curve(self) -> list[dict[str, Any]]:
+        """Returns what was asked along the change, by rising share; nothing where the suite does not ask it."""
+        if self.slide is None:
+            return []
+        folder = SlideFolder(RunFolder(self.path, 1).arm(self.arm), self.slide.how)
+        return curve(folder, self.seed, self.slide.shares)
 
 
 def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bool = False) -> dict[int, Start]:
@@ -89,21 +116,26 @@ def cell(suite: Suite, folder: SuiteFolder, arm: str, start: Start) -> Cell:
     if suite.match == "tokens":
         updates, scores = _matched_by_tokens(suite, folder, arm, start, updates)
     run = cell_run(suite, arm, seed, updates, output)
-    return Cell(arm, seed, run, folder.start(seed), scores, suite.keep_models)
+    return Cell(arm, seed, run, folder.start(seed), scores, suite.keep_models, suite.slide)
 
 
 def finished(cell: Cell) -> bool:
-    """Tells whether a cell's summary is written. Raises FileExistsError where the folder holds another run."""
+    """Tells whether a cell's summary is written and its change asked along.
+
+    Raises FileExistsError where the folder holds another run.
+    """
     cell.check()
     folder = RunFolder(cell.path, 1)
     summary = read_json(folder.summary) if folder.config.is_file() else None
-    return summary is not None and list(summary["arms"]) == [cell.arm]
+    return summary is not None and list(summary["arms"]) == [cell.arm] and not cell.unasked()
 
 
 def run_cell(cell: Cell, console: Console) -> None:
     """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.run.learn` raises."""
     _stage(cell)
     learn(cell.run, resume=True, console=console)
+    if cell.slide is not None and cell.unasked():
+        slide_cell(cell.run, cell.slide.how, cell.slide.shares, console)
     tidy(cell)
 
 

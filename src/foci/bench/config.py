@@ -4,11 +4,13 @@
     match: steps                         # what all arms have in common: steps or tokens
     overrides: {replay: {learning_rate: 3e-4}}   # settings of `train` that an arm has for itself,
                                          # and `adapter`: {osf: {adapter: {type: osf}}, full: {adapter: null}}
+    slide: {how: scale, points: [0.25, 0.5, 1]}  # ask the questions along every cell's change; off by default
     probes: {held_out: FILE, every: 8, ...}      # the reported point is chosen on these, among the probed steps
 
 All other keys are those of a run file, but for `seed`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from foci.config.run import ArmName, Run, TrainConfig, fields, load
 from foci.config.values import unknown_key
 from foci.errors import hint, shown
 from foci.learn.cells import Seeds
+from foci.slide.settings import SlideConfig
 
 PLAIN = "plain"
 """The arm that others are compared with, where there is one of this name."""
@@ -42,6 +45,9 @@ class Suite(Run):
         default={}, description="settings of train, and an adapter, that an arm has for itself, by arm"
     )
     keep_models: bool = Field(default=False, description="keep every cell's model and checkpoints when it is finished")
+    slide: SlideConfig | None = Field(
+        default=None, description="ask the questions along every cell's change, a probing a point; null = not"
+    )
 
     @field_validator("seed")
     @classmethod
@@ -59,11 +65,30 @@ class Suite(Run):
                 own_adapter(info.data["adapter"], changes)
         return overrides
 
+    @field_validator("slide")
+    @classmethod
+    def _has_questions(cls, slide: SlideConfig | None, info: Any) -> SlideConfig | None:
+        probes = info.data.get("probes")
+        if slide is None or probes is None:
+            return slide
+        given = {name: getattr(probes, name) for name in ("learn", "retain", "text")}
+        if given["learn"] is None or given["retain"] is given["text"] is None:
+            raise ValueError(
+                "it compares what arms learn with what they keep: it needs probes.learn, and probes.retain or "
+                f"probes.text, got {shown(given)}; give them, or leave out slide"
+            )
+        return slide
+
     @property
     def baseline(self) -> str | None:
         """The arm that others are compared with: `plain`, else the first without methods, if there is one."""
         without = [arm for arm, methods in self.arms.items() if not methods]
         return PLAIN if PLAIN in self.arms else next(iter(without), None)
+
+
+def kind_of(raw: Mapping[str, Any]) -> type[Run]:
+    """Returns `Suite` for a file with a key that run files have not, such as `seeds`; else `Run`."""
+    return Suite if raw.keys() & (Suite.model_fields.keys() - Run.model_fields.keys()) else Run
 
 
 def load_suite(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Suite:

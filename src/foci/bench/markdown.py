@@ -1,6 +1,6 @@
 """The table of a suite in Markdown: what was learned and kept, differences from plain, costs, controls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foci.report import tables
@@ -29,6 +29,13 @@ HEADS = {
     "bits_per_byte": "bits per byte, text",
     "corpus_bits_per_byte": "bits per byte, corpus",
 }
+ALONG = {
+    "learned_at_kept": "learned at {keep:g} % kept, %",
+    "kept_at_plain": "kept at {base}'s learned, %",
+    "nll_at_prose": "NLL at {prose:g} x bits per byte, nats",
+    "prose_at_nll": "bits per byte at {base}'s NLL",
+}
+"""The numbers that compare arms along their change."""
 PERPLEXITIES = {
     "updated_micro": "updated, micro",
     "updated_macro": "updated, macro",
@@ -74,6 +81,29 @@ def words(table: Found) -> str:
         "alike; binding: pairs of facts whose answers the model would not exchange, 50 for any prior; bits "
         "per byte and NLL: lower is better. Span perplexity: exp of the mean NLL of an answer token, over probes "
         "(micro) or groups of them (macro), of all probes to learn (updated) and retain (unchanged); lower is better."
+        + ("" if table["slide"] is None else f" {slide_words(table)}")
+    )
+
+
+def slide_words(table: Found) -> str:
+    """Says in sentences how arms are compared along the change that training made."""
+    slide, base = table["slide"], table["baseline"]
+    change = "scaled to" if slide["how"] == "scale" else "pruned to"
+    shares = ", ".join(f"{share:g}" for share in slide["points"])
+    held = "the held-out probes" if table["chosen_on"] == "held_out" else "half of the facts, drawn by the seed"
+    plain = (
+        f"kept at {base}'s learned: retained where an arm has first learned as many answer tokens as {base}'s whole "
+        f"change. bits per byte at {base}'s NLL: those of prose, where an arm's NLL is first as low. "
+        if base
+        else ""
+    )
+    return (
+        f"Along the change: each cell's change is {change} the shares {shares} and asked at each. "
+        f"learned at {100 * slide['keep']:g} % kept: at the share at which most is learned with so much of what was "
+        f"known kept. {plain}NLL at {slide['prose']:g} x bits per byte: of probes to learn, smallest with the bits per "
+        f"byte of prose at most so many times the untouched model's. Every share is chosen on {held}, and the numbers "
+        "are of the other probes. Between two neighbouring shares numbers lie on a straight line; what no share "
+        "reaches is not reached, and nothing is extrapolated."
     )
 
 
@@ -88,6 +118,8 @@ def sections(table: Found) -> list[tuple[str, tables.Table]]:
         if table["baseline"] and len(table["arms"]) > 1:
             found.append((f"{title}: difference from {table['baseline']}", _differences(table, place)))
         found.append((f"{title}: span perplexity", _perplexities(table, place)))
+    if table["slide"] is not None:
+        found += along(table)
     return [*found, ("Cost", _costs(table)), ("Methods", _methods(table))]
 
 
@@ -124,6 +156,51 @@ def _perplexities(table: Found, place: str) -> tables.Table:
     return tables.Table(["arm", *(PERPLEXITIES[name] for name in names)], rows)
 
 
+def along(table: Found) -> list[tuple[str, tables.Table]]:
+    """Returns the tables that compare arms along their change: by answers and by NLL, as far as they were asked."""
+    pairs = {
+        "At equal learning or equal forgetting": ("learned_at_kept", "kept_at_plain"),
+        "At equal bits per byte or equal NLL": ("nll_at_prose", "prose_at_nll"),
+    }
+    found = []
+    for title, names in pairs.items():
+        arms = table["slide"]["arms"].values()
+        asked = [n for n in names if any("mean" in told[n] or told[n]["not_reached"] for told in arms)]
+        if asked:
+            found.append((title, _along(table, asked)))
+    return found[::-1] if table["slide"]["spans"] else found
+
+
+def along_heads(table: Found) -> dict[str, str]:
+    """Returns the head of every number that compares arms along their change."""
+    slide = table["slide"]
+    settings = {"keep": 100 * slide["keep"], "prose": slide["prose"], "base": table["baseline"]}
+    return {name: head.format(**settings) for name, head in ALONG.items()}
+
+
+def _along(table: Found, names: Sequence[str]) -> tables.Table:
+    base, heads, shown = table["baseline"], ["arm"], along_heads(table)
+    for name in names:
+        heads += [shown[name], f"{shown[name]}: from {base}"] if base else [shown[name]]
+    rows = []
+    for arm, told in table["slide"]["arms"].items():
+        row = [arm]
+        for name in names:
+            own = told[name]
+            row += [reached(value(name, own), own)]
+            row += [value(name, own["difference"] or {}, signed=True)] if base else []
+        rows.append(row)
+    return tables.Table(heads, rows)
+
+
+def reached(text: str, told: Found) -> str:
+    """Returns the text of a mean, with the number of its seeds where some have none; or that no seed reached it."""
+    seeds, known = len(told["values"]), sum(value is not None for value in told["values"])
+    if not known:
+        return "not reached" if told["not_reached"] else NONE
+    return text if known == seeds else f"{text} ({known} of {seeds} seeds)"
+
+
 def _costs(table: Found) -> tables.Table:
     heads = [
         "arm", "updates to the chosen point", "tokens to it", "seconds to it", "updates to the end",
@@ -158,7 +235,13 @@ def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def _number(name: str, known: float, signed: bool) -> str:
-    digits, scale = (1, 100) if name in SHARES else (1, 1) if name in PERPLEXITIES else (3, 1)
+    digits, scale = (
+        (1, 100)
+        if name in (*SHARES, "learned_at_kept", "kept_at_plain")
+        else (1, 1)
+        if name in PERPLEXITIES
+        else (3, 1)
+    )
     shown = f"{scale * known:{'+' if signed else ''}.{digits}f}"
     return shown.replace("-", "\N{MINUS SIGN}")
 

@@ -15,6 +15,11 @@ CAPTIONS = {
         "Each arm's mean path from the untouched model; large markers are the chosen points with their intervals; the "
         "dashed line joins what nothing else, the untouched model included, beats in both. Up and right is better.",
     ),
+    "along_the_change": (
+        "Along the change",
+        "Each arm with only a share of the change that training made, from the untouched model to the trained one, "
+        "means over seeds; the dotted line is the target at which arms are compared. Up and right is better.",
+    ),
     "learned_over_updates": ("Learned over updates", "Mean over seeds; the band is its interval."),
 }
 

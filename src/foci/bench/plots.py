@@ -1,4 +1,4 @@
-"""Two figures of a suite, by matplotlib: learned against retained with the Pareto front, and learned over updates."""
+"""The figures of a suite, by matplotlib: learned against retained, over updates, and along the change."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -29,8 +29,12 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def draw(table: Table, folder: Path) -> list[Path]:
-    """Writes both figures as SVG and PNG, but not one whose probes were not asked. Returns the SVG files."""
-    figures = {"learned_against_retained": against(table), "learned_over_updates": over_updates(table)}
+    """Writes the figures as SVG and PNG, but not one whose probes were not asked. Returns the SVG files."""
+    figures = {
+        "learned_against_retained": against(table),
+        "learned_over_updates": over_updates(table),
+        "along_the_change": along_the_change(table),
+    }
     for name, kind in product(figures, ("svg", "png")):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
     return [save(figure, folder, name) for name, figure in figures.items() if figure is not None]
@@ -79,6 +83,42 @@ def over_updates(table: Table) -> Figure | None:
             axes.fill_between(steps, low, high, color=COLOURS[number % len(COLOURS)], alpha=0.12, linewidth=0)
     if not drawn:
         return None
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def along_the_change(table: Table) -> Figure | None:
+    """Draws every arm's mean curve from the untouched model to the trained one: up and right is better.
+
+    Of answers it is learned against retained; of spans it is the NLL against the bits per byte of prose, both falling.
+    None where a suite does not ask along the change, or no arm has two points.
+    """
+    slide = table["slide"]
+    if slide is None:
+        return None
+    x, y, scale = ("learned_nll", "bits_per_byte", 1) if slide["spans"] else ("learned_whole", "retained_whole", 100)
+    labels = {
+        "learned_whole": "learned, % of whole answers", "retained_whole": "retained, % of what it knew",
+        "learned_nll": "NLL of what is learned, nats per token (falls to the right)",
+        "bits_per_byte": "bits per byte of prose (falls upward)",
+    }  # fmt: skip
+    figure, axes = _figure(labels[x], labels[y])
+    drawn = False
+    for number, (arm, told) in enumerate(slide["arms"].items()):
+        spots = [(p[x]["mean"], p[y]["mean"]) for p in told["curve"] if "mean" in p[x] and "mean" in p[y]]
+        if len(spots) < 2:
+            continue
+        drawn = True
+        across, up = ([scale * spot[n] for spot in spots] for n in (0, 1))
+        axes.plot(across, up, **_look(number), markersize=3.5, label=arm)
+    if not drawn:
+        return None
+    untouched = next(iter(slide["arms"].values()))["curve"][0]
+    level = untouched[y]["mean"] * slide["prose"] if slide["spans"] else 100 * slide["keep"]
+    axes.axhline(level, color=FILE.ink, linewidth=1, linestyle=":", zorder=1)
+    if slide["spans"]:
+        axes.invert_xaxis()
+        axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -6,10 +6,11 @@ from typing import Any
 from foci.bench.cells import Cell
 from foci.bench.config import MATCHED, Suite
 from foci.bench.points import COSTS, METRICS, Point, chosen, points, top
+from foci.bench.slider import along
 from foci.learn.baseline import Start
 from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
-from foci.learn.questions import without_held_out
+from foci.learn.questions import is_to_learn, without_held_out
 from foci.probes import Answer, summarise
 from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
@@ -20,7 +21,7 @@ TOP = ("learned_whole", "retained_whole", "learned", "retained", "total", "step"
 """The metrics that are shown of the top over epochs."""
 
 Measured = Mapping[str, Mapping[int, Mapping[str, Any]]]
-"""By arm and seed: {"path", "chosen", "end", "top", "peak_memory_mib"}."""
+"""By arm and seed: {"path", "chosen", "end", "top", "slide", "peak_memory_mib"}."""
 
 
 def measure(cells: Sequence[Cell]) -> dict[str, dict[int, dict[str, Any]]]:
@@ -34,6 +35,7 @@ def measure(cells: Sequence[Cell]) -> dict[str, dict[int, dict[str, Any]]]:
             "chosen": chosen(path),
             "end": path[-1],
             "top": top(path),
+            "slide": cell.curve(),
             "peak_memory_mib": read_json(folder.result)["peak_memory_mib"],
         }
     return found
@@ -65,6 +67,7 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
             for arm in suite.arms
             if (by_seed := measured.get(arm))
         },
+        "slide": along(suite, measured, frozenset(p.kind for p in first.questions.probes if is_to_learn(p))),
         "failures": dict(failures),
     }
 

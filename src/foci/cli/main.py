@@ -4,10 +4,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,7 +18,7 @@ from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.score import score_app
 from foci.cli.slide import slide_app
-from foci.config.run import Run, dump_run, load_run
+from foci.config.run import Run, dump_run, load
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
 
@@ -36,6 +36,8 @@ app.add_typer(score_app)
 app.add_typer(slide_app)
 app.add_typer(pretrain_app)
 
+Kind = type[Run] | Callable[[Mapping[str, Any]], type[Run]]
+"""The kind of run that a file holds, or a function that says it by the file's keys."""
 Target = Annotated[
     str | None,
     typer.Argument(help="Run file (.yaml), folder of a run, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."),
@@ -99,10 +101,18 @@ def learn(
 
 @app.command()
 def check(
-    target: Target = None, changes: Changes = None, corpus: Corpus = None, model: Model = None, out: Out = None
+    target: Annotated[
+        str | None, typer.Argument(help="Run file or suite file (.yaml), folder of a run, or text to learn.")
+    ] = None,
+    changes: Changes = None,
+    corpus: Corpus = None,
+    model: Model = None,
+    out: Out = None,
 ) -> None:
-    """Show all settings of a run, its memory and its time, without training."""
-    run = _checked_run(target, changes or [], corpus, model, out)
+    """Show all settings of a run or a suite, its memory and its time, without training."""
+    from foci.bench.config import Suite, kind_of
+
+    run = _checked_run(target, changes or [], corpus, model, out, kind_of)
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material
 
@@ -114,15 +124,20 @@ def check(
     plainly(*made.told(), sep="\n")
     table = Table(box=None, show_header=False)
     most = "at most " if run.train.patience else ""
+    seeds, points = 1, 0
+    if isinstance(run, Suite):
+        seeds, points = len(run.seeds), 0 if run.slide is None else len(run.slide.shares) - 1
+    asked = seeds * (1 + cost.arms * (cost.probings + points))
+    seconds = seeds * (cost.seconds + points * cost.arms * cost.probe_seconds)
     memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
     for name, value in {
         "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
         **({"adapter": cost.left_out} if cost.left_out else {}),
         "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
-        "updates": most + _updates(cost.arm_updates),
+        "updates": most + _updates(cost.arm_updates) + (f", {seeds} seeds" if seeds > 1 else ""),
         "peak memory": f"about {memory}",
-        "time": f"about {_duration(cost.seconds)}, {_duration(cost.train_seconds)} of training per arm, "
-        f"{_duration(cost.probe_seconds)} for each of {1 + cost.arms * cost.probings} times that questions are asked",
+        "time": f"about {_duration(seconds)}, {_duration(cost.train_seconds)} of training per arm, "
+        f"{_duration(cost.probe_seconds)} for each of {asked} times that questions are asked",
     }.items():
         table.add_row(name, value)
     console.print(table, highlight=False)
@@ -198,6 +213,7 @@ def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -
 def bench(
     suite: Annotated[Path, typer.Argument(help="Suite file (.yaml): a run file with seeds.")],
     changes: Changes = None,
+    out: Annotated[str | None, typer.Option(help="Folder to write the suite to; default: the file's output.")] = None,
     workers: Annotated[
         int, typer.Option(help="Cells (an arm with a seed) to run side by side; they share the threads.")
     ] = 1,
@@ -211,7 +227,7 @@ def bench(
     """
     from foci.bench.config import load_suite
 
-    read = load_suite(suite, changes or [])
+    read = load_suite(suite, [*(changes or []), *([f"output={json.dumps(out)}"] if out else [])])
     check_run(read)
     from foci.bench.run import bench as run_suite
     from foci.cli.tables import print_suite
@@ -306,23 +322,30 @@ def _print_error(error: Exception) -> int:
 
 
 def _checked_run(
-    target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None
+    target: str | None,
+    changes: list[str],
+    corpus: list[str] | None,
+    model: str | None,
+    out: str | None,
+    kind: Kind = Run,
 ) -> Run:
     """Returns the run that arguments and flags describe, after a check that its methods and paths exist."""
-    run = _run_of(target, changes, corpus, model, out)
+    run = _run_of(target, changes, corpus, model, out, kind)
     check_run(run)
     return run
 
 
 def _run_of(
-    target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None
+    target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None, kind: Kind
 ) -> Run:
     """Reads the run file, or makes a run from texts. Raises ValueError where there is neither."""
     if target is not None and "=" in target and not Path(target).exists():
         changes, target = [target, *changes], None
     if target is not None and _is_run(Path(target)):
         flags = {"model.name": model, "output": out, "corpus.path": corpus}
-        run = load_run(target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)])
+        run: Run = load(
+            target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)], kind
+        )
         if Path(target).is_dir() and out is None and run.output.resolve() != Path(target).resolve():
             raise ValueError(
                 f"{target} holds a run whose output is {run.output}, which from here is another folder; go to the "

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from foci.bench.config import Suite
+from foci.bench.config import Suite, kind_of
 from foci.cli.inputs import check_run
 from foci.config.run import Run, load
 from foci.system.signals import Interrupted
@@ -82,7 +82,7 @@ def run_of(path: str | Path, changes: Sequence[str]) -> tuple[Run, bool]:
     The run of a suite has `-score` after its output: the suite's cells find there only what a method keeps in a folder
     that its settings name.
     """
-    run: Run = load(path, changes, lambda raw: Suite if "seeds" in raw else Run)
+    run: Run = load(path, changes, kind_of)
     if not isinstance(run, Suite):
         return run, False
     known = {name: getattr(run, name) for name in ("model", "corpus", "probes", "adapter", "train", "arms")}

@@ -67,23 +67,22 @@ def print_slide(found: Mapping[str, Any], console: Console) -> None:
     console.print(terminal(Table(heads, rows), fold=6))
     base = found["baseline"] or "plain"
     keep = f"learned at {100 * found['keep']:g} %\nkept, %"
-    compared = [
-        [name, _at(arm["learned_at_kept"], arm["at_kept"]), _at(arm["kept_at_plain"], arm["at_plain"])]
-        for name, arm in found["arms"].items()
-    ]
+    compared = [[name, _at(arm, "learned_at_kept"), _at(arm, "kept_at_plain")] for name, arm in found["arms"].items()]
     console.print()
     console.print(terminal(Table(("arm", keep, f"kept at {base}'s\nlearned, %"), compared), fold=6))
     words = (
         "In brackets: the share of the change, chosen on held-out probes; the numbers are of the other probes. Between "
-        "two shares that were asked, numbers lie on a straight line."
+        "two shares that were asked, numbers lie on a straight line; no line goes beyond them."
     )
     console.print(Text(words, style="dim"))
 
 
-def _at(value: float | None, share: float | None) -> str:
+def _at(arm: Mapping[str, Any], name: str) -> str:
     """Writes a share in per cent, with the share of the change: "31.2 (60 %)"."""
     from foci.report.words import NONE, percent
+    from foci.slide.curve import COMPARED
 
-    if value is None or share is None:
-        return NONE
-    return f"{percent(value)} ({percent(share, 0)} %)"
+    if name in arm["not_reached"]:
+        return "not reached"
+    value, share = arm[name], arm[COMPARED[name]]
+    return NONE if value is None or share is None else f"{percent(value)} ({percent(share, 0)} %)"

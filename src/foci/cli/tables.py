@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from foci.bench.markdown import CHOSEN_ON
+from foci.bench.markdown import CHOSEN_ON, reached
 from foci.pretrain.table import HEADS as PRETRAIN_HEADS
 from foci.pretrain.table import cells, words
 from foci.probes.asking import Answer
@@ -44,6 +44,32 @@ def print_suite(table: Mapping[str, Any], console: Console) -> None:
     words = (
         f"{spread}; the point is chosen on {CHOSEN_ON[table['chosen_on']]}. learned, retained: whole answers that are "
         "right; tokens: answer tokens predicted, given the true words before them."
+    )
+    console.print(Text(words, style="dim"))
+    if table["slide"] is not None:
+        _print_along(table, console)
+
+
+def _print_along(table: Mapping[str, Any], console: Console) -> None:
+    """Prints one line per arm at equal learning or equal forgetting; of spans, at equal bits per byte or equal NLL."""
+    slide, base = table["slide"], table["baseline"] or "plain"
+    heads = ["arm", f"learned at\n{100 * slide['keep']:g} % kept", f"from\n{base}", f"kept at {base}'s\nlearned, %"]
+    names = ("learned_at_kept", "kept_at_plain")
+    if slide["spans"]:
+        names = ("nll_at_prose", "prose_at_nll")
+        heads[1::2] = f"NLL at {slide['prose']:g} x\nbits per byte", f"bits per byte\nat {base}'s NLL"
+    rows = []
+    for arm, told in slide["arms"].items():
+        row = [arm]
+        for name in names:
+            show = _percent if name in ("learned_at_kept", "kept_at_plain") else _decimal
+            row += [reached(show(told[name]), told[name]), show(told[name]["difference"] or {}, sign="+")]
+        rows.append(row)
+    console.print()
+    console.print(terminal(Table([*heads, f"from\n{base}"], rows), fold=6))
+    words = (
+        "along the change that training made, at shares that are chosen on held-out probes and read off the others; "
+        "between two shares that were asked, numbers lie on a straight line"
     )
     console.print(Text(words, style="dim"))
 
@@ -127,6 +153,14 @@ def _percent(mean: Mapping[str, Any], sign: str = "") -> str:
         return NONE
     half = "" if high is None else f" ±{100 * (high - share):.1f}"
     return f"{100 * share:{sign}.1f}{half}"
+
+
+def _decimal(mean: Mapping[str, Any], sign: str = "") -> str:
+    """Writes a mean with three digits and half of its interval: "1.234 ±0.050"."""
+    known, high = number(mean.get("mean")), number(mean.get("high"))
+    if known is None:
+        return NONE
+    return f"{known:{sign}.3f}" + ("" if high is None else f" ±{high - known:.3f}")
 
 
 def _share(values: Sequence[float | None]) -> str:

@@ -1,14 +1,11 @@
 """The change of weights that training made, scaled or pruned. Share 0 is the start and 1 the model, bit for bit."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-How = Literal["scale", "prune"]
-HOWS: tuple[str, ...] = get_args(How)
-"""`scale` takes a share of the size of the change, `prune` a share of its entries."""
+from foci.slide.settings import How
 
 
 def scaled(start: Tensor, end: Tensor, share: float) -> Tensor:

@@ -1,11 +1,13 @@
 """Learned against retained along the change that training made, and the points that are compared on it.
 
-Between two measured points every number is interpolated linearly in the share of the change. A point is chosen by the
-answer tokens of held-out probes (`held_out_learned`, `held_out_retained`: finer steps than whole answers), and what is
-reported there are the whole answers of the others (`learned_whole`, `retained_whole`).
+Between two neighbouring measured points every number is interpolated linearly in the share of the change; nothing is
+extrapolated. A curve may rise and fall: every crossing of a target is found. A point is chosen by the answer tokens of
+held-out probes (`held_out_learned`, `held_out_retained`: finer steps than whole answers), and what is reported there
+are the whole answers of the others (`learned_whole`, `retained_whole`). Where answers are spans that are hardly ever
+right as a whole, arms are compared by NLL and the bits per byte of prose (`held_out_learned_nll`, `bits_per_byte`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -14,15 +16,25 @@ from foci.probes import Answer
 from foci.probes.held_out import fact, facts_held_out
 
 Points = Sequence[Mapping[str, Any]]
-"""Measured points by rising share: `at` (0 to 1), and shares of answer tokens or None."""
+"""Measured points by rising share: `at` (0 to 1), and by name what was measured there, or None."""
 SPLIT = 0.5
 """The share of facts that choose, where a run has no held-out probes."""
+SLACK = 1e-12
+"""By how much a target may be missed: the rounding of an interpolated number."""
+COMPARED = {
+    "learned_at_kept": "at_kept",
+    "kept_at_plain": "at_plain",
+    "nll_at_prose": "at_prose",
+    "prose_at_nll": "at_nll",
+}
+"""The numbers by which arms are compared, and the name of the share of the change at which each is read."""
 
 
 def measured(answers: Sequence[Answer], seed: int) -> dict[str, float | None]:
     """Returns the means of accuracy over reported and over held-out probes, to learn and to retain, by name.
 
-    Of reported probes there is the share of whole answers that are right, too.
+    Of reported probes there is the share of whole answers that are right, too, and of probes to learn the mean NLL
+    (nats per answer token).
 
     Where probes to learn and to retain are not both held out, half of the facts are, by the seed and their names.
     """
@@ -32,26 +44,32 @@ def measured(answers: Sequence[Answer], seed: int) -> dict[str, float | None]:
         chosen = facts_held_out(names, SPLIT, seed)
         known = [replace(a, held_out=name in chosen) for a, name in zip(known, names, strict=True)]
 
-    def mean(role: str, *, held_out: bool, whole: bool = False) -> float | None:
-        some = [float(a.correct if whole else a.accuracy) for a in known if (a.role, a.held_out) == (role, held_out)]
+    def mean(role: str, held_out: bool, number: Callable[[Answer], float]) -> float | None:
+        some = [float(number(a)) for a in known if (a.role, a.held_out) == (role, held_out)]
         return sum(some) / len(some) if some else None
 
     return {
-        "learned_whole": mean("learn", held_out=False, whole=True),
-        "retained_whole": mean("retain", held_out=False, whole=True),
-        "learned": mean("learn", held_out=False),
-        "retained": mean("retain", held_out=False),
-        "held_out_learned": mean("learn", held_out=True),
-        "held_out_retained": mean("retain", held_out=True),
+        "learned_whole": mean("learn", False, lambda a: a.correct),
+        "retained_whole": mean("retain", False, lambda a: a.correct),
+        "learned": mean("learn", False, lambda a: a.accuracy),
+        "retained": mean("retain", False, lambda a: a.accuracy),
+        "learned_nll": mean("learn", False, lambda a: a.nll),
+        "held_out_learned": mean("learn", True, lambda a: a.accuracy),
+        "held_out_retained": mean("retain", True, lambda a: a.accuracy),
+        "held_out_learned_nll": mean("learn", True, lambda a: a.nll),
     }
 
 
-def interpolated(points: Points, share: float, name: str) -> float | None:
+def interpolated(points: Points, share: float | None, name: str) -> float | None:
     """Returns a number of the curve at a share, linear between the two measured points around it; None if unknown.
+
+    A share of None, or one beyond the measured points, is unknown.
 
     >>> interpolated([{"at": 0.0, "learned": 0.0}, {"at": 0.5, "learned": 0.4}], 0.25, "learned")
     0.2
     """
+    if share is None or not points or not points[0]["at"] <= share <= points[-1]["at"]:
+        return None
     low = max((p for p in points if p["at"] <= share), key=lambda p: p["at"])
     high = min((p for p in points if p["at"] >= share), key=lambda p: p["at"])
     a, b = low.get(name), high.get(name)
@@ -62,46 +80,91 @@ def interpolated(points: Points, share: float, name: str) -> float | None:
 
 
 def crossings(points: Points, name: str, level: float) -> list[float]:
-    """Returns the shares at which a number of the curve is exactly `level`, rising."""
-    found = []
+    """Returns the shares at which a number of the curve is exactly `level`, rising; both ends of a stretch that is."""
+    found = {p["at"] for p in points if p.get(name) == level}
     for low, high in pairwise(points):
         a, b = low.get(name), high.get(name)
-        if a is not None and b is not None and a != b and min(a, b) <= level <= max(a, b):
-            found.append(low["at"] + (level - a) / (b - a) * (high["at"] - low["at"]))
-    return [*found, *(p["at"] for p in points if p.get(name) == level)]
+        if a is not None and b is not None and min(a, b) < level < max(a, b):
+            found.add(low["at"] + (level - a) / (b - a) * (high["at"] - low["at"]))
+    return sorted(found)
 
 
-def at_kept(points: Points, keep: float) -> float | None:
-    """Returns the share at which most is learned while at least `keep` is retained, both on held-out probes.
+def at_best(points: Points, wanted: str, limited: str, limit: float, *, low: bool = False) -> float | None:
+    """Returns the share with the largest `wanted` among those whose `limited` is at least `limit`.
 
-    It is the smallest of equals. None where nothing was asked, or nothing keeps so much.
+    With `low` it is the smallest `wanted` where `limited` is at most `limit`. On straight lines it lies at a measured
+    point or where `limited` crosses the limit. It is the smallest share of equals. None where nothing was asked, or
+    the limit is kept nowhere.
     """
-    shares = [*(p["at"] for p in points), *crossings(points, "held_out_retained", keep)]
+    sign = -1 if low else 1
     good = []
-    for share in sorted(shares):
-        kept, learned = (interpolated(points, share, f"held_out_{name}") for name in ("retained", "learned"))
-        if kept is not None and learned is not None and kept >= keep - 1e-12:
-            good.append((learned, -share))
+    for share in {*(p["at"] for p in points), *crossings(points, limited, limit)}:
+        held, value = interpolated(points, share, limited), interpolated(points, share, wanted)
+        if held is not None and value is not None and sign * (held - limit) >= -SLACK:
+            good.append((sign * value, -share))
     return -max(good)[1] if good else None
 
 
-def at_learned(points: Points, level: float) -> float | None:
-    """Returns the smallest share at which at least `level` is learned on held-out probes; None where it never is."""
-    reached = [p["at"] for p in points if (p.get("held_out_learned") or 0.0) >= level]
-    return min([*reached, *crossings(points, "held_out_learned", level)], default=None)
+def at_first(points: Points, name: str, level: float, *, low: bool = False) -> float | None:
+    """Returns the smallest share at which a number is at least `level` (with `low`: at most); None where none is."""
+    sign = -1 if low else 1
+    reached = [p["at"] for p in points if p.get(name) is not None and sign * (p[name] - level) >= 0]
+    return min([*reached, *crossings(points, name, level)], default=None)
 
 
-def learned_at_kept(points: Points, keep: float) -> float | None:
-    """Returns what is learned at the point that `at_kept` chooses, on the reported probes."""
-    share = at_kept(points, keep)
-    return None if share is None else interpolated(points, share, "learned_whole")
+def level_of(points: Points, keep: float) -> float:
+    """Returns the accuracy on held-out probes to retain at which `keep` of the untouched model's is left.
 
-
-def kept_at_learned(points: Points, base: Points) -> float | None:
-    """Returns what is retained, on the reported probes, where the arm has learned as much as the base's whole change.
-
-    The point is chosen by what both learned on held-out probes. None where the arm never learns so much.
+    The untouched model's is 1 where answers are given token by token. A generated answer that is right may be worded
+    otherwise than the probe's, so there it may be less.
     """
-    level = base[-1].get("held_out_learned") if base else None
-    share = None if level is None else at_learned(points, level)
-    return None if share is None else interpolated(points, share, "retained_whole")
+    start = points[0].get("held_out_retained") if points and points[0]["at"] == 0 else None
+    return keep if start is None else float(keep * start)
+
+
+def at_kept(points: Points, keep: float) -> float | None:
+    """Returns the share at which most is learned while at least `keep` is retained, both on held-out probes."""
+    return at_best(points, "held_out_learned", "held_out_retained", level_of(points, keep))
+
+
+def goal(base: Points, name: str, *, low: bool = False) -> float | None:
+    """Returns what the base's whole change reaches; None where that is no better than before, or was not asked."""
+    before, after = (base[n].get(name) if base else None for n in (0, -1))
+    if before is None or after is None or (after >= before if low else after <= before):
+        return None
+    return float(after)
+
+
+def compared(points: Points, base: Points, keep: float, prose: float) -> dict[str, Any]:
+    """Returns the numbers that compare an arm with others at equal learning or equal forgetting, and their shares.
+
+    `learned_at_kept`: whole answers learned where most is learned with `keep` of what was known kept.
+    `kept_at_plain`: whole answers retained where the arm has first learned as much as the base's whole change.
+    `nll_at_prose`: NLL of probes to learn where it is smallest while the bits per byte of prose are at most `prose`
+    times the untouched model's. `prose_at_nll`: those bits per byte where the NLL is first as small as after the
+    base's whole change. Shares are chosen on held-out probes, numbers are of the others; None where nothing was asked.
+    `not_reached` names the numbers whose target no share reaches.
+    """
+    bits = points[0].get("bits_per_byte") if points else None
+    learned, nll = goal(base, "held_out_learned"), goal(base, "held_out_learned_nll", low=True)
+    limit = None if bits is None else bits * prose
+    shares = {
+        "at_kept": at_kept(points, keep),
+        "at_plain": None if learned is None else at_first(points, "held_out_learned", learned),
+        "at_prose": None
+        if limit is None
+        else at_best(points, "held_out_learned_nll", "bits_per_byte", limit, low=True),
+        "at_nll": None if nll is None else at_first(points, "held_out_learned_nll", nll, low=True),
+    }
+    aims = {"kept_at_plain": learned, "prose_at_nll": nll}
+    read = {
+        "learned_at_kept": "learned_whole",
+        "kept_at_plain": "retained_whole",
+        "nll_at_prose": "learned_nll",
+        "prose_at_nll": "bits_per_byte",
+    }
+    return {
+        **shares,
+        **{name: interpolated(points, shares[at], read[name]) for name, at in COMPARED.items()},
+        "not_reached": [n for n, aim in aims.items() if points and aim is not None and shares[COMPARED[n]] is None],
+    }

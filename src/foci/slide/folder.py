@@ -6,7 +6,7 @@ slide/keep-0.95/model  adapter               a model that `--keep` wrote
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,18 @@ class SlideFolder:
         if read_json(self.made) != dict(key):
             shutil.rmtree(self.path, ignore_errors=True)
             write_json(self.made, dict(key))
+
+    def give_up(self, model: str, why: str) -> None:
+        """Notes why this arm's model (by the SHA-256 of its weights) cannot be asked along its change."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        write_json(self.made, {"model": model, "why_not": why})
+
+    def missing(self, model: str, shares: Collection[float]) -> list[float]:
+        """Returns the shares of this model's change that are still to be asked; none where that was given up."""
+        made = read_json(self.made) or {}
+        if made.get("model") != model:
+            return sorted(shares)
+        return [] if "why_not" in made else sorted(set(shares) - self.known().keys())
 
     def known(self) -> dict[float, dict[str, Any]]:
         """Returns the points that were asked, by share: their further measures."""

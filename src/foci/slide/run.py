@@ -1,7 +1,8 @@
 """Runs `foci slide`: asks the questions of a run along the change that training made in each arm."""
 
+import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ from foci.learn.baseline import Start, load, prepared
 from foci.learn.folder import ArmFolder, RunFolder
 from foci.models.gguf import without_bars
 from foci.report import write_report
-from foci.slide.change import How, Slider
-from foci.slide.curve import at_kept, at_learned, interpolated, kept_at_learned, learned_at_kept, measured
+from foci.slide.change import Slider
+from foci.slide.curve import SLACK, at_kept, compared, level_of, measured
 from foci.slide.folder import SlideFolder
+from foci.slide.settings import KEEP, PROSE, How
 from foci.slide.write import write_at
 from foci.system.files import read_json, write_json
 from foci.system.folder import locked
 from foci.system.signals import stoppable
 
-KEEP = 0.95
 ROUNDS = 4
 """Points, at most, that are asked to find one that keeps as much as `--keep` says."""
 
@@ -104,11 +105,7 @@ class Sliding:
 
     def points(self) -> list[dict[str, Any]]:
         """Returns all points that were asked."""
-        seed = self.start.run.seed
-        return [
-            {**texts, **measured(self.folder.answers(share), seed)}
-            for share, texts in sorted(self.folder.known().items())
-        ]
+        return curve(self.folder, self.start.run.seed)
 
     def ask(self, share: float) -> float:
         """Asks the questions at a share of the change, writes the answers, and returns the seconds it took."""
@@ -141,7 +138,7 @@ class Sliding:
                 break
             self._say(f"{share:4.0%} of the change asked in {self.ask(share):.0f} s")
         points = self.points()
-        good = [p for p in points if (p["held_out_retained"] or 0.0) >= keep - 1e-12]
+        good = [p for p in points if (p["held_out_retained"] or 0.0) >= level_of(points, keep) - SLACK]
         chosen = max(good, key=lambda p: ((p["held_out_learned"] or 0.0), -p["at"])) if good else points[0]
         _, slider = self.loaded()
         place = write_at(self.loaded()[0], slider, chosen["at"], self.arm, self.folder.written(keep), self.how)
@@ -159,20 +156,35 @@ class Sliding:
 def summary(
     curves: Mapping[str, Sequence[Mapping[str, Any]]], how: str, keep: float, base: str | None
 ) -> dict[str, Any]:
-    """Returns the numbers that the table and the report show: each arm's curve and the two points that compare arms."""
+    """Returns the numbers that the table and the report show: each arm's curve and the points that compare arms."""
     plain = curves.get(base or "", [])
-    arms = {}
-    for name, points in curves.items():
-        level = plain[-1]["held_out_learned"] if plain else None
-        shares = {"kept": at_kept(points, keep), "plain": None if level is None else at_learned(points, level)}
-        arms[name] = {
-            "points": list(points),
-            "learned_at_kept": learned_at_kept(points, keep),
-            "at_kept": shares["kept"],
-            "retained_at_kept": None
-            if shares["kept"] is None
-            else interpolated(points, shares["kept"], "retained_whole"),
-            "kept_at_plain": kept_at_learned(points, plain),
-            "at_plain": shares["plain"],
-        }
+    arms = {name: {"points": list(points), **compared(points, plain, keep, PROSE)} for name, points in curves.items()}
     return {"how": how, "keep": keep, "baseline": base, "arms": arms}
+
+
+def curve(folder: SlideFolder, seed: int, shares: Collection[float] | None = None) -> list[dict[str, Any]]:
+    """Returns the points of an arm that were asked, by rising share; with `shares` those alone."""
+    known = folder.known()
+    return [
+        {**known[share], **measured(folder.answers(share), seed)}
+        for share in sorted(known)
+        if shares is None or share in shares
+    ]
+
+
+def slide_cell(run: Run, how: How, shares: Sequence[float], console: Console) -> None:
+    """Asks the questions of a finished run with one arm along its change; goes on where it stopped.
+
+    An arm whose model could not be written (the run's notes say why) has no slider; its folder says so.
+    """
+    (name,) = run.arms
+    gc.collect()  # the trainer and the trained model hold each other
+    folder = RunFolder(run.output, 1)
+    with stoppable(), locked(run.output):
+        start, _ = prepared(run, folder, console)
+        arm = Sliding(name, start, folder.arm(name), how, console)
+        result = read_json(folder.arm(name).result)
+        if folder.arm(name).model.is_dir():
+            arm.curve(shares, result)
+        else:
+            arm.folder.give_up(result["weights_sha256"], "; ".join(result["notes"]) or "its model was not written")
