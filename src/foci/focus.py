@@ -157,6 +157,7 @@ class Context:
 
     `model` is the untouched model (no adapter, evaluation mode), `rows` the rows to learn. `folder` is the method's own
     and is kept for a resume. `asked` are the questions that the run will ask: no offline stage may learn from them.
+    `held_out` are sentences of the rows, each on one line, that held-out probes ask about: no row may be made of them.
     """
 
     model: PreTrainedModel
@@ -165,6 +166,7 @@ class Context:
     folder: Path
     seed: int = 0
     asked: frozenset[str] = frozenset()
+    held_out: frozenset[str] = frozenset()
 
 
 class Prepares(ABC):

@@ -5,9 +5,10 @@ import torch
 
 import small
 import tiny
+from foci.corpus.sentences import known_names, names_of, spans_of
 from foci.focus import UNWEIGHTED, Batch, Context, Plan, Row
 from foci.methods.lwf import Lwf
-from foci.methods.study import Study, known_names, names_of, spans_of
+from foci.methods.study import Study
 from foci.seeds import generator
 from foci.training.dataset import MixedDataset, RowDataset
 from foci.training.plan import update_weights

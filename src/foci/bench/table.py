@@ -11,6 +11,7 @@ from foci.learn.baseline import Start
 from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
 from foci.learn.questions import is_to_learn, without_held_out
+from foci.learn.stopping import probes_decide
 from foci.probes import Answer, summarise
 from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
@@ -86,10 +87,10 @@ def chosen_on(answers: Sequence[Answer], texts: Mapping[str, Any]) -> str:
 
     It is `held_out`, `held_out_learn`, `held_out_retain`, `held_out_text` or `end`.
     """
-    held = [a for a in answers if a.held_out and a.counted]
-    roles = sorted({a.role for a in held})
-    none = "end" if texts.get("held_out_bits_per_byte") is None else "held_out_text"
-    return {0: none, 2: "held_out"}.get(len(roles)) or f"held_out_{roles[0]}"
+    if not probes_decide(answers, texts):
+        return "end" if texts.get("held_out_bits_per_byte") is None else "held_out_text"
+    roles = sorted({a.role for a in answers if a.held_out and a.counted})
+    return "held_out" if len(roles) == 2 else f"held_out_{roles[0]}"
 
 
 def questions(answers: Sequence[Answer]) -> dict[str, int]:

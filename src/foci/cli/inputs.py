@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from foci.config.run import Methods, Run
+from foci.config.run import MADE, Methods, Run
 from foci.config.values import meant_as_path
 from foci.methods import check
 from foci.system.files import existing
@@ -51,5 +51,5 @@ def check_run(run: Run) -> None:
     check_model(run.model.name)
     for key in ("learn", "retain", "held_out", "text"):
         path = getattr(run.probes, key)
-        if path not in (None, "general"):
+        if path not in (None, "general", MADE):
             existing(path, f"probes.{key}", f"check probes.{key}")

@@ -47,6 +47,8 @@ LONGEST = 50
 """Epochs, at most, of a run with `train.patience`."""
 HELD_OUT_FACTS, HELD_OUT_ROWS = 0.2, 0.05
 """The shares of facts, or without probes to learn of rows, that such a run holds out."""
+MADE = "made"
+"""The value of `probes.learn` for probes that are made from the corpus by rule."""
 Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
 
 
@@ -99,7 +101,10 @@ class CorpusConfig(Section):
 class ProbesConfig(Section):
     """The questions that measure what was learned and what was forgotten."""
 
-    learn: PathText | None = Field(default=None, description="probe file (.jsonl) on what the corpus says; null = none")
+    learn: PathText | None = Field(
+        default=MADE,
+        description="probe file (.jsonl) on what the corpus says; made = by rule from the corpus; null = none",
+    )
     retain: PathText | None = Field(
         default="general",
         description="probe file on what must stay; general = the facts in foci; null = none",
@@ -231,9 +236,12 @@ class Run(Section):
         probes, corpus = data.get("probes") or {}, data.get("corpus")
         if not isinstance(probes, dict) or not isinstance(corpus, dict) or probes.get("held_out") is not None:
             return data
-        if probes.get("learn") is not None:
-            return {**data, "probes": {"held_out_share": HELD_OUT_FACTS, **probes}}
-        return {**data, "corpus": {"held_out_share": HELD_OUT_ROWS, **corpus}}
+        learn = probes.get("learn", MADE)
+        if learn is not None:
+            probes = {"held_out_share": HELD_OUT_FACTS, **probes}
+        if learn in (None, MADE):  # where no probes can be made, the rows decide
+            corpus = {"held_out_share": HELD_OUT_ROWS, **corpus}
+        return {**data, "probes": probes, "corpus": corpus}
 
     @staticmethod
     def of_flags(

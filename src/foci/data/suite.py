@@ -22,7 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from foci.data.sources import Used
 from foci.probes.controls import balanced_majority, majority
-from foci.probes.probe import Probe
+from foci.probes.probe import Probe, line_of
 from foci.seeds import drawn
 from foci.system.files import replacing
 
@@ -156,25 +156,14 @@ class Suite:
     def _contents(self) -> dict[str, str]:
         lines: dict[str, Iterable[Mapping[str, Any]]] = {
             CORPUS: map(_document_line, self.documents),
-            LEARN: map(probe_line, self.learn),
-            RETAIN: map(probe_line, self.retain),
-            HELD_OUT: map(probe_line, self.held_out),
+            LEARN: map(line_of, self.learn),
+            RETAIN: map(line_of, self.retain),
+            HELD_OUT: map(line_of, self.held_out),
             UNITS: self.units,
-            TRACE: map(probe_line, self.trace),
+            TRACE: map(line_of, self.trace),
         }
         texts = {n: "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in some) for n, some in lines.items()}
         return {name: text for name, text in texts.items() if text}
-
-
-def probe_line(probe: Probe) -> dict[str, Any]:
-    """A probe as a line of a probe file; what is empty is left out. `read_probes` gives the same probe back."""
-    line: dict[str, Any] = {"id": probe.id, "role": probe.role, "kind": probe.kind, "group": probe.group}
-    if probe.verbatim:
-        line |= {"text": probe.text, "answer": probe.answer, "answer_start": probe.span[0]}
-    else:
-        line |= {"prompt": probe.prompt, "answer": probe.answer, "suffix": probe.suffix}
-    line["aliases"] = list(probe.aliases)
-    return {key: value for key, value in line.items() if value or key == "prompt" or value == 0}
 
 
 def merged(documents: Iterable[Document]) -> tuple[Document, ...]:

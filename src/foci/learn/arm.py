@@ -20,7 +20,7 @@ from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
-from foci.learn.questions import without_held_out
+from foci.learn.questions import held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
 from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
@@ -184,6 +184,7 @@ class Arm:
         return {
             "methods": [repr(method) for method in self.plan.methods],
             **summarise(without_held_out(self.start.answers), without_held_out(after)),
+            "held_out": held_out_learned(self.start.answers, after),
             **{
                 name: {"before": self.start.texts.get(name), "after": texts[kept].get(name)}
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")

@@ -23,6 +23,7 @@ from foci.learn.inputs import (
     method_hashes,
     questions_of,
 )
+from foci.learn.making import write_made
 from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
@@ -46,7 +47,10 @@ class Start:
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
     """Returns the things that offline stages may look at, and the questions that they may not learn from."""
-    return Context(loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, start.questions.prompts())
+    asked = start.questions
+    return Context(
+        loaded.model, loaded.tokenizer, start.rows, folder, start.run.seed, asked.prompts(), asked.held_out()
+    )
 
 
 def load(start: Start) -> models.Loaded:
@@ -109,6 +113,9 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     write_lines(folder.questions, [{**vars(probe), "aliases": list(probe.aliases)} for probe in made.questions.probes])
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
+    write_made(made.made, folder)
+    if made.made is not None:
+        console.print(f"  {made.made.words()}", highlight=False, markup=False, soft_wrap=True)
     _announce(made.questions, console)
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:

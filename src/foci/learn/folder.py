@@ -23,6 +23,7 @@ RUN = FolderKind(
         "quarantine.jsonl",
         "corpus.json",
         "probes.jsonl",
+        "made_probes.jsonl",
         "text.txt",
         "baseline",
     ),
@@ -81,6 +82,7 @@ class RunFolder:
         self.quarantine = path / "quarantine.jsonl"
         self.corpus = path / "corpus.json"
         self.questions = path / "probes.jsonl"
+        self.made = path / "made_probes.jsonl"
         self.text = path / "text.txt"
         self.start = path / "start.json"
         self.baseline = path / "baseline"

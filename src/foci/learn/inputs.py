@@ -5,17 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foci import models
-from foci.config.run import Run
+from foci.config.run import MADE, Run
 from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
 from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import listed, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
+from foci.learn.making import made_probes
 from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
 from foci.methods import outside
 from foci.models.forward import check_ids
 from foci.probes import Probe, general, hold_out, read_probes
+from foci.probes.making.make import Made
 from foci.seeds import drawn
 from foci.system.files import sha256
 from foci.system.inputs import differences, noted
@@ -31,10 +33,11 @@ class Material:
     rows: Sequence[Row]
     corpus: Corpus
     questions: Questions
+    made: Made | None = None
 
     def told(self) -> list[str]:
-        """Returns the lines that say what the corpus holds, and what was left out of it."""
-        return list(told(self.corpus))
+        """Returns the lines that say what the corpus holds, what was left out of it, and which probes were made."""
+        return [*told(self.corpus), *([] if self.made is None else [self.made.words(), *self.made.examples()])]
 
 
 def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], object] | None = None) -> Material:
@@ -66,7 +69,9 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
     rows, held = _split(run, corpus.rows)
-    return Material(loaded, rows, corpus, questions_of(run, rows, _probes(run), _text_to_retain(run), held))
+    made = made_probes(run, loaded, rows)
+    probes = _probes(run, () if made is None else made.probes)
+    return Material(loaded, rows, corpus, questions_of(run, rows, probes, _text_to_retain(run), held), made)
 
 
 def _split(run: Run, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -97,10 +102,13 @@ def _corpus(run: Run, loaded: models.Loaded) -> Corpus:
     )
 
 
-def _probes(run: Run) -> list[Probe]:
-    """Returns the probes of the run file; ids are unique among probes to learn and among probes to retain."""
+def _probes(run: Run, made: Sequence[Probe]) -> list[Probe]:
+    """Returns the probes of the run file and those that were made.
+
+    Ids are unique among probes to learn and among probes to retain.
+    """
     found: list[Probe] = []
-    if run.probes.learn is not None:
+    if run.probes.learn not in (None, MADE):
         found += read_probes(run.probes.learn, "learn")
     if run.probes.retain == "general":
         found += read_probes(general.general_facts_path(), "retain")
@@ -110,7 +118,7 @@ def _probes(run: Run) -> list[Probe]:
         found += [
             replace(probe, id=f"held_out/{probe.id}", held_out=True) for probe in read_probes(run.probes.held_out)
         ]
-    return hold_out(found, run.probes.held_out_share, run.seed)
+    return [*made, *hold_out(found, run.probes.held_out_share, run.seed)]
 
 
 def _text_to_retain(run: Run) -> str | None:
@@ -133,7 +141,7 @@ def files_read(run: Run) -> list[Path]:
             found += filter(readable, files_below(Path(path)) if Path(path).is_dir() else [Path(path)])
     probes = run.probes
     named = (probes.learn, probes.retain, probes.text, probes.held_out)
-    return found + [Path(name) for name in named if name not in (None, "general")]
+    return found + [Path(name) for name in named if name not in (None, "general", MADE)]
 
 
 def changed_since(run: Run, begun: Mapping[str, str] | None) -> str:

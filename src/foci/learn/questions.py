@@ -8,14 +8,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.sentences import one_line
 from foci.focus import Row
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.losses import token_nll
-from foci.probes import Answer, Probe, answer, binding, bits_per_byte
+from foci.probes import Answer, Probe, answer, binding, bits_per_byte, summarise
+from foci.probes.making.wording import FRONT
 from foci.seeds import generator
 
 UNASKED = (
-    "what the model learns is measured by how well it predicts your text; probes.learn=FILE.jsonl asks it questions too"
+    "what the model learns is measured by how well it predicts your text; probes.learn=FILE.jsonl asks questions too"
 )
 """Says how a run without probes to learn is measured, and how to ask questions."""
 
@@ -34,8 +36,15 @@ class Questions:
     held_out_rows: tuple[Row, ...] = ()
 
     def prompts(self) -> frozenset[str]:
-        """Returns the prompts that are asked; no method's offline stage may learn from them."""
-        return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()))
+        """Returns the prompts that are asked; no method's offline stage may learn from them.
+
+        Prompts that were cut from the corpus are not among them: every method reads them there.
+        """
+        return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()) and probe.made != FRONT)
+
+    def held_out(self) -> frozenset[str]:
+        """Returns the sentences, each on one line, about which held-out probes ask; no row may be made of them."""
+        return frozenset(one_line(probe.evidence) for probe in self.probes if probe.held_out and probe.evidence)
 
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
         """Returns the answers to all probes, and further measures by name, None where not asked.
@@ -65,6 +74,15 @@ def is_to_learn(probe: Probe) -> bool:
 def without_held_out(answers: Sequence[Answer]) -> list[Answer]:
     """Returns the answers that count as learned and retained: all but the held-out ones."""
     return [answer for answer in answers if not answer.held_out]
+
+
+def held_out_learned(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, object] | None:
+    """Returns what was learned of the held-out probes to learn, and their number; None where there are none."""
+    some = [[a for a in answers if a.held_out and a.role == "learn"] for answers in (before, after)]
+    if not some[0]:
+        return None
+    found = summarise(*some)
+    return {name: found[name] for name in ("learned_whole", "learned", "learn_probes")}
 
 
 def random_rows(rows: Sequence[Row], seed: int, tokens: int = CORPUS_TOKENS) -> tuple[Row, ...]:

@@ -122,6 +122,7 @@ def _context_of(run: Run, made: Material, folder: RunFolder, arm: str) -> Contex
         folder.arm(arm).scores,
         run.seed,
         made.questions.prompts(),
+        made.questions.held_out(),
     )
 
 

@@ -23,16 +23,23 @@ KEPT = 2
 def score(answers: Sequence[Answer], texts: Mapping[str, Any]) -> float | None:
     """Returns how good a point is by what is held out, higher is better; None where nothing is.
 
-    With held-out probes it is their learned + retained (means of accuracies, 0 to 1 each). Without any, it is the
-    negative sum of the bits per byte of held-out rows of the corpus and of the general text.
+    With held-out probes it is their learned + retained (means of accuracies, 0 to 1 each). Where they are not of both
+    roles and rows are held out, it is the negative sum of the bits per byte of these rows and of the general text.
     """
-    held = [answer for answer in answers if answer.held_out and answer.counted]
-    roles = [[a.accuracy for a in held if a.role == role] for role in ("learn", "retain")]
-    if held:
+    roles = [
+        [a.accuracy for a in answers if a.held_out and a.counted and a.role == role] for role in ("learn", "retain")
+    ]
+    if probes_decide(answers, texts):
         return sum(sum(some) / len(some) for some in roles if some)
     if texts.get("held_out_bits_per_byte") is None:
         return None
     return -float(texts["held_out_bits_per_byte"] + (texts.get("bits_per_byte") or 0.0))
+
+
+def probes_decide(answers: Sequence[Answer], texts: Mapping[str, Any]) -> bool:
+    """Returns whether held-out probes say how good a point is: they are of both roles, or no row is held out."""
+    roles = {answer.role for answer in answers if answer.held_out and answer.counted}
+    return len(roles) == 2 or (len(roles) == 1 and texts.get("held_out_bits_per_byte") is None)
 
 
 def scores(folder: ArmFolder) -> dict[int, float]:
@@ -147,5 +154,5 @@ class Ending:
 def ending(folder: ArmFolder, last: int, patience: int, answers: Sequence[Answer]) -> Ending:
     """Returns how training ended; `answers` are those of the baseline."""
     scored = scores(folder)
-    on_probes = any(a.held_out and a.counted for a in answers)
-    return Ending(last, best(scored), is_over(scored, patience), on_probes)
+    texts = (read_lines(folder.texts) or [{}])[0]
+    return Ending(last, best(scored), is_over(scored, patience), probes_decide(answers, texts))

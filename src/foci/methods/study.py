@@ -8,13 +8,13 @@ sentence is invented: a blank or the word "what" stands where the answer stood.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal
 
 from numpy.random import Generator
 
 from foci.corpus import row_id, tokenizer_fingerprint
-from foci.corpus.split import sentence_ends
+from foci.corpus.sentences import is_prose, known_names, names_of, one_line, sentences, spans_of
+from foci.corpus.split import Span
 from foci.focus import UNWEIGHTED, Context, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import rehearsed
@@ -22,13 +22,6 @@ from foci.methods.train_attention.method import COLUMN as WEIGHER
 from foci.methods.train_attention.weigher import READY_MADE, load, weigh_rows
 
 Form = Literal["blank", "what", "statement"]
-Span = tuple[int, int]
-"""Characters [start, end) of a text."""
-
-LONGEST = 60
-"""Words of a sentence that is asked about, at most."""
-
-WORD = re.compile("\\w[\\w'\u2019-]*")
 
 
 @dataclass(frozen=True)
@@ -109,9 +102,9 @@ class Study(Prepares):
         """Yields each thing to ask for, in every form. `known` are the words that are names wherever they stand."""
         if not row.offsets or not max(weights):
             return
-        for begin, end in pairwise([0, *sentence_ends(row.text), len(row.text)]):
+        for begin, end in sentences(row.text):
             sentence = row.text[begin:end]
-            if not is_prose(sentence) or any(prompt in sentence for prompt in context.asked):
+            if not is_prose(sentence) or _is_asked(sentence, context):
                 continue
             heavy = [
                 ((a - begin, b - begin), weight)
@@ -138,85 +131,10 @@ class Study(Prepares):
         return spans_of(sentence, [span for span, weight in rest if weight >= 0.8 * most])[:1]
 
 
-def is_prose(sentence: str) -> bool:
-    """Returns whether a sentence can be asked about: not code, a table or a list without an end.
-
-    >>> is_prose("She was born on 10 December 1815 in London."), is_prose("| `C` | `C++` |"), is_prose("word " * 99)
-    (True, False, False)
-    """
-    plain = sum(letter.isalnum() or letter.isspace() for letter in sentence)
-    return plain >= 0.85 * len(sentence) and len(sentence.split()) <= LONGEST
-
-
-def names_of(sentence: str, known: frozenset[str]) -> list[Span]:
-    """Returns the names, numbers and dates of a sentence: runs of words with a capital or a digit in front.
-
-    A first word is a name where it is one elsewhere (`known`), or where a name goes on after it.
-
-    >>> text = "Late in May Ada Bell left Lake 12."
-    >>> [text[a:b] for a, b in names_of(text, frozenset())]
-    ['May Ada Bell', 'Lake 12']
-    """
-    words = [(found.start(), found.end()) for found in WORD.finditer(sentence)]
-    found: list[Span] = []
-    for number, (start, end) in enumerate(words):
-        if not (sentence[start].isupper() or sentence[start].isdigit()):
-            continue
-        if found and _one_name(sentence, (found[-1][0], found[-1][1]), (start, end)):
-            found[-1] = (found[-1][0], end)
-        elif number or sentence[start].isdigit() or sentence[start:end] in known or _goes_on(sentence, words):
-            found.append((start, end))
-    return found
-
-
-def _goes_on(sentence: str, words: Sequence[Span]) -> bool:
-    return len(words) > 1 and _one_name(sentence, words[0], words[1])
-
-
-def known_names(texts: Sequence[str]) -> frozenset[str]:
-    """Returns the words that stand with a capital inside a sentence of some text, and nowhere with a small letter."""
-    inside, small = set[str](), set[str]()
-    for text in texts:
-        for begin, end in pairwise([0, *sentence_ends(text), len(text)]):
-            for number, found in enumerate(WORD.finditer(text[begin:end])):
-                word = found.group()
-                if word[0].islower():
-                    small.add(word)
-                elif number and word[0].isupper():
-                    inside.add(word)
-    return frozenset(word for word in inside if word.lower() not in small)
-
-
-def spans_of(sentence: str, heavy: Sequence[Span]) -> list[Span]:
-    """Returns the heavy parts of a sentence as runs of whole words; names and numbers are taken whole.
-
-    >>> text = "She went to North Harbor Academy in May."
-    >>> [text[a:b] for a, b in spans_of(text, [(18, 24), (36, 39)])]
-    ['North Harbor Academy', 'May']
-    """
-    words = [(found.start(), found.end()) for found in WORD.finditer(sentence)]
-    found: list[Span] = []
-    for number, (start, end) in enumerate(words):
-        if not any(a < end and b > start for a, b in heavy):
-            continue
-        first = last = number
-        while first and _one_name(sentence, words[first - 1], words[first]):
-            first -= 1
-        while last + 1 < len(words) and _one_name(sentence, words[last], words[last + 1]):
-            last += 1
-        span = (words[first][0], words[last][1])
-        if found and not sentence[found[-1][1] : span[0]].strip():
-            found[-1] = (found[-1][0], max(found[-1][1], span[1]))
-        else:
-            found.append(span)
-    return found
-
-
-def _one_name(sentence: str, one: Span, next_one: Span) -> bool:
-    """Whether two words are parts of one name or date: both begin with a capital or a digit, a space between them."""
-    initials = sentence[one[0]] + sentence[next_one[0]]
-    between = sentence[one[1] : next_one[0]]
-    return between == " " and all(letter.isupper() or letter.isdigit() for letter in initials)
+def _is_asked(sentence: str, context: Context) -> bool:
+    """Returns whether a sentence holds a prompt of the run's probes, or the evidence of one that is held out."""
+    line = one_line(sentence)
+    return any(prompt in sentence for prompt in context.asked) or any(held in line for held in context.held_out)
 
 
 def _parts(sentence: str, span: Span, form: Form) -> list[tuple[str, bool]]:

@@ -9,7 +9,7 @@ from foci.probes.binding import binding
 from foci.probes.controls import balanced, balanced_majority, majority
 from foci.probes.held_out import hold_out
 from foci.probes.perplexity import span_perplexity
-from foci.probes.probe import Kind, Probe, kind_of, read_probes
+from foci.probes.probe import Kind, Probe, kind_of, line_of, read_probes
 from foci.probes.table import counted_by, read_answers, summarise, write_answers
 from foci.probes.text import bits_per_byte
 
@@ -25,6 +25,7 @@ __all__ = [
     "counted_by",
     "hold_out",
     "kind_of",
+    "line_of",
     "majority",
     "read_answers",
     "read_probes",

@@ -24,11 +24,11 @@ KINDS = "foci.probes.kinds"
 
 KEYS: Mapping[str, type] = {
     "id": str, "role": str, "kind": str, "group": str, "prompt": str, "answer": str, "suffix": str,
-    "aliases": list, "text": str, "answer_start": int,
+    "aliases": list, "text": str, "answer_start": int, "evidence": str, "source": str, "made": str, "held_out": bool,
 }  # fmt: skip
 """The keys that a line may have, and the types of their values."""
 
-_JSON_NAMES = {str: "a string", list: "a list of strings", int: "an integer"}
+_JSON_NAMES = {str: "a string", list: "a list of strings", int: "an integer", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Probe:
     `kind` names a file of `foci.probes.kinds`. `suffix` follows the answer in the text. `aliases` are right answers
     too, where the kind compares words. `verbatim`: prompt, answer and suffix were cut from one text, so that nothing is
     put between them. `held_out`: it is asked to choose a point of training, and has no part in learned and retained.
+    `evidence` is the sentence that answers it, `source` where that stands, `made` the rule that made it ("": none).
     Answer and aliases must hold a character that is not white space.
     """
 
@@ -52,6 +53,9 @@ class Probe:
     aliases: tuple[str, ...] = ()
     verbatim: bool = False
     held_out: bool = False
+    evidence: str = ""
+    source: str = ""
+    made: str = ""
 
     def __post_init__(self) -> None:
         one_of("role", self.role, get_args(Role))
@@ -229,13 +233,26 @@ def parse_probe(line: str, role: Role | None = None, default_id: str = "") -> Pr
         group=record.get("group", ""),
         aliases=tuple(record.get("aliases", ())),
         verbatim="text" in record,
+        **{key: record[key] for key in ("held_out", "evidence", "source", "made") if key in record},
     )
+
+
+def line_of(probe: Probe) -> dict[str, Any]:
+    """Returns a probe as a line of a probe file, without what is empty. `read_probes` gives the same probe back."""
+    line: dict[str, Any] = {"id": probe.id, "role": probe.role, "kind": probe.kind, "group": probe.group}
+    if probe.verbatim:
+        line |= {"text": probe.text, "answer": probe.answer, "answer_start": probe.span[0]}
+    else:
+        line |= {"prompt": probe.prompt, "answer": probe.answer, "suffix": probe.suffix}
+    line |= {"aliases": list(probe.aliases), "made": probe.made, "held_out": probe.held_out}
+    line |= {"evidence": probe.evidence, "source": probe.source}
+    return {key: value for key, value in line.items() if value or key in ("prompt", "answer_start")}
 
 
 def _check_types(record: Mapping[str, object]) -> None:
     for key, value in record.items():
         one_of("key", key, tuple(KEYS))
-        right = isinstance(value, KEYS[key]) and not isinstance(value, bool)
+        right = isinstance(value, KEYS[key]) and isinstance(value, bool) == (KEYS[key] is bool)
         if isinstance(value, list):
             right = right and all(isinstance(item, str) for item in value)
         if not right:

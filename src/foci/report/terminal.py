@@ -147,6 +147,10 @@ def _caption(arms: Arms) -> str:
         said.append(f"retained: the same, of the {known} of {asked} probes to retain that the untouched model answers.")
     if _asked(arms, "learned") or _asked(arms, "retained"):
         said.append("tokens: answer tokens predicted, in %, given the true words before them.")
+    if held := {name: arm["held_out"] for name, arm in arms.items() if arm.get("held_out")}:
+        each = ", ".join(f"{name} {_shares(found.get('learned_whole'))} %" for name, found in held.items())
+        asked_of = count(next(iter(held.values())).get("learn_probes"))
+        said.append(f"Of {asked_of} more that are held out (no method makes a row of their sentences): {each}.")
     if number(majority) is not None:
         said.append(f"Always giving the commonest answer would be right for {percent(majority)} % of those to learn.")
     if _asked(arms, "bits_per_byte"):

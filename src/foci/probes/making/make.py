@@ -1,0 +1,253 @@
+"""Chooses sentences of a corpus and makes a probe of each; a part of the sentences is held out."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from foci.corpus.sentences import LONGEST, WORD, is_prose, known_names, one_line, sentences
+from foci.focus import Row
+from foci.probes.making.facts import Fact, facts_of, plain
+from foci.probes.making.wording import Wording, wordings
+from foci.probes.probe import Probe
+from foci.seeds import drawn
+
+MOST, HELD_OUT = 125, 0.2
+"""The most probes that are made, and the share of them that is held out."""
+RARE = 8
+"""How often a word stands in the corpus, at most, for it to be a clue."""
+FAR = 3
+"""Words between an answer and its clue from which the two are far apart."""
+ALIKE = 0.6
+"""The share of words in common from which two sentences are nearly the same."""
+ENGLISH = frozenset(
+    "the and to with from that which were are this have has".split()  # noqa: SIM905
+)
+"""Words that make at least one word in 25 of an English text."""
+_STOP = (
+    "a about after all also an and any are as at be been before but by can could did do does during each every for "
+    "from had has have how if in into is it its many may more most much must no not of off on one only or other our "
+    "out over own per she should so some such than that the their them then there these they this those to under "
+    "until up use used was we were what when where which while who whom will with without would you your he his her "
+    "question answer year date month day time"
+)
+STOP = frozenset(_STOP.split())
+
+Asks = Callable[[Sequence[Probe]], Sequence[str]]
+"""Asks the untouched model; returns for each probe why it is left out, such as that it is known, or ""."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """The probes that were made, how many sentences were read, and how many were left out for which reason."""
+
+    probes: tuple[Probe, ...]
+    sentences: int
+    left_out: Mapping[str, int]
+
+    def words(self) -> str:
+        """Says in a line how many probes were made of how many sentences, and why not more."""
+        held = sum(probe.held_out for probe in self.probes)
+        why = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items() if count)
+        rest = f"; not asked: {why}" if why else ""
+        if not self.probes:
+            return f"no probes made by rule from {self.sentences:,} sentences{rest}"
+        mine = f"{len(self.probes):,} probes made by rule, one each from {len(self.probes):,}"
+        return f"{mine} of {self.sentences:,} sentences ({held:,} held out){rest}"
+
+    def examples(self, count: int = 3) -> list[str]:
+        """Returns some of the probes, spread over the corpus, each on one line."""
+        some = [self.probes[n * len(self.probes) // count] for n in range(min(count, len(self.probes)))]
+        return [f"  {one_line(probe.prompt)} → {probe.answer}" for probe in some]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A sentence of the corpus: as it stands there on one line, without markup, and where it is from."""
+
+    evidence: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    place: _Place
+    fact: Fact
+    wording: Wording
+    far: bool
+
+    def probe(self, number: int) -> Probe:
+        made = self.wording
+        return Probe(
+            id=f"made:{number}",
+            role="learn",
+            kind=made.kind,
+            prompt=made.prompt,
+            answer=made.answer,
+            group=self.fact.kind,
+            evidence=self.place.evidence,
+            source=self.place.source,
+            made=made.rule,
+        )
+
+
+class _Corpus:
+    """The sentences of a corpus, and how often its words stand in it."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        texts = [row.text for row in rows]
+        self.known = known_names(texts)
+        self.text = "\n".join(map(one_line, texts)).lower()
+        self.counts = Counter(match.group() for match in WORD.finditer(self.text))
+        self.places: list[_Place] = []
+        self.left_out: Counter[str] = Counter()
+        self.alike: Counter[tuple[str, ...]] = Counter()
+        heading = ""
+        for row in rows:
+            english = _is_english(row.text)
+            for begin, end in sentences(row.text):
+                raw = row.text[begin:end]
+                if found := re.fullmatch(r"\s*#{1,6}\s+(.+?)[\s#]*|\s*=+ (.+?) =+\s*", raw):
+                    heading = plain(found[1] or found[2])
+                elif raw.strip():
+                    self._add(raw, f"{row.source} ({heading})" if heading else row.source, english)
+
+    def _add(self, raw: str, source: str, english: bool) -> None:
+        place = _Place(one_line(raw), plain(raw), source)
+        self.alike[_skeleton(place.text)] += 1
+        if not english:
+            self.left_out["in no English text"] += 1
+        elif not is_prose(place.text) or not _is_whole(place):
+            self.left_out["no whole sentence"] += 1
+        else:
+            self.places.append(place)
+
+    def once(self, answer: str) -> bool:
+        """Returns whether an answer stands once in the corpus."""
+        words = WORD.findall(answer.lower())
+        return any(self.counts[word] == 1 for word in words) or (
+            len(words) > 1 and self.text.count(answer.lower()) == 1
+        )
+
+    def clue(self, wording: Wording, fact: Fact) -> int | None:
+        """Returns how many words stand between the answer and the rarest word of the prompt; None without a clue."""
+        asked = [word for word in WORD.findall(wording.prompt.lower()) if word not in STOP and word in self.counts]
+        clues = [word for word in asked if self.counts[word] <= RARE]
+        if len(set(asked)) < 2 or not clues:
+            return None
+        rarest = min(clues, key=lambda word: self.counts[word])
+        before, after = (WORD.findall(part.lower()) for part in (fact.before, fact.after))
+        return min([n for n, word in enumerate([*reversed(before), *after]) if word == rarest], default=0) % 100
+
+
+def make_probes(
+    rows: Sequence[Row], asks: Asks, seed: int = 0, *, most: int = MOST, held_out: float = HELD_OUT
+) -> Made:
+    """Makes probes to learn of the rows' sentences, at most `most`, each of one sentence; `asks` asks the model.
+
+    A share `held_out` (0 to 1) of the sentences is held out.
+
+    What is asked stands once in the corpus. Left out are sentences that are nearly the same as others, answers that the
+    prompt gives away, and those that the untouched model knows. The same rows and seed give the same probes.
+    """
+    corpus = _Corpus(rows)
+    left_out = corpus.left_out
+    candidates = []
+    for place in corpus.places:
+        found = _best(place, corpus)
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            candidates.append(found)
+    order = sorted(drawn(candidates, seed, lambda one: one.place.evidence), key=lambda one: not one.far)
+    unlike = list(islice(_unlike(order, left_out), 2 * most))
+    why = asks([one.probe(n) for n, one in enumerate(unlike)]) if unlike else []
+    left_out.update(reason for reason in why if reason)
+    unknown = [one for one, reason in zip(unlike, why, strict=True) if not reason]
+    kept = {id(one) for one in unknown[:most]}
+    left_out["more than needed"] = len(corpus.places) + sum(_early(left_out)) - sum(left_out.values()) - len(kept)
+    probes = [one.probe(n) for n, one in enumerate((one for one in candidates if id(one) in kept), start=1)]
+    return Made(tuple(_held_out(probes, held_out, seed)), sum(corpus.alike.values()), dict(left_out))
+
+
+def _early(left_out: Mapping[str, int]) -> Iterator[int]:
+    """Yields the counts of sentences that are no places."""
+    yield from (left_out[reason] for reason in ("in no English text", "no whole sentence"))
+
+
+def _held_out(probes: Sequence[Probe], share: float, seed: int) -> list[Probe]:
+    """Returns the probes, with a share of them held out, chosen by the seed and their sentences."""
+    count = round(share * len(probes))
+    chosen = {p.id for p in drawn(probes, seed, lambda probe: f"held out/{probe.evidence}")[:count]}
+    return [replace(probe, held_out=probe.id in chosen) for probe in probes]
+
+
+def _best(place: _Place, corpus: _Corpus) -> _Candidate | str:
+    """Returns the best way to ask about a sentence, or why there is none."""
+    reasons = ["without a name, number, date or term"]
+    found: list[_Candidate] = []
+    if corpus.alike[_skeleton(place.text)] > 1:
+        return "like another sentence"
+    for fact in facts_of(place.evidence, corpus.known):
+        if not corpus.once(fact.answer):
+            reasons.append("whose answers stand elsewhere too")
+            continue
+        reasons.append("that no rule can ask")
+        for wording in wordings(fact):
+            if _gives_away(wording):
+                reasons.append("whose prompt gives the answer away")
+            elif (distance := corpus.clue(wording, fact)) is None:
+                reasons.append("without a clue")
+            else:
+                found.append(_Candidate(place, fact, wording, distance >= FAR))
+    if not found:
+        return reasons[-1]
+    return min(found, key=lambda one: (one.wording.rule == "front", not one.far))
+
+
+def _unlike(candidates: Sequence[_Candidate], left_out: Counter[str]) -> Iterator[_Candidate]:
+    """Yields the candidates but those that are nearly the same as one before, and counts these."""
+    kept: list[set[str]] = []
+    for one in candidates:
+        words = set(_skeleton(one.fact.before + one.fact.after)) - STOP
+        if any(len(words & other) >= ALIKE * len(words | other) for other in kept):
+            left_out["like another sentence"] += 1
+            continue
+        kept.append(words)
+        yield one
+
+
+def _gives_away(wording: Wording) -> bool:
+    """Returns whether the prompt holds the answer, or a word of it, or a word with the same beginning."""
+    prompt, answer = wording.prompt.lower(), wording.answer.lower()
+    if answer in prompt:
+        return True
+    asked = {_stem(word) for word in WORD.findall(prompt) if word not in STOP}
+    return any(_stem(word) in asked for word in WORD.findall(answer) if word not in STOP)
+
+
+def _stem(word: str) -> str:
+    return word if word[0].isdigit() else word[:4].removesuffix("s")
+
+
+def _skeleton(sentence: str) -> tuple[str, ...]:
+    """Returns the words of a sentence without its numbers."""
+    return tuple(word for word in WORD.findall(sentence.lower()) if not word[0].isdigit())
+
+
+def _is_whole(place: _Place) -> bool:
+    """Returns whether a sentence begins and ends as one; an item of a list needs no full stop."""
+    text, is_item = place.text, place.evidence[:1] in "-*+\u2022"
+    begins = bool(re.match(r"[A-Z0-9]", text))
+    ends = bool(re.search(r"[.!][\"')\u201d]?$", text)) or is_item
+    return begins and ends and 5 <= len(text.split()) <= LONGEST and not re.search(r"[|{}<>\\=]|https?:|www\.|@", text)
+
+
+def _is_english(text: str) -> bool:
+    """Returns whether a text is English, by its commonest words."""
+    words = WORD.findall(text.lower())
+    return sum(word in ENGLISH for word in words) >= len(words) / 25 and text.isascii() | (
+        sum(map(str.isascii, text)) >= 0.9 * len(text)
+    )
