@@ -19,6 +19,7 @@ from foci.gradients.inner_step import InnerStep
 from foci.meta.config import MetaRun, load_meta
 from foci.meta.material import Material, answers_in_top, split
 from foci.meta.objectives import Amortised, Loop
+from foci.meta.objectives import after as after_step
 from foci.meta.run import Training, meta
 from foci.methods.train_attention import weigher
 from foci.methods.train_attention.method import COLUMN, TrainAttention
@@ -257,6 +258,85 @@ def test_no_document_is_on_both_sides_of_the_split(files):
     assert split(pairs, run) == (train, held)
     with pytest.raises(ValueError, match="26 pairs are left to learn from after 6 were held out, expected at least"):
         split(pairs, run_of(files, Path("unused"), train={"batch_size": 27}))
+
+
+def test_kinds_of_text_are_held_out_whole(files, tmp_path):
+    """24 of 32 pairs are letters, 8 news; news are for validation alone, as many as are held out."""
+    lines = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()]
+    kinds = [{**line, "kind": "news" if n % 4 == 0 else "letter"} for n, line in enumerate(lines)]
+    (tmp_path / "kinds.jsonl").write_text("\n".join(map(json.dumps, kinds)))
+    pairs = read_pairs(tmp_path / "kinds.jsonl", tiny.tokenizer(), max_length=64)
+    assert [pair.kind for pair in pairs[:5]] == ["news", "letter", "letter", "letter", "news"]
+
+    def parts(**given):
+        given = {"path": (str(tmp_path / "kinds.jsonl"),), **given}
+        return split(pairs, run_of(files, Path("unused"), pairs=given))
+
+    for held_out, limit, expected in ((6, None, (24, 6)), (30, None, (24, 8)), (6, 10, (10, 6))):
+        train, held = parts(held_out=held_out, limit=limit, held_out_kinds=("news",))
+        assert (len(train), len(held)) == expected
+        assert {pair.kind for pair in train} == {"letter"}
+        assert {pair.kind for pair in held} == {"news"}
+    assert {pair.kind for pair in parts(held_out=20)[1]} == {"letter", "news"}
+    with pytest.raises(ValueError, match=r"names minutes, of which there is no pair; got the kinds letter, news"):
+        parts(held_out_kinds=("minutes",))
+
+
+def test_several_questions_of_a_document_are_learned_at_once(files, tmp_path):
+    """Two questions: the town and the weather. A token's target is the mean or the largest of both, by hand."""
+    lines = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()][:8]
+    more = [{**line, "prompt": "It was a day of", "answer": "rain"} for line in lines]
+    (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, [*lines, *more])))
+    given = {"path": (str(tmp_path / "two.jsonl"),), "held_out": 2, "max_length": 64}
+    train = {"batch_size": 2}
+    made = material_of(files, pairs=given, train=train)
+    held = {pair.document.text for pair in made.held_out}
+    alone = Amortised(made, tmp_path / "a", InnerStep(1e-2), lambda _: None)
+    assert alone.examples(made.train) == list(made.train)
+    assert len(made.train) == 2 * (8 - len(held))
+    for several, joined in (("mean", lambda some: sum(some) / 2), ("max", lambda some: torch.stack(some).amax(0))):
+        objective = Amortised(made, tmp_path / "a", InnerStep(1e-2), lambda _: None, 0, several)
+        assert objective.found == alone.found
+        examples = objective.examples(made.train)
+        assert len(examples) == len({pair.document.text for pair in made.train}) == 8 - len(held)
+        for pair in examples:
+            both = [p for p in made.train if p.document.text == pair.document.text]
+            expected = joined([targets(torch.tensor([alone.found[p.id]]))[0] for p in both])
+            assert objective.targets_of(pair) == pytest.approx(expected.tolist(), abs=1e-6)
+            assert objective.targets_of(pair) != pytest.approx(alone.targets_of(pair), abs=1e-3)
+
+
+def test_influence_of_many_documents_at_the_same_time_is_that_of_one_by_one(files, tmp_path):
+    """The learner has an adapter; steps of a fixed length; documents of different lengths share a batch."""
+    learner = {"type": "lora", "r": 4, "alpha": 8}
+    found, after = {}, {}
+    for size in (1, 5):
+        made = material_of(files, learner=learner, step={"length": 0.3, "batch_size": size})
+        assert made.steps_at_a_time == size
+        objective = Amortised(made, tmp_path / str(size), InnerStep(length=0.3), lambda _: None)
+        found[size] = objective.found
+        batch = made.documents(made.held_out)
+        weights = torch.rand(batch.input_ids.shape, generator=torch.Generator().manual_seed(1)) * batch.predicted()
+        after[size] = after_step(made, made.held_out, weights, InnerStep(length=0.3))
+    assert found[1].keys() == found[5].keys()
+    for name, line in found[1].items():
+        size = max(map(abs, line))
+        assert size > 1e-6
+        assert found[5][name] == pytest.approx(line, abs=5e-3 * size)
+    assert after[5].nll == pytest.approx(after[1].nll, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"step": {"batch_size": 8}}, r"step.batch_size above 1 is for .* got 8 with how: amortised, learner: None"),
+        ({"step": {"batch_size": 8}, "learner": {"type": "lora"}, "how": "loop"}, "got 8 with how: loop"),
+        ({"how": "loop", "pairs": {"path": ("p",), "several": "max"}}, "got max with how: loop, which has no targets"),
+    ],
+)
+def test_what_goes_at_the_same_time_or_together_is_for_amortised_training(files, changes, said):
+    with pytest.raises(ValueError, match=said):
+        run_of(files, Path("unused"), **changes)
 
 
 def test_answers_in_the_top_are_counted_by_hand():

@@ -71,6 +71,19 @@ def pairs(
     Console().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
 
 
+@data_app.command()
+def pages(
+    out: Annotated[Path, typer.Option(help="File to write the pairs to.")] = Path("out/pages.jsonl"),
+    count: Annotated[int, typer.Option(help="Number of pairs, three to six for each page.")] = 2400,
+    seed: Annotated[int, typer.Option(help="Seed for the pages.")] = 0,
+) -> None:
+    """Make pages of ten kinds (news, handbooks, letters, ...) and questions about them, for foci meta, all made up."""
+    from foci.data.pages import write
+
+    file = write(count, seed, out)
+    Console().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
+
+
 @data_app.command("lama-ckl")
 def lama_ckl(
     path: Annotated[Path, typer.Argument(help="Folder with the published variant.jsonl and invariant_*.jsonl.")],

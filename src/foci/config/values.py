@@ -62,6 +62,7 @@ _FREE = "arms"
 Inner = Literal["sgd", "adam"]
 """The learner's inner step: plain gradient descent, or Adam's first step."""
 Normalise = Literal["row", "batch", "none"]
+Several = Literal["each", "mean", "max"]
 """Over what the weights of an inner step sum to 1: each row, the batch, or nothing (the mean over tokens)."""
 Output = Literal["sigmoid", "softplus"]
 """How a weigher's number becomes a weight: a sigmoid, between 0 and 1, or a softplus, above 0 and of any size."""
@@ -100,6 +101,11 @@ def as_paths(value: object) -> object:
     if isinstance(value, list | tuple):
         return tuple(expand_home(str(item) if isinstance(item, Path) else item) for item in value)
     return (expand_home(value),) if isinstance(value, str) else value
+
+
+def as_texts(value: object) -> object:
+    """Returns one or several texts as a tuple, and any other value as it is."""
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, str) else value
 
 
 def arm_name(name: str) -> str:

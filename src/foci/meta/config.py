@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from foci.config.adapter import Adapter, Count, Section
 from foci.config.run import ModelConfig, PathText, PathTexts, Text, load
-from foci.config.values import Inner, Normalise, Output, as_path
+from foci.config.values import Inner, Normalise, Output, Several, as_path, as_texts
 
 
 class PairsConfig(Section):
@@ -19,6 +19,14 @@ class PairsConfig(Section):
     )
     limit: Count | None = Field(default=None, description="pairs at most, drawn by the seed; null = all")
     held_out: Count = Field(default=24, description="pairs that are kept for validation, drawn by the seed")
+    held_out_kinds: Annotated[tuple[Text, ...], BeforeValidator(as_texts)] = Field(
+        default=(), description="kinds of text (key `kind` of a pair) of which all held-out pairs are, and no other"
+    )
+    several: Several = Field(
+        default="each",
+        description="a document with several questions (amortised): learned once for each, or once by the mean or "
+        "largest target of each token",
+    )
 
 
 class StepConfig(Section):
@@ -30,6 +38,11 @@ class StepConfig(Section):
     normalise: Normalise = Field(
         default="row",
         description="the loop's weights sum to 1 over a row or the batch; none: as they are, the mean over tokens",
+    )
+    batch_size: Count = Field(
+        default=1,
+        description="documents that take their own steps at the same time (amortised, quick on a GPU); above 1 the "
+        "learner needs an adapter",
     )
 
     @model_validator(mode="after")
@@ -130,6 +143,17 @@ class MetaRun(Section):
                 "amortised training predicts each token's influence as a share of its document's largest, 0 to 1, got "
                 f"weigher.output {self.weigher.output}, whose scale it would not teach; set how: loop, or leave output "
                 "out"
+            )
+        if self.step.batch_size > 1 and (self.how == "loop" or self.learner is None or self.retain is not None):
+            raise ValueError(
+                "step.batch_size above 1 is for how: amortised, a learner with an adapter (learner: {type: lora}) and "
+                f"no retain, got {self.step.batch_size} with how: {self.how}, learner: {self.learner} and retain: "
+                f"{self.retain and self.retain.path}; set step.batch_size: 1, or change these"
+            )
+        if self.how == "loop" and self.pairs.several != "each":
+            raise ValueError(
+                f"pairs.several joins the targets of how: amortised, got {self.pairs.several} with how: loop, which "
+                "has no targets; leave several out"
             )
         if self.how == "amortised" and (self.locality.strength or self.step.normalise != "row"):
             raise ValueError(

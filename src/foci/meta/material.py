@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from foci import models
 from foci.focus import IGNORED, Batch, Row
+from foci.gradients import by_row
 from foci.gradients.influence import LATER
 from foci.meta.config import MetaRun
 from foci.meta.locality import Locality, locality
@@ -28,7 +29,7 @@ class Material:
     """The learner, pairs to learn from and pairs to validate on (of other documents).
 
     `known` are facts that the learner should keep, `strength` how much their loss counts, `locality` the term on
-    unrelated text; all three are optional.
+    unrelated text; all three are optional. `steps_at_a_time` documents take their own steps together (`by_row`).
     """
 
     learner: nn.Module
@@ -40,6 +41,7 @@ class Material:
     strength: float = 0.0
     known_at_a_time: int = 4
     locality: Locality | None = None
+    steps_at_a_time: int = 1
 
     def documents(self, pairs: Sequence[Pair]) -> Batch:
         """Returns the pairs' documents on the learner's device."""
@@ -75,18 +77,30 @@ def material(run: MetaRun) -> Material:
         learner = models.add_adapter(loaded.model, run.learner)
     strength, at_a_time = (run.retain.strength, run.retain.batch_size) if run.retain else (0.0, 0)
     at_large = locality(run.locality, learner, loaded.tokenizer)
-    given = (tuple(known), strength, at_a_time, at_large)
+    if run.step.batch_size > 1:
+        by_row.check(learner)
+    given = (tuple(known), strength, at_a_time, at_large, run.step.batch_size)
     return Material(learner, loaded.tokenizer, loaded.fingerprint, train, held_out, *given)
 
 
 def split(pairs: Sequence[Pair], run: MetaRun) -> tuple[list[Pair], list[Pair]]:
-    """Draws the pairs to learn from and the held-out pairs by the seed; no document is on both sides."""
-    order = drawn(pairs, run.seed, lambda pair: pair.id)
+    """Draws the pairs to learn from and the held-out pairs by the seed; no document is on both sides.
+
+    With `pairs.held_out_kinds` the held-out pairs are of these kinds, and none of the pairs to learn from is.
+    """
+    order, kinds = drawn(pairs, run.seed, lambda pair: pair.id), set(run.pairs.held_out_kinds)
+    if unknown := sorted(kinds - {pair.kind for pair in pairs}):
+        raise ValueError(
+            f"pairs.held_out_kinds names {', '.join(unknown)}, of which there is no pair; got the kinds "
+            f"{', '.join(sorted({pair.kind or '(none)' for pair in pairs}))}"
+        )
+    order = [*(p for p in order if p.kind in kinds)][: run.pairs.held_out] + [p for p in order if p.kind not in kinds]
+    count = sum(pair.kind in kinds for pair in order) if kinds else run.pairs.held_out
     if run.pairs.limit is not None:
-        order = order[: run.pairs.limit + run.pairs.held_out]
-    held = order[: run.pairs.held_out]
+        order = order[: run.pairs.limit + count]
+    held = order[:count]
     texts = {pair.document.text for pair in held}
-    train = [pair for pair in order[run.pairs.held_out :] if pair.document.text not in texts]
+    train = [pair for pair in order[count:] if pair.document.text not in texts]
     if len(train) < run.train.batch_size:
         raise ValueError(
             f"{len(train)} pairs are left to learn from after {len(held)} were held out, expected at least a batch of "

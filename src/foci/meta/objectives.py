@@ -1,6 +1,7 @@
 """The losses of a weigher: the error of the influence it predicts, or the later loss after a step by its weights."""
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from foci.config.values import Several
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Row
+from foci.gradients import by_row
 from foci.gradients.influence import Later, gradient_alignment, later_loss, stepped, targets, token_influence
 from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material
@@ -43,6 +46,10 @@ class Objective(ABC):
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         """Returns the loss on held-out pairs; lower is better."""
 
+    def examples(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Returns the pairs that an epoch goes through; by default all."""
+        return list(pairs)
+
     def targets_of(self, pair: Pair) -> list[float] | None:
         """Returns the target weights of the pair's document; None where the objective has no targets."""
         return None
@@ -53,28 +60,41 @@ class Objective(ABC):
 
 
 class Amortised(Objective):
-    """Predicts each token's target, computed once at weight 1, by binary cross-entropy, the mean over tokens."""
+    """Predicts each token's target, computed once at weight 1, by binary cross-entropy, the mean over tokens.
+
+    A token's target is a share of its document's largest influence on one question ("each"), or the mean or the largest
+    of such shares over the document's questions (`several`); then an epoch has each document once.
+    """
 
     def __init__(
-        self, material: Material, folder: Path, step: InnerStep, tell: Callable[[str], None], seed: int = 0
+        self,
+        material: Material,
+        folder: Path,
+        step: InnerStep,
+        tell: Callable[[str], None],
+        seed: int = 0,
+        several: Several = "each",
     ) -> None:
-        self.material, self.step, self.seed = material, step, seed
-        pairs = [*material.held_out, *material.train]
+        self.material, self.step, self.seed, self.several = material, step, seed, several
+        pairs, size = [*material.held_out, *material.train], max(PAIRS_A_FILE, material.steps_at_a_time)
+        if material.steps_at_a_time > 1:
+            pairs.sort(key=lambda pair: len(pair.document))  # little padding
         self.found: dict[str, tuple[float, ...]] = {}
-        for start in range(0, len(pairs), PAIRS_A_FILE):
-            some = pairs[start : start + PAIRS_A_FILE]
+        for start in range(0, len(pairs), size):
+            some = pairs[start : start + size]
             scored = kept(
-                folder / f"influence-{start // PAIRS_A_FILE:05d}.parquet",
+                folder / f"influence-{start // size:05d}.parquet",
                 {
                     "model": material.fingerprint, "step": repr(step), "pairs": " ".join(pair.id for pair in some),
                     "retain": material.strength, "seed": seed, "known": " ".join(row.row_id for row in material.known),
                 },
-                lambda some=some: [self._scored(pair) for pair in some],  # type: ignore[misc]
+                lambda some=some: self._scored(some),  # type: ignore[misc]
                 write_rows,
                 read_rows,
             )  # fmt: skip
             self.found |= {row.row_id: tuple(row.columns["alignment"]) for row in scored}
             tell(f"influence of {len(self.found)} of {len(pairs)} pairs")
+        self.wanted = self._targets(pairs)
         batch, wanted = self._wanted(material.train)
         mean = float((wanted * batch.predicted()).sum() / batch.predicted().sum())
         self.bias = float(torch.logit(torch.tensor(min(max(mean, 1e-3), 1 - 1e-3))))
@@ -86,7 +106,13 @@ class Amortised(Objective):
 
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         with torch.no_grad():
-            return float(self._loss(weigher, pairs))
+            return float(self._loss(weigher, self.examples(pairs)))
+
+    def examples(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Returns the first pair of each document where its questions are joined, else all."""
+        if self.several == "each":
+            return list(pairs)
+        return list({pair.document.text: pair for pair in reversed(pairs)}.values())[::-1]
 
     def targets_of(self, pair: Pair) -> list[float]:
         found: list[float] = self._wanted([pair])[1][0].tolist()
@@ -99,17 +125,39 @@ class Amortised(Objective):
 
     def _wanted(self, pairs: Sequence[Pair]) -> tuple[Batch, Tensor]:
         batch = self.material.documents(pairs)
-        alignment = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
-        for line, pair in zip(alignment, pairs, strict=True):
-            line[: len(pair.document)] = torch.tensor(self.found[pair.id])
-        return batch, targets(alignment)
+        found = torch.zeros(batch.input_ids.shape)
+        for line, pair in zip(found, pairs, strict=True):
+            line[: len(pair.document)] = self.wanted[pair.id]
+        return batch, found.to(batch.input_ids.device)
 
-    def _scored(self, pair: Pair) -> Row:
-        batch = self.material.documents([pair])
-        later = self.material.later([pair], self.seed, pair.id)
-        weights = batch.predicted().float()
-        found = gradient_alignment(self.material.learner, batch, later, weights, self.step)
-        return Row(pair.id, pair.document.input_ids, columns={"alignment": tuple(found[0].tolist())})
+    def _targets(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+        """Returns the targets of each pair's document, by pair."""
+        alone = {pair.id: targets(torch.tensor(self.found[pair.id])[None])[0] for pair in pairs}
+        if self.several == "each":
+            return alone
+        of_document = defaultdict[str, list[Tensor]](list)
+        for pair in pairs:
+            of_document[pair.document.text].append(alone[pair.id])
+        stacked = {text: torch.stack(some) for text, some in of_document.items()}
+        joined = {text: some.mean(0) if self.several == "mean" else some.amax(0) for text, some in stacked.items()}
+        return {pair.id: joined[pair.document.text] for pair in pairs}
+
+    def _scored(self, pairs: Sequence[Pair]) -> list[Row]:
+        """Returns the documents' rows with the column `alignment`."""
+        found: list[list[float]] = []
+        if self.material.steps_at_a_time > 1:
+            batch = self.material.documents(pairs)
+            later, weights = self.material.later(pairs), batch.predicted().float()
+            found = by_row.alignments(self.material.learner, batch, later, weights, self.step).tolist()
+        else:
+            for pair in pairs:
+                batch, later = self.material.documents([pair]), self.material.later([pair], self.seed, pair.id)
+                weights = batch.predicted().float()
+                found += gradient_alignment(self.material.learner, batch, later, weights, self.step).tolist()
+        return [
+            Row(pair.id, pair.document.input_ids, columns={"alignment": tuple(line[: len(pair.document)])})
+            for pair, line in zip(pairs, found, strict=True)
+        ]
 
 
 class Loop(Objective):
@@ -171,7 +219,14 @@ def after(
     material: Material, pairs: Sequence[Pair], weights: Float[Tensor, "batch seq"], step: InnerStep, *, seed: int = 0
 ) -> After:
     """Computes means over pairs after one step on each pair's document under its row of `weights`."""
-    nll, divergence = 0.0, 0.0
+    nll, divergence, size = 0.0, 0.0, material.steps_at_a_time
+    if size > 1:
+        for start in range(0, len(pairs), size):
+            some = pairs[start : start + size]
+            batch, later = material.documents(some), material.later(some)
+            own = weights[start : start + size, : batch.input_ids.shape[1]]
+            nll += float(by_row.later_losses(material.learner, batch, later, own, step).sum())
+        return After(nll / len(pairs))
     for pair, line in zip(pairs, weights, strict=True):
         batch = material.documents([pair])
         own = line[None, : batch.input_ids.shape[1]]

@@ -142,7 +142,13 @@ class Training:
         rest = [p for name, p in self.trainable.items() if not name.startswith("head.")]
         groups = [{"params": rest, "lr": train.learning_rate}, {"params": head, "lr": train.head_rate}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        self.batches = len(self.material.train) // train.batch_size
+        self.examples = self.objective.examples(self.material.train)
+        self.batches = len(self.examples) // train.batch_size
+        if not self.batches:
+            raise ValueError(
+                f"an epoch has {len(self.examples)} documents, expected at least a batch of {train.batch_size}; give "
+                "more pairs, or lower train.batch_size"
+            )
         total = self.batches * train.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
         self.done = self._go_on()
@@ -157,12 +163,12 @@ class Training:
         return int(min(lines, key=lambda line: line["held_out"])["epoch"]) if lines else 0
 
     def epoch(self) -> dict[str, Any]:
-        """Trains on every pair once, but for the rest that fills no batch; then validates and writes a checkpoint."""
+        """Trains on every example once, but for a rest that fills no batch; then validates and writes a checkpoint."""
         begun, size, losses = time.monotonic(), self.run.train.batch_size, list[float | None]()
         said = begun
-        order = generator("meta", self.run.seed, self.done).permutation(len(self.material.train))
+        order = generator("meta", self.run.seed, self.done).permutation(len(self.examples))
         for batch in range(self.batches):
-            pairs = [self.material.train[i] for i in order[batch * size : (batch + 1) * size]]
+            pairs = [self.examples[i] for i in order[batch * size : (batch + 1) * size]]
             losses.append(self._update(pairs, self.done * self.batches + batch))
             if time.monotonic() - said > TELL_EVERY:
                 said = time.monotonic()
@@ -223,7 +229,7 @@ class Training:
 def _objective(run: MetaRun, made: Material, tell: Callable[[str], None]) -> Objective:
     if run.how == "loop":
         return Loop(made, _step(run), warm=run.warm, seed=run.seed)
-    return Amortised(made, run.output / "influence", _step(run), tell, run.seed)
+    return Amortised(made, run.output / "influence", _step(run), tell, run.seed, run.pairs.several)
 
 
 def _step(run: MetaRun) -> InnerStep:

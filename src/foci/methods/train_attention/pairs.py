@@ -1,7 +1,8 @@
 """Pairs of a document and a later question about it, asked in other words.
 
 A line of JSON: {"text": "...", "prompt": "The capital of Wales is", "answer": "Cardiff"}; `question` is another name
-for `prompt`. `id`, `group` and `answer_spans` (characters of `text`, for reports) may be given.
+for `prompt`. `id`, `group`, `kind` (of text: news, handbook) and `answer_spans` (characters of `text`, for reports) may
+be given.
 """
 
 import json
@@ -31,6 +32,7 @@ class Pair:
     id: str
     document: Row
     task: Row
+    kind: str = ""
 
     def question(self) -> str:
         """Returns the task's text before the answer."""
@@ -57,13 +59,13 @@ def read_pairs(
     read = [line for path in given for line in _lines(Path(path))]
     if not read:
         raise ValueError(f"no pairs in {', '.join(map(str, given))}: expected lines of text, prompt and answer")
-    tasks = encode([probe for _, probe in read], tokenizer)
+    tasks = encode([probe for _, probe, _ in read], tokenizer)
     prints = tokenizer_fingerprint(tokenizer)
-    rows = _rows([document for document, _ in read], tokenizer, max_length)
+    rows = _rows([document for document, _, _ in read], tokenizer, max_length)
     found: dict[str, Pair] = {}
-    for (document, probe), task in zip(read, tasks, strict=True):
+    for (document, probe, kind), task in zip(read, tasks, strict=True):
         name = row_id(f"{document.text}\0{probe.text}", prints)
-        found.setdefault(name, Pair(name, rows[document.text], replace(task, row_id=name)))
+        found.setdefault(name, Pair(name, rows[document.text], replace(task, row_id=name), kind))
     return list(found.values())
 
 
@@ -97,7 +99,7 @@ def tasks(pairs: Sequence[Pair], pad: int, device: torch.device) -> Batch:
     return replace(batch, labels=batch.labels.masked_fill(batch.columns["answer"] == 0, IGNORED), columns={})
 
 
-def _lines(path: Path) -> Iterator[tuple[Document, Probe]]:
+def _lines(path: Path) -> Iterator[tuple[Document, Probe, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"pairs: there is no file {path}; expected .jsonl with text, prompt and answer")
     for number, line in enumerate(read_text(path, "pairs: the file").split("\n"), start=1):
@@ -105,7 +107,7 @@ def _lines(path: Path) -> Iterator[tuple[Document, Probe]]:
             yield _pair(line, f"{path}:{number}", str(path), number)
 
 
-def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Probe]:
+def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Probe, str]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -124,7 +126,8 @@ def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Prob
     marks = {} if spans is None else {"answer": tuple((a, b) for a, b in spans)}
     document = Document(record["text"], file, number, marks)
     name = str(record.get("id", f"line {number}"))
-    return document, Probe(name, "learn", "cloze", asked, record["answer"], group=str(record.get("group", "")))
+    probe = Probe(name, "learn", "cloze", asked, record["answer"], group=str(record.get("group", "")))
+    return document, probe, str(record.get("kind", ""))
 
 
 def _are_spans(spans: Any, length: int) -> bool:
