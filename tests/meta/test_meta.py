@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 import tiny
 from foci.cli.main import main
@@ -30,6 +31,7 @@ from foci.models.losses import hidden_states, token_nll
 from foci.report import write_report
 from foci.system.folder import locked
 from foci.training.plan import check_columns, update_weights
+from runs import assert_one_paragraph
 
 NAMES = ("Anna", "Boris", "Clara", "David", "Emma", "Felix", "Greta", "Hugo")
 TOWNS = ("Bern", "Paris", "Rome", "Oslo")
@@ -138,6 +140,35 @@ def test_a_weigher_for_another_model_is_refused(files, tmp_path):
     weigher.save(loaded.weigher, tmp_path / "w", base=str(files / "model"), made_by=made_by)
     with pytest.raises(ValueError, match=r"was made over .* with fingerprint 0123456789abcdef"):
         weigher.load(str(tmp_path / "w"))
+
+
+@pytest.mark.parametrize(("part", "damage", "words"), [
+    ("weigher.json", lambda told: {k: v for k, v in told.items() if k != "base"}, r"should name in 'base' the model"),
+    ("adapter/adapter_model.safetensors", lambda held: {**held, "other": torch.zeros(2)},
+     r"adapter' does not fit its base model .* 1 weights have no place in the model .* in 'base' of .*weigher.json"),
+    ("adapter/adapter_model.safetensors", lambda held: {k: t.repeat(*[2] * t.ndim) for k, t in held.items()},
+     r"adapter' does not fit its base model .* size mismatch .* in 'base' of .*weigher.json"),
+    ("adapter/adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is a Git LFS pointer"),
+    ("head.safetensors", lambda held: {k: torch.zeros(1, 7) for k in held}, r"the head of the weigher .* should have"),
+    ("head.safetensors", b"", r"head.safetensors ends within its header: 0 bytes"),
+    ("adapter/adapter_config.json", None, r"has no adapter/adapter_config.json"),
+])  # fmt: skip
+def test_a_weigher_that_does_not_fit_or_is_not_whole_is_refused_in_one_paragraph(files, tmp_path, part, damage, words):
+    weigher.save(
+        weigher.new(str(files / "model"), r=2, alpha=4.0).weigher, tmp_path / "w", base=str(files / "model"), made_by={}
+    )
+    path = tmp_path / "w" / part
+    if damage is None:
+        path.unlink()
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    else:
+        save_file(damage(load_file(path)), path)
+    with pytest.raises(ValueError, match=words) as refused:
+        weigher.load(str(tmp_path / "w"))
+    assert_one_paragraph(str(refused.value))
 
 
 def test_rows_of_another_tokenizer_are_weighed_through_characters(files, tmp_path):

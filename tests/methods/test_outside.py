@@ -8,6 +8,7 @@ import pytest
 
 import runs
 from foci import methods
+from foci.config import strict_yaml
 from foci.config.run import dump_run, load_run
 from foci.methods._registry import settings_of
 
@@ -64,6 +65,31 @@ def test_a_run_uses_a_method_beside_its_file(tmp_path, file, capsys, monkeypatch
     (file.parent / "mine.py").write_text(MINE.replace("0.5", "0.25"))
     words = runs.refused(["learn", file, "--resume"], capsys, 2)
     assert re.search(r"method's file .*mine\.py changed since this run began .* start again with --overwrite", words)
+
+
+def test_a_pretraining_knows_the_file_of_a_method_and_the_files_that_its_settings_name(tmp_path, capsys):
+    """A method that is another today is another cell; a cell of another arm stays as it is."""
+    (tmp_path / "text.txt").write_text("The town of Bern, in the north. She was born there.\n" * 60)
+    (tmp_path / "mine.py").write_text(MINE.replace("low: float = 0.5", 'low: float = 0.5\n    notes: str = ""'))
+    notes = tmp_path / "notes.txt"
+    notes.write_text("first")
+    file = tmp_path / "pretrain.yaml"
+    file.write_text(strict_yaml.dump({
+        "objective": "causal", "model": {"type": "llama", "layers": 1, "width": 32, "heads": 2, "mlp": 32},
+        "corpus": {"path": str(tmp_path / "text.txt"), "max_length": 16}, "tokenizer": {"vocab": 300},
+        "held_out": {"rows": 4, "share": 0.2}, "dtype": "float32", "train": {"steps": 1, "batch_size": 2}, "seeds": [0],
+        "output": str(tmp_path / "out"), "arms": {"plain": [], "mine": [{"./mine.py:Mine": {"notes": str(notes)}}]},
+    }))  # fmt: skip
+    runs.told(["pretrain", file], capsys)
+    assert "file of a method" not in json.loads((tmp_path / "out/cells/plain/seed-0/cell.json").read_text())
+    for changed in (notes, tmp_path / "mine.py"):
+        runs.told(["pretrain", file], capsys)
+        before = changed.read_text()
+        changed.write_text(before + "\n# another")
+        words = runs.refused(["pretrain", file], capsys, 2)
+        assert "cell mine, seed 0" in words
+        assert "was run with another file of a method" in words
+        changed.write_text(before)
 
 
 def test_a_method_is_looked_for_beside_the_file_first_and_then_here(tmp_path, file, monkeypatch):

@@ -272,7 +272,7 @@ def test_a_pull_past_the_start_is_refused(tmp_path):
     ("methods", "words"),
     [
         ([small.Column("absent")], "reads the column 'absent', which no row has"),
-        ([small.Scaled({"layers.7": 0.5})], r"names blocks \['layers.7'\] that match no parameter"),
+        ([small.Scaled({"layers.7": 0.5})], r"match no parameter, layers.7; the model has layers.0, layers.1, e"),
         ([small.Scaled(dict.fromkeys(["embeddings", "layers.0", "layers.1", "norm", "head"], 0.0))], "every block"),
         ([small.LookAt(layer=9)], "guides no head in any of 2 layers"),
         ([small.LookAt(layer=1), small.Scaled({"layers.1": 0.0})], r"guides heads in layers \[1\], which are frozen"),

@@ -26,8 +26,12 @@ def head_distances(
     `heads` is {layer: {head: pattern}}. No dropout. Raises ValueError for layers without attention, heads that are not
     there, and a pattern to which no query of these rows has a key.
     """
-    if absent := sorted(set(heads) - set(check_watched(model))):
-        raise ValueError(f"layers {absent} have no attention that can be watched, got {dict(heads)}")
+    known = check_watched(model)
+    if absent := sorted(set(heads) - set(known)):
+        raise ValueError(
+            f"heads of layers {absent} are asked for, which have no attention that can be watched; choose among the "
+            f"layers {sorted(known)}"
+        )
     before = leading(attention_mask)
     input_ids, attention_mask = moved(input_ids, before), moved(attention_mask, before)
     delimiters = None if delimiters is None else moved(delimiters, before)

@@ -12,12 +12,11 @@ Everything but the cells is small; a cell keeps its model only where the suite s
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from foci.bench.config import Suite
 from foci.config import strict_yaml
 from foci.learn.cells import cell_path
-from foci.learn.inputs import files_read, method_hashes
+from foci.learn.inputs import files_of_methods, files_read
 from foci.system.files import read_json, sha256, write_json, write_text
 from foci.system.folder import FolderKind, claim
 
@@ -73,11 +72,5 @@ def forget_files(folder: SuiteFolder) -> None:
 
 def _read_by(suite: Suite) -> list[Path]:
     """Returns the files of the corpus and the probes, and those that a method's settings name."""
-    settings = [value for methods in suite.arms.values() for method in methods for value in _texts(method)]
-    named = [Path(value).expanduser() for value in (*method_hashes(suite), *settings)]
-    return list(dict.fromkeys(path for path in (*files_read(suite), *named) if path.is_file()))
-
-
-def _texts(method: Any) -> list[str]:
-    settings = next(iter(method.values())) if isinstance(method, dict) else {}
-    return [value for value in settings.values() if isinstance(value, str) and len(value) < 1000]
+    found = (*files_read(suite), *files_of_methods(suite.arms))
+    return list(dict.fromkeys(path for path in found if path.is_file()))

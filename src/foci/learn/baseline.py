@@ -127,7 +127,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
             "model": made.loaded.fingerprint,
             "texts": texts,
             "sample_nll": nll,
-            "methods": method_hashes(run),
+            "methods": method_hashes(run.arms),
             "inputs": inputs,
         },
     )

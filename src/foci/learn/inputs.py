@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from foci import models
 from foci.config.run import MADE, Run
@@ -23,6 +24,9 @@ from foci.system.files import sha256
 from foci.system.inputs import differences, noted
 from foci.system.texts import read_text
 from foci.training.plan import block_scales, check_columns, head_targets
+
+Arms = Mapping[str, Sequence[Any]]
+"""The methods of each arm, as a run file has them."""
 
 
 @dataclass(frozen=True)
@@ -156,16 +160,28 @@ def changed_since(run: Run, begun: Mapping[str, str] | None) -> str:
     )
 
 
-def method_hashes(run: Run) -> dict[str, str]:
-    """Returns the SHA-256 of each Python file that holds a method of the run."""
-    names = [m if isinstance(m, str) else next(iter(m)) for methods in run.arms.values() for m in methods]
+def method_hashes(arms: Arms) -> dict[str, str]:
+    """Returns the SHA-256 of each Python file that holds a method of the arms."""
+    names = [m if isinstance(m, str) else next(iter(m)) for methods in arms.values() for m in methods]
     files = sorted({place.file for name in names if (place := outside(name)) is not None})
     return {str(file): sha256(file) for file in files}
 
 
+def files_of_methods(arms: Arms) -> list[Path]:
+    """Returns the Python files that hold methods of the arms, and the files that settings of methods name."""
+    settings = [value for methods in arms.values() for method in methods for value in _texts(method)]
+    named = [Path(value).expanduser() for value in (*method_hashes(arms), *settings)]
+    return list(dict.fromkeys(path for path in named if path.is_file()))
+
+
+def _texts(method: Any) -> list[str]:
+    settings = next(iter(method.values())) if isinstance(method, dict) else {}
+    return [value for value in settings.values() if isinstance(value, str) and len(value) < 1000]
+
+
 def check_methods_unchanged(run: Run, begun: Mapping[str, str]) -> None:
     """Raises ValueError where a method's file is not the one that the run began with; `begun` are its hashes."""
-    for file, digest in method_hashes(run).items():
+    for file, digest in method_hashes(run.arms).items():
         if begun.get(file, digest) != digest:
             raise ValueError(
                 f"the method's file {file} changed since this run began (SHA-256 {digest[:12]}, began with "

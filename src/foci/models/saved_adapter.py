@@ -19,11 +19,12 @@ TOLERANCE = 1e-3
 """Most that logits of one model, computed in two ways in float32, may differ, relative to the largest."""
 
 
-def with_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: tuple[str, str] | None = None) -> PeftModel:
     """Returns the model with the adapter of a folder, not merged. `name` is what errors call the adapter.
 
-    Raises ValueError where the adapter does not fit: weights that have no place in the model, places that have no
-    weights, other sizes, layers that are not there, another task than language modelling.
+    `base` is the name of the model and where that is written; None: as in the adapter's own settings. Raises
+    ValueError where the adapter does not fit: weights that have no place in the model, places that have no weights,
+    other sizes, layers that are not there, another task than language modelling.
     """
     settings = read_json(folder / "adapter_config.json")
     if settings.get("task_type") not in (None, "CAUSAL_LM"):
@@ -31,7 +32,8 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
             f"the adapter {name!r} is for {settings['task_type']}, expected CAUSAL_LM; name an adapter of a causal "
             "language model"
         )
-    base = settings.get("base_model_name_or_path")
+    told = f"base_model_name_or_path of {folder / 'adapter_config.json'}"
+    base_name, where = base or (str(settings.get("base_model_name_or_path")), told)
     try:
         with quiet(), peft_quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about shared weights (`merged` compares) and missing ones (refused below)
@@ -44,8 +46,8 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("size mismatch")), lines[0] if lines else repr(error))
         raise ValueError(
-            f"the adapter {name!r} does not fit its base model {base!r}: {reason[:300]}; give the base model that it "
-            f"was trained on in base_model_name_or_path of {folder / 'adapter_config.json'}"
+            f"the adapter {name!r} does not fit its base model {base_name!r}: {reason[:300]}; give the base model that "
+            f"it was trained on in {where}"
         ) from None
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ValueError(
@@ -59,8 +61,8 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         }
         words = " and ".join(f"{len(keys)} weights {what} ({keys[0]}, ...)" for what, keys in parts.items() if keys)
         raise ValueError(
-            f"the adapter {name!r} does not fit its base model {base!r}: {words}; give the base model that it was "
-            f"trained on in base_model_name_or_path of {folder / 'adapter_config.json'}, or get the files again"
+            f"the adapter {name!r} does not fit its base model {base_name!r}: {words}; give the base model that it was "
+            f"trained on in {where}, or get the files again"
         )
     return adapted
 

@@ -29,6 +29,7 @@ from foci.learn.arguments import arguments
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.cells import ArmSeed, cell_path
 from foci.learn.folder import ArmFolder
+from foci.learn.inputs import files_of_methods
 from foci.learn.offline import check_models, prepare
 from foci.methods import build, roles_of
 from foci.models import compute_dtype
@@ -41,7 +42,7 @@ from foci.pretrain.text import Material
 from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
 from foci.system import checkpoint, machine
-from foci.system.files import append_line, read_json, read_lines, write_json, write_lines
+from foci.system.files import append_line, read_json, read_lines, sha256, write_json, write_lines
 from foci.system.signals import Stop
 from foci.training.dataset import Collator
 
@@ -77,7 +78,9 @@ class Cell(ArmSeed):
         methods = self.run.model_dump(mode="json")["arms"][self.arm]
         text = [rows_key(self.material.rows), rows_key(self.material.held_out)]
         size = self.run.model_of(self.arm).model_dump(mode="json")
-        return {**run, "model": size, "methods": methods, "seed": self.seed, "text": text}
+        files = {str(path): sha256(path) for path in files_of_methods({self.arm: self.run.arms[self.arm]})}
+        read = {"file of a method": files} if files else {}
+        return {**run, "model": size, "methods": methods, **read, "seed": self.seed, "text": text}
 
     def result(self) -> dict[str, Any] | None:
         """Returns arm.json of a finished cell, None before. Raises FileExistsError as `check` does."""

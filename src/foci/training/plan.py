@@ -1,6 +1,6 @@
 """Combines the methods of one role into one decision, and refuses methods that would do nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -185,7 +185,7 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
     for scaler in plan.of(ScalesLayers):
         if unknown := scaler.blocks() - set(names):
             raise ValueError(
-                f"{scaler!r} names blocks {sorted(unknown)} that match no parameter; the model has {names}"
+                f"{scaler!r} names blocks that match no parameter, {_listed(unknown)}; the model has {_listed(names)}"
             )
     scales = dict.fromkeys(names, 1.0)
     for scaler in plan.of(ScalesLayers):
@@ -200,14 +200,27 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
         scaled = {name for name in names if scaler.scale(name) != 1}
         if scaled and not scaled & trained and not any(scaler.scale(name) == 0 for name in without):
             raise ValueError(
-                f"{scaler!r} scales blocks {sorted(scaled)}, none of which trains: only {sorted(trained)} do; scale "
+                f"{scaler!r} scales blocks {_listed(scaled)}, none of which trains: only {_listed(trained)} do; scale "
                 "one of these, or train with another adapter"
             )
     if plan.of(ScalesLayers) and not any(p.requires_grad and scales[block_of(n)] for n, p in model.named_parameters()):
         raise ValueError(
-            f"{plan.of(ScalesLayers)} freeze every block that could be trained: {scales}; leave one moving"
+            f"{' and '.join(map(repr, plan.of(ScalesLayers)))} freeze every block that could be trained "
+            f"({_listed(trained)}): their scale is 0; give one of them a scale above 0, or train with another adapter"
         )
     return scales
+
+
+def _listed(blocks: Collection[str]) -> str:
+    """Returns the names in order, of many layers the first and the last.
+
+    >>> _listed(["norm", "layers.2", "layers.0", "layers.1", "layers.10"])
+    'layers.0, ..., layers.10, norm'
+    """
+    layers = [name for name in blocks if name.removeprefix("layers.").isdigit()]
+    numbered = sorted(layers, key=lambda name: int(name.removeprefix("layers.")))
+    few = numbered if len(numbered) <= 3 else [numbered[0], "...", numbered[-1]]
+    return ", ".join([*few, *sorted(set(blocks) - set(numbered))])
 
 
 @contextmanager

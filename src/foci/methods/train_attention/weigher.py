@@ -27,11 +27,11 @@ from foci.config.values import Output
 from foci.corpus import tokenizer_fingerprint
 from foci.corpus.characters import retokenised, to_characters, to_tokens
 from foci.focus import Batch, Row
-from foci.models.adapters import peft_quiet
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.gguf import EMBEDDED, embedded_file
 from foci.models.losses import hidden_states
-from foci.models.whole import read_json
+from foci.models.saved_adapter import with_adapter
+from foci.models.whole import check_safetensors, check_weights, read_json
 
 SETTINGS, HEAD, ADAPTER = "weigher.json", "head.safetensors", "adapter"
 READY_MADE = "ready-made"
@@ -111,31 +111,52 @@ def save(weigher: Weigher, folder: Path, *, base: str, made_by: dict[str, Any], 
 
 
 def check(name: str) -> None:
-    """Raises ValueError where there is no such weigher, its weights are made in a way that is unknown here, or its body
-    is an embedded model that is not installed.
+    """Raises ValueError where there is no such weigher, one of its files is missing, cut or something else, its weights
+    are made in a way that is unknown here, or its body is an embedded model that is not installed.
     """
-    settings = _settings_of(_folder(name))
+    folder = _folder(name)
+    settings = _settings_of(folder)
     _output(name, settings)
-    base = str(settings["base"])
+    base = _base(folder, settings)
     if base in EMBEDDED:
         embedded_file(base)
+    check_safetensors(folder / HEAD)
+    if not (folder / ADAPTER / "adapter_config.json").is_file():
+        raise ValueError(f"the weigher {name!r} has no {ADAPTER}/adapter_config.json in {folder}; get the files again")
+    check_weights(folder / ADAPTER, "adapter_model")
 
 
 def load(name: str) -> Loaded:
     """Loads the weigher in a folder, or "ready-made", over its base model. Raises ValueError where it is none."""
+    check(name)
     folder = _folder(name)
     settings = _settings_of(folder)
-    base = models.load(str(settings["base"]), dtype="float32")
+    base = models.load(_base(folder, settings), dtype="float32")
     if settings.get("fingerprint") not in (None, base.fingerprint):
         raise ValueError(
             f"the weigher {name!r} was made over {settings['base']!r} with fingerprint {settings['fingerprint']}, "
             f"found {base.fingerprint}; its adapter fits that model alone"
         )
-    with peft_quiet():
-        body = PeftModel.from_pretrained(base.model, str(folder / ADAPTER), autocast_adapter_dtype=True)
+    weights, written = load_file(folder / HEAD), f"'base' of {folder / SETTINGS}"
+    body = with_adapter(base.model, folder / ADAPTER, str(folder / ADAPTER), (settings["base"], written))
     weigher = Weigher(body, output=_output(name, settings)).to(device_of(base.model))
-    weigher.head.load_state_dict(load_file(folder / HEAD))
+    expected, got = ({key: tuple(t.shape) for key, t in some.items()} for some in (weigher.head.state_dict(), weights))
+    if got != expected:
+        raise ValueError(
+            f"the head of the weigher {name!r} should have {expected}, {folder / HEAD} has {got}; get it again"
+        )
+    weigher.head.load_state_dict(weights)
     return Loaded(weigher.eval(), base.tokenizer, fingerprint(weigher))
+
+
+def _base(folder: Path, settings: dict[str, Any]) -> str:
+    base = settings.get("base")
+    if not isinstance(base, str):
+        raise ValueError(  # noqa: TRY004
+            f"{folder / SETTINGS} should name in 'base' the model that the weigher stands on, got {base!r}; get it "
+            "again, or write the model's name there"
+        )
+    return base
 
 
 def _folder(name: str) -> Path:
