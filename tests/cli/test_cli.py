@@ -313,7 +313,7 @@ def test_a_model_that_changed_between_start_and_resume(tmp_path, short, model, c
 def test_files_that_changed_between_start_and_resume_are_named(tmp_path, things, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes" / "sub").mkdir(parents=True)
-    for name in ("a.txt", "sub/b.txt", "c.txt", "d.pdf"):
+    for name in ("a.txt", "sub/b.txt", "c.txt", "d.odt"):
         (tmp_path / "notes" / name).write_text(f"Page {name} tells of Bern.")
     shutil.copy(things.learn, "asked.jsonl")
     command = ["learn", "notes", "train.steps=1", "probes.retain=null", "probes.text=null", "arms={plain: []}",
@@ -323,7 +323,7 @@ def test_files_that_changed_between_start_and_resume_are_named(tmp_path, things,
     (tmp_path / "notes" / "sub" / "b.txt").write_text("Another page.")
     (tmp_path / "notes" / "e.md").write_text("A new page.")
     (tmp_path / "notes" / "a.txt").unlink()
-    (tmp_path / "notes" / "d.pdf").unlink()
+    (tmp_path / "notes" / "d.odt").unlink()
     with Path("asked.jsonl").open("a") as file:
         file.write("\n")
     said = runs.told([*command, "--resume"], capsys)

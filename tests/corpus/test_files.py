@@ -123,10 +123,10 @@ def test_a_file_that_is_no_jsonl_or_parquet_is_one_bad_document(tmp_path, pages)
 
 
 def test_files_of_unknown_kind_are_named(pages):
-    for name in ("a.pdf", "b.docx", "c.html", "d.csv"):
+    for name in ("a.odt", "b.doc", "c.rtf", "d.mobi"):
         (pages / name).write_bytes(b"x")
     lines = list(told(read(pages)))
-    names = ", ".join(str(pages / name) for name in ("a.pdf", "b.docx", "c.html"))
+    names = ", ".join(str(pages / name) for name in ("a.odt", "b.doc", "c.rtf"))
     assert f"4 files of unknown kind left out: {names} and 1 more" in lines
 
 

@@ -73,7 +73,7 @@ def test_check_names_each_bad_file_and_then_the_cure(folder, tmp_path, monkeypat
     for kind in odd_files.KINDS:
         if kind.fate == "bad":
             assert re.search(rf"^  pages/{re.escape(kind.name)}:\d+: {re.escape(kind.says)}", said, re.MULTILINE)
-    assert "3 files of unknown kind left out: pages/README, pages/slides.pdf, pages/table.csv" in said
+    assert "3 files of unknown kind left out: pages/README, pages/slides.odp, pages/table.csv" in said
     assert "1 document with the word <eos>" in said
 
 

@@ -78,7 +78,7 @@ KINDS = [
     Odd("empty-records.jsonl", "a record with an empty text", _text('{"text": ""}\n'), "empty",
         "field 'text' is an empty text"),
     Odd("no-rows.parquet", "a table without rows", lambda path: _table(path, rows=0), "empty", "no text in it"),
-    Odd("slides.pdf", "a PDF document", _bytes(b"%PDF-1.4\n%\xe2\xe3"), "skipped", "file of unknown kind"),
+    Odd("slides.odp", "slides of LibreOffice", _bytes(b"PK\x03\x04"), "skipped", "file of unknown kind"),
     Odd("table.csv", "a table of values", _text("name,town\nZoë,Bern\n"), "skipped", "file of unknown kind"),
     Odd("README", "no ending", _text("Read me."), "skipped", "file of unknown kind"),
     Odd("old.txt", "Windows-1252, as old editors write", _text(PROSE, "cp1252"), "bad",

@@ -40,7 +40,9 @@ Kind = type[Run] | Callable[[Mapping[str, Any]], type[Run]]
 """The kind of run that a file holds, or a function that says it by the file's keys."""
 Target = Annotated[
     str | None,
-    typer.Argument(help="Run file (.yaml), folder of a run, or text to learn (a folder, .txt, .md, .jsonl, .parquet)."),
+    typer.Argument(
+        help="Run file (.yaml), folder of a run, or text to learn (a folder, .txt, .md, .jsonl, .pdf, .docx, ...)."
+    ),
 ]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes of single keys, such as train.epochs=2.")]
 Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; can be given several times.")]

@@ -37,6 +37,9 @@ from foci.config.values import (
 )
 from foci.errors import shown
 
+_ENDINGS = r"(\.(txt|md|jsonl?|parquet|csv|tsv|pdf|docx|pptx|xlsx|epub|html?|xhtml|zip))?(\.(gz|zst))?\Z"
+"""Endings of a corpus file, which are no part of the run's name."""
+
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, BeforeValidator(expand_home), Field(min_length=1)]
 PathTexts = Annotated[tuple[Text, ...], BeforeValidator(as_paths), Field(min_length=1)]
@@ -79,7 +82,7 @@ class CorpusConfig(Section):
     """The text to learn."""
 
     path: PathTexts = Field(
-        description="file or folder of .txt, .md, .jsonl, .parquet, or a list; relative to the current directory"
+        description="file or folder of text (.txt, .md, .jsonl, .parquet, .pdf, .docx, .html), or a list"
     )
     max_length: int = Field(default=256, ge=2, description="longest row, in tokens; longer documents are split")
     max_bad: float = Field(
@@ -220,7 +223,7 @@ class Run(Section):
         corpus = data.get("corpus")
         paths = as_paths(corpus.get("path") if isinstance(corpus, dict) else getattr(corpus, "path", None))
         if "name" not in data and isinstance(paths, tuple) and paths and isinstance(paths[0], str):
-            data["name"] = re.sub(r"\.(txt|md|jsonl?|parquet)\Z", "", Path(paths[0]).resolve().name) or "run"
+            data["name"] = re.sub(_ENDINGS, "", Path(paths[0]).resolve().name) or "run"
         if "output" not in data and isinstance(data.get("name"), str):
             folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.")
             data["output"] = Path("out") / (folder or "run")

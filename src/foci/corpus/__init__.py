@@ -1,5 +1,6 @@
 """Reads files into rows of tokens. A line that cannot be used is counted, and kept with the reason."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,19 +8,23 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.documents import BadLine, Document
-from foci.corpus.gathering import CorpusError, check_share, gather
+from foci.corpus.gathering import CorpusError, FileRead, Gathered, check_share, gather
 from foci.corpus.plain import named_words
-from foci.corpus.rows import make_rows
+from foci.corpus.rows import Made, make_rows
 from foci.corpus.split import union
 from foci.corpus.store import read_rows, write_quarantine, write_rows
 from foci.corpus.tokens import row_id, tokenizer_fingerprint
 from foci.focus import Row
+
+PAGES = ("page ", "slide ")
+"""How the places of a document begin that are pages."""
 
 __all__ = [
     "BadLine",
     "Corpus",
     "CorpusError",
     "Document",
+    "FileRead",
     "make_rows",
     "read_corpus",
     "read_rows",
@@ -38,7 +43,7 @@ class Corpus:
     an earlier one has the same text, `split` documents that were cut into several rows, `repeated` rows left
     out because an earlier row has the same text. `skipped` names files of unknown ending, `empty` files and records
     without text. `spelled` counts, by word, the documents that spell a control word of the tokenizer (`<s>`), which is
-    read as text.
+    read as text. `reads` says of each file what came out of it.
     """
 
     rows: tuple[Row, ...]
@@ -51,6 +56,7 @@ class Corpus:
     skipped: tuple[str, ...] = ()
     empty: tuple[BadLine, ...] = ()
     spelled: Mapping[str, int] = field(default_factory=dict)
+    reads: tuple[FileRead, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -107,16 +113,28 @@ def read_corpus(
     for read in gathered.documents:
         documents[read.text] = _joined(documents.get(read.text, read), read)
     made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos)
-    bad = (*gathered.bad, *made.bad)
-    check_share(gathered, bad, len(gathered.bad) + len(documents) - made.documents, max_bad)
+    bad = (*gathered.bad, *gathered.parts, *made.bad)
+    reads = _reads(gathered, made)
+    check_share(gathered, bad, len(gathered.bad) + len(documents) - made.documents, max_bad, reads)
     duplicates = len(gathered.documents) - len(documents)
-    counts = (gathered.files, made.documents, duplicates, made.split, made.repeated)
+    counts = (len(gathered.files), made.documents, duplicates, made.split, made.repeated)
     held = {word: sum(word in text for text in documents) for word in named_words(tokenizer)}
     spelled = {word: count for word, count in held.items() if count}
-    return Corpus(made.rows, bad, *counts, gathered.skipped, gathered.empty, spelled)
+    return Corpus(made.rows, bad, *counts, gathered.skipped, gathered.empty, spelled, reads)
 
 
 def _joined(first: Document, second: Document) -> Document:
     """Returns the first of two documents of the same text, with the spans of both."""
     names = dict.fromkeys((*first.spans, *second.spans))
     return replace(first, spans={n: union(first.spans.get(n, ()), second.spans.get(n, ())) for n in names})
+
+
+def _reads(gathered: Gathered, made: Made) -> tuple[FileRead, ...]:
+    """Returns what came out of each file, in their order; files inside of an archive are files of their own."""
+    words: Counter[str] = Counter()
+    pages: Counter[str] = Counter()
+    for document in gathered.documents:
+        words[document.file] += len(document.text.split())
+        pages[document.file] += len({name for _, name in document.places if name.startswith(PAGES)})
+    names = dict.fromkeys([*gathered.files, *words, *(one.file for one in (*gathered.bad, *gathered.empty))])
+    return tuple(FileRead(name, made.by_file.get(name, 0), words[name], pages[name]) for name in names)

@@ -5,6 +5,7 @@ A piece that cannot be read becomes a `BadLine` with its file, line and reason, 
 
 import os
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +19,30 @@ FORMATS = "foci.corpus.formats"
 """The folder that holds the file formats."""
 EXCERPT = 80
 """The number of characters of a bad line that are shown."""
+LARGEST = 512 * 2**20
+"""Bytes of a file that is read whole, at most: 512 MiB."""
 
 
 @dataclass(frozen=True)
 class BadLine:
-    """A piece of a corpus that cannot be used; `line` counts lines of a text, or records of a table, from 1."""
+    """A piece of a corpus that cannot be used; `line` counts lines of a text, or records of a table, from 1.
+
+    `place` says where it stands in a document that has no lines, such as "page 3".
+    """
 
     file: str
     line: int
     reason: str
     excerpt: str = ""
+    place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        return f"{where(self.file, self.line, self.place)}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class LeftOut(BadLine):
+    """A part of a document, such as a scanned page, that cannot be read; the document's other parts are."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,8 @@ class Document:
 
     `spans` maps a name ("answer", "name") to disjoint, ascending characters [start, end) of `text`; each becomes a
     column of the rows, 1 on the tokens of these characters. `whole_file` says that line numbers go on inside of the
-    text, so that each piece of it is named by its own line.
+    text, so that each piece of it is named by its own line. `places` are characters of the text where a page or a
+    section begins, ascending, each with its name ("page 3"); pieces are named by the one that they begin in.
     """
 
     text: str
@@ -52,17 +65,33 @@ class Document:
     line: int
     spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     whole_file: bool = False
+    places: tuple[tuple[int, str], ...] = ()
+
+    def place(self, at: int) -> str:
+        """Returns the page or section in which character `at` stands; "" where none is known."""
+        index = bisect_right(self.places, at, key=lambda place: place[0]) - 1
+        return self.places[index][1] if index >= 0 else ""
+
+
+def where(file: str, line: int, place: str = "") -> str:
+    """Returns the name of a place in a file: its page or section where it has one, else its line.
+
+    >>> where("a.txt", 7), where("a.pdf", 1, "page 3")
+    ('a.txt:7', 'a.pdf, page 3')
+    """
+    return f"{file}, {place}" if place else f"{file}:{line}"
 
 
 class Format(ABC):
     """A file format: how documents are read from one kind of file.
 
     `endings` of file names, with the dot and in lower case, say which files it reads; `prefix` says it for names that
-    are no files ("hub:").
+    are no files ("hub:"). `whole` says that a file is held in memory whole: larger ones than `LARGEST` are refused.
     """
 
     endings: ClassVar[tuple[str, ...]] = ()
     prefix: ClassVar[str] = ""
+    whole: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
@@ -94,10 +123,10 @@ def find_sources(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
             found.setdefault(str(given), str(given))
             continue
         path = existing(given, "corpus", "check corpus.path")
-        if path.is_file() and path.suffix.lower() not in endings:
+        if path.is_file() and ending_of(path) is None:
             raise ValueError(f"corpus file {path}: expected one of {known}, got {path.suffix!r}; convert it")
         for file in files_below(path) if path.is_dir() else [path]:
-            which = found if file.suffix.lower() in endings else skipped
+            which = skipped if ending_of(file) is None else found
             which.setdefault(os.path.realpath(file), str(file))
     if not found:
         seen = f"only {', '.join([*skipped.values()][:3])}" if skipped else "no file at all"
@@ -150,9 +179,17 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
+def ending_of(file: Path) -> str | None:
+    """Returns the longest ending of a file's name that a format reads, in lower case; None where none does."""
+    parts = file.name.lower().split(".")
+    endings = _endings()
+    tails = ("." + ".".join(parts[n:]) for n in range(1, len(parts)))
+    return next((tail for tail in tails if tail in endings), None)
+
+
 def readable(file: Path) -> bool:
     """Returns whether there is a format for files of this ending."""
-    return file.suffix.lower() in _endings()
+    return ending_of(file) is not None
 
 
 def _unreadable(error: OSError) -> None:
@@ -165,12 +202,13 @@ def read_source(source: str, text_field: str) -> Iterator[Document | BadLine]:
     Raises ValueError, which names the source, for whatever a reader cannot deal with.
     """
     named = next((made for prefix, made in _prefixes().items() if source.startswith(prefix)), None)
-    if named is None and (reason := _unusable(Path(source))):
+    reader = named or _endings()[ending_of(Path(source)) or ""]
+    if named is None and (reason := _unusable(Path(source), reader)):
         yield BadLine(source, 1, reason)
         return
     nothing = True
     try:
-        for found in (named or _endings()[Path(source).suffix.lower()]).read(source, text_field):
+        for found in reader.read(source, text_field):
             nothing = False
             yield found
     except OSError as error:
@@ -185,10 +223,15 @@ def read_source(source: str, text_field: str) -> Iterator[Document | BadLine]:
         yield Empty(source, 1, "no text in it")
 
 
-def _unusable(path: Path) -> str:
+def _unusable(path: Path, reader: Format) -> str:
     """Returns the reason why a path is no file that can be read; "" where it is one."""
     if path.is_symlink() and not path.exists():
         return f"a link to {path.readlink()}, which is not there"
     if not path.exists():
         return "it is no longer there"
-    return "" if path.is_file() else "not a file, but a device, pipe or socket"
+    if not path.is_file():
+        return "not a file, but a device, pipe or socket"
+    size = path.stat().st_size
+    if reader.whole and size > LARGEST:
+        return f"{size:,} bytes, more than the {LARGEST:,} of a file that is read whole; split it, or leave it out"
+    return ""

@@ -4,32 +4,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foci.corpus.documents import BadLine, Document, Empty, find_sources, read_source
+from foci.corpus.documents import BadLine, Document, Empty, LeftOut, find_sources, read_source
 
 FORGIVEN = 10
 """Documents of which one bad one never ends a run (unless none is allowed)."""
 
 
-class CorpusError(ValueError):
-    """Raised where a corpus has too many bad lines, or no good one; `bad` holds them, for quarantine.jsonl."""
+@dataclass(frozen=True)
+class FileRead:
+    """The yield of one file: rows, words, and pages with text (0 where it has no pages).
 
-    def __init__(self, message: str, bad: Sequence[BadLine]) -> None:
+    A row whose text an earlier file has too is counted there.
+    """
+
+    file: str
+    rows: int
+    words: int
+    pages: int
+
+
+class CorpusError(ValueError):
+    """Raised where a corpus has too many bad lines, or no good one; `bad` holds them, for quarantine.jsonl.
+
+    `reads` says of each file what came out of it, `empty` and `skipped` are as in `Gathered`.
+    """
+
+    def __init__(
+        self, message: str, bad: Sequence[BadLine], gathered: "Gathered", reads: Sequence[FileRead] = ()
+    ) -> None:
         super().__init__(message)
-        self.bad = tuple(bad)
+        self.bad, self.reads = tuple(bad), tuple(reads)
+        self.empty, self.skipped = gathered.empty, gathered.skipped
 
 
 @dataclass(frozen=True)
 class Gathered:
     """The documents of a corpus in order, and what was left out.
 
-    `bad` is damage, `empty` names files and records without text, `skipped` files of unknown kind, `files` counts all
-    that were read.
+    `bad` is damage, `parts` are parts that are missing from documents, `empty` names files and records without text,
+    `skipped` files of unknown kind, `files` names all that were read.
     """
 
     documents: tuple[Document, ...]
     bad: tuple[BadLine, ...]
+    parts: tuple[LeftOut, ...]
     empty: tuple[Empty, ...]
-    files: int
+    files: tuple[str, ...]
     skipped: tuple[str, ...]
 
     @property
@@ -43,6 +63,7 @@ def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
     sources, skipped = find_sources(paths)
     documents: list[Document] = []
     bad: list[BadLine] = []
+    parts: list[LeftOut] = []
     empty: list[Empty] = []
     for source in sources:
         for read in read_source(source, text_field):
@@ -50,12 +71,16 @@ def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
                 documents.append(read)
             elif isinstance(read, Empty):
                 empty.append(read)
+            elif isinstance(read, LeftOut):
+                parts.append(read)
             else:
                 bad.append(read)
-    return Gathered(tuple(documents), tuple(bad), tuple(empty), len(sources), tuple(skipped))
+    return Gathered(tuple(documents), tuple(bad), tuple(parts), tuple(empty), tuple(sources), tuple(skipped))
 
 
-def check_share(gathered: Gathered, bad: Sequence[BadLine], lost: int, max_bad: float) -> None:
+def check_share(
+    gathered: Gathered, bad: Sequence[BadLine], lost: int, max_bad: float, reads: Sequence[FileRead] = ()
+) -> None:
     """Raises CorpusError where more documents are lost than the share `max_bad` (0 to 1) allows, or all of them.
 
     `bad` says why, `lost` counts the documents. One bad document among `FORGIVEN` or more never ends a run, unless
@@ -64,17 +89,18 @@ def check_share(gathered: Gathered, bad: Sequence[BadLine], lost: int, max_bad: 
     total = gathered.total
     if not total:
         named = ", ".join(f"{empty.file} ({empty.reason})" for empty in gathered.empty[:3])
-        raise CorpusError(f"corpus empty: nothing to learn in {named}; name files with text", bad)
+        raise CorpusError(f"corpus empty: nothing to learn in {named}; name files with text", bad, gathered, reads)
     if lost == total:
-        raise CorpusError(f"corpus empty after quarantine: {_reasons(bad, lost, total)}", bad)
+        raise CorpusError(f"corpus empty after quarantine: {_reasons(bad, lost, total)}", bad, gathered, reads)
     allowed = max(max_bad * total, 1 if max_bad and total >= FORGIVEN else 0)
     if lost > allowed:
         message = f"corpus.max_bad is {max_bad:.1%}, but {_reasons(bad, lost, total)} or raise corpus.max_bad"
-        raise CorpusError(message, bad)
+        raise CorpusError(message, bad, gathered, reads)
 
 
 def _reasons(bad: Sequence[BadLine], lost: int, total: int) -> str:
     """Returns how many documents are bad, and the first three reasons."""
+    bad = [one for one in bad if not isinstance(one, LeftOut)] or bad
     reasons = "; ".join(map(str, bad[:3]))
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     return f"{lost} of {total} documents ({lost / total:.1%}) are bad: {reasons}{more}. Repair them"

@@ -1,13 +1,14 @@
 """Turns documents into rows: tokenises them in batches, cuts the long ones, and carries their marks along."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from foci.corpus.documents import BadLine, Document, excerpt
+from foci.corpus.documents import BadLine, Document, excerpt, where
 from foci.corpus.plain import Encoded, encoded
 from foci.corpus.split import Room, Span, cuts, tighten
 from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
@@ -23,7 +24,7 @@ class Made:
     """The rows of `make_rows` (unique ids), the pieces that gave no row, and counts.
 
     `documents` counts those that gave a row, `split` those that were cut, `repeated` the rows that were
-    left out because another one has the same text.
+    left out because another one has the same text. `by_file` counts the rows of each file.
     """
 
     rows: tuple[Row, ...]
@@ -31,6 +32,7 @@ class Made:
     documents: int
     split: int
     repeated: int
+    by_file: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class _Piece:
         return tuple((span[0] - self.start, span[1] - self.start) for span in tight if span)
 
     def bad(self, reason: str) -> BadLine:
-        return BadLine(self.document.file, self.line, reason, excerpt(self.text))
+        return BadLine(self.document.file, self.line, reason, excerpt(self.text), self.document.place(self.start))
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def make_rows(
     used: set[int] = set()  # documents by identity: two may stand on one line
     split: set[int] = set()
     repeated = 0
+    by_file: Counter[str] = Counter()
     for begin in range(0, len(documents), _BATCH):
         part = documents[begin : begin + _BATCH]
         for made in encoder.encode([_Piece(doc, 0, len(doc.text), doc.line) for doc in part]):
@@ -166,14 +169,16 @@ def make_rows(
             if not made.piece.last:
                 split.add(id(document))
             repeated += text in kept
+            by_file[document.file] += text not in kept
             row = kept.get(text) or _row(made, row_id(text, fingerprint))
             kept[text] = _marked(row, made.piece.spans)
-    return Made(tuple(kept.values()), tuple(bad), len(used), len(split), repeated)
+    return Made(tuple(kept.values()), tuple(bad), len(used), len(split), repeated, by_file)
 
 
 def _row(made: _Tokens, identity: str) -> Row:
-    source = f"{made.piece.document.file}:{made.piece.line}"
-    return Row(identity, made.ids, made.piece.text, made.offsets, source=source)
+    piece = made.piece
+    source = where(piece.document.file, piece.line, piece.document.place(piece.start))
+    return Row(identity, made.ids, piece.text, made.offsets, source=source)
 
 
 def _marked(row: Row, marks: Mapping[str, Sequence[Span]]) -> Row:

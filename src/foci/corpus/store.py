@@ -72,8 +72,12 @@ def _mappings(maps: pa.MapArray) -> Iterator[dict[str, tuple[float, ...]]]:
 
 
 def write_quarantine(bad: Iterable[BadLine], path: str | Path) -> None:
-    """Writes one JSON object per bad line: file, line, reason, excerpt; replaces an existing file."""
-    lines = (json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in bad)
+    """Writes one JSON object per bad line: file, line, reason, excerpt, and its place (a page) if it has one.
+
+    Replaces an existing file.
+    """
+    held = (asdict(line) for line in bad)
+    lines = (json.dumps({k: v for k, v in one.items() if v or k != "place"}, ensure_ascii=False) + "\n" for one in held)
     with replacing(Path(path), shared=True) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from foci.corpus import Corpus
+from transformers import PreTrainedTokenizerBase
+
+from foci.corpus import Corpus, CorpusError
 from foci.corpus.documents import BadLine
+from foci.corpus.gathering import FileRead
+from foci.focus import Row
 
 NAMED = 3
 """Names in a line, at most."""
@@ -20,17 +24,47 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def told(corpus: Corpus) -> Iterator[str]:
-    """Yields a line on what was read, and those of `left_out`."""
+def files_told(made: Corpus | CorpusError) -> Iterator[str]:
+    """Yields a line for each file with its rows, words and pages, and below it what was left out of it, and why."""
+    width = max((len(read.file) for read in made.reads), default=0)
+    yield f"{'file':<{width}}  {'rows':>7}  {'words':>9}  {'pages':>5}"
+    held: dict[str, list[BadLine]] = {}
+    for one in (*made.bad, *made.empty):
+        held.setdefault(one.file, []).append(one)
+    for read in made.reads:
+        pages = f"{read.pages:>5,}" if read.pages else ""
+        yield f"{read.file:<{width}}  {read.rows:>7,}  {read.words:>9,}  {pages}".rstrip()
+        yield from listed(held.get(read.file, [_again(read)] if read.words and not read.rows else []))
+    yield from (f"{name}  not read: a file of unknown kind" for name in made.skipped)
+
+
+def _again(read: FileRead) -> BadLine:
+    return BadLine(read.file, 1, "the text of earlier files")
+
+
+def rows_told(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, count: int = NAMED) -> Iterator[str]:
+    """Yields a few rows, from the first to the last, as the model will read them: special tokens are written out."""
+    chosen = sorted({round(n * (len(rows) - 1) / max(count - 1, 1)) for n in range(min(count, len(rows)))})
+    yield f"{len(chosen)} of {counted(len(rows), 'row')}, as the model will read:"
+    for n in chosen:
+        yield f"{rows[n].source or rows[n].row_id}:"
+        yield from (f"  {line}" for line in tokenizer.decode(rows[n].input_ids).split("\n"))
+
+
+def told(corpus: Corpus, *, listing: bool = True) -> Iterator[str]:
+    """Yields a line on what was read, and those of `left_out`; `listing` also lists the bad lines."""
     yield (
         f"{counted(corpus.documents, 'document')} of {counted(corpus.files, 'file')}: "
         f"{counted(len(corpus.rows), 'row')}, {corpus.tokens:,} tokens"
     )
-    yield from left_out(corpus)
+    yield from left_out(corpus, listing=listing)
 
 
-def left_out(corpus: Corpus, where: str = "left out") -> Iterator[str]:
-    """Yields a line on each kind of thing that was left out or read otherwise; `where` says where bad lines are."""
+def left_out(corpus: Corpus, where: str = "left out", *, listing: bool = True) -> Iterator[str]:
+    """Yields a line on each kind of thing that was left out or read otherwise; `where` says where bad lines are.
+
+    `listing` also lists the bad lines.
+    """
     if corpus.skipped:
         yield f"{counted(len(corpus.skipped), 'file')} of unknown kind left out: {named(corpus.skipped)}"
     if corpus.empty:
@@ -44,8 +78,8 @@ def left_out(corpus: Corpus, where: str = "left out") -> Iterator[str]:
             "and foci itself puts the marks at the ends of a document"
         )
     if corpus.bad:
-        yield f"{counted(len(corpus.bad), 'bad line')} {where}:"
-        yield from listed(corpus.bad)
+        yield f"{counted(len(corpus.bad), 'bad line')} {where}{':' if listing else ', named below their files'}"
+        yield from listed(corpus.bad) if listing else ()
 
 
 def named(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from foci import models
 from foci.config.run import MADE, Run
 from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
 from foci.corpus.documents import files_below, readable
-from foci.corpus.telling import listed, told
+from foci.corpus.telling import files_told, rows_told, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.folder import RunFolder
 from foci.learn.making import made_probes
@@ -40,15 +40,22 @@ class Material:
     made: Made | None = None
 
     def told(self) -> list[str]:
-        """Returns the lines that say what the corpus holds, what was left out of it, and which probes were made."""
-        return [*told(self.corpus), *([] if self.made is None else [self.made.words(), *self.made.examples()])]
+        """Returns lines: what came out of each file, what was left out, a few rows, and which probes were made."""
+        return [
+            *files_told(self.corpus),
+            "",
+            *told(self.corpus, listing=False),
+            "",
+            *rows_told(self.corpus.rows, self.loaded.tokenizer),
+            *([] if self.made is None else ["", self.made.words(), *self.made.examples()]),
+        ]
 
 
 def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], object] | None = None) -> Material:
     """Reads and checks the inputs of a run; with a folder, writes bad lines to its quarantine.
 
-    `tell` is given the bad lines of a corpus that is refused, one by one. Raises ValueError for input that cannot work,
-    FileNotFoundError for a file that is not there.
+    `tell` is given lines on the files of a corpus that is refused, one by one. Raises ValueError for input that
+    cannot work, FileNotFoundError for a file that is not there.
     """
     loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
     if run.corpus.max_length > loaded.max_length:
@@ -62,7 +69,7 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
         if folder is not None:
             write_quarantine(error.bad, folder.quarantine)
         if tell is not None:
-            for line in listed(error.bad):
+            for line in files_told(error):
                 tell(line)
         raise
     check_ids(loaded.model, corpus.rows)

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from foci.config.run import CorpusConfig
 from foci.corpus import Document, row_id, tokenizer_fingerprint
+from foci.corpus.documents import where
 from foci.corpus.gathering import check_share, gather
 from foci.corpus.tokens import tokens
 from foci.focus import Row
@@ -134,5 +135,5 @@ def _rows(document: Document, tokenizer: PreTrainedTokenizerFast, length: int, *
             (tokenizer.bos_token_id, *piece, *after),
             text,
             ((0, 0), *((a - begin, b - begin) for a, b in spans), *([(0, 0)] * len(after))),
-            source=f"{document.file}:{line}",
+            source=where(document.file, line, document.place(begin)),
         )

@@ -11,6 +11,7 @@ class Text(Format):
     """Plain text and Markdown; the whole file is one document."""
 
     endings = (".txt", ".md")
+    whole = True
 
     def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
         """Yields the file's text without white space at its edges; line ends become newlines."""

@@ -1,0 +1,179 @@
+"""Trees of HTML (of web pages, Word documents and e-books) to pieces of Markdown, each below its headings."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from lxml import etree, html
+
+from foci.documents.pieces import PARAGRAPH, Piece
+from foci.documents.repair import scripted
+from foci.documents.tables import markdown
+
+_NOTHING = {
+    "head", "script", "style", "template", "noscript", "svg", "iframe", "object", "select", "button", "textarea",
+    "audio", "video", "canvas", "map",
+}  # fmt: skip
+_BLOCKS = {
+    "html", "body", "p", "div", "section", "article", "main", "header", "footer", "nav", "aside", "ul", "ol", "dl",
+    "dt", "dd", "li", "blockquote", "figure", "figcaption", "address", "center", "details", "summary", "fieldset",
+    "legend", "form", "hr", "table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption", "hgroup", "search",
+}  # fmt: skip
+_HEADS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
+_BREAK = "\x0b"
+"""Stands for <br> while a block is read: a line break of the source is a space."""
+_SPACE = re.compile(r"[ \t\r\n\f\u00a0\u2009\u202f]+")
+
+
+def tree_of(raw: bytes) -> html.HtmlElement:
+    """Returns the tree of an HTML page of UTF-8 bytes. Raises lxml.etree.ParserError where it holds nothing."""
+    return html.document_fromstring(raw, parser=html.HTMLParser(encoding="utf-8"))
+
+
+def text_of(element: etree._Element) -> str:
+    """Returns all words of an element on one line, without scripts and styles."""
+    return _Walk().inline(element)
+
+
+def pieces_of_tree(element: etree._Element, above: str = "") -> Iterator[Piece]:
+    """Yields the headings, paragraphs, list items, tables and code of a tree; `above` is the place of its beginning."""
+    walk = _Walk(above=above)
+    walk.into(element)
+    walk.end()
+    yield from walk.pieces
+
+
+@dataclass
+class _Walk:
+    """A walk through a tree: the headings above, the text since the last block, and the pieces so far."""
+
+    above: str = ""
+    heads: list[tuple[int, str]] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    marks: list[list[int] | None] = field(default_factory=list)
+    mark: str = ""
+    listed: bool = False
+
+    @property
+    def place(self) -> str:
+        """The headings above, from the outermost to the nearest."""
+        return " > ".join([*([self.above] if self.above else []), *(words for _, words in self.heads)])
+
+    def into(self, element: etree._Element) -> None:
+        """Reads an element's own text, its children and what stands between them."""
+        self.parts.append(element.text or "")
+        for child in element:
+            if isinstance(child.tag, str):
+                self.child(child, child.tag.rpartition("}")[2].lower())
+            self.parts.append(child.tail or "")
+
+    def child(self, child: etree._Element, tag: str) -> None:
+        """Reads one child by its kind."""
+        if tag in _NOTHING or child.get("hidden") is not None or _back_link(child, tag):
+            return
+        if tag in _HEADS:
+            self.head(child, _HEADS[tag])
+        elif tag == "table" and _is_data(child):
+            self.end()
+            self.put(_table(child))
+        elif tag == "pre":
+            self.end()
+            code = "".join(child.itertext()).strip("\n")
+            self.put(f"```\n{code}\n```" if code.strip() else "")
+        elif tag in ("ul", "ol"):
+            self.end()
+            self.marks.append([int(child.get("start") or 1)] if tag == "ol" and _number(child) else None)
+            self.into(child)
+            self.end()
+            self.marks.pop()
+        elif tag == "li":
+            self.item(child)
+        elif tag in ("sup", "sub"):
+            self.parts.append(scripted(self.inline(child), tag == "sup"))
+        elif tag == "br":
+            self.parts.append(_BREAK)
+        elif tag in _BLOCKS:
+            self.end()
+            self.into(child)
+            self.end()
+        else:
+            self.into(child)
+
+    def head(self, child: etree._Element, level: int) -> None:
+        """Reads a heading: what follows stands below it."""
+        self.end()
+        if words := self.inline(child):
+            self.heads = [*(head for head in self.heads if head[0] < level), (level, words)]
+            self.put(f"{'#' * level} {words}")
+
+    def item(self, child: etree._Element) -> None:
+        """Reads a list item, which begins with its mark and is indented by its depth."""
+        self.end()
+        counter = self.marks[-1] if self.marks else None
+        self.mark = "  " * max(0, len(self.marks) - 1) + (f"{counter[0]}. " if counter else "- ")
+        if counter:
+            counter[0] += 1
+        self.into(child)
+        self.end()
+        self.mark = ""
+
+    def inline(self, element: etree._Element) -> str:
+        """Returns all words of an element on one line."""
+        inner = _Walk()
+        inner.into(element)
+        inner.end()
+        return _SPACE.sub(" ", " ".join(piece.text for piece in inner.pieces)).strip()
+
+    def end(self) -> None:
+        """Ends the block that is being read."""
+        lines = [_SPACE.sub(" ", line).strip() for line in "".join(self.parts).split(_BREAK)]
+        self.parts.clear()
+        self.put("\n".join(line for line in lines if line))
+
+    def put(self, text: str) -> None:
+        """Adds a piece, unless it is empty."""
+        text = text.replace("\u00ad", "").replace("\u200b", "")
+        if not text.strip():
+            return
+        item = bool(self.mark)
+        piece = Piece(self.mark + text, self.place)
+        self.pieces.append(replace(piece, before="\n") if item and self.listed else piece)
+        self.listed, self.mark = item, ""
+
+
+def _number(element: etree._Element) -> bool:
+    return (element.get("start") or "1").lstrip("-").isdigit()
+
+
+def _back_link(child: etree._Element, tag: str) -> bool:
+    """Says whether an element is the arrow of a footnote, which leads back to the text."""
+    return tag == "a" and "".join(child.itertext()).strip() in ("↑", "↩", "↩︎", "^")
+
+
+def _is_data(table: etree._Element) -> bool:
+    """Says whether a table holds rows of data; one that holds a table, or a single cell, only places things."""
+    return not table.xpath(".//table") and len(table.xpath(".//*[self::td or self::th]")) > 1
+
+
+def _table(table: etree._Element) -> str:
+    """Returns a table as Markdown; a cell that spans columns leaves empty ones after it."""
+    rows: list[list[str]] = []
+    below: dict[tuple[int, int], str] = {}
+    for number, row in enumerate(table.iter("tr", "{*}tr")):
+        cells: list[str] = []
+        for cell in row.xpath("./*[self::td or self::th]"):
+            while (number, len(cells)) in below:
+                cells.append(below[number, len(cells)])
+            words = _Walk().inline(cell)
+            for down in range(1, _span(cell, "rowspan")):
+                below[number + down, len(cells)] = words
+            cells += [words, *[""] * (_span(cell, "colspan") - 1)]
+        rows.append(cells)
+    caption = " ".join(_Walk().inline(one) for one in table.iter("caption"))
+    return PARAGRAPH.join(part for part in (caption, markdown(rows)) if part)
+
+
+def _span(cell: etree._Element, key: str) -> int:
+    given = cell.get(key) or "1"
+    return min(max(int(given), 1), 100) if given.isdigit() else 1

@@ -1,0 +1,232 @@
+"""PDF documents, read by pypdfium2: characters at their places, put into reading order by `foci.documents.pages`."""
+
+import ctypes
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from foci.documents.layout import EM, Run
+from foci.documents.pages import Page, pieces_of_pages
+from foci.documents.pieces import Lost, Piece, Unreadable
+from foci.documents.repair import HYPHEN, scripted
+from foci.documents.rules import Rule, rules_of
+
+SCANNED = "a scanned page without text; add text to it first: ocrmypdf IN.pdf OUT.pdf"
+DRAWN = "its text is drawn as shapes, not written; add text to it first: ocrmypdf --force-ocr IN.pdf OUT.pdf"
+UNMAPPED = "its fonts do not say which letters they draw; add text to it first: ocrmypdf --force-ocr IN.pdf OUT.pdf"
+
+
+def pieces(path: Path) -> Iterator[Piece | Lost]:
+    """Yields the paragraphs and tables of a PDF in reading order, and `Lost` for each page without text.
+
+    Raises Unreadable for an encrypted or damaged file, or where no page has text.
+    """
+    document = _opened(path)
+    try:
+        pages = [_page(document, number) for number in range(len(document))]
+    finally:
+        document.close()
+    if pages and not any(page.runs for page in pages) and (lost := [page.lost for page in pages if page.lost]):
+        what = "all its pages are" if len(lost) == len(pages) else f"{len(lost)} of its {len(pages)} pages are"
+        raise Unreadable(f"no text in it: {what} pictures ({lost[0]})" if len(pages) > 1 else lost[0])
+    yield from pieces_of_pages(pages)
+
+
+def _opened(path: Path) -> pypdfium2.PdfDocument:
+    try:
+        return pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            reason = (
+                "a PDF that is locked by a password; save it without one: qpdf --decrypt --password=... IN.pdf OUT.pdf"
+            )
+        elif "security" in str(error).lower():
+            reason = "a PDF with a protection that cannot be read; print it to a new PDF"
+        else:
+            reason = f"no PDF, or a damaged one ({error}); get it again, or repair it: qpdf IN.pdf OUT.pdf"
+        raise Unreadable(reason) from error
+
+
+def _page(document: pypdfium2.PdfDocument, index: int) -> Page:
+    """Reads one page; a page that pdfium cannot read is lost, with the reason."""
+    try:
+        page = document[index]
+    except pypdfium2.PdfiumError as error:
+        return Page(index + 1, (), lost=f"a damaged page ({error}); repair the file: qpdf IN.pdf OUT.pdf")
+    rules, drawn, covered = _drawing(page)
+    text = page.get_textpage()
+    try:
+        runs, unknown = _runs(text, [rule for rule in rules if not rule.level])
+    finally:
+        text.close()
+        page.close()
+    letters = sum(len(run.text.replace(" ", "")) for run in runs)
+    lost = ""
+    if unknown > 20 and unknown > 0.3 * (letters + unknown):
+        runs, lost = [], UNMAPPED
+    elif covered > 0.5 and letters < 40:
+        lost = SCANNED
+    elif not runs and drawn > 50:
+        lost = DRAWN
+    return Page(index + 1, tuple(runs), tuple(rules), lost)
+
+
+def _drawing(page: pypdfium2.PdfPage) -> tuple[list[Rule], int, float]:
+    """Returns the rules of a page, the number of shapes, and the share of the page that pictures cover (0 to 1)."""
+    rules: list[Rule] = []
+    shapes, area = 0, 0.0
+    for thing in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE]):
+        if thing.type == pdfium.FPDF_PAGEOBJ_IMAGE:
+            left, bottom, right, top = thing.get_bounds()
+            area += max(0.0, right - left) * max(0.0, top - bottom)
+        else:
+            shapes += 1
+            for points in _paths(thing):
+                rules += rules_of(points)
+    width, height = page.get_size()
+    return rules, shapes, area / max(width * height, 1.0)
+
+
+def _paths(thing: pypdfium2.PdfObject) -> list[list[tuple[float, float]]]:
+    """Returns the corners of each closed or open line of a shape, on the page."""
+    matrix = thing.get_matrix()
+    x, y = ctypes.c_float(), ctypes.c_float()
+    found: list[list[tuple[float, float]]] = []
+    for number in range(min(pdfium.FPDFPath_CountSegments(thing), 1000)):
+        segment = pdfium.FPDFPath_GetPathSegment(thing, number)
+        pdfium.FPDFPathSegment_GetPoint(segment, x, y)
+        point = matrix.on_point(x.value, y.value)
+        if pdfium.FPDFPathSegment_GetType(segment) == pdfium.FPDF_SEGMENT_MOVETO or not found:
+            found.append([])
+        found[-1].append(point)
+        if pdfium.FPDFPathSegment_GetClose(segment):
+            found[-1].append(found[-1][0])
+    return found
+
+
+@dataclass(frozen=True)
+class _Letter:
+    """A character: its code, its edges, baseline and height as if the page were turned upright, and its angle."""
+
+    code: int
+    left: float
+    right: float
+    base: float
+    height: float
+    angle: int
+    spaced: bool
+
+
+@dataclass
+class _Building:
+    """A run that is being read: its text, its edges, its baseline and height, and its last raised or lowered part."""
+
+    first: _Letter
+    parts: list[tuple[int, str]] = field(default_factory=list)
+    left: float = 0.0
+    right: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.left, self.right = self.first.left, self.first.right
+        self.parts.append((0, chr(self.first.code)))
+
+    def shift(self, letter: _Letter) -> int | None:
+        """Returns 1 for a superscript, -1 for a subscript, 0 for what stands on the baseline; None for another line."""
+        up = (letter.base - self.first.base) / self.first.height
+        if letter.height < 0.85 * self.first.height and (0.12 < up < 0.6 or -0.35 < up < -0.05):
+            return 1 if up > 0 else -1
+        return 0 if abs(up) < 0.15 else None
+
+    def takes(self, letter: _Letter, walls: list[Rule]) -> bool:
+        """Says whether a character goes on this run, and adds it if so."""
+        em = EM * self.first.height
+        gap = letter.left - self.right
+        shift = self.shift(letter)
+        if shift is None or letter.angle != self.first.angle or not -0.5 * em < gap < 0.8 * em:
+            return False
+        if letter.spaced and any(
+            self.right - 1 < wall.at < letter.left + 1 and wall.start < letter.base + 2 < wall.end for wall in walls
+        ):
+            return False
+        space = " " * (letter.spaced or gap > 0.35 * em)
+        if shift == self.parts[-1][0]:
+            self.parts[-1] = (shift, self.parts[-1][1] + space + chr(letter.code))
+        else:
+            if space:
+                self.parts.append((0, space))
+            self.parts.append((shift, chr(letter.code)))
+        self.right = max(self.right, letter.right)
+        return True
+
+    def run(self) -> Run:
+        """Returns the finished run."""
+        said = "".join(text if not shift else scripted(text, shift > 0) for shift, text in self.parts)
+        return Run(_clean(said), self.left, self.right, self.first.base, self.first.height)
+
+
+def _clean(text: str) -> str:
+    """Returns text whose surrogate pairs are characters and whose typographic ligatures are letters."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    for sign, letters in (("ﬁ", "fi"), ("ﬂ", "fl"), ("ﬀ", "ff"), ("ﬃ", "ffi"), ("ﬄ", "ffl"), ("\u00a0", " ")):
+        whole = whole.replace(sign, letters)
+    return whole
+
+
+def _runs(text: pypdfium2.PdfTextPage, walls: list[Rule]) -> tuple[list[Run], int]:
+    """Returns the runs of a page, and the number of characters that have no letter."""
+    letters, unknown = _letters(text)
+    usual = Counter(letter.angle for letter in letters).most_common(1)
+    made: list[Run] = []
+    building: _Building | None = None
+    for letter in letters:
+        if letter.angle != usual[0][0]:
+            continue
+        if building is not None and building.takes(letter, walls):
+            continue
+        if building is not None:
+            made.append(building.run())
+        building = _Building(letter)
+    if building is not None:
+        made.append(building.run())
+    return [run for run in made if run.text.strip()], unknown
+
+
+def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[_Letter], int]:
+    """Returns the characters of a page in its own order, and the number of those without a letter."""
+    box, x, y = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
+    found: list[_Letter] = []
+    unknown, spaced = 0, False
+    for n in range(text.count_chars()):
+        code = pdfium.FPDFText_GetUnicode(text, n)
+        if code in (0x20, 0xA0, 0x09, 0x0D, 0x0A, 0x3000):
+            spaced = True
+            continue
+        if code == 0xAD or (
+            code != ord(HYPHEN) and (code < 0x20 or 0xFFFD <= code <= 0xFFFF or 0xE000 <= code <= 0xF8FF)
+        ):
+            unknown += code not in (0xAD, 0xFFFE)
+            continue
+        pdfium.FPDFText_GetLooseCharBox(text, n, box)
+        pdfium.FPDFText_GetCharOrigin(text, n, x, y)
+        angle = round(math.degrees(pdfium.FPDFText_GetCharAngle(text, n))) % 360
+        found.append(_turned(code, box, (x.value, y.value), angle, spaced))
+        spaced = False
+    return found, unknown
+
+
+def _turned(code: int, box: pdfium.FS_RECTF, origin: tuple[float, float], angle: int, spaced: bool) -> _Letter:
+    """Returns a character in the coordinates of a page that is turned until its text is level."""
+    x, y = origin
+    if angle == 0:
+        return _Letter(code, box.left, box.right, y, max(box.top - box.bottom, 1.0), angle, spaced)
+    turn = math.radians(angle)
+    cos, sin = math.cos(turn), math.sin(turn)
+    corners = [(u * cos - v * sin, u * sin + v * cos) for u in (box.left, box.right) for v in (box.bottom, box.top)]
+    left, right = min(u for u, _ in corners), max(u for u, _ in corners)
+    height = max(v for _, v in corners) - min(v for _, v in corners)
+    return _Letter(code, left, right, x * sin + y * cos, max(height, 1.0), angle, spaced)

@@ -1,0 +1,144 @@
+"""Word documents and web pages: headings, lists, tables and superscripts as Markdown, menus and heads left out."""
+
+import pytest
+
+import papers
+
+docx = pytest.importorskip("docx", reason="pip install 'foci[test]'")
+pytest.importorskip("mammoth", reason="pip install 'foci[documents]'")
+pytest.importorskip("trafilatura", reason="pip install 'foci[documents]'")
+
+from foci.documents import Lost, Unreadable, pieces_of  # noqa: E402
+from foci.documents.html import decoded  # noqa: E402
+
+FRAME = """<!DOCTYPE html><html><head><meta charset="{charset}"><title>Pumps - Wiki</title>
+<script>var menu = 1;</script>
+<style>p {{ color: red }}</style></head><body><nav><ul><li><a href="/">Start page</a></li></ul></nav>
+<div id="main">{body}</div><footer><p>Imprint and privacy policy</p></footer></body></html>"""
+
+
+def read(path):
+    return list(pieces_of(path, path.name))
+
+
+def text_of(path):
+    return "".join(piece.before + piece.text for piece in read(path)).strip()
+
+
+def handbook():
+    document = docx.Document()
+    document.sections[0].header.paragraphs[0].text = papers.HEAD
+    document.sections[0].footer.paragraphs[0].text = "Page 1"
+    return document
+
+
+def test_every_word_of_a_word_document_is_read_in_order(tmp_path):
+    document, texts = handbook(), papers.paragraphs(4)
+    for text in texts:
+        document.add_paragraph(text)
+    document.save(tmp_path / "a.docx")
+    assert text_of(tmp_path / "a.docx") == "\n\n".join(texts)
+
+
+def test_a_word_document_is_markdown_below_its_headings(tmp_path):
+    document = handbook()
+    document.add_heading("Pumps", 1)
+    paragraph = document.add_paragraph("The tank holds 10")
+    paragraph.add_run("6").font.superscript = True
+    paragraph.add_run(" litres of H")
+    paragraph.add_run("2").font.subscript = True
+    paragraph.add_run("O.\u00ad")
+    document.add_heading("Parts", 2)
+    for style in ("List Bullet", "List Number"):
+        for item in ("open", "close"):
+            document.add_paragraph(item, style=style)
+    table = document.add_table(2, 2)
+    for row, words in zip(table.rows, (("Part", "Code"), ("Bolt | nut", "007")), strict=True):
+        for cell, word in zip(row.cells, words, strict=True):
+            cell.text = word
+    document.save(tmp_path / "a.docx")
+    assert [(piece.place, piece.before, piece.text) for piece in read(tmp_path / "a.docx")] == [
+        ("Pumps", "\n\n", "# Pumps"),
+        ("Pumps", "\n\n", "The tank holds 10⁶ litres of H₂O."),
+        ("Pumps > Parts", "\n\n", "## Parts"),
+        ("Pumps > Parts", "\n\n", "- open"),
+        ("Pumps > Parts", "\n", "- close"),
+        ("Pumps > Parts", "\n", "1. open"),
+        ("Pumps > Parts", "\n", "2. close"),
+        ("Pumps > Parts", "\n\n", "| Part | Code |\n|---|---|\n| Bolt \\| nut | 007 |"),
+    ]
+
+
+def test_equations_of_a_word_document_are_told(tmp_path):
+    from docx.oxml import parse_xml
+
+    document = handbook()
+    paragraph = document.add_paragraph("The law is ")
+    space = "http://schemas.openxmlformats.org/officeDocument/2006/math"
+    paragraph._p.append(parse_xml(f'<m:oMath xmlns:m="{space}"><m:r><m:t>E=mc</m:t></m:r></m:oMath>'))
+    document.save(tmp_path / "a.docx")
+    lost, said = read(tmp_path / "a.docx")
+    assert isinstance(lost, Lost)
+    assert "equations" in lost.reason
+    assert said.text == "The law is"
+
+
+@pytest.mark.parametrize(("raw", "reason"), [
+    (b"\xd0\xcf\x11\xe0" + bytes(600), "an old Office document or an encrypted one, not a Word document"),
+    (b"PK\x03\x04" + bytes(600), "cut or damaged"),
+    (b"{\\rtf1 Bern}", "another kind of file"),
+])  # fmt: skip
+def test_what_is_no_word_document_is_told(tmp_path, raw, reason):
+    (tmp_path / "a.docx").write_bytes(raw)
+    with pytest.raises(Unreadable, match=reason):
+        read(tmp_path / "a.docx")
+
+
+def test_every_word_of_a_page_is_read_in_order(tmp_path):
+    texts = papers.paragraphs(5)
+    body = "<h1>Pumps</h1>" + "".join(f"<p>{text.replace(' the ', ' <b>the</b> ')}</p>" for text in texts)
+    (tmp_path / "a.html").write_text(FRAME.format(charset="utf-8", body=body), encoding="utf-8")
+    assert text_of(tmp_path / "a.html") == "\n\n".join(["# Pumps", *texts])
+
+
+def test_a_page_is_markdown_below_its_headings(tmp_path):
+    body = """<h1>Pumps</h1><p>The tank of the pump holds 10<sup>6</sup> litres of H<sub>2</sub>O,
+    and it is<br>always full. Nobody has seen it empty since the day on which it was built, in 1987.</p><h2>Parts</h2>
+    <ul><li>open <i>all</i> valves<ul><li>slowly</li></ul></li><li>close them</li></ul>
+    <table><tr><th>Part</th><th>Code</th></tr><tr><td>Bolt</td><td>007</td></tr></table><pre>pump  --start</pre>"""
+    (tmp_path / "a.htm").write_text(FRAME.format(charset="utf-8", body=body), encoding="utf-8")
+    assert [(piece.place, piece.text) for piece in read(tmp_path / "a.htm")] == [
+        ("Pumps", "# Pumps"),
+        ("Pumps", "The tank of the pump holds 10⁶ litres of H₂O, and it is\nalways full. Nobody has seen it empty "
+         "since the day on which it was built, in 1987."),
+        ("Pumps > Parts", "## Parts"),
+        ("Pumps > Parts", "- open all valves"),
+        ("Pumps > Parts", "  - slowly"),
+        ("Pumps > Parts", "- close them"),
+        ("Pumps > Parts", "| Part | Code |\n|---|---|\n| Bolt | 007 |"),
+        ("Pumps > Parts", "```\npump  --start\n```"),
+    ]  # fmt: skip
+
+
+def test_a_page_whose_text_a_script_writes_is_told(tmp_path):
+    body = '<div id="root"></div><script>document.write("Bern")</script><noscript>Turn it on.</noscript>'
+    (tmp_path / "a.html").write_text(f"<html><head><title>App</title></head><body>{body}</body></html>")
+    with pytest.raises(Unreadable, match="scripts write it"):
+        read(tmp_path / "a.html")
+
+
+@pytest.mark.parametrize("content", ["", "  \n", "<html></html>", "<p></p>"])
+def test_an_empty_page_has_no_text(tmp_path, content):
+    (tmp_path / "a.html").write_text(content)
+    assert read(tmp_path / "a.html") == []
+
+
+@pytest.mark.parametrize(("raw", "text"), [
+    ("Zürich".encode(), "Zürich"),
+    ("Zürich".encode("utf-16"), "Zürich"),
+    ("Zürich “x”".encode("cp1252"), "Zürich “x”"),
+    (b'<meta charset="iso-8859-1">' + "Zürich “x”".encode("cp1252"), '<meta charset="iso-8859-1">Zürich “x”'),
+    (b'<meta charset="koi8-r">' + "Москва".encode("koi8-r"), '<meta charset="koi8-r">Москва'),
+])  # fmt: skip
+def test_the_letters_of_a_page_are_read_as_a_browser_reads_them(raw, text):
+    assert decoded(raw) == text

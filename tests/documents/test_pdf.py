@@ -1,0 +1,147 @@
+"""PDF documents: every word in order, hyphens and lines repaired, running heads gone, tables and places kept."""
+
+import re
+
+import pytest
+
+import papers
+
+pytest.importorskip("pypdfium2", reason="pip install 'foci[documents]'")
+reportlab = pytest.importorskip("reportlab", reason="pip install 'foci[test]'")
+
+from foci.documents import Lost, Unreadable, pieces_of  # noqa: E402
+
+
+def text_of(path):
+    return "".join(piece.before + piece.text for piece in pieces_of(path, path.name) if not isinstance(piece, Lost))
+
+
+@pytest.mark.parametrize(("columns", "interleaved"), [(1, False), (2, False), (2, True), (3, True)])
+def test_every_word_is_read_in_order(tmp_path, columns, interleaved):
+    texts = papers.paragraphs(columns + interleaved)
+    text = text_of(papers.pdf(tmp_path / "a.pdf", texts, columns, interleaved))
+    words = " ".join(texts).split()
+    assert papers.recovered(words, text) >= 0.995
+    assert len(text.split()) <= 1.005 * len(words), "what nobody wrote was read"
+    assert "Handbook of pumps" not in text
+    assert not re.search(r"Page \d+ of|Chapter \d", text)
+    assert not re.search(r"\w- \w|-\n|\x02|\ufffe", text)
+
+
+def test_the_pages_are_named(tmp_path):
+    texts = papers.paragraphs(1)
+    found = list(pieces_of(papers.pdf(tmp_path / "a.pdf", texts, 2), "a.pdf"))
+    places = list(dict.fromkeys(piece.place for piece in found))
+    assert places == [f"page {n + 1}" for n in range(len(places))]
+    assert len(places) > 1
+
+
+def drawn(path, *pages):
+    """A PDF whose pages are drawn by functions of a canvas."""
+    from reportlab.pdfgen import canvas
+
+    sheet = canvas.Canvas(str(path))
+    for draw in pages:
+        draw(sheet)
+        sheet.showPage()
+    sheet.save()
+    return path
+
+
+def lines(*texts, x=72, y=700, step=14):
+    def draw(sheet):
+        for number, text in enumerate(texts):
+            sheet.drawString(x, y - step * number, text)
+
+    return draw
+
+
+@pytest.mark.parametrize(("texts", "said"), [
+    (["The instru-", "ment is well-", "known. No instrument is known so well."],
+     "The instrument is well-known. No instrument is known so well."),
+    (["An Anglo-", "Saxon with a P-", "7 and a USB-", "powered pump."],
+     "An Anglo-Saxon with a P-7 and a USB-powered pump."),
+    (["A re-entry, then a re-", "entry again."], "A re-entry, then a re-entry again."),
+    (["In pre-", "and post-war times."], "In pre- and post-war times."),
+    (["From 1914\u2013", "1918 at example.com/a-", "b it rained."],
+     "From 1914\u20131918 at example.com/a-b it rained."),
+    (["A \u2013", "dash stays."], "A \u2013 dash stays."),
+])  # fmt: skip
+def test_hyphens_at_line_ends(tmp_path, texts, said):
+    assert text_of(drawn(tmp_path / "a.pdf", lines(*texts))).strip() == said
+
+
+def test_paragraphs_and_words_go_on_over_a_page_end(tmp_path):
+    found = list(
+        pieces_of(drawn(tmp_path / "a.pdf", lines("The pump is a machi-"), lines("nery of its own kind.")), "a")
+    )
+    assert [(piece.place, piece.before, piece.text) for piece in found] == [
+        ("page 1", "\n\n", "The pump is a machi"),
+        ("page 2", "", "nery of its own kind."),
+    ]
+
+
+SCRIPTS = [("It holds 10", 12, 0), ("6", 7, 5), (" litres of H", 12, 0), ("2", 7, -2), ("O on the 5", 12, 0),
+           ("th", 7, 5), (" day.", 12, 0)]  # fmt: skip
+
+
+def test_powers_and_formulas_keep_their_scripts(tmp_path):
+    def draw(sheet):
+        text = sheet.beginText(72, 700)
+        for word, size, rise in SCRIPTS:
+            text.setFont("Helvetica", size)
+            text.setRise(rise)
+            text.textOut(word)
+        sheet.drawText(text)
+
+    assert text_of(drawn(tmp_path / "a.pdf", draw)).strip() == "It holds 10⁶ litres of H₂O on the 5th day."
+
+
+def test_tables_with_and_without_rules(tmp_path):
+    from reportlab.platypus import SimpleDocTemplate, Table
+
+    rows = [["Part", "Count", "Code"], ["Bolt", "12", "007"], ["Long nut", "", "NA"], ["Ring", "7", "N/A"]]
+    said = "| Part | Count | Code |\n|---|---|---|\n| Bolt | 12 | 007 |\n| Long nut |  | NA |\n| Ring | 7 | N/A |"
+    for style in ([("GRID", (0, 0), (-1, -1), 0.5, "black")], [("BOX", (0, 0), (-1, -1), 0.5, "black")], []):
+        SimpleDocTemplate(str(tmp_path / "a.pdf")).build([Table(rows, style=style)])
+        assert text_of(tmp_path / "a.pdf").strip() == said
+
+
+def test_a_scanned_page_is_told_and_the_others_are_read(tmp_path):
+    lost, first, second = pieces_of(papers.scan(tmp_path / "a.pdf", ["The first page.", "The second page."]), "a.pdf")
+    assert lost.place == "page 3"
+    assert "scanned page" in lost.reason
+    assert "ocrmypdf" in lost.reason
+    assert (first.text, second.place) == ("The first page.", "page 2")
+
+
+def test_a_scanned_document_is_told(tmp_path):
+    with pytest.raises(Unreadable, match="a scanned page without text"):
+        list(pieces_of(papers.scan(tmp_path / "a.pdf", []), "a.pdf"))
+
+
+def test_an_encrypted_and_a_broken_pdf_are_told(tmp_path):
+    from reportlab.pdfgen import canvas
+
+    sheet = canvas.Canvas(str(tmp_path / "locked.pdf"), encrypt="secret")
+    sheet.drawString(72, 700, "Nobody reads this.")
+    sheet.save()
+    whole = drawn(tmp_path / "a.pdf", lines("Text.")).read_bytes()
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4\n" + whole[300:500])
+    with pytest.raises(Unreadable, match="locked by a password"):
+        list(pieces_of(tmp_path / "locked.pdf", "locked.pdf"))
+    with pytest.raises(Unreadable, match="no PDF, or a damaged one"):
+        list(pieces_of(tmp_path / "broken.pdf", "broken.pdf"))
+
+
+def test_a_pdf_without_pages_of_text_has_none(tmp_path):
+    assert list(pieces_of(drawn(tmp_path / "a.pdf", lambda sheet: None), "a.pdf")) == []
+
+
+def test_a_turned_page_is_read(tmp_path):
+    def draw(sheet):
+        sheet.translate(300, 100)
+        sheet.rotate(90)
+        lines("The page is turned,", "and its lines are in order.", x=0, y=0)(sheet)
+
+    assert text_of(drawn(tmp_path / "a.pdf", draw)).strip() == "The page is turned, and its lines are in order."
