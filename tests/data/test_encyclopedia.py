@@ -57,6 +57,24 @@ def test_fewer_pairs_are_the_first_of_more(records):
     assert generate(70, seed=3) == records[:70] != generate(70, seed=4)
 
 
+def test_every_fact_of_a_document_is_asked_for():
+    """The documents are those of the pairs without it; answers stand where they are marked and in no question."""
+    alone, every = generate(300, seed=3), generate(300, seed=3, every=True)
+    documents = {}
+    for record in every:
+        documents.setdefault(record["text"], []).append(record)
+    assert list(documents) == list(dict.fromkeys(record["text"] for record in alone))[: len(documents)]
+    assert max(map(len, documents.values())) >= 4
+    assert 1.8 < len(every) / len(documents) < 6
+    assert len({(record["text"], record["prompt"]) for record in every}) == 300
+    for some in documents.values():
+        assert len({record["group"] for record in some}) == len(some)
+        for record in some:
+            assert {record["text"][a:b] for a, b in record["answer_spans"]} == {record["answer"]}
+            assert record["answer"].lower() not in record["prompt"].lower()
+    assert generate(150, seed=3, every=True) == every[:150]
+
+
 def test_spans_are_exactly_the_answer_as_whole_words(records):
     for record in records:
         text, answer = record["text"], record["answer"]

@@ -320,8 +320,9 @@ def test_several_questions_of_a_document_are_learned_at_once(files, tmp_path):
     (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, [*lines, *more])))
     given = {"path": (str(tmp_path / "two.jsonl"),), "held_out": 2, "max_length": 64}
     train = {"batch_size": 2}
-    made = material_of(files, pairs=given, train=train)
+    made = material_of(files, pairs={**given, "several": "max"}, train=train)
     held = {pair.document.text for pair in made.held_out}
+    assert len(held) == 1, "both questions of one document"
     alone = Amortised(made, tmp_path / "a", InnerStep(1e-2), lambda _: None)
     assert alone.examples(made.train) == list(made.train)
     assert len(made.train) == 2 * (8 - len(held))

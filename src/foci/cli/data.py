@@ -63,11 +63,12 @@ def pairs(
     out: Annotated[Path, typer.Option(help="File to write the pairs to.")] = Path("out/pairs.jsonl"),
     count: Annotated[int, typer.Option(help="Number of pairs.")] = 400,
     seed: Annotated[int, typer.Option(help="Seed for the documents.")] = 0,
+    every: Annotated[bool, typer.Option("--every", help="Ask for every fact of a document, not for one.")] = False,
 ) -> None:
     """Make pairs of a document and a later task, for foci meta. The documents are about things that do not exist."""
     from foci.data.encyclopedia import write
 
-    file = write(count, seed, out)
+    file = write(count, seed, out, every)
     Console().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
 
 

@@ -1,9 +1,10 @@
 """Short encyclopedic documents about things that do not exist, and what is asked about them later.
 
-A pair is a document of one to four sentences and a task that asks for one of its facts in a wording that no
-document has; half of the tasks are sentences, half schematic. A weigher learns from such pairs which tokens
-of a document are worth learning from (`foci.methods.train_attention.pairs`). Names, values and wordings, in
-`encyclopedia.json`, are our own; `foci.data.entity` says how a template is read.
+A pair is a document of one to four sentences and a task that asks for one of its facts in a wording that no document
+has (with `every`, pairs ask for all facts, one after another); half of the tasks are sentences, half schematic. A
+weigher learns from such pairs which tokens of a document are worth learning from
+(`foci.methods.train_attention.pairs`). Names, values and wordings, in `encyclopedia.json`, are our own;
+`foci.data.entity` says how a template is read.
 """
 
 import json
@@ -39,10 +40,11 @@ class Record(TypedDict):
     group: str
 
 
-def generate(count: int, seed: int = 0) -> list[Record]:
+def generate(count: int, seed: int = 0, every: bool = False) -> list[Record]:
     """`count` pairs, 1 to 100,000; relations take turns, and fewer pairs are the first of more.
 
-    The same settings give the same pairs on every platform. Raises ValueError for another count.
+    With `every`, the pair of a document is followed by those that ask for the other facts that it states. The same
+    settings give the same pairs on every platform. Raises ValueError for another count.
     """
     if not 1 <= count <= MAX_COUNT:
         raise ValueError(f"pairs: count must be 1 to {MAX_COUNT}, got {count!r}; choose another --count")
@@ -51,21 +53,27 @@ def generate(count: int, seed: int = 0) -> list[Record]:
     asked = {name: endless(_asked(source, name), random_of(f"{seed}/{name}")) for name in source["relations"]}
     tasks = {name: _tasks(source, name, random_of(f"{seed}/{name}/tasks")) for name in source["relations"]}
     seen: set[tuple[str, str]] = set()
-    records = []
-    for number in range(count):
+    records: list[Record] = []
+    number = 0
+    while len(records) < count:
         relation, rng = next(turns), random_of(f"{seed}/{number}")
         (kind, template), task = next(asked[relation]), next(tasks[relation])
         record = None
         while record is None or (record["text"], record["prompt"]) in seen:
-            record = _record(f"{relation}/{number}", Entity(source, kind, rng), template, task)
+            entity = Entity(source, kind, rng)
+            record = _record(f"{relation}/{number}", entity, template, task)
         seen.add((record["text"], record["prompt"]))
         records.append(record)
-    return records
+        others = [name for name in source["relations"] if every and name in entity.facts and name != relation]
+        further = [_pair(f"{name}/{number}", entity, record["text"], next(tasks[name])) for name in others]
+        records += [pair for pair in further if pair is not None]
+        number += 1
+    return records[:count]
 
 
-def write(count: int, seed: int, file: Path) -> Path:
-    """Writes `generate(count, seed)` as lines of JSON into `file`, whose folder is made; returns `file`."""
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in generate(count, seed))
+def write(count: int, seed: int, file: Path, every: bool = False) -> Path:
+    """Writes `generate(count, seed, every)` as lines of JSON into `file`, whose folder is made; returns `file`."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in generate(count, seed, every))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(lines.encode("utf-8"))
     return file
@@ -109,18 +117,27 @@ def _templates(kind: Mapping[str, Any], asked: str, rng: Random) -> list[str]:
 
 def _record(id: str, entity: Entity, asked: str, task: str) -> Record | None:
     """A pair, or None where the draw is none: too short or long, or the answer stands where it should not."""
-    relation, templates = id.split("/", maxsplit=1)[0], _templates(entity.kind, asked, entity.rng)
-    text, value = entity.text(templates), entity.facts[relation]
+    templates = _templates(entity.kind, asked, entity.rng)
+    text = entity.text(templates)
+    good = (
+        WORDS[0] <= len(text.split()) <= WORDS[1]
+        and not {"S", "O", "P"}.isdisjoint(_SLOT.findall(templates[0]))
+        and entity.name in text
+    )
+    return _pair(id, entity, text, task) if good else None
+
+
+def _pair(id: str, entity: Entity, text: str, task: str) -> Record | None:
+    """A document's pair for the relation that its id begins with, or None where the answer stands elsewhere too."""
+    relation = id.split("/", maxsplit=1)[0]
+    value = entity.facts[relation]
     answer = _ARTICLE.sub("", value)
     spans = [list(found.span()) for found in re.finditer(rf"(?<!\w){re.escape(answer.lower())}(?!\w)", text.lower())]
     prompt = task.format(name=entity.name, S=entity.full)
     if "{S}" in task:
         prompt = entity.polished(f"{prompt} {value}").removesuffix(f" {answer}")
     good = (
-        WORDS[0] <= len(text.split()) <= WORDS[1]
-        and not {"S", "O", "P"}.isdisjoint(_SLOT.findall(templates[0]))
-        and entity.name in text
-        and len(spans) == entity.said[relation]
+        len(spans) == entity.said[relation]
         and {text[start:end] for start, end in spans} == {answer}
         and answer.lower() not in prompt.lower()
     )

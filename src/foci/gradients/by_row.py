@@ -192,9 +192,12 @@ def _derivatives(model: nn.Module, batch: Batch, direction: Changes) -> tuple[Te
         eps = torch.where(off, eps * (MOVES[2] / largest).clamp(1e-3, 1e3), eps)
         once = change(eps)
     width = torch.where(eps > 0, eps, torch.ones_like(eps))[:, None]
-    full, half, quarter = once / (2 * width), change(eps / 2) / width, change(eps / 4) * 2 / width
-    above, below = (4 * half - full) / 3, (4 * quarter - half) / 3
+    full, half = once / (2 * width), change(eps / 2) / width
     straight = _disagree(full, half) <= AGREE
+    if bool(straight.all()):
+        return full, straight
+    quarter = change(eps / 4) * 2 / width
+    above, below = (4 * half - full) / 3, (4 * quarter - half) / 3
     return torch.where(straight[:, None], full, above), straight | (_disagree(above, below) <= AGREE)
 
 

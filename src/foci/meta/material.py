@@ -86,9 +86,12 @@ def material(run: MetaRun) -> Material:
 def split(pairs: Sequence[Pair], run: MetaRun) -> tuple[list[Pair], list[Pair]]:
     """Draws the pairs to learn from and the held-out pairs by the seed; no document is on both sides.
 
-    With `pairs.held_out_kinds` the held-out pairs are of these kinds, and none of the pairs to learn from is.
+    With `pairs.held_out_kinds` the held-out pairs are of these kinds, and none of the pairs to learn from is. Where the
+    questions of a document are joined (`pairs.several`), documents are drawn, each with all its pairs.
     """
-    order, kinds = drawn(pairs, run.seed, lambda pair: pair.id), set(run.pairs.held_out_kinds)
+    whole = run.pairs.several != "each"
+    order = drawn(pairs, run.seed, lambda pair: pair.document.text if whole else pair.id)
+    kinds = set(run.pairs.held_out_kinds)
     if unknown := sorted(kinds - {pair.kind for pair in pairs}):
         raise ValueError(
             f"pairs.held_out_kinds names {', '.join(unknown)}, of which there is no pair; got the kinds "
