@@ -122,10 +122,12 @@ def test_the_table_is_of_the_curves_chosen_on_held_out_probes(stuff, tmp_path):
     for width in (80, 120):
         shown = Console(file=io.StringIO(), width=width)
         print_suite(found, shown)
-        assert "60 % kept" in shown.file.getvalue()
+        assert "learned at 60 %  tokens at 60 %" in shown.file.getvalue()
         assert "…" not in shown.file.getvalue()
-    figure = along_the_change(found)
-    assert [line.get_label() for line in figure.axes[0].get_lines()[:2]] == ["plain", "oracle"]
+    for tokens in (False, True):
+        lines = along_the_change(found, tokens=tokens).axes[0].get_lines()[:2]
+        assert [line.get_label() for line in lines] == ["plain", "oracle"]
+        assert [len(line.get_xdata()) for line in lines] == [5, 5]
 
 
 def test_spans_are_compared_by_nll(stuff, tmp_path):
@@ -136,7 +138,7 @@ def test_spans_are_compared_by_nll(stuff, tmp_path):
     found = bench(
         suite(tmp_path, (things, held_out), probes={"learn": str(own), "held_out": None}, seeds=[0]), console=silent()
     )
-    assert found["slide"]["spans"] is True
+    assert found["slide"]["by"] == "nll"
     shown = Console(file=io.StringIO(), width=80)
     print_suite(found, shown)
     assert "NLL at 1.01 x" in shown.file.getvalue()
@@ -144,6 +146,16 @@ def test_spans_are_compared_by_nll(stuff, tmp_path):
     assert axes.xaxis_inverted()
     assert axes.yaxis_inverted()
     assert "half of the facts, drawn by the seed" in markdown(found)
+    assert along_the_change(found, tokens=True) is None
+
+
+def test_without_a_baseline_there_is_nothing_to_be_equal_to(stuff, tmp_path):
+    found = bench(suite(tmp_path, stuff, arms={"oracle": ["oracle"]}, seeds=[0]), console=silent())
+    shown = Console(file=io.StringIO(), width=80)
+    print_suite(found, shown)
+    assert "learned at 95 %" in shown.file.getvalue()
+    assert "kept at plain's" not in shown.file.getvalue()
+    assert "None" not in shown.file.getvalue() + markdown(found)
 
 
 def test_a_killed_suite_asks_no_share_twice(stuff, tmp_path):
@@ -208,6 +220,7 @@ def test_how_a_number_that_some_seeds_have_not_is_written():
         ({"slide": {"points": [1.5]}}, r"'slide\.points\.0' expected a number of at most 1, got 1\.5"),
         ({"slide": {"points": [0.5, 0.5]}}, "every value stands once, got 0.5 twice"),
         ({"slide": {"how": "prun"}}, "did you mean 'prune'"),
+        ({"slide": {"by": "spans"}}, "'slide.by' expected 'answers' or 'nll', got 'spans'"),
         ({"slide": {"step": 3}}, "unknown key 'slide.step'"),
         ({"slide": {"prose": 0.9}}, "expected a number of at least 1, got 0.9"),
         ({"probes": {"learn": None}}, "it needs probes.learn, and probes.retain or probes.text"),

@@ -40,3 +40,12 @@ def test_a_run_file_writes_no_block_of_settings_twice(path: Path):
 def test_all_kinds_of_runs_are_there():
     assert len(FILES) >= 18
     assert {kind_of(path.read_text()) for path in FILES} == set(KINDS.values())
+
+
+def test_suites_of_soft_targets_compare_at_equal_learning():
+    names = {"biographies_to_the_end", "by_surprise"} | {path.stem for path in FILES if "soft_targets" in path.stem}
+    assert len(names) >= 5
+    for name in names:
+        suite = load(ROOT / "runs" / f"{name}.yaml", (), Suite)
+        assert suite.slide is not None, name
+        assert suite.baseline == "plain", name

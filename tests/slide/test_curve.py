@@ -69,7 +69,11 @@ def test_kept_at_plains_learned():
 
 def test_a_target_that_no_share_reaches_is_named_and_not_guessed():
     never = at(PLAIN, OTHER)  # plain never learns 40
-    assert (never["kept_at_plain"], never["at_plain"], never["not_reached"]) == (None, None, ["kept_at_plain"])
+    assert (never["kept_at_plain"], never["at_plain"], never["not_reached"]) == (
+        None,
+        None,
+        ["kept_at_plain", "kept_tokens_at_plain"],
+    )
     assert at(OTHER, OTHER)["not_reached"] == []
     assert at(OTHER, [])["not_reached"] == []  # no target
     assert at([], OTHER)["not_reached"] == []  # not asked
@@ -119,6 +123,14 @@ def test_a_point_is_chosen_on_other_probes_than_it_is_reported_on():
     assert found["kept_at_plain"] == pytest.approx(1 - 0.02 * 2 / 3)
 
 
+def test_answer_tokens_are_read_at_the_same_shares():
+    tokens = [{**p, "learned": p["learned"] / 2, "retained": p["retained"] / 4} for p in OTHER]
+    found = at(tokens)
+    assert (found["learned_at_kept"], found["tokens_at_kept"]) == pytest.approx((0.375, 0.375 / 2))
+    assert found["kept_tokens_at_plain"] == pytest.approx(found["kept_at_plain"] / 4)
+    assert at(PLAIN, OTHER)["not_reached"] == ["kept_at_plain", "kept_tokens_at_plain"]
+
+
 def answer(number, role, accuracy, *, held_out=False, counted=True):
     right = (f"a{number}", "", accuracy == 1, accuracy, None, None, 1.0 + number)
     return Answer(f"{role}{number}", role, "cloze", "", "", *right, counted, held_out)
@@ -137,3 +149,11 @@ def test_what_a_run_holds_out_chooses_and_else_half_of_the_facts():
     assert found["learned"] + found["held_out_learned"] == pytest.approx(5.0)  # two halves of three facts each
     assert found == measured(mixed[::-1], 0)
     assert any(measured(mixed, seed) != found for seed in range(1, 4))
+
+
+def test_what_is_held_out_is_never_reported():
+    """Of the facts to retain half choose; the held-out probe to learn chooses alone, and the others are reported."""
+    some = [answer(n, role, float(n)) for n in range(4) for role in ("learn", "retain")]
+    found = measured([*some, answer(9, "learn", 9.0, held_out=True)], 0)
+    assert (found["held_out_learned"], found["learned"]) == (9.0, 1.5)
+    assert found["held_out_retained"] + found["retained"] == pytest.approx(3.0)

@@ -62,10 +62,12 @@ def test_the_curve_goes_from_the_untouched_model_to_the_trained_one(run, capsys)
             (a.probe_id, a.nll) for a in said
         ]
         assert re.search(rf"  {name}  100% of the change asked in \d+ s", told)
-    assert "learned at 95 %" in told
+    assert "95 % kept, %" in told
     assert "kept at plain's" in told
     page = (run / "report.html").read_text()
     assert "Along the change" in page
+    for name in found["arms"]:  # every arm is drawn, at every share
+        assert all(f"{name} · {share} % of the change" in page for share in (0, 50, 100))
 
 
 def test_a_second_time_asks_nothing_again_and_more_points_ask_only_those(run, capsys, monkeypatch):

@@ -31,11 +31,19 @@ HEADS = {
 }
 ALONG = {
     "learned_at_kept": "learned at {keep:g} % kept, %",
+    "tokens_at_kept": "tokens learned at {keep:g} % kept, %",
     "kept_at_plain": "kept at {base}'s learned, %",
+    "kept_tokens_at_plain": "tokens kept at {base}'s learned, %",
     "nll_at_prose": "NLL at {prose:g} x bits per byte, nats",
     "prose_at_nll": "bits per byte at {base}'s NLL",
 }
 """The numbers that compare arms along their change."""
+HALVES = {
+    "held_out": "held-out probes",
+    "held_out_learn": "held-out probes to learn, and on half of the facts to retain, drawn by the seed",
+    "held_out_retain": "held-out probes to retain, and on half of the facts to learn, drawn by the seed",
+}
+"""The probes that choose a share of the change, by what is held out."""
 PERPLEXITIES = {
     "updated_micro": "updated, micro",
     "updated_macro": "updated, macro",
@@ -90,7 +98,7 @@ def slide_words(table: Found) -> str:
     slide, base = table["slide"], table["baseline"]
     change = "scaled to" if slide["how"] == "scale" else "pruned to"
     shares = ", ".join(f"{share:g}" for share in slide["points"])
-    held = "the held-out probes" if table["chosen_on"] == "held_out" else "half of the facts, drawn by the seed"
+    held = HALVES.get(table["chosen_on"], "half of the facts, drawn by the seed")
     plain = (
         f"kept at {base}'s learned: retained where an arm has first learned as many answer tokens as {base}'s whole "
         f"change. bits per byte at {base}'s NLL: those of prose, where an arm's NLL is first as low. "
@@ -159,8 +167,8 @@ def _perplexities(table: Found, place: str) -> tables.Table:
 def along(table: Found) -> list[tuple[str, tables.Table]]:
     """Returns the tables that compare arms along their change: by answers and by NLL, as far as they were asked."""
     pairs = {
-        "At equal learning or equal forgetting": ("learned_at_kept", "kept_at_plain"),
-        "At equal bits per byte or equal NLL": ("nll_at_prose", "prose_at_nll"),
+        "At equal learning or equal forgetting": tuple(ALONG)[:4],
+        "At equal bits per byte or equal NLL": tuple(ALONG)[4:],
     }
     found = []
     for title, names in pairs.items():
@@ -168,7 +176,7 @@ def along(table: Found) -> list[tuple[str, tables.Table]]:
         asked = [n for n in names if any("mean" in told[n] or told[n]["not_reached"] for told in arms)]
         if asked:
             found.append((title, _along(table, asked)))
-    return found[::-1] if table["slide"]["spans"] else found
+    return found[::-1] if table["slide"]["by"] == "nll" else found
 
 
 def along_heads(table: Found) -> dict[str, str]:
@@ -235,13 +243,7 @@ def value(name: str, mean: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def _number(name: str, known: float, signed: bool) -> str:
-    digits, scale = (
-        (1, 100)
-        if name in (*SHARES, "learned_at_kept", "kept_at_plain")
-        else (1, 1)
-        if name in PERPLEXITIES
-        else (3, 1)
-    )
+    digits, scale = (1, 100) if name in (*SHARES, *tuple(ALONG)[:4]) else (1, 1) if name in PERPLEXITIES else (3, 1)
     shown = f"{scale * known:{'+' if signed else ''}.{digits}f}"
     return shown.replace("-", "\N{MINUS SIGN}")
 

@@ -20,6 +20,10 @@ CAPTIONS = {
         "Each arm with only a share of the change that training made, from the untouched model to the trained one, "
         "means over seeds; the dotted line is the target at which arms are compared. Up and right is better.",
     ),
+    "tokens_along_the_change": (
+        "Along the change, answer tokens",
+        "The same of answer tokens, given the true words before them: finer steps than whole answers.",
+    ),
     "learned_over_updates": ("Learned over updates", "Mean over seeds; the band is its interval."),
 }
 

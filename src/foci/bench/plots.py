@@ -34,6 +34,7 @@ def draw(table: Table, folder: Path) -> list[Path]:
         "learned_against_retained": against(table),
         "learned_over_updates": over_updates(table),
         "along_the_change": along_the_change(table),
+        "tokens_along_the_change": along_the_change(table, tokens=True),
     }
     for name, kind in product(figures, ("svg", "png")):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
@@ -87,36 +88,38 @@ def over_updates(table: Table) -> Figure | None:
     return figure
 
 
-def along_the_change(table: Table) -> Figure | None:
+def along_the_change(table: Table, *, tokens: bool = False) -> Figure | None:
     """Draws every arm's mean curve from the untouched model to the trained one: up and right is better.
 
     Of answers it is learned against retained; of spans it is the NLL against the bits per byte of prose, both falling.
-    None where a suite does not ask along the change, or no arm has two points.
+    `tokens`: of answer tokens in place of whole answers. None where a suite does not ask along the change, where spans
+    have no such figure, or no arm has two points.
     """
     slide = table["slide"]
-    if slide is None:
+    if slide is None or (tokens and slide["by"] == "nll"):
         return None
-    x, y, scale = ("learned_nll", "bits_per_byte", 1) if slide["spans"] else ("learned_whole", "retained_whole", 100)
+    x, y = ("learned", "retained") if tokens else ("learned_whole", "retained_whole")
+    x, y, scale = ("learned_nll", "bits_per_byte", 1) if slide["by"] == "nll" else (x, y, 100)
     labels = {
         "learned_whole": "learned, % of whole answers", "retained_whole": "retained, % of what it knew",
+        "learned": "learned, % of answer tokens", "retained": "retained, % of their tokens",
         "learned_nll": "NLL of what is learned, nats per token (falls to the right)",
         "bits_per_byte": "bits per byte of prose (falls upward)",
     }  # fmt: skip
     figure, axes = _figure(labels[x], labels[y])
-    drawn = False
+    start = None
     for number, (arm, told) in enumerate(slide["arms"].items()):
         spots = [(p[x]["mean"], p[y]["mean"]) for p in told["curve"] if "mean" in p[x] and "mean" in p[y]]
         if len(spots) < 2:
             continue
-        drawn = True
+        start = spots[0][1]
         across, up = ([scale * spot[n] for spot in spots] for n in (0, 1))
         axes.plot(across, up, **_look(number), markersize=3.5, label=arm)
-    if not drawn:
+    if start is None:
         return None
-    untouched = next(iter(slide["arms"].values()))["curve"][0]
-    level = untouched[y]["mean"] * slide["prose"] if slide["spans"] else 100 * slide["keep"]
+    level = start * slide["prose"] if slide["by"] == "nll" else scale * start * slide["keep"]
     axes.axhline(level, color=FILE.ink, linewidth=1, linestyle=":", zorder=1)
-    if slide["spans"]:
+    if slide["by"] == "nll":
         axes.invert_xaxis()
         axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=8)

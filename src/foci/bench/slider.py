@@ -26,7 +26,7 @@ def along(suite: Suite, measured: Measured, kinds: frozenset[str]) -> dict[str, 
     return {
         **suite.slide.model_dump(mode="json"),
         "points": list(suite.slide.shares),
-        "spans": kinds == {"span"},
+        "by": suite.slide.by or ("nll" if kinds == {"span"} else "answers"),
         "arms": {
             arm: _arm(suite, by_seed, {} if arm == suite.baseline else base, base) for arm, by_seed in measured.items()
         },
@@ -56,7 +56,7 @@ def _arm(
             | {"difference": as_data(difference([o[name] for o in found], [o[name] for o in plain])) or None}
             | {"values": [one[name] for one in found], "shares": [one[at] for one in found]}
             | {"not_reached": [seed for seed, one in zip(there, found, strict=True) if name in one["not_reached"]]}
-            for name, at in COMPARED.items()
+            for name, (_, at) in COMPARED.items()
         },
     }
 

@@ -66,10 +66,16 @@ def print_slide(found: Mapping[str, Any], console: Console) -> None:
             rows.append(["" if n else name, *shares, NONE if bits is None else f"{bits:.3f}"])
     console.print(terminal(Table(heads, rows), fold=6))
     base = found["baseline"] or "plain"
-    keep = f"learned at {100 * found['keep']:g} %\nkept, %"
-    compared = [[name, _at(arm, "learned_at_kept"), _at(arm, "kept_at_plain")] for name, arm in found["arms"].items()]
+    keep = f"{100 * found['keep']:g} % kept, %"
+    names = ("learned_at_kept", "tokens_at_kept", "kept_at_plain")
+    compared = [[name, *(_at(arm, own) for own in names)] for name, arm in found["arms"].items()]
     console.print()
-    console.print(terminal(Table(("arm", keep, f"kept at {base}'s\nlearned, %"), compared), fold=6))
+    console.print(
+        terminal(
+            Table(("arm", f"learned at\n{keep}", f"tokens at\n{keep}", f"kept at {base}'s\nlearned, %"), compared),
+            fold=6,
+        )
+    )
     words = (
         "In brackets: the share of the change, chosen on held-out probes; the numbers are of the other probes. Between "
         "two shares that were asked, numbers lie on a straight line; no line goes beyond them."
@@ -84,5 +90,5 @@ def _at(arm: Mapping[str, Any], name: str) -> str:
 
     if name in arm["not_reached"]:
         return "not reached"
-    value, share = arm[name], arm[COMPARED[name]]
+    value, share = arm[name], arm[COMPARED[name][1]]
     return NONE if value is None or share is None else f"{percent(value)} ({percent(share, 0)} %)"

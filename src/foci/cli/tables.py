@@ -53,20 +53,28 @@ def print_suite(table: Mapping[str, Any], console: Console) -> None:
 def _print_along(table: Mapping[str, Any], console: Console) -> None:
     """Prints one line per arm at equal learning or equal forgetting; of spans, at equal bits per byte or equal NLL."""
     slide, base = table["slide"], table["baseline"] or "plain"
-    heads = ["arm", f"learned at\n{100 * slide['keep']:g} % kept", f"from\n{base}", f"kept at {base}'s\nlearned, %"]
-    names = ("learned_at_kept", "kept_at_plain")
-    if slide["spans"]:
-        names = ("nll_at_prose", "prose_at_nll")
-        heads[1::2] = f"NLL at {slide['prose']:g} x\nbits per byte", f"bits per byte\nat {base}'s NLL"
+    kept, paired = f"at {100 * slide['keep']:g} %\nkept, %", f"from\n{base}"
+    show, columns = _percent, [
+        (f"learned {kept}", "learned_at_kept", ""), (f"tokens {kept}", "tokens_at_kept", ""),
+        (paired, "tokens_at_kept", "+"), (f"kept at {base}'s\nlearned, %", "kept_at_plain", ""),
+        (paired, "kept_at_plain", "+"),
+    ]  # fmt: skip
+    if slide["by"] == "nll":
+        show, columns = _decimal, [
+            (f"NLL at {slide['prose']:g} x\nbits per byte", "nll_at_prose", ""), (paired, "nll_at_prose", "+"),
+            (f"bits per byte\nat {base}'s NLL", "prose_at_nll", ""), (paired, "prose_at_nll", "+"),
+        ]  # fmt: skip
+    if table["baseline"] is None:
+        columns = [(head, name, sign) for head, name, sign in columns if name.endswith(("kept", "prose")) and not sign]
     rows = []
     for arm, told in slide["arms"].items():
-        row = [arm]
-        for name in names:
-            show = _percent if name in ("learned_at_kept", "kept_at_plain") else _decimal
-            row += [reached(show(told[name]), told[name]), show(told[name]["difference"] or {}, sign="+")]
-        rows.append(row)
+        cells = [
+            show(told[name]["difference"] or {}, sign) if sign else reached(show(told[name]), told[name])
+            for _, name, sign in columns
+        ]
+        rows.append([arm, *cells])
     console.print()
-    console.print(terminal(Table([*heads, f"from\n{base}"], rows), fold=6))
+    console.print(terminal(Table(["arm", *(head for head, _, _ in columns)], rows), fold=6))
     words = (
         "along the change that training made, at shares that are chosen on held-out probes and read off the others; "
         "between two shares that were asked, numbers lie on a straight line"

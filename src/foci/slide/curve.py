@@ -22,12 +22,14 @@ SPLIT = 0.5
 SLACK = 1e-12
 """By how much a target may be missed: the rounding of an interpolated number."""
 COMPARED = {
-    "learned_at_kept": "at_kept",
-    "kept_at_plain": "at_plain",
-    "nll_at_prose": "at_prose",
-    "prose_at_nll": "at_nll",
+    "learned_at_kept": ("learned_whole", "at_kept"),
+    "tokens_at_kept": ("learned", "at_kept"),
+    "kept_at_plain": ("retained_whole", "at_plain"),
+    "kept_tokens_at_plain": ("retained", "at_plain"),
+    "nll_at_prose": ("learned_nll", "at_prose"),
+    "prose_at_nll": ("bits_per_byte", "at_nll"),
 }
-"""The numbers by which arms are compared, and the name of the share of the change at which each is read."""
+"""The numbers by which arms are compared: of each the number of the curve, and the share at which it is read."""
 
 
 def measured(answers: Sequence[Answer], seed: int) -> dict[str, float | None]:
@@ -36,13 +38,14 @@ def measured(answers: Sequence[Answer], seed: int) -> dict[str, float | None]:
     Of reported probes there is the share of whole answers that are right, too, and of probes to learn the mean NLL
     (nats per answer token).
 
-    Where probes to learn and to retain are not both held out, half of the facts are, by the seed and their names.
+    Where none of the probes to learn, or none of those to retain, are held out, half of their facts are, by the seed
+    and their names.
     """
     known = [a for a in answers if a.counted]
-    if {a.role for a in known if a.held_out} != {"learn", "retain"}:
-        names = [(a.role, fact(a.group, a.answer, a.probe_id)) for a in known]
-        chosen = facts_held_out(names, SPLIT, seed)
-        known = [replace(a, held_out=name in chosen) for a, name in zip(known, names, strict=True)]
+    held = {a.role for a in known if a.held_out}
+    names = [(a.role, fact(a.group, a.answer, a.probe_id)) for a in known]
+    chosen = facts_held_out((name for name in names if name[0] not in held), SPLIT, seed)
+    known = [replace(a, held_out=a.held_out or name in chosen) for a, name in zip(known, names, strict=True)]
 
     def mean(role: str, held_out: bool, number: Callable[[Answer], float]) -> float | None:
         some = [float(number(a)) for a in known if (a.role, a.held_out) == (role, held_out)]
@@ -140,6 +143,7 @@ def compared(points: Points, base: Points, keep: float, prose: float) -> dict[st
 
     `learned_at_kept`: whole answers learned where most is learned with `keep` of what was known kept.
     `kept_at_plain`: whole answers retained where the arm has first learned as much as the base's whole change.
+    `tokens_at_kept`, `kept_tokens_at_plain`: the same of answer tokens.
     `nll_at_prose`: NLL of probes to learn where it is smallest while the bits per byte of prose are at most `prose`
     times the untouched model's. `prose_at_nll`: those bits per byte where the NLL is first as small as after the
     base's whole change. Shares are chosen on held-out probes, numbers are of the others; None where nothing was asked.
@@ -156,15 +160,10 @@ def compared(points: Points, base: Points, keep: float, prose: float) -> dict[st
         else at_best(points, "held_out_learned_nll", "bits_per_byte", limit, low=True),
         "at_nll": None if nll is None else at_first(points, "held_out_learned_nll", nll, low=True),
     }
-    aims = {"kept_at_plain": learned, "prose_at_nll": nll}
-    read = {
-        "learned_at_kept": "learned_whole",
-        "kept_at_plain": "retained_whole",
-        "nll_at_prose": "learned_nll",
-        "prose_at_nll": "bits_per_byte",
-    }
+    aims = {"at_plain": learned, "at_nll": nll}
+    lost = {at for at, aim in aims.items() if points and aim is not None and shares[at] is None}
     return {
         **shares,
-        **{name: interpolated(points, shares[at], read[name]) for name, at in COMPARED.items()},
-        "not_reached": [n for n, aim in aims.items() if points and aim is not None and shares[COMPARED[n]] is None],
+        **{name: interpolated(points, shares[at], number) for name, (number, at) in COMPARED.items()},
+        "not_reached": [name for name, (_, at) in COMPARED.items() if at in lost],
     }

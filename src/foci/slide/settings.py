@@ -35,6 +35,10 @@ class SlideConfig(Section):
     points: Shares = Field(
         default=(0.2, 0.4, 0.6, 0.8, 1.0), description="shares of the change that are asked; 0 and 1 always are"
     )
+    by: Literal["answers", "nll"] | None = Field(
+        default=None,
+        description="terminal and figures: answers, or nll with bits per byte; null = nll if all are spans",
+    )
     keep: float = Field(default=KEEP, gt=0, le=1, description="what is learned is compared where this share is kept")
     prose: float = Field(
         default=PROSE, ge=1, description="NLL is compared at so many times the untouched model's bits per byte"
