@@ -29,7 +29,7 @@ EXTRAS = {
 HARNESS = {"packaging"}
 """Imported by tests and not declared: pytest brings it."""
 
-RENAMED = {"griffe": "griffelib"}
+RENAMED = {"griffe": "griffelib", "pptx": "python-pptx", "docx": "python-docx"}
 """Distributions that have another name than what is imported, where they need not be installed."""
 
 

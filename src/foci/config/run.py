@@ -82,13 +82,13 @@ class CorpusConfig(Section):
     """The text to learn."""
 
     path: PathTexts = Field(
-        description="file or folder of text (.txt, .md, .jsonl, .parquet, .pdf, .docx, .html), or a list"
+        description="file or folder of text (.txt, .md, .jsonl, .pdf, .docx, .html, .zip, ...), or a list"
     )
     max_length: int = Field(default=256, ge=2, description="longest row, in tokens; longer documents are split")
     max_bad: float = Field(
         default=0.01, ge=0, le=1, description="largest share of bad lines (0 to 1) with which a run goes on"
     )
-    text_field: Text = Field(default="text", description="field or column that holds the text (.jsonl, .parquet)")
+    text_field: Text = Field(default="text", description="field or column that holds the text (.jsonl, .json, .csv, .parquet)")
     held_out_share: float = Field(
         default=0.0,
         ge=0,

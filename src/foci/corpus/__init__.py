@@ -130,11 +130,12 @@ def _joined(first: Document, second: Document) -> Document:
 
 
 def _reads(gathered: Gathered, made: Made) -> tuple[FileRead, ...]:
-    """Returns what came out of each file, in their order; files inside of an archive are files of their own."""
+    """Returns what came out of each file, sorted; files inside of an archive are files of their own."""
     words: Counter[str] = Counter()
     pages: Counter[str] = Counter()
     for document in gathered.documents:
         words[document.file] += len(document.text.split())
         pages[document.file] += len({name for _, name in document.places if name.startswith(PAGES)})
-    names = dict.fromkeys([*gathered.files, *words, *(one.file for one in (*gathered.bad, *gathered.empty))])
+    told = (*gathered.bad, *gathered.parts, *gathered.empty)
+    names = dict.fromkeys(sorted({*gathered.files, *words, *(one.file for one in told)}))
     return tuple(FileRead(name, made.by_file.get(name, 0), words[name], pages[name]) for name in names)

@@ -19,6 +19,9 @@ READERS = {
     ".html": "html",
     ".htm": "html",
     ".xhtml": "html",
+    ".pptx": "pptx",
+    ".xlsx": "xlsx",
+    ".epub": "epub",
 }
 """The module of this folder that reads the files of each ending."""
 

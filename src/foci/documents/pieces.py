@@ -14,12 +14,13 @@ class Piece:
     """A paragraph, heading, list item or table. `place` says where it begins: "page 3", or the headings above it.
 
     `before` stands between the piece before and this one: an empty line, or a space or nothing where a paragraph goes
-    on (on the next page).
+    on (on the next page). `apart` says that a document of its own begins here, such as the next part of a long table.
     """
 
     text: str
     place: str = ""
     before: str = PARAGRAPH
+    apart: bool = False
 
 
 @dataclass(frozen=True)

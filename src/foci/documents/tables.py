@@ -1,6 +1,9 @@
 """Tables as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+CHARACTERS = 500
+"""Characters of a part of a long table, at most (unless one line alone has more)."""
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -25,3 +28,51 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def parts(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int, str]]:
+    r"""Yields a table of any length in parts, each under the same head: its first and last line number, and its text.
+
+    `rows` are lines with their numbers. The head is the first line with two cells of text or more; lines before it are
+    parts of their own, such as a title.
+
+    >>> [part for part in parts([(1, ["Parts"]), (2, ["Part", "Code"]), (3, ["Bolt", "7"])])]
+    [(1, 1, 'Parts'), (3, 3, '| Part | Code |\n|---|---|\n| Bolt | 7 |')]
+    """
+    head: tuple[int, Sequence[str]] | None = None
+    held: list[tuple[int, Sequence[str]]] = []
+    size = 0
+    for number, cells in rows:
+        full = [cell for cell in cells if cell.strip()]
+        if not full:
+            continue
+        if head is None and len(full) < 2:
+            yield number, number, " ".join(full[0].split())
+            continue
+        if head is None:
+            head, size = (number, cells), _length(cells)
+            continue
+        if held and size + _length(cells) > CHARACTERS:
+            yield held[0][0], held[-1][0], _under(head[1], held)
+            held, size = [], _length(head[1])
+        held.append((number, cells))
+        size += _length(cells)
+    if head is not None:
+        yield (held or [head])[0][0], (held or [head])[-1][0], _under(head[1], held)
+
+
+def between(noun: str, first: int, last: int) -> str:
+    """Returns the name of a range of lines.
+
+    >>> between("row", 2, 2), between("row", 2, 9)
+    ('row 2', 'rows 2 to 9')
+    """
+    return f"{noun} {first}" if first == last else f"{noun}s {first} to {last}"
+
+
+def _length(cells: Sequence[str]) -> int:
+    return sum(len(cell) + 3 for cell in cells)
+
+
+def _under(head: Sequence[str], held: Sequence[tuple[int, Sequence[str]]]) -> str:
+    return markdown([head, *(cells for _, cells in held)])

@@ -3,11 +3,15 @@
 import codecs
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from foci.corpus.documents import EXCERPT, BadLine, Document, Format, excerpt
 from foci.corpus.records import document_of
 from foci.system.texts import HEAD, NotText, decoded, kind_of
+
+LONGEST = 64 * 2**20
+"""Bytes of a line at which reading ends: 64 MiB."""
 
 
 class JsonLines(Format):
@@ -23,7 +27,10 @@ class JsonLines(Format):
                 yield BadLine(source, 1, "; ".join(kind))
                 return
             handle.seek(0)
-            for number, raw in enumerate(handle, start=1):
+            for number, raw in enumerate(iter(partial(handle.readline, LONGEST), b""), start=1):
+                if len(raw) == LONGEST:
+                    yield BadLine(source, number, f"a line of {LONGEST:,} bytes or more; the file is read up to it")
+                    return
                 line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
                 if line.strip():
                     yield _of_line(line.rstrip(b"\r\n"), source, number, text_field)

@@ -1,0 +1,51 @@
+"""JSON files: .json, a list of objects with a text, or an object that holds such a list; UTF-8."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from foci.corpus.documents import BadLine, Document, Empty, Format, excerpt
+from foci.corpus.records import document_of
+from foci.system.texts import NotText, decoded
+
+
+class Json(Format):
+    """One document per object, or per string, of a list; `text_field` is the key of an object's text."""
+
+    endings = (".json",)
+    whole = True
+
+    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+        """Yields one document or one bad line per record, counted from 1. An object without texts is named as empty."""
+        try:
+            content = json.loads(decoded(Path(source).read_bytes()) or "null")
+        except NotText as error:
+            yield BadLine(source, 1, str(error))
+            return
+        except (ValueError, RecursionError) as error:
+            yield BadLine(source, 1, f"not JSON ({error})")
+            return
+        records = _records(content, text_field)
+        if records is None:
+            held = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
+            seen = "nothing" if content in (None, {}) else excerpt(held)
+            yield Empty(source, 1, f"no list of records and no field {text_field!r}, but {seen}")
+            return
+        for number, record in enumerate(records, start=1):
+            made = {text_field: record} if isinstance(record, str) else record
+            if isinstance(made, dict):
+                yield document_of(made, source, number, text_field, excerpt(str(made.get(text_field))))
+            else:
+                yield BadLine(source, number, f"not a JSON object but {type(record).__name__}", excerpt(str(record)))
+
+
+def _records(content: object, text_field: str) -> list[object] | None:
+    """Returns the records of a file: a list, the only list of objects that an object holds, or the object itself."""
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, dict):
+        return None
+    if text_field in content:
+        return [content]
+    lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return lists[0] if len(lists) == 1 else None
