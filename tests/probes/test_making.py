@@ -32,6 +32,18 @@ ASKED = [
     ("It was opened by Ada Bell.", "Ada Bell", None),  # nobody knows what it is
     ("The final was a game on 4 May 1990.", "4 May 1990", "The final was a game on which date?"),
     ("The towns are Bern, Basel and Zug.", "Zug", None),
+    ("Nobody from the Commission on Zoological Names came.", "Zoological Names", None),
+    ("Say how much you want, and the most is $350 a year.", "$350", None),
+    (
+        "The price (in the shop it is lower) is shown by (as said) Ada Bell",
+        "Ada Bell",
+        "The price (in the shop it is lower) is shown by (as said)",
+    ),
+    ("The blue form (which is kept by Ada Bell) is long.", "Ada Bell", None),
+    ("Now Ada Bell keeps all the old keys.", "Ada Bell", None),
+    ("The desk used for the visit is Desk Lima.", "Desk Lima", "The desk used for the visit is"),
+    ("Endpoint Lima used for the storage of all files.", "Endpoint Lima", None),
+    ("Since Bern is near, the shop keeps its cheese cool.", "Bern", None),
     ("The flag hangs between 1994 and 1996 in the hall.", "1994", None),
 ]
 
@@ -47,6 +59,7 @@ def test_a_sentence_is_asked_about_by_hand(sentence, answer, prompt):
 def test_marks_of_markdown_are_no_words():
     assert plain("1. **Note**: call [Ada](x.md) at `5` (#12).") == "Note: call Ada at 5."
     assert plain("* :func:`~a.sum` is *new* ([#4](http://x)).") == "a.sum is new."
+    assert plain("- :issue:`12`: See `__init__.py` of :pep:`8` and NumPy_.") == "See __init__.py of pep 8 and NumPy."
     found = facts_of("The switch is set by `max_pool` alone.", frozenset())
     assert [(fact.answer, fact.kind) for fact in found] == [("max_pool", "term")]
 

@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 
 from foci.corpus.sentences import LONGEST, WORD, is_prose, known_names, one_line, sentences
 from foci.focus import Row
@@ -33,6 +33,9 @@ _STOP = (
     "question answer year date month day time"
 )
 STOP = frozenset(_STOP.split())
+
+_FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
+_HEADING = re.compile(r"\s*(?:(?<![^\S\n]{4})#{1,6}\s+(.+?)[\s#]*|=+ (.+?) =+\s*)")
 
 Asks = Callable[[Sequence[Probe]], Sequence[str]]
 """Asks the untouched model; returns for each probe why it is left out, such as that it is known, or ""."""
@@ -99,37 +102,48 @@ class _Corpus:
     def __init__(self, rows: Sequence[Row]) -> None:
         texts = [row.text for row in rows]
         self.known = known_names(texts)
+        self.small = {found.group() for text in texts for found in WORD.finditer(text) if found.group()[0].islower()}
         self.text = "\n".join(map(one_line, texts)).lower()
         self.counts = Counter(match.group() for match in WORD.finditer(self.text))
         self.places: list[_Place] = []
         self.left_out: Counter[str] = Counter()
+        self.pairs: Counter[tuple[str, str]] = Counter()
         self.alike: Counter[tuple[str, ...]] = Counter()
-        heading = ""
+        english_files, last, heading, in_code = _english_files(rows), "", "", False
         for row in rows:
-            english = _is_english(row.text)
+            file = row.source.rpartition(":")[0]
+            heading, in_code, last = (heading, in_code, file) if file == last else ("", False, file)
+            english = _is_english(row.text, among=file in english_files)
             for begin, end in sentences(row.text):
                 raw = row.text[begin:end]
-                if found := re.fullmatch(r"\s*#{1,6}\s+(.+?)[\s#]*|\s*=+ (.+?) =+\s*", raw):
+                fences = len(_FENCE.findall(raw))
+                if (found := _HEADING.fullmatch(raw)) and not in_code:
                     heading = plain(found[1] or found[2])
                 elif raw.strip():
-                    self._add(raw, f"{row.source} ({heading})" if heading else row.source, english)
+                    source = f"{row.source} ({heading})" if heading else row.source
+                    self._add(raw, source, english=english, is_code=in_code or fences > 0)
+                in_code ^= fences % 2 == 1
 
-    def _add(self, raw: str, source: str, english: bool) -> None:
+    def _add(self, raw: str, source: str, *, english: bool, is_code: bool) -> None:
         place = _Place(one_line(raw), plain(raw), source)
         self.alike[_skeleton(place.text)] += 1
         if not english:
             self.left_out["in no English text"] += 1
-        elif not is_prose(place.text) or not _is_whole(place):
+        elif is_code or not is_prose(place.text) or not _is_whole(place):
             self.left_out["no whole sentence"] += 1
         else:
             self.places.append(place)
 
+    def count_pairs(self, answers: Iterable[str]) -> None:
+        """Counts how often the pairs of words of these answers stand in the corpus, in one pass."""
+        wanted = {pair for answer in answers for pair in pairwise(WORD.findall(answer.lower()))}
+        words = (match.group() for match in WORD.finditer(self.text))
+        self.pairs = Counter(pair for pair in pairwise(words) if pair in wanted)
+
     def once(self, answer: str) -> bool:
-        """Returns whether an answer stands once in the corpus."""
+        """Returns whether an answer stands once in the corpus: one of its words does, or two that follow each other."""
         words = WORD.findall(answer.lower())
-        return any(self.counts[word] == 1 for word in words) or (
-            len(words) > 1 and self.text.count(answer.lower()) == 1
-        )
+        return any(self.counts[word] == 1 for word in words) or any(self.pairs[pair] == 1 for pair in pairwise(words))
 
     def clue(self, wording: Wording, fact: Fact) -> int | None:
         """Returns how many words stand between the answer and the rarest word of the prompt; None without a clue."""
@@ -155,8 +169,10 @@ def make_probes(
     corpus = _Corpus(rows)
     left_out = corpus.left_out
     candidates = []
-    for place in corpus.places:
-        found = _best(place, corpus)
+    facts = [facts_of(place.evidence, corpus.known, corpus.small) for place in corpus.places]
+    corpus.count_pairs(fact.answer for some in facts for fact in some)
+    for place, some in zip(corpus.places, facts, strict=True):
+        found = _best(place, some, corpus)
         if isinstance(found, str):
             left_out[found] += 1
         else:
@@ -184,13 +200,13 @@ def _held_out(probes: Sequence[Probe], share: float, seed: int) -> list[Probe]:
     return [replace(probe, held_out=probe.id in chosen) for probe in probes]
 
 
-def _best(place: _Place, corpus: _Corpus) -> _Candidate | str:
+def _best(place: _Place, facts: Sequence[Fact], corpus: _Corpus) -> _Candidate | str:
     """Returns the best way to ask about a sentence, or why there is none."""
     reasons = ["without a name, number, date or term"]
     found: list[_Candidate] = []
     if corpus.alike[_skeleton(place.text)] > 1:
         return "like another sentence"
-    for fact in facts_of(place.evidence, corpus.known):
+    for fact in facts:
         if not corpus.once(fact.answer):
             reasons.append("whose answers stand elsewhere too")
             continue
@@ -242,12 +258,26 @@ def _is_whole(place: _Place) -> bool:
     text, is_item = place.text, place.evidence[:1] in "-*+\u2022"
     begins = bool(re.match(r"[A-Z0-9]", text))
     ends = bool(re.search(r"[.!][\"')\u201d]?$", text)) or is_item
-    return begins and ends and 5 <= len(text.split()) <= LONGEST and not re.search(r"[|{}<>\\=]|https?:|www\.|@", text)
-
-
-def _is_english(text: str) -> bool:
-    """Returns whether a text is English, by its commonest words."""
-    words = WORD.findall(text.lower())
-    return sum(word in ENGLISH for word in words) >= len(words) / 25 and text.isascii() | (
-        sum(map(str.isascii, text)) >= 0.9 * len(text)
+    return (
+        begins
+        and ends
+        and 5 <= len(text.split()) <= LONGEST
+        and not re.search(r"[|{}<>\\=]|https?:|www\.|@|\d\. [A-Z]", text)
     )
+
+
+def _english_files(rows: Sequence[Row]) -> set[str]:
+    """Returns the files that are English as a whole."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row.source.rpartition(":")[0], []).append(row.text)
+    return {file for file, some in texts.items() if _is_english("\n".join(some))}
+
+
+def _is_english(text: str, *, among: bool = False) -> bool:
+    """Returns whether a text is English, by its commonest words; less is asked of one among English ones."""
+    words = WORD.findall(text.lower())
+    if sum(map(str.isascii, text)) < 0.9 * len(text):
+        return False
+    share = sum(word in ENGLISH for word in words) / max(1, len(words))
+    return share >= 0.04 or (among and sum(word in STOP for word in words) >= 0.1 * len(words))

@@ -35,6 +35,7 @@ _WORDS = re.compile(r"[^\W_][\w'\u2019.-]*")
 _TEMPORAL: dict[FactKind, str] = {
     "date": "which date", "month": "which month", "year": "which year", "weekday": "which day", "time": "what time",
 }  # fmt: skip
+_LAST_PREPOSITION = re.compile(r"(?<=\s)(?:in|on|at|since|until|by|from|before|after|of|during|for|to|with) $")
 _PARTICIPLE = (
     r"(?:\w+(?:ed|wn)|born|built|bought|brought|begun|bound|broken|caught|chosen|cut|done|driven|fallen|fed|felt|fought|"
     r"found|given|gone|heard|held|hidden|hit|hung|kept|laid|led|left|lent|lost|made|meant|met|paid|put|read|risen|run|"
@@ -49,10 +50,10 @@ _BREAK = re.compile(
     ,\s(?:and\s)?(?:a|an|the|then|not|it|he|she|they|we|you|with|so|its|his|her|their|as|after|before|where)\s)""",
     re.VERBOSE,
 )
-_OPEN_LEFT = re.compile(r"(?:\b(?:and|or|nor|between|not|vs)|[,&/(\[\"'\u201c\u2018\u2013\u2014-]|\b\d[\d.,]*)\s*$")
+_OPEN_LEFT = re.compile(r"(?:\b(?:and|or|nor|between|not|vs)|[,&+/(\[\"'\u201c\u2018\u2013\u2014-]|\b\d[\d.,]*)\s*$")
 _DETERMINED = re.compile(
     r"\b(?:the|these|those|this|his|her|its|their|our|your|my|last|first|next|past|every|each|other|all|only|another|"
-    r"number|version|chapter|section|page|part|figure|table|room|level|step|no\.|top|or|and|to|by|from)\s+$",
+    r"remaining|rest|again|number|version|chapter|section|page|part|figure|table|room|level|step|no\.|top|or|and|to|by|from)\s+$",
     re.IGNORECASE,
 )
 _COUNTED = re.compile(
@@ -67,12 +68,16 @@ _VAGUE = re.compile(
     r"however|therefore|thus|instead|otherwise|neither|nor|and|but|so|or|if|as|see|e\.g|i\.e)\b",
     re.IGNORECASE,
 )
+_UNCLEAR = re.compile(
+    r"(?:After|At|Before|By|Due|During|Following|For|From|In|On|Since|Though|Through|Under|Until|When|While|With)\b"
+    r"[^,]{0,80}(?:,|\d) (?:he|she|it|they|this|these|those)\b"
+)
 _CONJUNCTION = re.compile(r"\b(?:who|whom|which|that|and|if|when|because|where|while|what|but|until|there|as|so|or)\b")
 
 
 def wordings(fact: Fact) -> list[Wording]:
     """Returns the prompts that ask for a fact, the best first; none where no rule fits."""
-    if _VAGUE.match(fact.sentence):
+    if _VAGUE.match(fact.sentence) or _UNCLEAR.match(fact.sentence):
         return []
     return [made for rule in _RULES if (made := rule(fact)) is not None]
 
@@ -86,7 +91,7 @@ def _moved(fact: Fact) -> Wording | None:
     first = re.fullmatch(r"(In|On|Since|Until|Before|After|During|At|By)( the year| early| late)? ", fact.before)
     if first is None or (first[1] == "By" and fact.kind not in _TEMPORAL):
         return None
-    rest = re.fullmatch(r",? ([^,;:()?!\u2013\u2014]+)\.?", fact.after)
+    rest = re.fullmatch(rf",{'?' if fact.kind in _TEMPORAL else ''} ([^,;:()?!\u2013\u2014]+)\.?", fact.after)
     clause = rest[1].strip().rstrip(".") if rest else ""
     if _few(clause, 4) or _VAGUE.match(clause) or re.search(r"\b(?:and|but|or)\b", clause):
         return None
@@ -122,7 +127,9 @@ def _as_subject(fact: Fact) -> Wording | None:
     """Asks for the subject: "Ada Bell founded the club." is asked "Who or what founded the club?"."""
     if fact.kind not in ("name", "term") or fact.before not in ("", "The "):
         return None
-    rest = re.fullmatch(rf" ({_ACTS}) ([^;:?!]+?)[.!]?", fact.after)
+    rest = re.fullmatch(
+        rf" (?!(?:based|called|designed|given|intended|made|named|used)\b)({_ACTS}) ([^;:?!]+?)[.!]?", fact.after
+    )
     if rest is None or _few(rest[2], 3):
         return None
     return _question(f"{'Who or what' if fact.kind == 'name' else 'What'} {rest[1]} {rest[2]}", fact.answer)
@@ -130,27 +137,33 @@ def _as_subject(fact: Fact) -> Wording | None:
 
 def _how_many(fact: Fact) -> Wording | None:
     """Asks for a number or a time in its place: "The house has 12 rooms." is asked "The house has how many rooms?"."""
-    asked = _TEMPORAL.get(fact.kind)
-    if fact.kind == "number" and _COUNTED.match(fact.after) and not fact.before.endswith("("):
-        asked = "how many"
-    elif fact.kind == "percent" and fact.after.startswith(" of "):
-        asked = "what percentage"
-    elif fact.kind == "amount":
-        asked = "how much money"
-    after = re.fullmatch(r"([^;:?!()]*?)[.!]?", fact.after)
+    asked, after = _question_word(fact), re.fullmatch(r"([^,./;:?!()][^;:?!()]*?|)[.!]?", fact.after)
     if asked is None or after is None or len(fact.sentence.split()) > 30:
         return None
     if not fact.before:
         return None if _few(after[1], 4) else _question(f"{asked[0].upper()}{asked[1:]}{after[1]}", fact.answer)
-    if (_DETERMINED.search(fact.before) and asked == "how many") or _OPEN_LEFT.search(fact.before):
-        return None
-    if re.match(r",|\s?(?:-|\u2013|to|or|and)\s?\d", fact.after) or not _is_declarative(fact):
-        return None
-    if asked not in ("how many", "what percentage", "how much money") and not re.search(
-        r"\b(?:in|on|at|since|until|by|from|before|after|of|during) $", fact.before
-    ):
-        return None
-    return _question(f"{fact.before}{asked}{after[1]}", fact.answer)
+    return _question(f"{fact.before}{asked}{after[1]}", fact.answer) if _has_place_for(asked, fact) else None
+
+
+def _question_word(fact: Fact) -> str | None:
+    """Returns the words that ask for a number or a time; None for other facts."""
+    if fact.kind == "number" and _COUNTED.match(fact.after) and not fact.before.endswith("("):
+        return "how many"
+    if fact.kind == "percent" and fact.after.startswith(" of "):
+        return "what percentage"
+    return "how much money" if fact.kind == "amount" else _TEMPORAL.get(fact.kind)
+
+
+def _has_place_for(asked: str, fact: Fact) -> bool:
+    """Returns whether a question can stand in the place of an answer: in no range, and behind no article."""
+    if re.search(r"\b(?:how|what|which|who|when)\b", fact.sentence, re.IGNORECASE) or not _is_declarative(fact):
+        return False
+    if re.match(r"\s?(?:-|\u2013|to|or|and)\s?\d", fact.after) or _OPEN_LEFT.search(fact.before):
+        return False
+    preposition = _LAST_PREPOSITION.search(fact.before)
+    return not _DETERMINED.search(_LAST_PREPOSITION.sub("", fact.before)) and (
+        preposition is not None or asked not in _TEMPORAL.values()
+    )
 
 
 def _front(fact: Fact) -> Wording | None:
@@ -161,8 +174,15 @@ def _front(fact: Fact) -> Wording | None:
     if not (_END.match(after) or _BREAK.match(after)) or not fact.before.endswith(" "):
         return None
     clause = re.split(r"[,;:\u2013\u2014(] ?|\b(?:and|but|while|although|because|when) ", fact.before)[-1]
-    if _few(fact.before, 4) or _few(clause, 2 if _END.match(after) else 4) or _OPEN_LEFT.search(fact.before):
+    if (
+        fact.before.count("(") > fact.before.count(")")
+        or _few(fact.before, 4)
+        or _few(clause, 2 if _END.match(after) else 5)
+        or _OPEN_LEFT.search(fact.before)
+    ):
         return None
+    if fact.kind == "name" and re.search(r"[A-Z][\w.]* (?:on|for|of)(?: the)? $", fact.before):
+        return None  # a part of a longer name: "Commission on Zoological Nomenclature"
     if fact.kind == "name" and re.match(r",\s(?:and\s)?(?:the|a|an|their|his|her|its)\s|\s[\u2013\u2014-]\s", after):
         return None
     return Wording("front", "cloze", fact.before.rstrip(), answer)
