@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from foci.report.style import COLOURS, DASHES, FILE, MARKERS, framed, save
 
 Table = Mapping[str, Any]
+MOST_INSIDE = 8
+"""Names, at most, that a legend writes over the figure."""
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -64,7 +66,7 @@ def against(table: Table) -> Figure | None:
     front = [(x, y) for x, y in ([untouched, *spots][n] for n in pareto([untouched, *spots]))]
     dashed: dict[str, Any] = {"color": FILE.ink, "linewidth": 1, "linestyle": "--", "zorder": 1}
     axes.plot([x for x, _ in front], [y for _, y in front], **dashed, label="Pareto front")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure, axes)
     return figure
 
 
@@ -84,7 +86,7 @@ def over_updates(table: Table) -> Figure | None:
             axes.fill_between(steps, low, high, color=COLOURS[number % len(COLOURS)], alpha=0.12, linewidth=0)
     if not drawn:
         return None
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure, axes)
     return figure
 
 
@@ -102,7 +104,7 @@ def along_the_change(table: Table, *, tokens: bool = False) -> Figure | None:
     x, y, scale = ("learned_nll", "bits_per_byte", 1) if slide["by"] == "nll" else (x, y, 100)
     labels = {
         "learned_whole": "learned, % of whole answers", "retained_whole": "retained, % of what it knew",
-        "learned": "learned, % of answer tokens", "retained": "retained, % of their tokens",
+        "learned": "learned, % of answer tokens", "retained": "retained, % of the tokens of what it knew",
         "learned_nll": "NLL of what is learned, nats per token (falls to the right)",
         "bits_per_byte": "bits per byte of prose (falls upward)",
     }  # fmt: skip
@@ -122,13 +124,22 @@ def along_the_change(table: Table, *, tokens: bool = False) -> Figure | None:
     if slide["by"] == "nll":
         axes.invert_xaxis()
         axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure, axes)
     return figure
 
 
 def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 4.6), layout="constrained", facecolor=FILE.paper)
     return figure, framed(figure.add_subplot(), x=x, y=y)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Names the arms inside the axes; many of them beside the axes, in a wider figure, where they hide nothing."""
+    if len(axes.get_legend_handles_labels()[1]) <= MOST_INSIDE:
+        axes.legend(frameon=False, fontsize=8)
+        return
+    figure.set_figwidth(8.4)
+    figure.legend(frameon=False, fontsize=7, loc="outside right upper")
 
 
 def _look(number: int) -> dict[str, Any]:

@@ -88,7 +88,9 @@ class CorpusConfig(Section):
     max_bad: float = Field(
         default=0.01, ge=0, le=1, description="largest share of bad lines (0 to 1) with which a run goes on"
     )
-    text_field: Text = Field(default="text", description="field or column that holds the text (.jsonl, .json, .csv, .parquet)")
+    text_field: Text = Field(
+        default="text", description="field or column that holds the text (.jsonl, .json, .csv, .parquet)"
+    )
     held_out_share: float = Field(
         default=0.0,
         ge=0,
