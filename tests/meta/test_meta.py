@@ -291,6 +291,21 @@ def test_no_document_is_on_both_sides_of_the_split(files):
         split(pairs, run_of(files, Path("unused"), train={"batch_size": 27}))
 
 
+def test_the_answers_of_all_pairs_of_a_document_are_marked(files, tmp_path):
+    text = "Anna lives in Bern. It rained."
+    spans = ([[14, 18]], [[23, 29]], None)
+    lines = [
+        {"text": text, "prompt": f"Of {n}", "answer": "Bern"} | ({} if some is None else {"answer_spans": some})
+        for n, some in enumerate(spans)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pairs = read_pairs(tmp_path / "pairs.jsonl", tiny.tokenizer(), max_length=64)
+    assert len(pairs) == 3
+    assert len({pair.document.row_id for pair in pairs}) == 1
+    offsets, marked = pairs[2].document.offsets, pairs[2].document.columns["answer"]
+    assert "".join(text[a:b] for (a, b), on in zip(offsets, marked, strict=True) if on).split() == ["Bernrained"]
+
+
 def test_kinds_of_text_are_held_out_whole(files, tmp_path):
     """24 of 32 pairs are letters, 8 news; news are for validation alone, as many as are held out."""
     lines = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()]
@@ -314,7 +329,14 @@ def test_kinds_of_text_are_held_out_whole(files, tmp_path):
 
 
 def test_several_questions_of_a_document_are_learned_at_once(files, tmp_path):
-    """Two questions: the town and the weather. A token's target is the mean or the largest of both, by hand."""
+    """Two questions: the town and the weather. A token's target is that of their mean loss, or the largest of both."""
+
+    def by_mean(one, other):
+        return (one + other).clamp(min=0) / (one + other).max()
+
+    def by_largest(one, other):
+        return torch.maximum(one / one.max(), other / other.max()).clamp(min=0)
+
     lines = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()][:8]
     more = [{**line, "prompt": "It was a day of", "answer": "rain"} for line in lines]
     (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, [*lines, *more])))
@@ -326,14 +348,14 @@ def test_several_questions_of_a_document_are_learned_at_once(files, tmp_path):
     alone = Amortised(made, tmp_path / "a", InnerStep(1e-2), lambda _: None)
     assert alone.examples(made.train) == list(made.train)
     assert len(made.train) == 2 * (8 - len(held))
-    for several, joined in (("mean", lambda some: sum(some) / 2), ("max", lambda some: torch.stack(some).amax(0))):
+    for several, joined in (("mean", by_mean), ("max", by_largest)):
         objective = Amortised(made, tmp_path / "a", InnerStep(1e-2), lambda _: None, 0, several)
         assert objective.found == alone.found
         examples = objective.examples(made.train)
         assert len(examples) == len({pair.document.text for pair in made.train}) == 8 - len(held)
         for pair in examples:
             both = [p for p in made.train if p.document.text == pair.document.text]
-            expected = joined([targets(torch.tensor([alone.found[p.id]]))[0] for p in both])
+            expected = joined(*(torch.tensor(alone.found[p.id]) for p in both))
             assert objective.targets_of(pair) == pytest.approx(expected.tolist(), abs=1e-6)
             assert objective.targets_of(pair) != pytest.approx(alone.targets_of(pair), abs=1e-3)
 

@@ -24,8 +24,8 @@ class PairsConfig(Section):
     )
     several: Several = Field(
         default="each",
-        description="a document with several questions (amortised): learned once for each, or once by the mean or "
-        "largest target of each token",
+        description="a document with several questions (amortised): learned once for each, or once by the influence on "
+        "their mean loss, or by each token's largest target",
     )
 
 

@@ -62,8 +62,9 @@ class Objective(ABC):
 class Amortised(Objective):
     """Predicts each token's target, computed once at weight 1, by binary cross-entropy, the mean over tokens.
 
-    A token's target is a share of its document's largest influence on one question ("each"), or the mean or the largest
-    of such shares over the document's questions (`several`); then an epoch has each document once.
+    A token's target is a share of its document's largest influence: on one question ("each"), on the mean loss of all
+    of the document's questions ("mean"), or on the question for which that share is largest ("max"). With the last two
+    an epoch has each document once (`several`).
     """
 
     def __init__(
@@ -132,15 +133,16 @@ class Amortised(Objective):
 
     def _targets(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
         """Returns the targets of each pair's document, by pair."""
-        alone = {pair.id: targets(torch.tensor(self.found[pair.id])[None])[0] for pair in pairs}
-        if self.several == "each":
-            return alone
         of_document = defaultdict[str, list[Tensor]](list)
         for pair in pairs:
-            of_document[pair.document.text].append(alone[pair.id])
-        stacked = {text: torch.stack(some) for text, some in of_document.items()}
-        joined = {text: some.mean(0) if self.several == "mean" else some.amax(0) for text, some in stacked.items()}
-        return {pair.id: joined[pair.document.text] for pair in pairs}
+            name = pair.id if self.several == "each" else pair.document.text
+            of_document[name].append(torch.tensor(self.found[pair.id]))
+        joined = {}
+        for name, some in of_document.items():
+            alignments = torch.stack(some)
+            mean = alignments.mean(0, keepdim=True)
+            joined[name] = targets(alignments).amax(0) if self.several == "max" else targets(mean)[0]
+        return {pair.id: joined[pair.id if self.several == "each" else pair.document.text] for pair in pairs}
 
     def _scored(self, pairs: Sequence[Pair]) -> list[Row]:
         """Returns the documents' rows with the column `alignment`."""

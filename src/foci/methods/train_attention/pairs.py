@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus import Document, make_rows, row_id, tokenizer_fingerprint
+from foci.corpus.split import union
 from foci.focus import IGNORED, Batch, Row
 from foci.models.forward import padded
 from foci.probes.encode import encode
@@ -71,7 +72,12 @@ def read_pairs(
 
 def _rows(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, Row]:
     """Returns, by text, the document's row; of one that was cut, the first part that marks an answer, or the first."""
-    unique = {document.text: document for document in reversed(documents)}
+    unique: dict[str, Document] = {}
+    for document in documents:  # the answers of all pairs of a document are marked
+        first = unique.setdefault(document.text, document)
+        if first is not document:
+            marks = {name: union(spans, first.spans.get(name, ())) for name, spans in document.spans.items()}
+            unique[document.text] = replace(first, spans={**first.spans, **marks})
     made = make_rows(list(unique.values()), tokenizer, max_length=max_length, add_eos=True)
     parts: dict[str, list[Row]] = {}
     for row in made.rows:
