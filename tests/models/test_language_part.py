@@ -118,13 +118,36 @@ def test_it_is_trained_saved_and_loaded_again(tmp_path):
         torch.testing.assert_close(logits(found), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_a_language_part_without_a_class_of_its_own_is_refused_before_weights_are_read(tmp_path):
-    config = AutoConfig.for_model("glm4v", text_config=TEXT, vision_config={**QWEN_EYES, "patch_size": 4})
-    config.architectures = ["Glm4vForConditionalGeneration"]
+MLLAMA_EYES = {"hidden_size": 16, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "glm4v": (
+        "Glm4vForConditionalGeneration", {"text_config": TEXT, "vision_config": {**QWEN_EYES, "patch_size": 4}},
+        r"reads images or sound \(Glm4vForCond.* type 'glm4v_text', has no class for text alone",
+    ),
+    "mllama": (
+        "MllamaForConditionalGeneration", {"text_config": {**TEXT, "bos_token_id": 1}, "vision_config": MLLAMA_EYES},
+        r"reads images or sound \(MllamaForCond.* type 'mllama_text_model', has no class for text alone",
+    ),
+    "paligemma": (
+        "PaliGemmaForConditionalGeneration",
+        {"text_config": {**TEXT, "model_type": "gemma"},
+         "vision_config": {**EYES, "model_type": "siglip_vision_model"}},
+        r"\(PaliGemmaForCond.* is not causal: its tokens attend to those after them",
+    ),
+    "gemma3_text": (
+        "Gemma3ForCausalLM", {**TEXT, "use_bidirectional_attention": True},
+        r"\(model type 'gemma3_text'\) is not causal: its tokens attend to those after them",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_language_part_that_cannot_be_trained_alone_is_refused_before_weights_are_read(kind, tmp_path):
+    architecture, settings, words = REFUSED[kind]
+    config = AutoConfig.for_model(kind, **settings)
+    config.architectures = [architecture]
     config.save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"reads images or sound \(Glm4vForCond.* type 'glm4v_text', has no"
-    ) as refused:
+    with pytest.raises(ValueError, match=words) as refused:
         models.load(str(tmp_path), device="cpu")  # there are no weights
     assert_one_paragraph(str(refused.value))
 

@@ -9,15 +9,18 @@ from torch import Tensor
 
 import small
 import tiny
-from foci import Plan, token_nll
+from foci import FocusTrainer, Plan, token_nll
 from foci.corpus import row_id
 from foci.focus import UNWEIGHTED, Batch, Context, Row, SoftTargets, WeighsTokens
+from foci.learn.callbacks import Metrics, empty_updates
+from foci.learn.folder import ArmFolder
 from foci.learn.offline import prepare
 from foci.methods import replay
 from foci.methods.lwf import Lwf
 from foci.methods.replay import Replay
 from foci.seeds import generator
-from training import assert_same, model, trained, weights
+from foci.system.files import read_lines
+from training import arguments, assert_same, model, trained, weights
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1}
 
@@ -68,6 +71,21 @@ def test_no_gradient_at_the_first_update(tmp_path):
     fresh, losses = trained(tmp_path, small.rows(4), [Nothing(), small.Imitating()], start=model(), **SGD)
     assert losses[0] == pytest.approx(0, abs=1e-6)
     assert_same(fresh, model(), 1e-7)
+
+
+@pytest.mark.parametrize(("methods", "held", "guided", "empty"), [
+    ([Nothing()], 0, 0, 1), ([Nothing(), small.Imitating()], 9, 0, 0),
+    ([Nothing(), small.Imitating(power=0.0)], 0, 0, 1), ([Nothing(), small.LookAt(layer=1)], 0, 9, 0), ([], 0, 0, 0),
+])  # fmt: skip
+def test_an_update_is_empty_where_nothing_at_all_trains(tmp_path, methods, held, guided, empty):
+    """Two rows of 7 and 4 tokens: 9 predicted tokens, 9 queries with a token before them."""
+    rows = [Row("a", (5, 6, 7, 8, 9, 10, 11), columns={"w": (0.0,) + (1.0,) * 6}), Row("b", (9, 8, 7, 6))]
+    trainer = FocusTrainer(model(), arguments(tmp_path, max_steps=1), plan=Plan(methods), train_dataset=rows)
+    trainer.add_callback(Metrics(ArmFolder(tmp_path / "arm"), trainer, {}))
+    trainer.train()
+    lines = read_lines(ArmFolder(tmp_path / "arm").metrics)
+    assert [(line["held_tokens"], line["guided_queries"]) for line in lines] == [(held, guided)]
+    assert empty_updates(lines) == empty
 
 
 def test_strength_0_is_neutral(tmp_path):

@@ -17,7 +17,7 @@ from foci.attention.heads import GuidedHeads
 from foci.focus import Row
 from foci.learn.arguments import arguments, learner
 from foci.learn.baseline import Start, context_of, load
-from foci.learn.callbacks import Display, Metrics, Probing, Saving
+from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
 from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import held_out_learned, without_held_out
@@ -197,7 +197,7 @@ class Arm:
             "tokens": last["tokens"],
             "seconds": last["seconds"],
             "padding": sum(line["padding"] for line in metrics) / len(metrics),
-            "empty_updates": sum(line["weighted_tokens"] == 0 for line in metrics),
+            "empty_updates": empty_updates(metrics),
         }
 
     def _answers(self, step: int) -> list[Answer]:

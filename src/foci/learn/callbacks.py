@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -66,10 +66,18 @@ class Metrics(TrainerCallback):
                 "learning_rate": logs.get("learning_rate"),
                 "tokens": self.tokens,
                 "weighted_tokens": update.weighted,
+                "held_tokens": update.held,
+                "guided_queries": update.guided,
                 "padding": 1 - update.tokens / max(update.positions, 1),
                 "seconds": self.clock.seconds,
             },
         )
+
+
+def empty_updates(metrics: Sequence[Mapping[str, Any]]) -> int:
+    """Returns in how many updates nothing trained: no token to learn, none held to a teacher, no guided query."""
+    kinds = ("weighted_tokens", "held_tokens", "guided_queries")
+    return sum(not any(line.get(kind) for kind in kinds) for line in metrics)
 
 
 class Probing(TrainerCallback):

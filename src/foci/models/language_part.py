@@ -54,12 +54,23 @@ def language_config(folder: Path, name: str) -> PreTrainedConfig | None:
             f"{text.model_type!r}, has no class for text alone in Transformers; name a model of text alone of its "
             "family"
         )
+    check_direction(getattr(text, "use_bidirectional_attention", None), name, classes)
     if kind != text.model_type:
         fields = {key: value for key, value in text.to_dict().items() if key not in ("model_type", "architectures")}
         text = AutoConfig.for_model(kind, **fields)
     text.tie_word_embeddings = _is_tied(folder, whole)
     text.architectures = [str(CAUSAL[kind])]
     return text
+
+
+def check_direction(told: object, name: str, classes: str) -> None:
+    """Raises ValueError where `use_bidirectional_attention` of a configuration says that tokens see later ones."""
+    if told in (True, "all"):
+        raise ValueError(
+            f"model {name!r} ({classes}) is not causal: its tokens attend to those after them "
+            f"(use_bidirectional_attention is {told!r} in its configuration); name a model that reads from left to "
+            "right"
+        )
 
 
 def _is_tied(folder: Path, whole: Any) -> bool:

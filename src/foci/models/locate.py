@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from foci.config.values import PICKLES, meant_as_path
 from foci.models.gguf import EMBEDDED, converted, embedded_file
-from foci.models.language_part import language_config
+from foci.models.language_part import check_direction, language_config
 from foci.models.whole import check_pointer, check_weights, read_json, weight_names
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
@@ -150,6 +150,7 @@ def _check_config(folder: Path, name: str, trust_remote_code: bool) -> None:
             f"model {name!r} is quantised ({config['quantization_config'].get('quant_method', 'unknown')}); "
             f"its weights cannot be trained in float32: name the original model or a .gguf file"
         )
+    check_direction(config.get("use_bidirectional_attention"), name, f"model type {config.get('model_type')!r}")
     if "AutoModelForCausalLM" not in config.get("auto_map", {}) and language_config(folder, name) is None:
         _check_causal_class(config, name)
 

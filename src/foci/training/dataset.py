@@ -260,12 +260,17 @@ def batch_of(inputs: Mapping[str, Any]) -> Batch:
 
 @dataclass(frozen=True)
 class Update:
-    """The contents of one update: its rows, its tokens (padding left out), its positions, and those with weight."""
+    """The contents of one update: its rows, its tokens (padding left out), its positions, and what trains in it.
+
+    `weighted` tokens are learned, `held` ones are held to a teacher, `guided` queries are pulled to a pattern.
+    """
 
     rows: tuple[str, ...] = ()
     tokens: int = 0
     positions: int = 0
     weighted: int = 0
+    held: int = 0
+    guided: int = 0
 
     @classmethod
     def of(cls, whole: Batch, weights: Tensor, positions: int) -> "Update":

@@ -176,11 +176,13 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not methods:
             return
         largest = float(self.accelerator.gather(weights.max().reshape(1).to(self.args.device)).max())
-        factors = []
+        factors, any_held = [], torch.zeros_like(weights, dtype=torch.bool)
         for method, hold in zip(methods, update_holds(self.plan, whole, weights, largest), strict=True):
             strength = method.strength(self.state.global_step, self.state.max_steps)
             total = float(self._summed(hold.sum(), self.args.device))
             factors.append(split(hold * (strength * self.args.world_size / total if total else 0.0)))
+            any_held |= hold * strength > 0
+        self.update = replace(self.update, held=int(any_held.sum()))
         for n, inputs in enumerate(samples):
             inputs["holds"] = [parts[n] for parts in factors]
 
@@ -217,6 +219,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         for method, guide in zip(self.plan.of(GuidesHeads), self._guides, strict=True):
             strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
             for pattern, count in guide.counts(whole).items():
+                self.update = replace(self.update, guided=self.update.guided + (int(count) if strength > 0 else 0))
                 total = self._summed(count, self.args.device).clamp(min=1)
                 guide.scales = {**guide.scales, pattern: strength / float(total)}
 
