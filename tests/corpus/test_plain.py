@@ -39,6 +39,16 @@ def unigram(last=False):
     return made(backend, last=last)
 
 
+def by_bytes():
+    """As XGen's or Jamba's: a unigram model that spells unknown letters by bytes; the bytes' names are pieces of it."""
+    pieces = [(word, 0.0) for word in WORDS] + [(f"<0x{n:02X}>", 0.0) for n in range(256)]
+    pieces += [(letter, -9.0) for letter in "▁" + LETTERS] + [("▁the", -2.0)]
+    backend = Tokenizer(models.Unigram([pieces[3], *pieces[:3], *pieces[4:]], unk_id=0, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return made(backend)
+
+
 def merged():
     """As Llama 2's: converted from SentencePiece, with merges that lead to a control word, and byte fallback."""
     vocab = {word: n for n, word in enumerate(WORDS)} | {f"<0x{n:02X}>": 4 + n for n in range(256)}
@@ -85,6 +95,7 @@ def chat():
 TOKENIZERS = {
     "byte level": lambda: made(Tokenizer.from_str(tiny.tokenizer().backend_tokenizer.to_str()), ("<eos>", "<pad>") * 2),
     "unigram": unigram,
+    "bytes": by_bytes,
     "merges": merged,
     "whole words": whole_words,
     "word pieces": pieces,
@@ -132,6 +143,23 @@ def test_transformers_own_setting_is_not_enough(name):
     read = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert any(tokenizer.bos_token_id in ids for ids in read)
     assert not any(tokenizer.bos_token_id in ids for ids, _ in tokens(texts, tokenizer, special=False))
+
+
+@pytest.mark.parametrize("make", [by_bytes, merged])
+@pytest.mark.parametrize(
+    "text", ["<0x41>", "the <0x0A> is a line", "<0x41><0x42>", "é <0x41>ü", "<0xC3><0xA9> 中<0x41>"]
+)
+def test_the_name_of_a_byte_is_text_and_unknown_letters_are_bytes(make, text):
+    tokenizer = make()
+    (read,) = encoded([text], tokenizer, special=False)
+    said = tokenizer.convert_ids_to_tokens(read.ids)
+    spelled = [f"<0x{byte:02X}>" for letter in text if letter not in LETTERS + " " for byte in letter.encode()]
+    assert [one for one in said if one.startswith("<0x")] == spelled
+    assert {at for a, b in read.offsets for at in range(a, b)} >= {n for n, c in enumerate(text) if c != " "}
+    if make is by_bytes:
+        assert tokenizer.decode(read.ids).strip() == text
+        own = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert len(own) < len(read.ids), "the tokenizer itself reads the name as the byte"
 
 
 def test_spaces_and_tags_that_are_tokens_stay_tokens_and_words_of_chat_do_not():

@@ -51,6 +51,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "vision_config": {**EYES, "model_type": "pixtral", "head_dim": 8},
     },
     "qwen2_5_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": {**QWEN_EYES, "patch_size": 4}},
+    "qwen2_vl": {"text_config": {**TEXT, **MROPE}, "vision_config": {"depth": 1, "embed_dim": 16, "num_heads": 2}},
+    "qwen3_vl_moe": {
+        "text_config": {**TEXT, **MROPE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+        "vision_config": {**QWEN_EYES, "patch_size": 4, "deepstack_visual_indexes": [0]},
+    },
     "qwen3_vl": {
         "text_config": {**TEXT, **MROPE},
         "vision_config": {**QWEN_EYES, "patch_size": 4, "deepstack_visual_indexes": [0]},
@@ -85,6 +90,29 @@ def test_the_language_part_answers_as_the_whole_model(name, tied, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(model), atol=1e-6, rtol=0)
     assert sum(p.numel() for p in loaded.parameters()) < sum(p.numel() for p in model.parameters())
     assert (loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight) == tied
+
+
+def test_a_scale_that_the_whole_model_leaves_out_is_told(tmp_path):
+    text = {**TEXT, "model_type": "cohere2", "logit_scale": 0.5, "layer_types": ["full_attention"] * 2}
+    eyes = {**EYES, "model_type": "siglip_vision_model"}
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(
+        AutoConfig.for_model("aya_vision", text_config=text, vision_config=eyes)
+    )
+    with pytest.warns(
+        UserWarning, match=r"logit_scale 0.5.*AyaVisionForConditionalGeneration of this Transformers lea"
+    ):
+        loaded = models.load(str(written(model.eval(), tmp_path)), device="cpu").model
+    torch.testing.assert_close(logits(loaded), logits(model) / 2, atol=1e-6, rtol=0)
+
+
+def test_a_language_part_whose_weights_have_names_that_are_unknown_is_refused_before_they_are_loaded(tmp_path):
+    file = written(whole("llava", False), tmp_path) / "model.safetensors"
+    save_file({k.replace(".layers.", ".blocks."): v for k, v in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"names? the weights of its language part in a way that is unknown .*blocks\.0"
+    ):
+        models.load(str(tmp_path), device="cpu")
 
 
 def test_older_names_of_weights_are_understood(tmp_path):

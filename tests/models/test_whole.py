@@ -1,12 +1,13 @@
 """Files of a model that are not whole, or not what their names say: named at once, with the cure; nothing is loaded."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import tiny
 from foci.models import load, locate
@@ -112,6 +113,39 @@ def test_a_configuration_that_makes_no_model_is_told_in_one_paragraph(folder, fi
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | fields))
     refused(folder)
+
+
+def changed(folder, fields=None, weights=None):
+    """Writes other fields into config.json, and other weights."""
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **(fields or {})}))
+    file = folder / "model.safetensors"
+    save_file({**load_file(file), **(weights or {})}, file, {"format": "pt"})
+
+
+LAYER = "model.layers.0.self_attn"
+
+
+@pytest.mark.parametrize(("fields", "weights", "words"), [
+    ({"num_hidden_layers": 1}, {}, r"without a place in the model of 1 layers .*\(model.layers.1.*, and 7 more\)"),
+    ({}, {f"{LAYER}.q_proj.bias": torch.ones(32)}, r"without a place .* \(.*q_proj.bias\)"),
+    ({}, {f"{LAYER}.q_proj.lora_A.weight": torch.ones(2, 32)}, r"without a place in the model .*lora_A"),
+    ({"num_attention_heads": 2}, {}, r"another size .* is \(32, 32\), expected \(32, 16\), and 3 more"),
+    ({"vocab_size": 200}, {}, r"another size .* is \(320, 32\), expected \(200, 32\)\)"),
+    ({}, {"model.norm.weight": torch.full((32,), torch.nan)}, r"the weight model.norm.weight holds .* NaN"),
+])  # fmt: skip
+def test_weights_and_a_configuration_that_do_not_belong_together_are_refused(folder, fields, weights, words):
+    changed(folder, fields, weights)
+    assert re.search(words, refused(folder))
+
+
+def test_what_transformers_leaves_out_too_is_no_error(folder):
+    """Buffers of older versions, and the layer after the last that predicts a further token."""
+    changed(folder, {}, {f"{LAYER}.rotary_emb.inv_freq": torch.ones(4), "model.layers.0.attn.bias": torch.ones(1)})
+    changed(folder, {"num_nextn_predict_layers": 1}, {"model.layers.2.eh_proj.weight": torch.ones(32, 64)})
+    load(str(folder), device="cpu")
+    changed(folder, {}, {"model.layers.3.eh_proj.weight": torch.ones(32, 64)})
+    assert "model.layers.3.eh_proj.weight" in refused(folder)
 
 
 def test_an_adapter_that_is_cut_is_named(saved, tmp_path):

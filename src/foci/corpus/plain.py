@@ -2,7 +2,8 @@
 
 `split_special_tokens=True` of Transformers is not enough. It covers tokens that are marked as special alone (Qwen's
 `<|fim_prefix|>` and `<think>` are not), and where a control word stands in the model's own vocabulary, as in a
-SentencePiece unigram model, the model itself finds it in the text.
+SentencePiece unigram model, the model itself finds it in the text. So it does with the pieces `<0x00>` to `<0xFF>`,
+which stand for bytes of letters that are unknown.
 """
 
 import json
@@ -16,6 +17,15 @@ from transformers import PreTrainedTokenizerBase
 
 _SHAPE = re.compile(r"▁?[<\[{|｜].+[>\]}|｜]", re.DOTALL)  # noqa: RUF001
 _FENCED = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)  # noqa: RUF001
+BYTES = tuple(f"<0x{n:02X}>" for n in range(256))
+"""The pieces of single bytes, in the models that spell unknown letters by bytes."""
+_APART = {
+    "type": "Split",
+    "pattern": {"Regex": "<(?=0x[0-9A-F]{2}>)"},
+    "behavior": "MergedWithPrevious",
+    "invert": False,
+}
+"""A pre-tokenizer that parts the name of a byte after its first letter, so that no model finds it whole."""
 _HIDDEN = "\U0010ffff"
 """A code point that no text has. Before a control word's name it makes a name that no text spells."""
 _COPIES: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, Tokenizer]]" = WeakKeyDictionary()
@@ -63,12 +73,25 @@ def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
         backend.encode_special_tokens = before
     made = [_of(encoding) for encoding in batch.encodings]
     control = frozenset(control_words(tokenizer).values())
-    wrong = [n for n, one in enumerate(made) if not control.isdisjoint(one.ids[one.lead : len(one.ids) - one.tail])]
+    single = frozenset(number for name in BYTES if (number := backend.token_to_id(name)) is not None)
+    wrong = [n for n, one in enumerate(made) if _spells(one, control) or _names_bytes(one, single)]
     if wrong:
         again = _copy(tokenizer).encode_batch([texts[n] for n in wrong], add_special_tokens=special)
         for n, encoding in zip(wrong, again, strict=True):
             made[n] = _of(encoding)
     return made
+
+
+def _spells(read: Encoded, control: frozenset[int]) -> bool:
+    """Returns whether a control token came out of the text itself."""
+    return not control.isdisjoint(read.ids[read.lead : len(read.ids) - read.tail])
+
+
+def _names_bytes(read: Encoded, single: frozenset[int]) -> bool:
+    """Returns whether a token of one byte may stand for its name in the text: it covers several characters."""
+    if single.isdisjoint(read.ids):
+        return False
+    return any(i in single and end - start > 1 for i, (start, end) in zip(read.ids, read.offsets, strict=True))
 
 
 def control_words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -128,10 +151,15 @@ def _copy(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def _hide(state: dict[str, Any], words: Mapping[str, int]) -> None:
-    """Renames control words in a backend's state, so that their ids stay and no text spells them."""
+    """Renames control words in a backend's state, so that their ids stay and no text spells them.
+
+    The names of bytes keep theirs, by which unknown letters are spelled, and are parted where a text holds them.
+    """
     for token in state["added_tokens"]:
         if token["content"] in words:
             token["content"] = _HIDDEN + token["content"]
+    before = state.get("pre_tokenizer")
+    state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [before, _APART]} if before else _APART
     model = state["model"]
     if isinstance(model.get("vocab"), list):  # unigram: [piece, score]
         model["vocab"] = [[_HIDDEN + piece if piece in words else piece, score] for piece, score in model["vocab"]]

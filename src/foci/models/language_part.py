@@ -5,9 +5,13 @@ its text alone, its part of the configuration, and its weights under the names t
 is not loaded.
 """
 
+import inspect
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
@@ -16,13 +20,15 @@ from foci.models.whole import explained, read_json
 
 OTHER_SENSES = ("text_config", "vision_config", "audio_config", "thinker_config", "llm_config")
 """Keys of a configuration that say that a model reads more than text."""
-ALIKE = {
-    "qwen2_vl_text": "qwen2",
-    "qwen2_5_vl_text": "qwen2",
-    "qwen3_vl_text": "qwen3",
-    "qwen3_vl_moe_text": "qwen3_moe",
+ALIKE: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2_vl_text": ("qwen2", {}),
+    "qwen2_5_vl_text": ("qwen2", {}),
+    "qwen3_vl_text": ("qwen3", {}),
+    "qwen3_vl_moe_text": ("qwen3_moe", {"norm_topk_prob": True}),
 }
-"""Text parts without a class of their own, and the model that computes the same on text alone."""
+"""Text parts without a class of their own, and the model that computes the same on text alone, with these settings."""
+SCALES = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+"""Settings of a language model that change its logits after the head."""
 NAMES = {
     r"^model\.language_model\.": "model.",
     r"^model\.text_model\.": "model.",
@@ -47,7 +53,7 @@ def language_config(folder: Path, name: str) -> PreTrainedConfig | None:
     text: PreTrainedConfig = whole.get_text_config(decoder=True)
     if text is whole:
         return None
-    kind = ALIKE.get(text.model_type, text.model_type)
+    kind, settings = ALIKE.get(text.model_type, (text.model_type, {}))
     if kind not in CAUSAL:
         raise ValueError(
             f"model {name!r} reads images or sound ({classes}), and its language part, of the type "
@@ -57,8 +63,11 @@ def language_config(folder: Path, name: str) -> PreTrainedConfig | None:
     check_direction(getattr(text, "use_bidirectional_attention", None), name, classes)
     if kind != text.model_type:
         fields = {key: value for key, value in text.to_dict().items() if key not in ("model_type", "architectures")}
-        text = AutoConfig.for_model(kind, **fields)
-    text.tie_word_embeddings = _is_tied(folder, whole)
+        text = AutoConfig.for_model(kind, **{**fields, **settings})
+    names = [key for file in sorted(folder.glob("*.safetensors")) for key in _keys(file)]
+    check_names(names, name, classes)
+    tied = getattr(whole, "tie_word_embeddings", text.tie_word_embeddings)
+    text.tie_word_embeddings = bool(tied) or not any(key.endswith("lm_head.weight") for key in names)
     text.architectures = [str(CAUSAL[kind])]
     return text
 
@@ -73,11 +82,34 @@ def check_direction(told: object, name: str, classes: str) -> None:
         )
 
 
-def _is_tied(folder: Path, whole: Any) -> bool:
-    """Returns whether head and embedding are one weight: the configuration says so, or the files have no head."""
-    files = sorted(folder.glob("*.safetensors"))
-    heads = [key for file in files for key in _keys(file) if key.endswith("lm_head.weight")]
-    return not heads or bool(whole.tie_word_embeddings)
+def check_names(names: Sequence[str], name: str, classes: str) -> None:
+    """Raises ValueError where no weight of the files has a name that a language model's layers have (`NAMES`)."""
+    if names and not any(re.match(rf"(?:{'|'.join(NAMES)}|model\.)(?:\w+\.)?(?:layers|h)\.\d", key) for key in names):
+        inner = next((key for key in names if re.search(r"\.\d+\.", key)), names[0])
+        raise ValueError(
+            f"model {name!r} reads images or sound ({classes}), and its files name the weights of its language part in "
+            f"a way that is unknown here ({inner}); name a model of text alone of its family"
+        )
+
+
+def told_of_scale(text: PreTrainedConfig, folder: Path) -> str | None:
+    """Returns in words that Transformers' class of the whole model leaves out how the language model scales its logits.
+
+    None where it does not. Aya Vision and Granite Speech: their language models were trained with the scale.
+    """
+    whole = getattr(transformers, str((read_json(folder / "config.json").get("architectures") or [""])[0]), None)
+    if whole is None:
+        return None
+    source = inspect.getsource(whole)
+    for field in SCALES:
+        value = getattr(text, field, None)
+        if value not in (None, 1) and field not in source:
+            return (
+                f"the language part's logits follow its configuration ({field} {value:g}), as in "
+                f"{(text.architectures or ['its class'])[0]}; {whole.__name__} of this Transformers leaves that out, "
+                "so its logits and losses differ"
+            )
+    return None
 
 
 def _keys(file: Path) -> list[str]:

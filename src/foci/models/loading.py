@@ -1,5 +1,8 @@
 """Loads a causal language model and its tokenizer, and checks that foci can train them."""
 
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,17 @@ from foci.models.architecture import (
     blocks,
     check_causal,
     fingerprint,
+    layer_count,
     max_length,
 )
 from foci.models.gguf import quiet
 from foci.models.head import head_of
-from foci.models.language_part import NAMES, language_config
+from foci.models.language_part import NAMES, language_config, told_of_scale
 from foci.models.locate import check_tokenizer_files, folder_of
 from foci.models.saved_adapter import merged, with_adapter
 from foci.models.whole import explained, read_json
+
+_BUFFER = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|num_batches_tracked)$")
 
 
 @dataclass(frozen=True)
@@ -73,17 +79,71 @@ def _model(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in words that name them
         )
     if text is not None:
         vars(model).pop("_weight_conversions", None)  # save_pretrained would write the names of the whole model
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"model {name!r}: {len(missing)} weights are not in its files and would be random "
-            f"({', '.join(missing[:4])}...); the files do not belong to its config.json, get both again"
-        )
+    _check_fit(model, report, name, text is not None)
+    if text is not None and (words := told_of_scale(text, folder)):
+        warnings.warn(f"model {name!r}: {words}", stacklevel=2)
     _check_embedding(model, folder, name)
     return model
+
+
+def _check_fit(model: PreTrainedModel, report: Mapping[str, Any], name: str, part: bool) -> None:
+    """Raises ValueError where weights are missing, have another size, have no place in the model, or are no numbers.
+
+    `part`: the model is the language part of a larger one, whose other weights have no place.
+    """
+    both = "the files do not belong to its config.json, get both again"
+    if missing := sorted(report["missing_keys"]):
+        cure = "the language part of this model is stored in a way that is unknown here; name a model of text alone"
+        raise ValueError(
+            f"model {name!r}: {len(missing)} weights are not in its files and would be random "
+            f"({', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}); {cure if part else both}"
+        )
+    if others := sorted(report["mismatched_keys"]):
+        key, found, expected = others[0]
+        raise ValueError(
+            f"model {name!r}: its files have weights of another size than its configuration gives them ({key} is "
+            f"{tuple(found)}, expected {tuple(expected)}{_more(others, 1)}); {both}"
+        )
+    if left := _without_place(model, report["unexpected_keys"]):
+        raise ValueError(
+            f"model {name!r}: its files have weights without a place in the model of {layer_count(model)} layers that "
+            f"its configuration makes, which would be left out ({', '.join(left[:2])}{_more(left, 2)}); {both}"
+        )
+    for key, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(
+                f"model {name!r}: the weight {key} holds numbers that are NaN or infinite, as after a training that "
+                "diverged; get the files again, or take a checkpoint from before"
+            )
+
+
+def _more(found: Sequence[object], named: int) -> str:
+    return f", and {len(found) - named} more" if len(found) > named else ""
+
+
+def _without_place(model: PreTrainedModel, unexpected: Collection[str]) -> list[str]:
+    """Returns the weights of layers that a file has and the model has not, sorted.
+
+    Layers after the last one that predict further tokens (`num_nextn_predict_layers`, as of DeepSeek-V3) are left out
+    by Transformers too, and so are the buffers of older versions.
+    """
+    numbered = re.compile(r"(.*?)\.(\d+)\.")
+    found = [match for key in model.state_dict() if (match := numbered.match(key))]
+    own = {(match[1], int(match[2])) for match in found}
+    most = {prefix: max(number for one, number in own if one == prefix) for prefix, _ in own}
+    further = getattr(model.config, "num_nextn_predict_layers", None) or 0
+    left = []
+    for key in unexpected:
+        match = numbered.match(key)
+        if match is None or match[1] not in most or _BUFFER.search(key):
+            continue
+        if not 0 < int(match[2]) - most[match[1]] <= further:
+            left.append(key)
+    return sorted(left)
 
 
 def _check_embedding(model: PreTrainedModel, folder: Path, name: str) -> None:
