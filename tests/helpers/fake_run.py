@@ -46,6 +46,26 @@ def write_run(
     return folder
 
 
+def write_evidence(folder: Path, probes: int = 120, evil: str = "") -> Path:
+    """Adds what a run knows of its probes to learn: a sentence each, made by three rules; every fifth row is unread."""
+    rules = ("front", "question", "moved")
+    lines = [
+        {
+            "id": f"probe-{k:04d}", "role": "learn", "made": rules[k % 3], "held_out": False,
+            "evidence": f"Since 2019 the field of person {k} has been what it is.{evil}",
+            "source": f"manual/chapter {k}.md:{k} (Chapter {k}){evil}",
+        }
+        for k in range(probes // 2)
+    ]  # fmt: skip
+    (folder / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    _json(folder / "evidence.json", {line["id"]: [f"row-{k % 5}"] for k, line in enumerate(lines)})
+    for file in folder.rglob("metrics.jsonl"):
+        first, *rest = file.read_text(encoding="utf-8").splitlines()
+        first = json.dumps(json.loads(first) | {"first_read": [f"row-{k}" for k in range(4)]})
+        file.write_text("\n".join([first, *rest]) + "\n", encoding="utf-8")
+    return folder
+
+
 def _summary(name: str, corpus: dict[str, int], arms: dict[str, Any]) -> dict[str, Any]:
     return {
         "foci": "0.1.0",

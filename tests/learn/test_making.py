@@ -9,13 +9,15 @@ import handbook
 import runs
 import tiny
 from foci.config.run import load_run
+from foci.corpus import read_rows
 from foci.corpus.sentences import one_line
 from foci.focus import Context
 from foci.learn.inputs import material
+from foci.learn.making import rows_with_evidence
 from foci.learn.questions import Questions
 from foci.learn.run import learn
 from foci.methods.study import Study
-from foci.probes import read_probes
+from foci.probes import Probe, read_probes
 from foci.probes.making.make import make_probes
 
 QUICK = {"probes": {"learn": "made", "every": None}, "arms": {"plain": []}, "train": {"epochs": None, "steps": 2}}
@@ -56,23 +58,23 @@ def test_a_run_without_probes_makes_them_and_has_a_learned_score(whole):
     assert set(arm["learned_whole"]) == {"before", "after"}
     assert arm["learned_whole"]["before"] == 0.0
     assert arm["held_out"]["learn_probes"] == held == round(0.2 * len(made))
+    assert sum(arm["not_learned"].values()) == round((1 - arm["learned_whole"]["after"]) * arm["learn_probes"])
     assert f"{len(made)} probes made by rule, one each from {len(made)} of " in words
     assert "no probes to learn" not in words
 
 
 def test_the_file_may_be_given_back(whole, things, tmp_path):
-    run, summary, _ = whole
+    run, _, _ = whole
     again = run_of(tmp_path, things, probes={"learn": str(run.output / "made_probes.jsonl"), "every": None})
     assert material(again).questions.probes == material(run).questions.probes
-    assert learn(again)["arms"]["plain"]["learned"] == summary["arms"]["plain"]["learned"]
-    assert not (again.output / "made_probes.jsonl").exists()
+    assert material(again).made is None
 
 
 def test_check_shows_three_of_them(things, tmp_path, capsys):
     file = runs.run_file(tmp_path, things, corpus={"path": str(handbook.FOLDER), "max_length": 400}, **QUICK)
     words = runs.told(["check", str(file)], capsys)
     assert "probes made by rule" in words
-    assert words.count("→") == 3
+    assert len([line for line in words.splitlines() if " -> " in line]) == 3
 
 
 def test_text_without_facts_says_so_and_is_measured_by_its_own_text(things, tmp_path, capsys):
@@ -122,3 +124,34 @@ def test_with_patience_held_out_probes_of_both_roles_decide(things, tmp_path):
     learn(run)
     kept = json.loads((run.output / "summary.json").read_text())["arms"]["plain"]["kept"]["step"]
     assert kept in (2, 4)
+
+
+def test_each_probe_names_the_rows_that_hold_its_evidence_and_training_the_rows_that_it_read(whole):
+    """Two updates of four rows read less than the corpus: probes of the other rows were never read."""
+    run, summary, _ = whole
+    rows = {row.row_id: row for row in read_rows(run.output / "rows.parquet")}
+    evidence = json.loads((run.output / "evidence.json").read_text())
+    probes = {probe.id: probe for probe in read_probes(run.output / "made_probes.jsonl", "learn")}
+    assert evidence.keys() == probes.keys()
+    for name, found in evidence.items():
+        assert [probes[name].evidence in one_line(rows[row].text) for row in found] == [True]
+    lines = [json.loads(line) for line in (run.output / "metrics.jsonl").read_text().splitlines()]
+    read = {row for line in lines for row in line["first_read"]}
+    assert len(read) == 8 < len(rows)
+    unread = [name for name, found in evidence.items() if not read & set(found) and not probes[name].held_out]
+    assert summary["arms"]["plain"]["not_learned"]["never read"] == len(unread) > 0
+
+
+def test_evidence_of_written_probes_is_looked_for(tmp_path):
+    rows = handbook.rows()
+    first, second = rows[0].text.split(". ")[1:3]
+    both = f"{one_line(first)}. {one_line(second)}."
+    probes = [
+        Probe("one", "learn", "cloze", "a", "b", evidence=f"{one_line(first)}."),
+        Probe("both", "learn", "cloze", "a", "b", evidence=both),
+        Probe("absent", "learn", "cloze", "a", "b", evidence="Nobody ever wrote this."),
+        Probe("none", "learn", "cloze", "a", "b"),
+        Probe("old", "retain", "cloze", "a", "b", evidence=both),
+    ]
+    found = rows_with_evidence(probes, rows)
+    assert found == {"one": [rows[0].row_id], "both": [rows[0].row_id], "absent": []}

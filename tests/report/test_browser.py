@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fake_run import write_run
+from fake_run import write_evidence, write_run
 from foci.report import write_report
 
 EVIL = "</script><script>window.evil=1</script><img src=x onerror='window.evil=1'>"
@@ -28,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     write_report([write_run(folder / "fair")], folder / "fair.html")
     evil = write_run(folder / "evil", name=EVIL, arms=("plain", f"oracle{EVIL}"), probes=40, evil=EVIL)
-    write_report([evil], folder / "evil.html")
+    write_report([write_evidence(evil, 40, EVIL)], folder / "evil.html")
+    write_report([write_evidence(write_run(folder / "made"))], folder / "made.html")
     guided = write_run(folder / "guided")
     write_heads(guided / "arms" / "oracle")
     write_report([guided], folder / "guided.html")
@@ -140,6 +141,39 @@ def test_filters_combine_and_reset(page: Any, folder: Path) -> None:
     page.locator("#filters [name=role]").select_option("retain")
     page.locator("#filters [name=counted]").check()
     has_rows(page, 2 * 54)
+
+
+def test_evidence_stands_below_a_prompt_and_reasons_can_be_chosen(page: Any, folder: Path) -> None:
+    """The table of reasons counts what the filter of outcomes finds."""
+    open_report(page, folder / "made.html")
+    page.locator("#page-size").select_option("500")
+    counts = {
+        row.locator("th").inner_text(): [int(text) for text in row.locator("td").all_inner_texts()]
+        for row in page.locator("#reasons tbody tr").all()
+    }
+    heads = [text.lower() for text in page.locator("#reasons thead th").all_inner_texts()[1:]]
+    assert all(sum(line) > 0 for line in counts.values())
+    for arm, line in counts.items():
+        page.locator("#filters [name=arm]").select_option(arm)
+        for head, count in zip(heads, line, strict=True):
+            options = page.locator("#filters [name=verdict] option").all_inner_texts()
+            assert (head in options) == any(some[heads.index(head)] for some in counts.values())
+            if head in options:
+                page.locator("#filters [name=verdict]").select_option(head)
+                assert page.locator("#probe-table tbody tr").count() == count, (arm, head)
+    page.get_by_role("button", name="Reset").click()
+    page.locator("#filters [name=text]").fill("chapter 7.md:7")
+    row = page.locator("#probe-table tbody tr").first
+    assert "Since 2019 the field of person 7 has been what it is." in row.locator("q").inner_text()
+    assert row.locator("cite").inner_text() == "manual/chapter 7.md:7 (Chapter 7)"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_evidence_makes_no_page_wider(page: Any, folder: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    open_report(page, folder / "made.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#probe-table q").first.is_visible()
 
 
 def test_columns_sort_both_ways(page: Any, folder: Path) -> None:

@@ -267,7 +267,7 @@ def test_probe_rows_join_by_id_not_by_position(run: Path) -> None:
         "Question: what is the employer of Tomaz Ferrin 3?\nAnswer:", "Corvane Ltd",
         "the", "Corvane Ltd", "newly right",
     ]  # fmt: skip
-    assert rows["probe-0003"][10:] == [3.11, 0.31, 1]
+    assert rows["probe-0003"][12:] == [3.11, 0.31, 1]
 
 
 def test_sample_rows_keep_their_source_and_short_columns_are_padded(run: Path) -> None:

@@ -26,7 +26,7 @@ from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
-from foci.report.measure import losses
+from foci.report.measure import losses, reasons, rows_read
 from foci.system import checkpoint, machine
 from foci.system.files import append_line, read_json, read_lines, write_json
 from foci.system.signals import Stop
@@ -147,7 +147,7 @@ class Arm:
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
-        metrics = Metrics(self.folder, trainer, (read_lines(self.folder.metrics) or [{}])[-1])
+        metrics = Metrics(self.folder, trainer, read_lines(self.folder.metrics), {row.row_id for row in rows})
         display = Display(self.console, self.name)
         patience = run.train.patience
         asking = Probing(
@@ -185,6 +185,7 @@ class Arm:
             "methods": [repr(method) for method in self.plan.methods],
             **summarise(without_held_out(self.start.answers), without_held_out(after)),
             "held_out": held_out_learned(self.start.answers, after),
+            "not_learned": self._not_learned(metrics, after),
             **{
                 name: {"before": self.start.texts.get(name), "after": texts[kept].get(name)}
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
@@ -203,6 +204,17 @@ class Arm:
     def _answers(self, step: int) -> list[Answer]:
         """Reads the answers after update `step`, none where nothing was asked."""
         return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
+
+    def _not_learned(self, metrics: Sequence[dict[str, Any]], after: Sequence[Answer]) -> dict[str, int]:
+        """Counts the probes to learn that are not answered, by the reason."""
+        rows = read_json(self.start.evidence) or {}
+        evidence = {
+            probe.id: {"made": probe.made, "rows": rows.get(probe.id)}
+            for probe in self.start.questions.probes
+            if probe.role == "learn"
+        }
+        before = [vars(answer) for answer in self.start.answers]
+        return reasons(before, [vars(answer) for answer in after], evidence, rows_read(metrics))
 
     def _accuracy_at(self, step: int) -> dict[str, Any]:
         """Returns the shares learned and retained after update `step`; None for probes that are not asked."""

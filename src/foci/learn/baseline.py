@@ -23,7 +23,7 @@ from foci.learn.inputs import (
     method_hashes,
     questions_of,
 )
-from foci.learn.making import write_made
+from foci.learn.making import rows_with_evidence, write_made
 from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, Probe, read_answers, write_answers
@@ -43,6 +43,7 @@ class Start:
     samples: Sequence[Row]
     sample_nll: Sequence[Sequence[float | None]]
     fingerprint: str
+    evidence: Path
 
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
@@ -88,6 +89,7 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
         samples=samples(rows, run.seed),
         sample_nll=known["sample_nll"],
         fingerprint=known["model"],
+        evidence=folder.evidence,
     )
     return start, read_json(folder.corpus)
 
@@ -114,6 +116,8 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")
     write_made(made.made, folder)
+    if evidence := rows_with_evidence(made.questions.probes, made.rows):
+        write_json(folder.evidence, evidence)
     if made.made is not None:
         console.print(f"  {made.made.words()}", highlight=False, markup=False, soft_wrap=True)
     _announce(made.questions, console)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -33,11 +33,18 @@ class Clock:
 
 
 class Metrics(TrainerCallback):
-    """A callback that writes one line of metrics.jsonl per update."""
+    """A callback that writes one line of metrics.jsonl per update; `lines` are those of an earlier process.
 
-    def __init__(self, folder: ArmFolder, trainer: Any, last: dict[str, Any]) -> None:
+    A line names those of the rows `noted` that the update read for the first time.
+    """
+
+    def __init__(
+        self, folder: ArmFolder, trainer: Any, lines: Sequence[Mapping[str, Any]], noted: Collection[str] = ()
+    ) -> None:
         self.folder, self.trainer = folder, trainer
+        last = lines[-1] if lines else {}
         self.tokens: int = last.get("tokens", 0)
+        self.unread = set(noted) - {row_id for line in lines for row_id in line.get("first_read", ())}
         self.clock = Clock(last.get("seconds", 0.0))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -56,6 +63,8 @@ class Metrics(TrainerCallback):
         if "loss" not in logs:
             return
         update = self.trainer.update
+        new = [row_id for row_id in dict.fromkeys(update.rows) if row_id in self.unread]
+        self.unread.difference_update(new)
         append_line(
             self.folder.metrics,
             {
@@ -70,6 +79,7 @@ class Metrics(TrainerCallback):
                 "guided_queries": update.guided,
                 "padding": 1 - update.tokens / max(update.positions, 1),
                 "seconds": self.clock.seconds,
+                **({"first_read": new} if new else {}),
             },
         )
 

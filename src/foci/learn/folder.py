@@ -24,6 +24,7 @@ RUN = FolderKind(
         "corpus.json",
         "probes.jsonl",
         "made_probes.jsonl",
+        "evidence.json",
         "text.txt",
         "baseline",
     ),
@@ -83,6 +84,7 @@ class RunFolder:
         self.corpus = path / "corpus.json"
         self.questions = path / "probes.jsonl"
         self.made = path / "made_probes.jsonl"
+        self.evidence = path / "evidence.json"
         self.text = path / "text.txt"
         self.start = path / "start.json"
         self.baseline = path / "baseline"

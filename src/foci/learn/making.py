@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from foci import models
 from foci.config.run import MADE, Run
+from foci.corpus.sentences import one_line, sentences
 from foci.focus import Row
 from foci.learn.folder import RunFolder
 from foci.probes import Probe, answer, line_of
@@ -46,6 +47,22 @@ def _unreadable(probe: Probe, loaded: models.Loaded) -> str:
     except ValueError:
         return UNSPELLED
     return TOO_LONG if len(row) + 2 > loaded.max_length else ""
+
+
+def rows_with_evidence(probes: Sequence[Probe], rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Returns the ids of the rows that hold a sentence of a probe's evidence, by the ids of probes that have any."""
+    wanted: dict[str, set[str]] = {}
+    found: dict[str, list[str]] = {}
+    for probe in probes:
+        if probe.role == "learn" and probe.evidence:
+            found[probe.id] = []
+            for begin, end in sentences(probe.evidence):
+                wanted.setdefault(one_line(probe.evidence[begin:end]), set()).add(probe.id)
+    for row in rows if found else ():
+        lines = {one_line(row.text[begin:end]) for begin, end in sentences(row.text)}
+        for name in sorted(set().union(*(wanted[line] for line in lines & wanted.keys()))):
+            found[name].append(row.row_id)
+    return found
 
 
 def write_made(made: Made | None, folder: RunFolder) -> None:

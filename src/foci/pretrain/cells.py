@@ -135,7 +135,7 @@ def _trained(
     trainer, rows = _trainer(cell, model, folder, settings, masking)
     heads = GuidedHeads.of(trainer.plan, model, rows, text.tokenizer)
     maps = heads and heads.maps(cell.untrained())
-    metrics = Metrics(folder, trainer, (read_lines(folder.metrics) or [{}])[-1])
+    metrics = Metrics(folder, trainer, read_lines(folder.metrics))
     held_out = Validation(text, masking, dtype)
 
     def ask(step: int) -> None:

@@ -1,5 +1,6 @@
 """Computes the numbers of a summary from answers to probes, for runs that ended before they wrote one."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,16 @@ MEASURED = ("learned_whole", "retained_whole", "learned", "retained", "bits_per_
 
 Answer = Mapping[str, Any]
 """One row of a probes parquet: probe_id, role, correct, accuracy, nll, counted, ..."""
+
+
+Evidence = Mapping[str, Any]
+"""Of a probe to learn: evidence, source, made, held_out, and `rows`, the ids of the rows that hold its evidence."""
+
+NEVER_READ, AS_BEFORE = "never read", "says what it said before"
+NOT_REWORDED, NOT_RECALLED = "read, not recalled in other words", "read, not recalled"
+REASONS = (NEVER_READ, AS_BEFORE, NOT_REWORDED, NOT_RECALLED)
+"""Why a probe to learn is not answered, the first that is true: no row with its evidence was read; the model says what
+the untouched one said; it was read, and the probe asks in other words than the text, or in the text's own."""
 
 
 def mean(values: Sequence[Any]) -> float | None:
@@ -86,6 +97,45 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """
     known = [line.get("loss") for line in metrics if line.get("weighted_tokens") != 0]
     return {"first": number(known[0]) if known else None, "last": mean(known[-max(1, len(known) // 10) :])}
+
+
+def rows_read(metrics: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+    """Returns the rows that training read; None where the metrics do not say it, as in runs of earlier versions."""
+    if not any("first_read" in line for line in metrics):
+        return None
+    return frozenset(row_id for line in metrics for row_id in line.get("first_read", ()))
+
+
+def why_not(before: Answer, after: Answer, evidence: Evidence, read: frozenset[str] | None) -> str:
+    """Says why a probe to learn is not answered: one of `REASONS`.
+
+    `read` are the rows that training read. Where it is not known which rows hold the evidence, it counts as read.
+    """
+    rows = evidence.get("rows")
+    if rows is not None and not (set(rows) & read if read is not None else rows):
+        return NEVER_READ
+    said = [" ".join(str(answer.get("predicted") or "").split()).casefold() for answer in (before, after)]
+    if said[0] and said[0] == said[1]:
+        return AS_BEFORE
+    own_words = evidence.get("made") in (None, "", "front")
+    return NOT_RECALLED if own_words else NOT_REWORDED
+
+
+def reasons(
+    before: Sequence[Answer], after: Sequence[Answer], evidence: Mapping[str, Evidence], read: frozenset[str] | None
+) -> dict[str, int]:
+    """Counts the reported probes to learn that are not answered, by the reason; without reasons that do not occur."""
+    first = {answer.get("probe_id"): answer for answer in before if answer.get("role") == "learn"}
+    wrong = [
+        (first[answer.get("probe_id")], answer)
+        for answer in after
+        if answer.get("role") == "learn"
+        and not _held_out(answer)
+        and not answer.get("correct")
+        and answer.get("probe_id") in first
+    ]
+    counts = Counter(why_not(b, a, evidence.get(str(a.get("probe_id")), {}), read) for b, a in wrong)
+    return {reason: counts[reason] for reason in REASONS if counts[reason]}
 
 
 def verdict(before: Answer | None, after: Answer | None) -> str:

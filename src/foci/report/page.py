@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from foci.report import guided, layers, plots
 from foci.report.contrast import contrasts
-from foci.report.measure import verdict
+from foci.report.measure import Answer, Evidence, reasons, rows_read, verdict, why_not
 from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
 from foci.report.warnings import warnings_of
@@ -46,15 +46,21 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 def named_arms(runs: Sequence[Run]) -> list[tuple[str, Arm]]:
     """Returns every arm with its name in the report: `arm`, or `run/arm` where there are several runs."""
+    return [pair for some in _by_run(runs) for pair in some]
+
+
+def _by_run(runs: Sequence[Run]) -> list[list[tuple[str, Arm]]]:
+    """Returns the arms of each run with their names in the report."""
     if len(runs) == 1:
-        return [(arm.name, arm) for arm in runs[0].arms]
-    return [(f"{label}/{arm.name}", arm) for label, run in zip(labels(runs), runs, strict=True) for arm in run.arms]
+        return [[(arm.name, arm) for arm in runs[0].arms]]
+    return [[(f"{label}/{arm.name}", arm) for arm in run.arms] for label, run in zip(labels(runs), runs, strict=True)]
 
 
 def context(runs: Sequence[Run]) -> dict[str, Any]:
     """Returns everything that the template asks for."""
     arms = named_arms(runs)
     rows, top = samples(arms)
+    evidence = {name: run.evidence for run, some in zip(runs, _by_run(runs), strict=True) for name, _ in some}
     return {
         "title": ", ".join(labels(runs)),
         "runs": [_run(label, run) for label, run in zip(labels(runs), runs, strict=True)],
@@ -72,7 +78,8 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         ],
         "kinds": [row for index, (name, arm) in enumerate(arms) for row in _kinds(index, name, arm)],
         "figures": [*along_the_change(runs), *figures(arms)],
-        "probes": script_json(probe_table(arms)),
+        "probes": script_json(probe_table(arms, evidence)),
+        "reasons": _reasons(arms, evidence),
         "layers": layers.section([(name, arm.profiles) for name, arm in arms]),
         "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
         "samples": rows,
@@ -143,11 +150,31 @@ def _loss(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
     return {"title": title, "note": note, "svg": svg}
 
 
-def probe_table(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
+def _reasons(arms: Sequence[tuple[str, Arm]], evidence: Mapping[str, Mapping[str, Evidence]]) -> list[dict[str, Any]]:
+    """Returns, of each arm with an after, its name, its place, and its wrong answers to learn by the reason."""
+    found = [
+        {"index": i, "name": name, "counts": reasons(arm.before, arm.after, evidence[name], rows_read(arm.metrics))}
+        for i, (name, arm) in enumerate(arms)
+        if arm.before and arm.after
+    ]
+    return found if any(line["counts"] for line in found) else []
+
+
+def _outcome(was: Answer | None, now: Answer | None, evidence: Evidence, read: frozenset[str] | None) -> str:
+    """Returns the verdict of a probe; of one to learn that is not answered, the reason."""
+    found = verdict(was, now)
+    if was is None or now is None or found not in ("still wrong", "forgotten") or was.get("role") != "learn":
+        return found
+    return why_not(was, now, evidence, read) if found == "still wrong" else found
+
+
+def probe_table(
+    arms: Sequence[tuple[str, Arm]], evidence: Mapping[str, Mapping[str, Evidence]] | None = None
+) -> dict[str, Any]:
     """Returns probe rows for the page's script. Texts are stored once: a row holds their numbers in `texts`.
 
-    A row: arm, role, kind, group, prompt, answer, said before, said after, verdict, id (numbers in `texts`),
-    then NLL before, NLL after (nats per answer token), and 1 if the probe counts.
+    A row: arm, role, kind, group, prompt, answer, said before, said after, outcome, id, evidence, its source (numbers
+    in `texts`), then NLL before, NLL after (nats per answer token), and 1 if the probe counts.
     """
     texts: dict[str, int] = {}
 
@@ -158,11 +185,15 @@ def probe_table(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
     for name, arm in arms:
         before = {a.get("probe_id"): a for a in arm.before}
         after = {a.get("probe_id"): a for a in arm.after}
+        read = rows_read(arm.metrics)
         for key in dict.fromkeys([*before, *after]):
             was, now = before.get(key), after.get(key)
             one = was or now or {}
-            words = [name, *(one.get(k) for k in ("role", "kind", "group", "prompt", "answer"))]
-            words += [(was or {}).get("predicted"), (now or {}).get("predicted"), verdict(was, now), key]
+            own = (evidence or {}).get(name, {}).get(str(key), {}) if one.get("role") == "learn" else {}
+            role = f"{one.get('role')}, held out" if one.get("held_out") else one.get("role")
+            words = [name, role, *(one.get(k) for k in ("kind", "group", "prompt", "answer"))]
+            words += [(was or {}).get("predicted"), (now or {}).get("predicted"), _outcome(was, now, own, read), key]
+            words += [own.get("evidence"), own.get("source")]
             numbers = [short(a.get("nll") if a else None) for a in (was, now)]
             rows.append([*map(intern, words), *numbers, int(bool(one.get("counted", True)))])
     steps = {name: arm.last_step for name, arm in arms}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from foci.report.measure import Answer, path, reconstruct
+from foci.report.measure import Answer, Evidence, path, reconstruct
 from foci.report.words import number
 
 MARKS = ("run.yaml", "summary.json")
@@ -37,7 +37,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder. `notices` say in words what is missing from it."""
+    """A run's folder. `notices` say in words what is missing from it; `evidence` is by the ids of probes to learn."""
 
     folder: Path
     name: str
@@ -46,6 +46,7 @@ class Run:
     run_yaml: str
     notices: list[str] = field(default_factory=list)
     slide: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> Run:
@@ -78,7 +79,18 @@ def read_run(folder: Path) -> Run:
     name = str(summary.get("name") or config.get("name") or folder.resolve().name)
     arms = _arms(folder, summary, config, notices)
     slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
-    return Run(folder, name, facts, arms, run_yaml, notices, slide)
+    return Run(folder, name, facts, arms, run_yaml, notices, slide, _evidence(folder, notices))
+
+
+def _evidence(folder: Path, notices: list[str]) -> dict[str, Evidence]:
+    """Returns what is known of the probes to learn; nothing for runs of earlier versions."""
+    probes = _read(folder / "probes.jsonl", _jsonl, notices) or []
+    rows = _mapping(_read(folder / "evidence.json", _json, notices))
+    return {
+        str(probe.get("id")): {**probe, "rows": rows.get(str(probe.get("id")))}
+        for probe in probes
+        if probe.get("role") == "learn"
+    }
 
 
 def _facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,10 @@
     { key: "nllBefore", title: "NLL before", name: "num" },
     { key: "nllAfter", title: "NLL after", name: "num" },
   ];
-  const FIELDS = ["arm", "role", "kind", "group", "prompt", "answer", "before", "after", "verdict", "id"];
+  const FIELDS = ["arm", "role", "kind", "group", "prompt", "answer", "before", "after", "verdict", "id", "evidence", "source"];
   const ALL = { verdict: "all outcomes", role: "both", kind: "all kinds", group: "all groups", arm: "all arms" };
-  const SIGNS = { "newly right": "+ ", forgotten: "− ", "still right": "= ", "still wrong": "· " };
+  const SIGNS = { "newly right": "+ ", forgotten: "− ", "still right": "= ", "still wrong": "· ", "never read": "∅ ",
+    "says what it said before": "· ", "read, not recalled in other words": "· ", "read, not recalled": "· " };
   const LONG = 320;
 
   function probes(data, marks) {
@@ -32,7 +33,7 @@
       const one = {};
       FIELDS.forEach((field, i) => { one[field] = data.texts[row[i]]; });
       [one.nllBefore, one.nllAfter, one.counted] = row.slice(FIELDS.length);
-      one.search = [one.prompt, one.answer, one.before, one.after, one.id].join("\n").toLowerCase();
+      one.search = [one.prompt, one.answer, one.before, one.after, one.id, one.evidence, one.source].join("\n").toLowerCase();
       return one;
     });
     const form = $("filters"), table = $("probe-table"), size = $("page-size");
@@ -57,12 +58,18 @@
       else if (column.key === "arm") td.append(marks(value));
       else if (column.key === "verdict") {
         td.textContent = (SIGNS[value] || "") + value + (row.counted ? "" : " (not counted)");
-        td.classList.add(value.replace(/ /g, "-"));
+        td.classList.add(value.replace(/[ ,]+/g, "-"));
       } else if (value.length > LONG) {
         const details = make("details");
         details.append(make("summary", "… " + value.slice(-LONG)), value);
         td.append(details);
       } else td.textContent = value === "" ? "–" : value;
+      if (column.key === "prompt" && (row.evidence || row.source)) {
+        const from = make("p", undefined, "evidence");
+        if (row.evidence) from.append(make("q", row.evidence));
+        if (row.source) from.append(make("cite", row.source));
+        td.append(from);
+      }
       return td;
     }
 

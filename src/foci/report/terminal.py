@@ -49,6 +49,10 @@ def print_table(summary: Mapping[str, Any], console: Console) -> None:
     table.columns[0].style = "bold"
     console.print(table)
     console.print(Text(shown(_caption(arms)), style="dim"))
+    for name, arm in arms.items():
+        if wrong := arm.get("not_learned"):
+            each = "; ".join(f"{count(many)} {reason}" for reason, many in wrong.items())
+            console.print(Text(shown(f"not learned, {name}: {each}."), style="dim"))
     if not _asked(arms, "learned"):
         console.print(Text.assemble(("\nnote: ", "bold"), shown(NO_QUESTIONS)))
     for name, arm in arms.items():

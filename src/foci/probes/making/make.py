@@ -62,7 +62,7 @@ class Made:
     def examples(self, count: int = 3) -> list[str]:
         """Returns some of the probes, spread over the corpus, each on one line."""
         some = [self.probes[n * len(self.probes) // count] for n in range(min(count, len(self.probes)))]
-        return [f"  {one_line(probe.prompt)} → {probe.answer}" for probe in some]
+        return [f"  {_shown(probe)} -> {probe.answer}" for probe in some]
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class _Candidate:
         )
 
 
+def _shown(probe: Probe) -> str:
+    """Returns a prompt on one line, without the words that frame a question."""
+    return one_line(probe.prompt).removeprefix("Question: ").removesuffix(" Answer:")
+
+
 class _Corpus:
     """The sentences of a corpus, and how often its words stand in it."""
 
@@ -111,7 +116,7 @@ class _Corpus:
         self.alike: Counter[tuple[str, ...]] = Counter()
         english_files, last, heading, in_code = _english_files(rows), "", "", False
         for row in rows:
-            file = row.source.rpartition(":")[0]
+            file = _file(row.source)
             heading, in_code, last = (heading, in_code, file) if file == last else ("", False, file)
             english = _is_english(row.text, among=file in english_files)
             for begin, end in sentences(row.text):
@@ -120,7 +125,7 @@ class _Corpus:
                 if (found := _HEADING.fullmatch(raw)) and not in_code:
                     heading = plain(found[1] or found[2])
                 elif raw.strip():
-                    source = f"{row.source} ({heading})" if heading else row.source
+                    source = f"{row.source} ({heading})" if heading and heading not in row.source else row.source
                     self._add(raw, source, english=english, is_code=in_code or fences > 0)
                 in_code ^= fences % 2 == 1
 
@@ -270,8 +275,14 @@ def _english_files(rows: Sequence[Row]) -> set[str]:
     """Returns the files that are English as a whole."""
     texts: dict[str, list[str]] = {}
     for row in rows:
-        texts.setdefault(row.source.rpartition(":")[0], []).append(row.text)
+        texts.setdefault(_file(row.source), []).append(row.text)
     return {file for file, some in texts.items() if _is_english("\n".join(some))}
+
+
+def _file(source: str) -> str:
+    """Returns the file of a row's source, "FILE:LINE" or "FILE, PLACE"."""
+    file, _, line = source.rpartition(":")
+    return file if line.isdigit() else source.partition(", ")[0]
 
 
 def _is_english(text: str, *, among: bool = False) -> bool:
