@@ -201,12 +201,12 @@ def _along(table: Found, names: Sequence[str]) -> tables.Table:
     return tables.Table(heads, rows)
 
 
-def reached(text: str, told: Found) -> str:
+def reached(text: str, told: Found, unit: str = " seeds") -> str:
     """Returns the text of a mean, with the number of its seeds where some have none; or that no seed reached it."""
     seeds, known = len(told["values"]), sum(value is not None for value in told["values"])
     if not known:
         return "not reached" if told["not_reached"] else NONE
-    return text if known == seeds else f"{text} ({known} of {seeds} seeds)"
+    return text if known == seeds else f"{text} ({known} of {seeds}{unit})"
 
 
 def _costs(table: Found) -> tables.Table:

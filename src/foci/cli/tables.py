@@ -69,7 +69,7 @@ def _print_along(table: Mapping[str, Any], console: Console) -> None:
     rows = []
     for arm, told in slide["arms"].items():
         cells = [
-            show(told[name]["difference"] or {}, sign) if sign else reached(show(told[name]), told[name])
+            show(told[name]["difference"] or {}, sign) if sign else reached(show(told[name]), told[name], "")
             for _, name, sign in columns
         ]
         rows.append([arm, *cells])
@@ -79,6 +79,8 @@ def _print_along(table: Mapping[str, Any], console: Console) -> None:
         "along the change that training made, at shares that are chosen on held-out probes and read off the others; "
         "between two shares that were asked, numbers lie on a straight line"
     )
+    if any(None in told[name]["values"] for told in slide["arms"].values() for _, name, _ in columns):
+        words += "; (1 of 3): the seeds that have a number"
     console.print(Text(words, style="dim"))
 
 
