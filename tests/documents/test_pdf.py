@@ -10,6 +10,7 @@ pytest.importorskip("pypdfium2", reason="pip install 'foci[documents]'")
 reportlab = pytest.importorskip("reportlab", reason="pip install 'foci[test]'")
 
 from foci.documents import Lost, Unreadable, pieces_of  # noqa: E402
+from foci.documents.letters import Letter, runs_of  # noqa: E402
 
 
 def text_of(path):
@@ -145,3 +146,43 @@ def test_a_turned_page_is_read(tmp_path):
         lines("The page is turned,", "and its lines are in order.", x=0, y=0)(sheet)
 
     assert text_of(drawn(tmp_path / "a.pdf", draw)).strip() == "The page is turned, and its lines are in order."
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_words_that_are_set_apart_to_fill_narrow_columns_are_no_table(tmp_path, columns):
+    """Justified text, as word processors set it: two or three words a line, with wide gaps."""
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate, Paragraph
+
+    width = (495 - 15 * (columns - 1)) / columns
+    frames = [Frame(50 + n * (width + 15), 50, width, 740, 0, 0, 0, 0) for n in range(columns)]
+    texts, style = papers.paragraphs(8, 10), ParagraphStyle("narrow", fontSize=10, leading=13, alignment=4)
+    BaseDocTemplate(str(tmp_path / "a.pdf"), pageTemplates=[PageTemplate(frames=frames)]).build(
+        [Paragraph(text, style) for text in texts]
+    )
+    text = text_of(tmp_path / "a.pdf")
+    assert papers.recovered(" ".join(texts).split(), text) >= 0.995
+    assert "|" not in text
+
+
+def test_a_glyph_of_two_letters_divides_no_word():
+    """LibreOffice draws "fi" as one glyph; pdfium tells of two letters in one place."""
+    places = [(0.0, 5.0), (5.0, 12.0), (5.0, 12.0), (12.0, 17.0)]
+    made = [Letter(ord(sign), left, right, 100.0, 10.0) for sign, (left, right) in zip("ofit", places, strict=True)]
+    assert [run.text for run in runs_of(made, [])] == ["ofit"]
+
+
+def test_lines_that_are_written_from_right_to_left(tmp_path):
+    from matplotlib import get_data_path
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    pdfmetrics.registerFont(TTFont("DejaVu", f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"))
+    said = ["שלום לכולם", "העיר ברן"]
+
+    def draw(sheet):
+        sheet.setFont("DejaVu", 12)
+        for number, line in enumerate(said):
+            sheet.drawString(300, 700 - 15 * number, line[::-1])
+
+    assert text_of(drawn(tmp_path / "a.pdf", draw)).split() == " ".join(said).split()

@@ -20,13 +20,17 @@ SLACK = 0.3
 
 @dataclass(frozen=True)
 class Run:
-    """Characters side by side on one baseline: text, left and right edge, baseline, height of the font."""
+    """Characters side by side on one baseline: text, left and right edge, baseline, height of the font.
+
+    `leftward` says that its script is written from right to left.
+    """
 
     text: str
     left: float
     right: float
     base: float
     height: float
+    leftward: bool = False
 
     @property
     def em(self) -> float:
@@ -43,9 +47,11 @@ class Line:
     @property
     def text(self) -> str:
         """The text of the runs, with a space between those that are apart."""
-        said = self.runs[0].text
-        for before, run in pairwise(self.runs):
-            apart = run.left - before.right > 0.12 * run.em
+        leftward = sum(run.leftward for run in self.runs) > len(self.runs) / 2
+        runs = self.runs[::-1] if leftward else self.runs
+        said = runs[0].text
+        for before, run in pairwise(runs):
+            apart = max(run.left - before.right, before.left - run.right) > 0.12 * run.em
             said += " " * (apart and not said.endswith(" ") and not run.text.startswith(" ")) + run.text
         return said.strip()
 
@@ -206,11 +212,17 @@ def _two_columns(part: Sequence[Run], gutter: float, known: bool) -> bool:
         return False
     if _ragged(sides[1], gutter):
         return False
-    full = [_full(side) for side in sides]
-    words = [median(len(line.text.split()) for line in side) for side in sides]
+    prose = [_prose(side) for side in sides]
     if known:
-        return max(words) >= 2.5 or many < 3
-    return min(words) >= 2.5 and max(full) >= 0.6
+        return any(prose) or many < 3
+    return all(prose) and max(_full(side) for side in sides) >= 0.6
+
+
+def _prose(lines: Sequence[Line]) -> bool:
+    """Says whether the lines of a column have several words, or are many that fill it."""
+    if median(len(line.text.split()) for line in lines) >= 2.5:
+        return True
+    return len(lines) >= 8 and median(len(line.text) for line in lines) >= 12 and _full(lines) >= 0.75
 
 
 def _ragged(lines: Sequence[Line], gutter: float) -> bool:
@@ -300,7 +312,16 @@ def _table_length(lines: Sequence[Line], at: int) -> int:
     rows = lines[at:end]
     columns = _columns_of(rows)
     wide = all(two[0] - one[1] > EM * first[0].height for one, two in pairwise(columns))
-    return len(rows) if len(rows) >= TABLE_ROWS and len(columns) > 1 and wide and _short(rows) else 0
+    shaped = len(rows) >= TABLE_ROWS and len(columns) > 1 and wide and _short(rows)
+    return len(rows) if shaped and not _justified(rows, lines[max(0, at - 12) : end + 12]) else 0
+
+
+def _justified(rows: Sequence[Line], column: Sequence[Line]) -> bool:
+    """Says whether lines of few words are set apart to fill a column, as the lines around them fill it."""
+    left, right = min(line.left for line in column), max(line.right for line in column)
+    filled = all(row.left - left < 1 and right - row.right < 1 for row in rows)
+    digits = sum(row.cells[-1].text.strip(".,%")[-1:].isdigit() for row in rows)
+    return filled and len(column) > len(rows) and digits < 0.5 * len(rows)
 
 
 def _short(rows: Sequence[Line]) -> bool:

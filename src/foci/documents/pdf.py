@@ -2,18 +2,16 @@
 
 import ctypes
 import math
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from foci.documents.layout import EM, Run
+from foci.documents.letters import Letter, runs_of
 from foci.documents.pages import Page, pieces_of_pages
 from foci.documents.pieces import Lost, Piece, Unreadable
-from foci.documents.repair import HYPHEN, scripted
+from foci.documents.repair import HYPHEN
 from foci.documents.rules import Rule, rules_of
 
 SCANNED = "a scanned page without text; add text to it first: ocrmypdf IN.pdf OUT.pdf"
@@ -61,15 +59,14 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> Page:
     rules, drawn, covered = _drawing(page)
     text = page.get_textpage()
     try:
-        runs, unknown = _runs(text, [rule for rule in rules if not rule.level])
+        written, unknown = _letters(text)
     finally:
         text.close()
         page.close()
-    letters = sum(len(run.text.replace(" ", "")) for run in runs)
-    lost = ""
-    if unknown > 20 and unknown > 0.3 * (letters + unknown):
+    runs, lost = runs_of(written, [rule for rule in rules if not rule.level]), ""
+    if unknown > 20 and unknown > 0.3 * (len(written) + unknown):
         runs, lost = [], UNMAPPED
-    elif covered > 0.5 and letters < 40:
+    elif covered > 0.5 and len(written) < 40:
         lost = SCANNED
     elif not runs and drawn > 50:
         lost = DRAWN
@@ -109,97 +106,10 @@ def _paths(thing: pypdfium2.PdfObject) -> list[list[tuple[float, float]]]:
     return found
 
 
-@dataclass(frozen=True)
-class _Letter:
-    """A character: its code, its edges, baseline and height as if the page were turned upright, and its angle."""
-
-    code: int
-    left: float
-    right: float
-    base: float
-    height: float
-    angle: int
-    spaced: bool
-
-
-@dataclass
-class _Building:
-    """A run that is being read: its text, its edges, its baseline and height, and its last raised or lowered part."""
-
-    first: _Letter
-    parts: list[tuple[int, str]] = field(default_factory=list)
-    left: float = 0.0
-    right: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.left, self.right = self.first.left, self.first.right
-        self.parts.append((0, chr(self.first.code)))
-
-    def shift(self, letter: _Letter) -> int | None:
-        """Returns 1 for a superscript, -1 for a subscript, 0 for what stands on the baseline; None for another line."""
-        up = (letter.base - self.first.base) / self.first.height
-        if letter.height < 0.85 * self.first.height and (0.12 < up < 0.6 or -0.35 < up < -0.05):
-            return 1 if up > 0 else -1
-        return 0 if abs(up) < 0.15 else None
-
-    def takes(self, letter: _Letter, walls: list[Rule]) -> bool:
-        """Says whether a character goes on this run, and adds it if so."""
-        em = EM * self.first.height
-        gap = letter.left - self.right
-        shift = self.shift(letter)
-        if shift is None or letter.angle != self.first.angle or not -0.5 * em < gap < 0.8 * em:
-            return False
-        if letter.spaced and any(
-            self.right - 1 < wall.at < letter.left + 1 and wall.start < letter.base + 2 < wall.end for wall in walls
-        ):
-            return False
-        space = " " * (letter.spaced or gap > 0.35 * em)
-        if shift == self.parts[-1][0]:
-            self.parts[-1] = (shift, self.parts[-1][1] + space + chr(letter.code))
-        else:
-            if space:
-                self.parts.append((0, space))
-            self.parts.append((shift, chr(letter.code)))
-        self.right = max(self.right, letter.right)
-        return True
-
-    def run(self) -> Run:
-        """Returns the finished run."""
-        said = "".join(text if not shift else scripted(text, shift > 0) for shift, text in self.parts)
-        return Run(_clean(said), self.left, self.right, self.first.base, self.first.height)
-
-
-def _clean(text: str) -> str:
-    """Returns text whose surrogate pairs are characters and whose typographic ligatures are letters."""
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    for sign, letters in (("ﬁ", "fi"), ("ﬂ", "fl"), ("ﬀ", "ff"), ("ﬃ", "ffi"), ("ﬄ", "ffl"), ("\u00a0", " ")):
-        whole = whole.replace(sign, letters)
-    return whole
-
-
-def _runs(text: pypdfium2.PdfTextPage, walls: list[Rule]) -> tuple[list[Run], int]:
-    """Returns the runs of a page, and the number of characters that have no letter."""
-    letters, unknown = _letters(text)
-    usual = Counter(letter.angle for letter in letters).most_common(1)
-    made: list[Run] = []
-    building: _Building | None = None
-    for letter in letters:
-        if letter.angle != usual[0][0]:
-            continue
-        if building is not None and building.takes(letter, walls):
-            continue
-        if building is not None:
-            made.append(building.run())
-        building = _Building(letter)
-    if building is not None:
-        made.append(building.run())
-    return [run for run in made if run.text.strip()], unknown
-
-
-def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[_Letter], int]:
+def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[Letter], int]:
     """Returns the characters of a page in its own order, and the number of those without a letter."""
     box, x, y = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
-    found: list[_Letter] = []
+    found: list[Letter] = []
     unknown, spaced = 0, False
     for n in range(text.count_chars()):
         code = pdfium.FPDFText_GetUnicode(text, n)
@@ -219,14 +129,14 @@ def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[_Letter], int]:
     return found, unknown
 
 
-def _turned(code: int, box: pdfium.FS_RECTF, origin: tuple[float, float], angle: int, spaced: bool) -> _Letter:
+def _turned(code: int, box: pdfium.FS_RECTF, origin: tuple[float, float], angle: int, spaced: bool) -> Letter:
     """Returns a character in the coordinates of a page that is turned until its text is level."""
     x, y = origin
     if angle == 0:
-        return _Letter(code, box.left, box.right, y, max(box.top - box.bottom, 1.0), angle, spaced)
+        return Letter(code, box.left, box.right, y, max(box.top - box.bottom, 1.0), angle, spaced)
     turn = math.radians(angle)
     cos, sin = math.cos(turn), math.sin(turn)
     corners = [(u * cos - v * sin, u * sin + v * cos) for u in (box.left, box.right) for v in (box.bottom, box.top)]
     left, right = min(u for u, _ in corners), max(u for u, _ in corners)
     height = max(v for _, v in corners) - min(v for _, v in corners)
-    return _Letter(code, left, right, x * sin + y * cos, max(height, 1.0), angle, spaced)
+    return Letter(code, left, right, x * sin + y * cos, max(height, 1.0), angle, spaced)
