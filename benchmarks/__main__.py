@@ -11,7 +11,7 @@ from typing import Any
 
 from foci.system.machine import machine, versions
 
-NAMES = ("step", "sparse", "imitates", "loss", "padding", "probing", "influence", "gradnorm", "attention")
+NAMES = ("step", "sparse", "imitates", "loss", "padding", "probing", "influence", "gradnorm", "attention", "documents")
 RESULTS = Path(__file__).with_name("results.json")
 
 

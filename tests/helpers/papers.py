@@ -8,6 +8,7 @@ papers.recovered(words, text)                          # share of the words that
 import difflib
 import io
 import random
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -181,3 +182,65 @@ def scan(path: Path, texts: Sequence[str]) -> Path:
     page.drawImage(ImageReader(picture), 0, 0, 595, 842)
     page.save()
     return path
+
+
+def word(path: Path, texts: Sequence[str]) -> Path:
+    """Writes a Word document with a head and a foot on its pages."""
+    import docx
+
+    document = docx.Document()
+    document.sections[0].header.paragraphs[0].text = HEAD
+    document.sections[0].footer.paragraphs[0].text = FOOT
+    for text in texts:
+        document.add_paragraph(text)
+    document.save(str(path))
+    return path
+
+
+def page(path: Path, texts: Sequence[str]) -> Path:
+    """Writes a web page with a menu and a foot."""
+    body = "".join(f"<p>{text}</p>" for text in texts)
+    path.write_text(
+        f"<!DOCTYPE html><html><head><title>Pumps</title></head><body><nav><a href='/'>{HEAD}</a></nav>"
+        f"<main>{body}</main><footer>{FOOT}</footer></body></html>",
+        encoding="utf-8",
+    )
+    return path
+
+
+def slides(path: Path, texts: Sequence[str]) -> Path:
+    """Writes a slide for each text."""
+    import pptx
+
+    deck = pptx.Presentation()
+    for text in texts:
+        deck.slides.add_slide(deck.slide_layouts[1]).placeholders[1].text = text
+    deck.save(str(path))
+    return path
+
+
+def workbook(path: Path, texts: Sequence[str]) -> Path:
+    """Writes a sheet with a text in each line."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for number, text in enumerate(["text", *texts]):
+        book.active.append([number or "number", text])
+    book.save(path)
+    return path
+
+
+def ebook(path: Path, texts: Sequence[str]) -> Path:
+    """Writes a chapter for each text."""
+    items = "".join(f'<item id="c{n}" href="{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(len(texts)))
+    spine = "".join(f'<itemref idref="c{n}"/>' for n in range(len(texts)))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("META-INF/container.xml", '<container><rootfile full-path="b/book.opf"/></container>')
+        archive.writestr("b/book.opf", f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>")
+        for number, text in enumerate(texts):
+            archive.writestr(f"b/{number}.xhtml", f"<html><body><p>{text}</p></body></html>")
+    return path
+
+
+WRITERS = {".pdf": pdf, ".docx": word, ".html": page, ".pptx": slides, ".xlsx": workbook, ".epub": ebook}
+"""A writer for the files of each ending."""

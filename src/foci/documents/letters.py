@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from foci.documents.layout import EM, Run
 from foci.documents.repair import scripted
@@ -14,11 +15,10 @@ APART = 0.8
 """The gap in em at which two runs begin, where the words of a line do not all stand as far apart."""
 STRETCHED = 2.5
 """The widest gap in em between words that are set apart to fill a line."""
-_LIGATURES = {"ﬁ": "fi", "ﬂ": "fl", "ﬀ": "ff", "ﬃ": "ffi", "ﬄ": "ffl", "\u00a0": " "}
+_LIGATURES: dict[str, str | int | None] = {"ﬁ": "fi", "ﬂ": "fl", "ﬀ": "ff", "ﬃ": "ffi", "ﬄ": "ffl", "\u00a0": " "}
 
 
-@dataclass(frozen=True)
-class Letter:
+class Letter(NamedTuple):
     """A character: its code, its edges, baseline and height as if the page were turned upright, and its angle.
 
     `spaced` says that white space stands before it. The code of an astral character is half of a surrogate pair.

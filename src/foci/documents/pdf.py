@@ -14,6 +14,10 @@ from foci.documents.pieces import Lost, Piece, Unreadable
 from foci.documents.repair import HYPHEN
 from foci.documents.rules import Rule, rules_of
 
+HYPHEN_CODE = ord(HYPHEN)
+"""How pdfium tells of a hyphen at a line's end."""
+_SPACES = frozenset({0x20, 0xA0, 0x09, 0x0D, 0x0A, 0x3000})
+_LEFT_OUT = frozenset({0xAD, 0xFFFE})
 SCANNED = "a scanned page without text; add text to it first: ocrmypdf IN.pdf OUT.pdf"
 DRAWN = "its text is drawn as shapes, not written; add text to it first: ocrmypdf --force-ocr IN.pdf OUT.pdf"
 UNMAPPED = "its fonts do not say which letters they draw; add text to it first: ocrmypdf --force-ocr IN.pdf OUT.pdf"
@@ -108,25 +112,31 @@ def _paths(thing: pypdfium2.PdfObject) -> list[list[tuple[float, float]]]:
 
 def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[Letter], int]:
     """Returns the characters of a page in its own order, and the number of those without a letter."""
-    box, x, y = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
+    box, x, y, page = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double(), text.raw
     found: list[Letter] = []
-    unknown, spaced = 0, False
+    unknown, spaced, angle, level = 0, False, 0, math.nan
     for n in range(text.count_chars()):
-        code = pdfium.FPDFText_GetUnicode(text, n)
-        if code in (0x20, 0xA0, 0x09, 0x0D, 0x0A, 0x3000):
+        code = pdfium.FPDFText_GetUnicode(page, n)
+        if code in _SPACES:
             spaced = True
             continue
-        if code == 0xAD or (
-            code != ord(HYPHEN) and (code < 0x20 or 0xFFFD <= code <= 0xFFFF or 0xE000 <= code <= 0xF8FF)
-        ):
-            unknown += code not in (0xAD, 0xFFFE)
+        if code in _LEFT_OUT:
             continue
-        pdfium.FPDFText_GetLooseCharBox(text, n, box)
-        pdfium.FPDFText_GetCharOrigin(text, n, x, y)
-        angle = round(math.degrees(pdfium.FPDFText_GetCharAngle(text, n))) % 360
+        if code != HYPHEN_CODE and _is_unknown(code):
+            unknown += 1
+            continue
+        pdfium.FPDFText_GetLooseCharBox(page, n, box)
+        pdfium.FPDFText_GetCharOrigin(page, n, x, y)
+        if y.value != level or angle:  # characters on one level are written at one angle
+            angle, level = round(math.degrees(pdfium.FPDFText_GetCharAngle(page, n))) % 360, y.value
         found.append(_turned(code, box, (x.value, y.value), angle, spaced))
         spaced = False
     return found, unknown
+
+
+def _is_unknown(code: int) -> bool:
+    """Says whether a code is no character: a control code, one for private use, or the sign of a missing one."""
+    return code < 0x20 or 0xE000 <= code <= 0xF8FF or 0xFFFD <= code <= 0xFFFF
 
 
 def _turned(code: int, box: pdfium.FS_RECTF, origin: tuple[float, float], angle: int, spaced: bool) -> Letter:
