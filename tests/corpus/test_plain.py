@@ -145,6 +145,16 @@ def test_transformers_own_setting_is_not_enough(name):
     assert not any(tokenizer.bos_token_id in ids for ids, _ in tokens(texts, tokenizer, special=False))
 
 
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_not_even_a_text_with_the_letter_that_hides_control_words_spells_one(name):
+    tokenizer = TOKENIZERS[name]()
+    words = control_words(tokenizer)
+    texts = [f"\U0010ffff{word}" for word in words]
+    for text, (ids, offsets) in zip(texts, tokens(texts, tokenizer, special=False), strict=True):
+        assert not set(ids) & set(words.values()) - {tokenizer.unk_token_id}
+        assert max(end for _, end in offsets) == len(text)
+
+
 @pytest.mark.parametrize("make", [by_bytes, merged])
 @pytest.mark.parametrize(
     "text", ["<0x41>", "the <0x0A> is a line", "<0x41><0x42>", "é <0x41>ü", "<0xC3><0xA9> 中<0x41>"]

@@ -9,7 +9,9 @@ from jaxtyping import TypeCheckError
 from torch.nn import functional as F
 
 import tiny
+from foci.attention import received
 from foci.focus import IGNORED, Batch, Row
+from foci.gradients.norms import block_norms
 from foci.models import head_of, losses, padding
 from foci.models.decoding import Cached, FromStart, reading
 
@@ -104,6 +106,21 @@ def test_rotary_positions_that_remember_the_longest_row_are_told():
         warnings.simplefilter("error")
         losses.token_nll(model, counting(16, 9))
         losses.token_nll(tiny.stretched("longrope"), counting(20, 9))
+
+
+def test_padding_between_tokens_is_refused_at_every_entrance():
+    model, ids = tiny.build("gpt2"), torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 9]])
+    for hole in ([1, 0, 0, 1, 1], [0, 1, 1, 0, 1]):
+        b = Batch(ids, torch.tensor([[1, 1, 1, 1, 1], hole]), ids)
+        for read in (
+            lambda b=b: losses.token_nll(model, b),
+            lambda b=b: block_norms(model, b, b.predicted()),
+            lambda b=b: received(model, b.input_ids, b.attention_mask),
+        ):
+            with pytest.raises(ValueError, match=r"padding between the tokens of rows \[1\] of 2"):
+                read()
+    b = Batch(ids, torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]), ids)
+    assert losses.token_nll(model, b).shape == (2, 5)
 
 
 def test_nll_by_hand():

@@ -148,3 +148,27 @@ def test_distances_by_hand():
     assert saved_adapter.distance(some, others) == 1.0  # 2 of 2
     assert saved_adapter.distance(some, others, most=False) == 0.0
     assert saved_adapter.distance(some, others[:2]) == float("inf")
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"base_model_name_or_path": None}, r"names no base model; write the name or the place"),
+    ({"base_model_name_or_path": 3}, r"names no base model"),
+    ({"peft_type": "NOPE"}, r"is of the type 'NOPE', which this PEFT \(.*\) does not know"),
+    ({"peft_type": None}, r"is of the type None, which this PEFT"),
+])  # fmt: skip
+def test_settings_of_an_adapter_that_say_too_little_are_refused_by_name(base, tmp_path, fields, words):
+    adapter(tmp_path / "a", base, target_modules=["q_proj"])
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    with pytest.raises(ValueError, match=words) as refused:
+        models.load(str(tmp_path / "a"), device="cpu")
+    assert_one_paragraph(str(refused.value))
+
+
+def test_an_adapter_that_diverged_is_refused_by_its_weight(base, tmp_path):
+    adapter(tmp_path / "a", base, target_modules=["q_proj"])
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({**weights, min(weights): weights[min(weights)] * torch.nan}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"the adapter .*lora_A.* holds numbers that are NaN or infinite"):
+        models.load(str(tmp_path / "a"), device="cpu")

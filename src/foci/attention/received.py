@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foci.attention.logits import QuerySlice
 from foci.attention.watching import check_watched, run_in_slices
 from foci.models.architecture import base_of
-from foci.models.padding import check_padding, leading, moved, warn_of_neighbours
+from foci.models.padding import check_padding, check_side, leading, moved, warn_of_neighbours
 
 Queries = Literal["following", "later"]
 """`"following"`: the token itself and all later ones; `"later"`: the later ones alone."""
@@ -161,6 +161,7 @@ def _see(
     `see` gets the rows with their padding on the right.
     """
     if not bool(attention_mask.all()):
+        check_side(attention_mask)
         check_padding(model)
         warn_of_neighbours(model, attention_mask)
     before = leading(attention_mask)

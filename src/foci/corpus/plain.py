@@ -27,7 +27,8 @@ _APART = {
 }
 """A pre-tokenizer that parts the name of a byte after its first letter, so that no model finds it whole."""
 _HIDDEN = "\U0010ffff"
-"""A code point that no text has. Before a control word's name it makes a name that no text spells."""
+"""Before a control word's name it makes a name that no text spells. Unicode keeps this code point from ever being used;
+a text that has it all the same is read with the sign for what cannot be read in its place."""
 _COPIES: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, Tokenizer]]" = WeakKeyDictionary()
 
 
@@ -76,7 +77,9 @@ def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
     single = frozenset(number for name in BYTES if (number := backend.token_to_id(name)) is not None)
     wrong = [n for n, one in enumerate(made) if _spells(one, control) or _names_bytes(one, single)]
     if wrong:
-        again = _copy(tokenizer).encode_batch([texts[n] for n in wrong], add_special_tokens=special)
+        again = _copy(tokenizer).encode_batch(
+            [texts[n].replace(_HIDDEN, "\ufffd") for n in wrong], add_special_tokens=special
+        )
         for n, encoding in zip(wrong, again, strict=True):
             made[n] = _of(encoding)
     return made

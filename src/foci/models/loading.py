@@ -24,7 +24,7 @@ from foci.models.head import head_of
 from foci.models.language_part import NAMES, language_config, told_of_scale
 from foci.models.locate import check_tokenizer_files, folder_of
 from foci.models.saved_adapter import merged, with_adapter
-from foci.models.whole import explained, read_json
+from foci.models.whole import check_numbers, explained, read_json
 
 _BUFFER = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|num_batches_tracked)$")
 
@@ -113,12 +113,7 @@ def _check_fit(model: PreTrainedModel, report: Mapping[str, Any], name: str, par
             f"model {name!r}: its files have weights without a place in the model of {layer_count(model)} layers that "
             f"its configuration makes, which would be left out ({', '.join(left[:2])}{_more(left, 2)}); {both}"
         )
-    for key, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(
-                f"model {name!r}: the weight {key} holds numbers that are NaN or infinite, as after a training that "
-                "diverged; get the files again, or take a checkpoint from before"
-            )
+    check_numbers(model.named_parameters(), f"model {name!r}")
 
 
 def _more(found: Sequence[object], named: int) -> str:
@@ -196,8 +191,13 @@ def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) ->
     """Returns the folder and the name of an adapter's base model. Raises ValueError where it cannot be found."""
     settings = read_json(folder / "adapter_config.json")
     base_name = settings.get("base_model_name_or_path")
+    if not isinstance(base_name, str) or not base_name:
+        raise ValueError(
+            f"the adapter {name!r} names no base model; write the name or the place of the model that it was trained "
+            f"on into base_model_name_or_path of {folder / 'adapter_config.json'}"
+        )
     try:
-        base = folder_of(str(base_name), trust_remote_code=trust_remote_code)
+        base = folder_of(base_name, trust_remote_code=trust_remote_code)
     except ValueError as error:
         raise ValueError(
             f"the adapter {name!r} needs its base model {base_name!r}: {error}; if the base lies elsewhere "
@@ -208,7 +208,7 @@ def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) ->
             f"the adapter {name!r} names itself as its base model; write the base model's name into "
             f"base_model_name_or_path of {folder / 'adapter_config.json'}"
         )
-    return base, str(base_name)
+    return base, base_name
 
 
 def _model_in(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from foci.focus import Batch
 from foci.models import fsdp
 from foci.models.architecture import base_of
 from foci.models.head import Head, head_of, replaced
-from foci.models.padding import check_padding, leading, moved, together, warn_of_memory
+from foci.models.padding import check_padding, check_side, leading, moved, together, warn_of_memory
 
 SLICE_ELEMENTS = 3 * 2**22
 """Logits held at a time, 48 MiB in float32. In half precision 1.5 times as many, 36 MiB.
@@ -77,6 +77,7 @@ def check_readable(model: nn.Module, batch: Batch) -> None:
     head_of(model)
     warn_of_memory(model, batch.input_ids.shape[1])
     if not bool(batch.attention_mask.all()):
+        check_side(batch.attention_mask)
         check_padding(model)
 
 

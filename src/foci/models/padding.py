@@ -43,6 +43,17 @@ def moved(values: Tensor, by: Int[Tensor, " batch"]) -> Tensor:
     return values.gather(1, at.reshape(*at.shape, *[1] * (values.ndim - 2)).expand_as(values))
 
 
+def check_side(mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> None:
+    """Raises ValueError for a row with padding between its tokens, which models read in ways of their own."""
+    real = mask.bool()
+    begins = real[:, :1].sum(1) + (real[:, 1:] & ~real[:, :-1]).sum(1)
+    if rows := (begins > 1).nonzero().flatten().tolist():
+        raise ValueError(
+            f"attention_mask has padding between the tokens of rows {rows[:8]} of {len(mask)}; padding stands before "
+            "or after all tokens of a row: take these tokens out, or give them mask 1 and the label -100"
+        )
+
+
 def _states(output: Any) -> Tensor:
     """Returns the logits of a model's output; of a model without head, its hidden states."""
     found: Tensor = output["logits"] if "logits" in output else output[0]

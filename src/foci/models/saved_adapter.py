@@ -2,9 +2,11 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
+import peft
 import torch
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -13,7 +15,7 @@ from foci.models.architecture import LanguageModel, base_of, sample_ids
 from foci.models.forward import answering
 from foci.models.gguf import quiet
 from foci.models.targets import expert_stacks
-from foci.models.whole import read_json
+from foci.models.whole import check_numbers, read_json
 
 TOLERANCE = 1e-3
 """Most that logits of one model, computed in two ways in float32, may differ, relative to the largest."""
@@ -26,12 +28,7 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: tuple[st
     ValueError where the adapter does not fit: weights that have no place in the model, places that have no weights,
     other sizes, layers that are not there, another task than language modelling.
     """
-    settings = read_json(folder / "adapter_config.json")
-    if settings.get("task_type") not in (None, "CAUSAL_LM"):
-        raise ValueError(
-            f"the adapter {name!r} is for {settings['task_type']}, expected CAUSAL_LM; name an adapter of a causal "
-            "language model"
-        )
+    settings = _settings(folder, name)
     told = f"base_model_name_or_path of {folder / 'adapter_config.json'}"
     base_name, where = base or (str(settings.get("base_model_name_or_path")), told)
     try:
@@ -64,7 +61,26 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: tuple[st
             f"the adapter {name!r} does not fit its base model {base_name!r}: {words}; give the base model that it was "
             f"trained on in {where}, or get the files again"
         )
+    check_numbers(
+        ((key, p) for key, p in adapted.named_parameters() if "base_layer" not in key), f"the adapter {name!r}"
+    )
     return adapted
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    """Returns the settings of an adapter of a known type for language modelling; raises ValueError for another."""
+    settings = read_json(folder / "adapter_config.json")
+    if settings.get("task_type") not in (None, "CAUSAL_LM"):
+        raise ValueError(
+            f"the adapter {name!r} is for {settings['task_type']}, expected CAUSAL_LM; name an adapter of a causal "
+            "language model"
+        )
+    if settings.get("peft_type") not in list(PeftType):
+        raise ValueError(
+            f"the adapter {name!r} is of the type {settings.get('peft_type')!r}, which this PEFT ({peft.__version__}) "
+            f"does not know; look at peft_type in {folder / 'adapter_config.json'}, or update PEFT"
+        )
+    return settings
 
 
 def merged(adapted: PeftModel, name: str) -> PreTrainedModel:
@@ -80,7 +96,7 @@ def merged(adapted: PeftModel, name: str) -> PreTrainedModel:
         warnings.simplefilter("ignore")
         model: PreTrainedModel = adapted.merge_and_unload()
     off = distance(answers(model), before, most=not routes)
-    if off > TOLERANCE:
+    if not off <= TOLERANCE:
         raise ValueError(
             f"the adapter {name!r} cannot be merged into {type(model).__name__}: its logits change by {off:.1g} of "
             "the largest, as where blocks share weights that the adapter changes in several ways; leave out such "

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,16 @@ def check_safetensors(path: Path) -> None:
         )
     if size > expected:
         raise ValueError(f"{path} has {size:,} bytes, its header says {expected:,}; get it again")
+
+
+def check_numbers(weights: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
+    """Raises ValueError, which names the weight, where one holds numbers that are NaN or infinite."""
+    for key, weight in weights:
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(
+                f"{name}: the weight {key} holds numbers that are NaN or infinite, as after a training that diverged; "
+                "get the files again, or take a checkpoint from before"
+            )
 
 
 @contextlib.contextmanager

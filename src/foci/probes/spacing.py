@@ -65,7 +65,9 @@ def _goes_with_number(prompt: str, answer: str) -> bool:
     last, before = prompt[-1], prompt[:-1]
     if not _NUMBER.match(answer):
         return False
-    signed = last in "-+\u2212" and (not before or before[-1].isspace()) and not before.rstrip()[-1:].isdigit()
+    signed = (
+        last in "-+~\u2212\u00b1\u2248" and (not before or before[-1].isspace()) and not before.rstrip()[-1:].isdigit()
+    )
     return signed or last == "#" or unicodedata.category(last) == "Sc"
 
 
