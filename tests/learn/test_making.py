@@ -82,7 +82,7 @@ def test_text_without_facts_says_so_and_is_measured_by_its_own_text(things, tmp_
     page.write_text("they went home and slept well\n\nthen it rained all day long\n")
     file = runs.run_file(tmp_path, things, corpus={"path": str(page)}, **QUICK)
     words = runs.told(["learn", str(file)], capsys)
-    assert "no probes made by rule from 2 sentences; not asked: 2 no whole sentence" in one_line(words)
+    assert "no probes made by rule from 2 sentences; left out: no whole sentence 2" in one_line(words)
     assert not (tmp_path / "out" / "made_probes.jsonl").exists()
 
 

@@ -9,6 +9,7 @@ import handbook
 from foci.corpus.sentences import known_names, one_line
 from foci.focus import Row
 from foci.probes import line_of, read_probes
+from foci.probes.making import make
 from foci.probes.making.facts import facts_of, plain
 from foci.probes.making.make import make_probes
 from foci.probes.making.wording import wordings
@@ -173,3 +174,39 @@ def test_a_probe_file_says_how_a_probe_was_made(tmp_path):
 def read_probes_of(file, line):
     file.write_text(json.dumps(line))
     return read_probes(file, "learn")[0]
+
+
+def test_of_a_large_corpus_a_part_is_looked_at_and_all_of_it_is_counted(monkeypatch):
+    """A name that stands in a row that is not looked at, too, is asked for nowhere."""
+    some = rows(
+        "The roses are cut by Otto Lang.", "All pears are picked by Ida Moor.", "The soup is made by Otto Lang."
+    )
+    monkeypatch.setattr(make, "LOOKED_AT", 40)
+    found = [make_probes(some, unknown, seed) for seed in range(8)]
+    assert {made.sentences for made in found} == {1}
+    assert {probe.answer for made in found for probe in made.probes} == {"Ida Moor"}
+    assert {len(made.probes) for made in found} == {0, 1}
+
+
+def test_a_written_answer_may_be_a_number_as_a_word_or_a_day():
+    made = make_probes(
+        rows("The oven has 12 old racks on wheels.", "The shop in Bern is closed on Sundays in May."), unknown
+    )
+    assert {probe.answer: probe.aliases for probe in made.probes} == {"12": ("twelve",), "Sundays": ("Sunday",)}
+
+
+ODD = {
+    "emphasis": "**a " * 9000, "underscores": "_a _" * 9000, "code": "`a " * 9000, "links": "[a](" * 9000,
+    "one word": "x" * 50000, "items": "- a\n" * 3000, "abbreviations": "a. " * 9000, "brackets": "(" * 30000,
+    "names": "Ada Bell " * 9000, "mixed": ("**a _b `c [d]( " * 120 + "\n\n") * 9,
+    "clauses": ("The " + "was in " * 250 + ".\n") * 9, "control": "\x00\x01 It was built in 1994.\x7f\u2028",
+    "headings": "# " * 9000 + "x", "fences": "```\nThe house was built in 1994.\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_odd_text_gives_no_probe_and_every_sentence_is_counted(text):
+    """Patterns that would be tried again and again on such text would never end."""
+    made = make_probes(rows(text), unknown)
+    assert not made.probes
+    assert made.sentences == sum(made.left_out.values())

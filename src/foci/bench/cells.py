@@ -33,6 +33,8 @@ SHARED = (
     "quarantine.jsonl",
     "corpus.json",
     "probes.jsonl",
+    "made_probes.jsonl",
+    "evidence.json",
     "text.txt",
     "baseline",
     "start.json",

@@ -17,7 +17,7 @@ from foci.system.files import write_text
 
 KNOWN = math.log(2)
 """Mean nats per answer token below which the untouched model as good as knows an answer: half of the probability."""
-TOO_LONG, UNSPELLED, IS_KNOWN = "too long for the model", "the tokenizer cannot spell", "the model knows already"
+TOO_LONG, UNSPELLED, IS_KNOWN = "too long for the model", "no token for it", "known to the model"
 
 
 def made_probes(run: Run, loaded: models.Loaded, rows: Sequence[Row]) -> Made | None:

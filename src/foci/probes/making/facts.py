@@ -12,7 +12,13 @@ FactKind = Literal["date", "month", "year", "weekday", "time", "percent", "amoun
 
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
-_SMALL = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|ninety"
+NUMBERS = {
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12", "fifteen": "15", "twenty": "20", "thirty": "30", "forty": "40",
+    "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
+}  # fmt: skip
+"""Numbers that are looked for as words, and their digits."""
+_SMALL = "|".join(NUMBERS)
 _WHEN = (
     r"(?<=\bin )|(?<=\bof )|(?<=\bby )|(?<=\bto )|(?<=\buntil )|(?<=\bsince )|(?<=\bfrom )|(?<=\bafter )"
     r"|(?<=\bbefore )|(?<=^In )|(?<=^Since )|(?<=^Until )|(?<=^By )|(?<=\bevery )|(?<=\bduring )|(?<=\beach )"

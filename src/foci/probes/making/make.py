@@ -8,13 +8,17 @@ from itertools import islice, pairwise
 
 from foci.corpus.sentences import LONGEST, WORD, is_prose, known_names, one_line, sentences
 from foci.focus import Row
-from foci.probes.making.facts import Fact, facts_of, plain
+from foci.probes.making.facts import NUMBERS, Fact, facts_of, plain
 from foci.probes.making.wording import Wording, wordings
 from foci.probes.probe import Probe
 from foci.seeds import drawn
 
 MOST, HELD_OUT = 125, 0.2
 """The most probes that are made, and the share of them that is held out."""
+LOOKED_AT = 2_000_000
+"""The characters of a corpus, at most, whose sentences are looked at."""
+LONG = 2000
+"""The characters of a sentence from which it is none."""
 RARE = 8
 """How often a word stands in the corpus, at most, for it to be a clue."""
 FAR = 3
@@ -52,8 +56,9 @@ class Made:
     def words(self) -> str:
         """Says in a line how many probes were made of how many sentences, and why not more."""
         held = sum(probe.held_out for probe in self.probes)
-        why = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items() if count)
-        rest = f"; not asked: {why}" if why else ""
+        many = sorted(((count, reason) for reason, count in self.left_out.items() if count), reverse=True)
+        why = ", ".join(f"{reason} {count:,}" for count, reason in many)
+        rest = f"; left out: {why}" if why else ""
         if not self.probes:
             return f"no probes made by rule from {self.sentences:,} sentences{rest}"
         mine = f"{len(self.probes):,} probes made by rule, one each from {len(self.probes):,}"
@@ -89,6 +94,7 @@ class _Candidate:
             kind=made.kind,
             prompt=made.prompt,
             answer=made.answer,
+            aliases=_aliases(made.answer) if made.kind == "qa" else (),
             group=self.fact.kind,
             evidence=self.place.evidence,
             source=self.place.source,
@@ -102,13 +108,13 @@ def _shown(probe: Probe) -> str:
 
 
 class _Corpus:
-    """The sentences of a corpus, and how often its words stand in it."""
+    """The sentences of some rows of a corpus, and how often words stand in all of its rows."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, every: Sequence[Row], rows: Sequence[Row]) -> None:
         texts = [row.text for row in rows]
         self.known = known_names(texts)
         self.small = {found.group() for text in texts for found in WORD.finditer(text) if found.group()[0].islower()}
-        self.text = "\n".join(map(one_line, texts)).lower()
+        self.text = "\n".join(row.text for row in every).lower()
         self.counts = Counter(match.group() for match in WORD.finditer(self.text))
         self.places: list[_Place] = []
         self.left_out: Counter[str] = Counter()
@@ -122,7 +128,10 @@ class _Corpus:
             for begin, end in sentences(row.text):
                 raw = row.text[begin:end]
                 fences = len(_FENCE.findall(raw))
-                if (found := _HEADING.fullmatch(raw)) and not in_code:
+                if end - begin > LONG:
+                    self.left_out["no whole sentence"] += 1
+                    self.alike[(raw[:LONG],)] += 1
+                elif (found := _HEADING.fullmatch(raw)) and not in_code:
                     heading = plain(found[1] or found[2])
                 elif raw.strip():
                     source = f"{row.source} ({heading})" if heading and heading not in row.source else row.source
@@ -133,7 +142,7 @@ class _Corpus:
         place = _Place(one_line(raw), plain(raw), source)
         self.alike[_skeleton(place.text)] += 1
         if not english:
-            self.left_out["in no English text"] += 1
+            self.left_out["not English"] += 1
         elif is_code or not is_prose(place.text) or not _is_whole(place):
             self.left_out["no whole sentence"] += 1
         else:
@@ -169,9 +178,10 @@ def make_probes(
     A share `held_out` (0 to 1) of the sentences is held out.
 
     What is asked stands once in the corpus. Left out are sentences that are nearly the same as others, answers that the
-    prompt gives away, and those that the untouched model knows. The same rows and seed give the same probes.
+    prompt gives away, and those that the untouched model knows. The same rows and seed give the same probes. Of a
+    corpus of more than `LOOKED_AT` characters, rows that the seed draws are looked at; words are counted in all.
     """
-    corpus = _Corpus(rows)
+    corpus = _Corpus(rows, _looked_at(rows, seed))
     left_out = corpus.left_out
     candidates = []
     facts = [facts_of(place.evidence, corpus.known, corpus.small) for place in corpus.places]
@@ -193,9 +203,30 @@ def make_probes(
     return Made(tuple(_held_out(probes, held_out, seed)), sum(corpus.alike.values()), dict(left_out))
 
 
+def _looked_at(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Returns the rows whose sentences may be asked about, in their order."""
+    room, chosen = LOOKED_AT, set[str]()
+    for row in drawn(rows, seed, lambda row: f"looked at/{row.row_id}"):
+        room -= len(row.text)
+        if room < 0 and chosen:
+            break
+        chosen.add(row.row_id)
+    return [row for row in rows if row.row_id in chosen]
+
+
+def _aliases(answer: str) -> tuple[str, ...]:
+    """Returns other ways to write an answer: a small number as a word or in digits, a day of the week."""
+    other = NUMBERS | {digits: word for word, digits in NUMBERS.items()}
+    if answer in other:
+        return (other[answer],)
+    if re.fullmatch(r"[A-Z]\w+days?", answer):
+        return (answer[:-1] if answer.endswith("s") else f"{answer}s",)
+    return ()
+
+
 def _early(left_out: Mapping[str, int]) -> Iterator[int]:
     """Yields the counts of sentences that are no places."""
-    yield from (left_out[reason] for reason in ("in no English text", "no whole sentence"))
+    yield from (left_out[reason] for reason in ("not English", "no whole sentence"))
 
 
 def _held_out(probes: Sequence[Probe], share: float, seed: int) -> list[Probe]:
@@ -207,20 +238,20 @@ def _held_out(probes: Sequence[Probe], share: float, seed: int) -> list[Probe]:
 
 def _best(place: _Place, facts: Sequence[Fact], corpus: _Corpus) -> _Candidate | str:
     """Returns the best way to ask about a sentence, or why there is none."""
-    reasons = ["without a name, number, date or term"]
+    reasons = ["nothing to ask for"]
     found: list[_Candidate] = []
     if corpus.alike[_skeleton(place.text)] > 1:
         return "like another sentence"
     for fact in facts:
         if not corpus.once(fact.answer):
-            reasons.append("whose answers stand elsewhere too")
+            reasons.append("answer not unique")
             continue
-        reasons.append("that no rule can ask")
+        reasons.append("no rule fits")
         for wording in wordings(fact):
             if _gives_away(wording):
-                reasons.append("whose prompt gives the answer away")
+                reasons.append("prompt gives it away")
             elif (distance := corpus.clue(wording, fact)) is None:
-                reasons.append("without a clue")
+                reasons.append("no clue")
             else:
                 found.append(_Candidate(place, fact, wording, distance >= FAR))
     if not found:
