@@ -127,7 +127,7 @@ def test_bos_begins_every_row_and_eos_ends_a_document_once(tmp_path):
 BAD = [
     (b'{"text": "a', "not JSON"),
     (b'["a"]', "not a JSON object but list"),
-    (b'{"body": "a"}', "no field 'text' (the fields are 'body')"),
+    (b'{"body": "a"}', "no field 'text' (the fields are 'body'; corpus.text_field says which one holds the text)"),
     (b'{"text": 3}', "not a string but int"),
     (b'{"text": null}', "not a string but NoneType"),
     (b'{"text": "\xff\xfe"}', "not UTF-8 (byte 0xff at byte 10)"),

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from foci.corpus import CorpusError, read_corpus
 from foci.corpus.documents import files_below
-from foci.corpus.telling import told
+from foci.corpus.telling import files_told, told
 
 
 @pytest.fixture
@@ -128,6 +128,33 @@ def test_files_of_unknown_kind_are_named(pages):
     lines = list(told(read(pages)))
     names = ", ".join(str(pages / name) for name in ("a.odt", "b.doc", "c.rtf"))
     assert f"4 files of unknown kind left out: {names} and 1 more" in lines
+
+
+def test_a_name_with_a_line_break_stays_on_one_line_and_lock_files_are_hidden(pages):
+    (pages / "two\nlines.txt").write_text("A page in a file with an odd name.")
+    (pages / "red\x1b[31m.txt").write_bytes(b"\xff")
+    (pages / "~$letter.docx").write_bytes(b"\x05Ada")
+    corpus = read(pages, max_bad=0.5)
+    lines = [*told(corpus), *files_told(corpus)]
+    assert all(line.isprintable() for line in lines)
+    assert sum(r"two\nlines.txt" in line for line in lines) == 1
+    assert sum(r"red\x1b[31m.txt:1: not UTF-8" in line for line in lines) == 2
+    assert "letter.docx" not in "".join(lines)
+
+
+@pytest.mark.parametrize("ending", ["pdf", "docx", "epub", "xlsx", "parquet", "jsonl.gz", "json", "csv", "html", "txt"])
+def test_a_file_of_no_bytes_is_empty_whatever_it_is_called(pages, ending):
+    (pages / f"new.{ending}").write_bytes(b"")
+    corpus = read(pages)
+    assert [(Path(one.file).name, one.reason) for one in corpus.empty] == [(f"new.{ending}", "no text in it")]
+    assert not corpus.bad
+
+
+def test_rows_that_repeat_are_told(pages):
+    (pages / "z.txt").write_text("One two three four. " * 400)
+    corpus = read(pages)
+    assert corpus.repeated > 20
+    assert f"{corpus.repeated} rows with the text of an earlier row left out" in told(corpus)
 
 
 def test_a_word_of_the_tokenizer_is_told(tmp_path):

@@ -51,7 +51,9 @@ def test_a_column_of_texts_gives_documents(tmp_path):
         ("The second.", f"{tmp_path}/a.csv:5"),
     ]
     assert [one.line for one in corpus.empty] == [4]
-    assert [(one.line, one.reason) for one in corpus.bad] == [(6, "no field 'text' (the fields are none)")]
+    assert [(one.line, one.reason) for one in corpus.bad] == [
+        (6, "no field 'text' (the fields are none; corpus.text_field says which one holds the text)")
+    ]
     (tmp_path / "a.csv").write_text("id,body\n1,Bern it is.\n")
     assert texts(tmp_path, text_field="body") == ["Bern it is."]
 
@@ -78,7 +80,7 @@ def test_a_json_file_without_records_is_no_damage(tmp_path):
     corpus = read(tmp_path, max_bad=0.0)
     assert [row.text for row in corpus.rows] == ["A page."]
     assert [one.reason for one in corpus.empty] == [
-        "no list of records and no field 'text', but nothing",
+        "no text in it",
         "no list of records and no field 'text', but int",
         "no list of records and no field 'text', but 'theme'",
     ]
@@ -208,7 +210,7 @@ def test_an_archive_that_lies_about_its_sizes_is_told(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04 cut", b"no archive"])
+@pytest.mark.parametrize("raw", [b"PK\x03\x04 cut", b"no archive"])
 def test_what_is_no_archive_is_told(tmp_path, raw):
     (tmp_path / "a.zip").write_bytes(raw)
     (tmp_path / "a.txt").write_text("A page.")

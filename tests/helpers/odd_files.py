@@ -112,7 +112,7 @@ KINDS = [
         "not JSON (Unterminated string starting at: line 1 column 10 (char 9))"),
     Odd("list.jsonl", "a list in place of an object", _text('["Bern"]\n'), "bad", "not a JSON object but list"),
     Odd("other-field.jsonl", "another name for the text", _text('{"body": "Bern"}\n'), "bad",
-        "no field 'text' (the fields are 'body')"),
+        "no field 'text' (the fields are 'body'; corpus.text_field says which one holds the text)"),
     Odd("number.jsonl", "a number as text", _text('{"text": 3}\n'), "bad", "field 'text' is not a string but int"),
     Odd("halves.jsonl", "half a surrogate pair", _text('{"text": "\\ud83d!"}\n'), "bad",
         "field 'text' is not UTF-8 (half a surrogate pair at character 0)"),

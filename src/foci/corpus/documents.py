@@ -74,12 +74,21 @@ class Document:
 
 
 def where(file: str, line: int, place: str = "") -> str:
-    """Returns the name of a place in a file: its page or section where it has one, else its line.
+    """Returns the name of a place in a file, for people: its page or section where it has one, else its line.
 
     >>> where("a.txt", 7), where("a.pdf", 1, "page 3")
     ('a.txt:7', 'a.pdf, page 3')
     """
-    return f"{file}, {place}" if place else f"{file}:{line}"
+    return one_line(f"{file}, {place}" if place else f"{file}:{line}")
+
+
+def one_line(name: str) -> str:
+    r"""Returns a name on one line: line breaks and other letters that steer a terminal are written out.
+
+    >>> print(one_line("a\nb.txt"), one_line("Zoë.txt"))
+    a\nb.txt Zoë.txt
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
 class Format(ABC):
@@ -110,9 +119,9 @@ def excerpt(text: str) -> str:
 def find_sources(paths: Sequence[str | Path]) -> tuple[list[str], list[str]]:
     """Returns the files and `hub:` names to read, in order (a folder's files sorted), and files of unknown ending.
 
-    Hidden files and folders are left out; a file that is named twice is read once. Links to folders are followed, each
-    real folder once. Raises FileNotFoundError with the nearest name that exists, ValueError for a file of unknown
-    ending or when nothing can be read.
+    Hidden files and folders, and the lock files of open documents (`~$letter.docx`), are left out; a file that is
+    named twice is read once. Links to folders are followed, each real folder once. Raises FileNotFoundError with the
+    nearest name that exists, ValueError for a file of unknown ending or when nothing can be read.
     """
     endings, prefixes = _endings(), _prefixes()
     known = ", ".join(endings)
@@ -175,7 +184,7 @@ def files_below(folder: Path) -> list[Path]:
             seen.add((where.st_dev, where.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             waiting += [Path(root, name) for name in folders if Path(root, name).is_symlink()]
-            files += [Path(root, name) for name in names if not name.startswith(".")]
+            files += [Path(root, name) for name in names if not name.startswith((".", "~$"))]
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
@@ -205,6 +214,9 @@ def read_source(source: str, text_field: str) -> Iterator[Document | BadLine]:
     reader = named or _endings()[ending_of(Path(source)) or ""]
     if named is None and (reason := _unusable(Path(source), reader)):
         yield BadLine(source, 1, reason)
+        return
+    if named is None and Path(source).stat().st_size == 0:
+        yield Empty(source, 1, "no text in it")
         return
     nothing = True
     try:

@@ -37,7 +37,8 @@ def document_of(
 
 def _document(record: Mapping[str, object], file: str, line: int, text_field: str) -> Document | str:
     if text_field not in record:
-        return f"no field {text_field!r} (the fields are {', '.join(map(repr, record)) or 'none'})"
+        fields = ", ".join(map(repr, record)) or "none"
+        return f"no field {text_field!r} (the fields are {fields}; corpus.text_field says which one holds the text)"
     text = record[text_field]
     if not isinstance(text, str):
         return f"field {text_field!r} is not a string but {type(text).__name__}"

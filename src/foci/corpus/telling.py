@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus import Corpus, CorpusError
-from foci.corpus.documents import BadLine
+from foci.corpus.documents import BadLine, one_line
 from foci.corpus.gathering import FileRead
 from foci.focus import Row
 
@@ -26,16 +26,16 @@ def counted(count: int, noun: str) -> str:
 
 def files_told(made: Corpus | CorpusError) -> Iterator[str]:
     """Yields a line for each file with its rows, words and pages, and below it what was left out of it, and why."""
-    width = max((len(read.file) for read in made.reads), default=0)
+    width = max((len(one_line(read.file)) for read in made.reads), default=0)
     yield f"{'file':<{width}}  {'rows':>7}  {'words':>9}  {'pages':>5}"
     held: dict[str, list[BadLine]] = {}
     for one in (*made.bad, *made.empty):
         held.setdefault(one.file, []).append(one)
     for read in made.reads:
         pages = f"{read.pages:>5,}" if read.pages else ""
-        yield f"{read.file:<{width}}  {read.rows:>7,}  {read.words:>9,}  {pages}".rstrip()
+        yield f"{one_line(read.file):<{width}}  {read.rows:>7,}  {read.words:>9,}  {pages}".rstrip()
         yield from listed(held.get(read.file, [_again(read)] if read.words and not read.rows else []))
-    yield from (f"{name}  not read: a file of unknown kind" for name in made.skipped)
+    yield from (f"{one_line(name)}  not read: a file of unknown kind" for name in made.skipped)
 
 
 def _again(read: FileRead) -> BadLine:
@@ -47,7 +47,7 @@ def rows_told(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, count: in
     chosen = sorted({round(n * (len(rows) - 1) / max(count - 1, 1)) for n in range(min(count, len(rows)))})
     yield f"{len(chosen)} of {counted(len(rows), 'row')}, as the model will read:"
     for n in chosen:
-        yield f"{rows[n].source or rows[n].row_id}:"
+        yield f"{one_line(rows[n].source or rows[n].row_id)}:"
         yield from (f"  {line}" for line in tokenizer.decode(rows[n].input_ids).split("\n"))
 
 
@@ -72,6 +72,8 @@ def left_out(corpus: Corpus, where: str = "left out", *, listing: bool = True) -
         yield f"{len(corpus.empty):,} without text left out: {named(places)}"
     if corpus.duplicates:
         yield f"{counted(corpus.duplicates, 'duplicate')} left out"
+    if corpus.repeated:
+        yield f"{counted(corpus.repeated, 'row')} with the text of an earlier row left out"
     for word, count in corpus.spelled.items():
         yield (
             f"{counted(count, 'document')} with the word {word}, a mark of this tokenizer: it is read as plain text, "
@@ -85,7 +87,7 @@ def left_out(corpus: Corpus, where: str = "left out", *, listing: bool = True) -
 def named(names: Sequence[str]) -> str:
     """Returns the first names, and how many more there are."""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return ", ".join(map(one_line, names[:NAMED])) + more
 
 
 def listed(bad: Sequence[BadLine]) -> Iterator[str]:

@@ -50,7 +50,9 @@ def _opened(path: Path) -> pypdfium2.PdfDocument:
         elif "security" in str(error).lower():
             reason = "a PDF with a protection that cannot be read; print it to a new PDF"
         else:
-            reason = f"no PDF, or a damaged one ({error}); get it again, or repair it: qpdf IN.pdf OUT.pdf"
+            reason = (
+                f"no PDF, or a damaged one ({str(error).rstrip('.')}); get it again, or repair it: qpdf IN.pdf OUT.pdf"
+            )
         raise Unreadable(reason) from error
 
 

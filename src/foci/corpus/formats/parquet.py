@@ -44,4 +44,4 @@ class Parquet(Format):
         reason = str(error).partition("\n")[0].partition(". ")[0]
         if head.startswith(b"PAR1"):
             return f"a parquet file that is cut or damaged ({reason}); get it again"
-        return f"not a parquet file ({reason})"
+        return f"not a parquet file ({reason}); get it again, or give it the ending of what it is"
