@@ -186,3 +186,43 @@ def test_lines_that_are_written_from_right_to_left(tmp_path):
             sheet.drawString(300, 700 - 15 * number, line[::-1])
 
     assert text_of(drawn(tmp_path / "a.pdf", draw)).split() == " ".join(said).split()
+
+
+def numbered(path, head, count=6, size=9):
+    """Pages with a line at the top and paragraphs of print below it."""
+    from reportlab.pdfgen import canvas
+
+    sheet, texts = canvas.Canvas(str(path)), papers.paragraphs(11, count)
+    for number, text in enumerate(texts, start=1):
+        sheet.setFont("Helvetica", size)
+        sheet.drawString(72, 790, head(number))
+        sheet.setFont("Helvetica", 10)
+        for row, line in enumerate(papers.set_lines(text, 400, hyphens=True)):
+            sheet.drawString(72, 740 - 14 * row, line)
+        sheet.showPage()
+    sheet.save()
+    return " ".join(texts).split()
+
+
+@pytest.mark.parametrize("head", [
+    lambda number: f"Chapter {(number + 1) // 2}: of pumps {number + 20}",
+    lambda number: f"{number} Handbook" if number % 2 else f"Of pumps {number}",
+    lambda number: ["i", "ii", "iii", "iv", "v", "vi"][number - 1],
+])  # fmt: skip
+def test_running_heads_that_change_from_page_to_page_are_left_out(tmp_path, head):
+    words = numbered(tmp_path / "a.pdf", head)
+    assert text_of(tmp_path / "a.pdf").split() == words
+
+
+def test_titles_that_differ_by_their_number_stay(tmp_path):
+    numbered(tmp_path / "a.pdf", "Exercise {}".format, size=16)
+    assert re.findall(r"Exercise \d", text_of(tmp_path / "a.pdf")) == [f"Exercise {n}" for n in range(1, 7)]
+
+
+def test_lines_that_were_broken_on_purpose_stay_apart(tmp_path):
+    first, second = (
+        "The program begins with a line that says its name and",
+        "goes on with the names of all its friends.",
+    )
+    text = text_of(drawn(tmp_path / "a.pdf", lines(first, second, "begin", "say hello", "end", first, second)))
+    assert text.strip() == f"{first} {second}\n\nbegin\nsay hello\nend\n{first} {second}"

@@ -126,7 +126,7 @@ def pdf(path: Path, texts: Sequence[str], columns: int = 1, interleaved: bool = 
     from reportlab.pdfgen import canvas
 
     width = (A4[0] - 100 - 18 * (columns - 1)) / columns
-    lines = [line for text in texts for line in [*_set(text, width, hyphens), ""]]
+    lines = [line for text in texts for line in [*set_lines(text, width, hyphens), ""]]
     rows = 52
     pages = [lines[n : n + rows * columns] for n in range(0, len(lines), rows * columns)]
     page = canvas.Canvas(str(path), pagesize=A4)
@@ -144,7 +144,7 @@ def pdf(path: Path, texts: Sequence[str], columns: int = 1, interleaved: bool = 
     return path
 
 
-def _set(text: str, width: float, hyphens: bool) -> list[str]:
+def set_lines(text: str, width: float, hyphens: bool) -> list[str]:
     """Lines of at most `width` points; words are divided where the next line would begin with them."""
     from reportlab.pdfbase.pdfmetrics import stringWidth
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
+from foci.documents.repair import HYPHEN
+
 EM = 0.85
 """The width of an em as a share of a line's height (ascent and descent of its font)."""
 GUTTER = 0.7
@@ -67,8 +69,8 @@ class Line:
 
     @property
     def base(self) -> float:
-        """The baseline of the largest run."""
-        return max(self.runs, key=lambda run: (run.height, len(run.text))).base
+        """The baseline of most characters."""
+        return max(self.runs, key=lambda run: len(run.text)).base
 
     @property
     def height(self) -> float:
@@ -90,10 +92,11 @@ class Line:
 
 @dataclass
 class Block:
-    """Lines of one paragraph, or a table."""
+    """Lines of one paragraph, or a table; `tight` where it follows the one before as the next line would."""
 
     lines: list[Line] = field(default_factory=list)
     table: list[list[str]] | None = None
+    tight: bool = False
 
     @property
     def height(self) -> float:
@@ -254,17 +257,36 @@ def _trimmed(part: list[Run], gutter: float) -> Bands:
 
 def paragraphs(lines: Sequence[Line]) -> Iterator[Block]:
     """Yields the paragraphs and the unruled tables of one column, from top to bottom."""
-    at = 0
+    at, edge = 0, _edge(lines)
+    tight = False
     while at < len(lines):
         if count := _table_length(lines, at):
             yield _table(lines[at : at + count])
             at += count
+            tight = False
             continue
-        end = at + 1
+        end, begun = at + 1, tight
+        tight = False
         while end < len(lines) and not _table_length(lines, end) and not _breaks(lines, at, end):
+            if tight := _has_room(lines[end - 1], lines[end], edge):
+                break
             end += 1
-        yield Block(lines=list(lines[at:end]))
+        yield Block(lines=list(lines[at:end]), tight=begun)
         at = end
+
+
+def _edge(lines: Sequence[Line]) -> float:
+    """Returns the right edge of a column: nine lines of ten end there or before."""
+    return sorted(line.right for line in lines)[int(0.9 * (len(lines) - 1))] if lines else 0.0
+
+
+def _has_room(before: Line, line: Line, edge: float) -> bool:
+    """Says whether the first word of a line would have fitted into the one before: then it was broken on purpose."""
+    if before.text.endswith((HYPHEN, "-", "\u00ad")) or not before.text:
+        return False
+    word = line.text.split()[0]
+    width = len(word) * (line.right - line.left) / max(len(line.text), 1)
+    return edge - before.right > 1.15 * width + EM * line.height
 
 
 def _breaks(lines: Sequence[Line], first: int, at: int) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 from foci.documents.layout import EM, Run
@@ -54,6 +55,7 @@ class _Building:
 
     def __post_init__(self) -> None:
         self.left, self.right, self.last = self.first.left, self.first.right, self.first
+        self.heights = [self.first.height]
         self.parts.append((0, chr(self.first.code)))
 
     def shift(self, letter: Letter) -> int | None:
@@ -88,11 +90,13 @@ class _Building:
             self.parts += [(0, space)] * bool(space) + [(shift, chr(letter.code))]
         self.left, self.right = min(self.left, letter.left), max(self.right, letter.right)
         self.last = letter
+        if not shift:
+            self.heights.append(letter.height)
 
     def run(self) -> Run:
         """Returns the finished run."""
         said = "".join(text if not shift else scripted(text, shift > 0) for shift, text in self.parts)
-        return Run(_clean(said), self.left, self.right, self.first.base, self.first.height, self.first.leftward)
+        return Run(_clean(said), self.left, self.right, self.first.base, median(self.heights), self.first.leftward)
 
 
 def runs_of(letters: Sequence[Letter], walls: Sequence[Rule]) -> list[Run]:

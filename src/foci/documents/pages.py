@@ -29,12 +29,14 @@ class Page:
 
 @dataclass(frozen=True)
 class _Part:
-    """A block of a page as text; `small` where it is set smaller than most text, as notes are."""
+    """A block of a page; `small` where it is set smaller than most text, as notes are; `first` of its column."""
 
     number: int
     text: str
     table: bool = False
     small: bool = False
+    before: str = PARAGRAPH
+    first: bool = False
 
 
 def pieces_of_pages(pages: Sequence[Page]) -> Iterator[Piece | Lost]:
@@ -56,8 +58,10 @@ def _without_running(pages: Sequence[Page]) -> list[Page]:
     lines = [lines_of(page.runs) for page in pages]
     outer = [_outermost(some) for some in lines]
     found = running([[(line.base, line.text) for line in some] for some in outer])
+    usual = median([run.height for page in pages for run in page.runs] or [0.0])
     kept = []
-    for page, some, places in zip(pages, outer, found, strict=True):
+    for page, some, repeated in zip(pages, outer, found, strict=True):
+        places = {n for n in repeated if some[n].height < 1.15 * usual}  # what is larger is a title
         gone = {id(run) for n in _from_the_edges(some, places) for run in some[n].runs}
         kept.append(replace(page, runs=tuple(run for run in page.runs if id(run) not in gone)))
     return kept
@@ -81,12 +85,14 @@ def _parts(page: Page, known: Sequence[float], words: Words, usual: float) -> It
     """Yields the blocks of a page in reading order."""
     tables, runs = _ruled(page, words)
     for group in in_order(runs, known):
+        first = True
         for is_table, lines in groupby(_apart(lines_of(group)), lambda line: line.text.startswith(TABLE)):
             if is_table:
                 yield from (_Part(page.number, tables[int(line.text[1:])], table=True) for line in lines)
                 continue
             for block in paragraphs(list(lines)):
-                yield _part(block, page.number, words, usual)
+                yield replace(_part(block, page.number, words, usual), first=first)
+                first = False
 
 
 def _part(block: Block, number: int, words: Words, usual: float) -> _Part:
@@ -95,7 +101,7 @@ def _part(block: Block, number: int, words: Words, usual: float) -> _Part:
     text = ""
     for line in block.lines:
         text = words.joined(text, line.text)
-    return _Part(number, text, small=block.height < 0.9 * usual)
+    return _Part(number, text, small=block.height < 0.9 * usual, before="\n" if block.tight else PARAGRAPH)
 
 
 def _apart(lines: Sequence[Line]) -> Iterator[Line]:
@@ -141,7 +147,7 @@ def _pieces(parts: Sequence[_Part | Lost], words: Words) -> Iterator[Piece | Los
     yield from (part for part in parts if isinstance(part, Lost))
     while waiting:
         part = waiting.pop(0)
-        text, before = part.text, PARAGRAPH
+        text, before = part.text, part.before
         place = part.number
         while True:
             nxt = _continued(part, text, waiting)
@@ -169,5 +175,5 @@ def _continued(part: _Part, text: str, waiting: Sequence[_Part]) -> int | None:
             return None
         if other.table or other.small:
             continue
-        return n if goes_on(text, other.text) else None
+        return n if other.first and goes_on(text, other.text) else None
     return None

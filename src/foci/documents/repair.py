@@ -141,26 +141,33 @@ def running(pages: Sequence[Sequence[tuple[float, str]]]) -> list[set[int]]:
     """Returns, for each page, the places in its list of lines that are running heads, feet or page numbers.
 
     Each page lists its outermost lines as (y in points, text). A running line stands at the same height on several
-    pages, with the same words but for numbers: on two thirds of them where there are two or three, else on three.
+    pages: with the same words but for numbers, on two pages where there are two or three, else on three; or with a
+    number that grows with the pages.
     """
-    seen: Counter[tuple[int, str]] = Counter()
-    for page in pages:
-        seen.update({(slot, normal(text)) for y, text in page for slot in _slots(y)})
+    if len(pages) < 2:
+        return [set() for _ in pages]
     needed = 2 if len(pages) < 4 else 3
-    tops = Counter(slot for (slot, _), count in seen.items() if count >= needed for _ in range(count))
-    found: list[set[int]] = []
-    for page in pages:
-        held = {n for n, (y, text) in enumerate(page) if max(seen[slot, normal(text)] for slot in _slots(y)) >= needed}
-        often = 0.6 * len(pages)
-        held |= {n for n, (y, text) in enumerate(page) if _number(text) and max(tops[s] for s in _slots(y)) >= often}
-        found.append(held if len(pages) > 1 else set())
-    return found
+    seen: Counter[tuple[int, str]] = Counter()
+    grown: Counter[tuple[int, int]] = Counter()
+    for index, page in enumerate(pages):
+        seen.update({(slot, normal(text)) for y, text in page for slot in _slots(y)})
+        grown.update({(slot, step) for y, text in page for slot in _slots(y) for step in _steps(index, text)})
+    often = max(3, 0.5 * len(pages))
+
+    def is_running(index: int, y: float, text: str) -> bool:
+        if any(seen[slot, normal(text)] >= needed for slot in _slots(y)):
+            return True
+        return any(grown[slot, step] >= often for slot in _slots(y) for step in _steps(index, text))
+
+    return [{n for n, (y, text) in enumerate(page) if is_running(i, y, text)} for i, page in enumerate(pages)]
+
+
+def _steps(index: int, text: str) -> set[int]:
+    """Returns how far the first and the last number of a line are from the place of its page."""
+    found = re.findall(r"\d{1,5}", text)
+    return {int(number) - index for number in (found[:1] + found[-1:])}
 
 
 def _slots(y: float) -> tuple[int, int]:
     """Returns two numbers for a height, of which heights less than 2 points apart share one."""
     return (2 * round(y / 4), 2 * round(y / 4 - 0.5) + 1)
-
-
-def _number(text: str) -> bool:
-    return "#" in normal(text) and len(text.split()) <= 4
