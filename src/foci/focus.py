@@ -30,11 +30,11 @@ from numpy.random import Generator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foci.rows import DELIMITER, ENTROPY, IGNORED, REHEARSED, UNWEIGHTED, Batch, Row, SoftTargets
+from foci.rows import DELIMITER, ENTROPY, IGNORED, LOSS_WEIGHT, REHEARSED, UNWEIGHTED, Batch, Row, SoftTargets
 
-__all__ = ["DELIMITER", "ENTROPY", "IGNORED", "REHEARSED", "ROLES", "UNWEIGHTED", "Batch", "Context", "EditsTokens",
-           "GuidesHeads", "HoldsWeights", "Imitates", "LiveTeacher", "Method", "MixesRows", "Pattern", "Plan",
-           "Prepares", "Row", "ScalesLayers", "SoftTargets", "StoredTeacher", "WeighsTokens"]  # fmt: skip
+__all__ = ["DELIMITER", "ENTROPY", "IGNORED", "LOSS_WEIGHT", "REHEARSED", "ROLES", "UNWEIGHTED", "Batch", "Context",
+           "EditsTokens", "GuidesHeads", "HoldsWeights", "Imitates", "LiveTeacher", "Method", "MixesRows", "Pattern",
+           "Plan", "Prepares", "Row", "ScalesLayers", "SoftTargets", "StoredTeacher", "WeighsTokens"]  # fmt: skip
 
 Pattern = Literal["same", "previous", "previous-2", "next", "first", "delimiter"]
 """A head's target: the key that every query should look at (arXiv 2010.02399, section 3). "delimiter" is the last

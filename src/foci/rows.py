@@ -19,7 +19,12 @@ ENTROPY = "entropy_top20"
 probabilities scaled to sum to 1. Between 0 and ln 20 = 2.996; higher = less sure. It stands at the predicted token."""
 
 UNWEIGHTED = "unweighted"
-"""Column that is 1 on tokens of mixed-in rows that are read and have no weight: their own token teaches nothing."""
+"""Column that is 1 on tokens that are read and have no weight, such as questions of conversations, or mixed-in rows
+that only a teacher is asked about: their own token teaches nothing."""
+
+LOSS_WEIGHT = "loss_weight"
+"""Column of the weights that the corpus itself gives, where one is neither 0 nor 1. Rows without it have weight 1."""
+
 
 DELIMITER = "delimiter"
 """Column that is 1 on delimiters, for the patterns that look at them."""
@@ -97,12 +102,18 @@ class Batch:
             labels=torch.tensor([padded(row.input_ids, IGNORED) for row in rows]),
             columns={
                 name: torch.tensor(
-                    [padded(row.columns.get(name, (0.0,) * len(row)), 0) for row in rows], dtype=torch.float32
+                    [padded(row.columns.get(name, (cls.missing(name),) * len(row)), 0) for row in rows],
+                    dtype=torch.float32,
                 )
                 for name in names
             },
             row_ids=tuple(row.row_id for row in rows),
         )
+
+    @staticmethod
+    def missing(column: str) -> float:
+        """Returns the value that a column has on the tokens of rows without it."""
+        return float(column == LOSS_WEIGHT)
 
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the same batch on another device."""
@@ -113,6 +124,10 @@ class Batch:
             labels=self.labels.to(device),
             columns={name: column.to(device) for name, column in self.columns.items()},
         )
+
+    def learned(self) -> Bool[Tensor, "batch seq"]:
+        """Returns True where token t has an NLL and may have a weight: it is no question of a conversation."""
+        return self.predicted() & (self.columns[UNWEIGHTED] == 0) if UNWEIGHTED in self.columns else self.predicted()
 
     def take(self, rows: Sequence[int] | Int[Tensor, " row"]) -> "Batch":
         """Returns the chosen rows, as wide as before."""

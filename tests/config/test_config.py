@@ -16,7 +16,8 @@ name: quickstart
 output: out/quickstart
 seed: 0
 model: {name: smollm2-135m, dtype: auto, trust_remote_code: false}
-corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text, held_out_share: 0.0}
+corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text, loss: answers, chat_template: null,
+         control_words: false, held_out_share: 0.0}
 probes: {learn: p.jsonl, retain: general, text: null, held_out: null, held_out_share: 0.0, corpus_text: true,
          every: 10, batch_size: 32}
 adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
@@ -70,7 +71,7 @@ def test_defaults_are_those_of_the_specification(write):
     assert short.arms == DEFAULT_ARMS
     assert (short.model, short.adapter) == (full.model, full.adapter)
     assert short.train == full.train.model_copy(update={"checkpoint_every": None, "normalise": "update"})
-    assert (short.probes.learn, short.probes.retain, short.probes.text) == (None, "general", "general")
+    assert (short.probes.learn, short.probes.retain, short.probes.text) == ("made", "general", "general")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def trained_plainly(
     """The same with `transformers.Trainer` itself."""
 
     def collate(batch: list[Row]) -> dict[str, Any]:
-        made = Collator(tiny.PAD)(batch)
+        made = Collator(tiny.PAD, labelled=True)(batch)
         return {name: made[name] for name in ("input_ids", "attention_mask", "labels")}
 
     recorder = Recorder()

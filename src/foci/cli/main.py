@@ -123,7 +123,7 @@ def check(
     made = material(run, tell=plainly)
     cost = estimate(run, made)  # first, so that an error stands alone
     plainly(dump_run(run))
-    plainly(*made.told(), sep="\n")
+    plainly(*made.told(console.width), sep="\n")
     table = Table(box=None, show_header=False)
     most = "at most " if run.train.patience else ""
     seeds, points = 1, 0

@@ -91,6 +91,15 @@ class CorpusConfig(Section):
     text_field: Text = Field(
         default="text", description="field or column that holds the text (.jsonl, .json, .csv, .parquet)"
     )
+    loss: Literal["answers", "all"] = Field(
+        default="answers", description="what is learned of conversations and completions: the answers, or all tokens"
+    )
+    chat_template: PathText | None = Field(
+        default=None, description="file (Jinja) that says how conversations are written; null = the model's own"
+    )
+    control_words: bool = Field(
+        default=False, description="plain text holds a chat template already: its control words become control tokens"
+    )
     held_out_share: float = Field(
         default=0.0,
         ge=0,

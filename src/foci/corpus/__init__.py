@@ -7,10 +7,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from foci.corpus.conversations.notes import notes_of
+from foci.corpus.conversations.rows import rows_of_samples
 from foci.corpus.documents import BadLine, Document
 from foci.corpus.gathering import CorpusError, FileRead, Gathered, check_share, gather
 from foci.corpus.plain import named_words
-from foci.corpus.rows import Made, make_rows
+from foci.corpus.reading import Reading
+from foci.corpus.rows import make_rows
 from foci.corpus.split import union
 from foci.corpus.store import read_rows, write_quarantine, write_rows
 from foci.corpus.tokens import row_id, tokenizer_fingerprint
@@ -25,6 +28,7 @@ __all__ = [
     "CorpusError",
     "Document",
     "FileRead",
+    "Reading",
     "make_rows",
     "read_corpus",
     "read_rows",
@@ -43,7 +47,8 @@ class Corpus:
     an earlier one has the same text, `split` documents that were cut into several rows, `repeated` rows left
     out because an earlier row has the same text. `skipped` names files of unknown ending, `empty` files and records
     without text. `spelled` counts, by word, the documents that spell a control word of the tokenizer (`<s>`), which is
-    read as text. `reads` says of each file what came out of it.
+    read as text. `reads` says of each file what came out of it. `notes` are sentences on how examples were read that
+    people may not expect.
     """
 
     rows: tuple[Row, ...]
@@ -57,6 +62,7 @@ class Corpus:
     empty: tuple[BadLine, ...] = ()
     spelled: Mapping[str, int] = field(default_factory=dict)
     reads: tuple[FileRead, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -92,6 +98,7 @@ def read_corpus(
     max_bad: float = 0.01,
     text_field: str = "text",
     add_eos: bool = True,
+    reading: Reading | None = None,
 ) -> Corpus:
     """Reads files, folders and `hub:NAME[:SPLIT]` data sets into rows of at most `max_length` tokens.
 
@@ -103,24 +110,47 @@ def read_corpus(
     Rows begin as the tokenizer begins a text; the last row of a document alone ends as it ends one, and with its EOS
     token unless `add_eos` is False. Special tokens that are written out in a text are read as plain text.
 
+    Records of conversations, completions or token ids (`foci.corpus.conversations`) are known by their keys. A
+    conversation is written with the tokenizer's chat template. `text` of their rows is what is learned, and the column
+    "unweighted" is 1 on all other tokens; `reading` has settings for both kinds.
+
     Raises FileNotFoundError for a missing path, CorpusError (a ValueError) when no row is left or a larger
     share than `max_bad` (0 to 1) of all documents is bad, ValueError for settings that cannot work.
     """
     if not 0 <= max_bad <= 1:
         raise ValueError(f"corpus.max_bad: expected a share from 0 to 1, got {max_bad}; 0.01 is 1 %")
+    reading = reading or Reading()
     gathered = gather([paths] if isinstance(paths, str | Path) else list(paths), text_field)
     documents: dict[str, Document] = {}
     for read in gathered.documents:
         documents[read.text] = _joined(documents.get(read.text, read), read)
-    made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos)
-    bad = (*gathered.bad, *gathered.parts, *made.bad)
-    reads = _reads(gathered, made)
-    check_share(gathered, bad, len(gathered.bad) + len(documents) - made.documents, max_bad, reads)
-    duplicates = len(gathered.documents) - len(documents)
-    counts = (len(gathered.files), made.documents, duplicates, made.split, made.repeated)
-    held = {word: sum(word in text for text in documents) for word in named_words(tokenizer)}
-    spelled = {word: count for word, count in held.items() if count}
-    return Corpus(made.rows, bad, *counts, gathered.skipped, gathered.empty, spelled, reads)
+    control = reading.control_words
+    made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos, control_words=control)
+    other = rows_of_samples(gathered.samples, tokenizer, max_length=max_length, loss=reading.loss, add_eos=add_eos)
+    bad = (*gathered.bad, *gathered.parts, *made.bad, *other.bad)
+    reads = _reads(gathered, made.by_file | other.by_file)
+    lost = len(documents) - made.documents + len(gathered.samples) - other.used - other.duplicates
+    check_share(gathered, bad, len(gathered.bad) + lost, max_bad, reads)
+    return Corpus(
+        (*made.rows, *other.rows.values()),
+        bad,
+        len(gathered.files),
+        made.documents + other.used,
+        len(gathered.documents) - len(documents) + other.duplicates,
+        made.split + other.split,
+        made.repeated + other.repeated,
+        gathered.skipped,
+        gathered.empty,
+        _spelled([*([] if control else documents), *(sample.words() for sample in gathered.samples)], tokenizer),
+        reads,
+        tuple(notes_of(made, other, tokenizer, reading)),
+    )
+
+
+def _spelled(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Counts, by control word with a name, the texts that spell it; words that none spells are left out."""
+    held = {word: sum(word in text for text in texts) for word in named_words(tokenizer)}
+    return {word: count for word, count in held.items() if count}
 
 
 def _joined(first: Document, second: Document) -> Document:
@@ -129,13 +159,15 @@ def _joined(first: Document, second: Document) -> Document:
     return replace(first, spans={n: union(first.spans.get(n, ()), second.spans.get(n, ())) for n in names})
 
 
-def _reads(gathered: Gathered, made: Made) -> tuple[FileRead, ...]:
+def _reads(gathered: Gathered, rows: Mapping[str, int]) -> tuple[FileRead, ...]:
     """Returns what came out of each file, sorted; files inside of an archive are files of their own."""
     words: Counter[str] = Counter()
     pages: Counter[str] = Counter()
     for document in gathered.documents:
         words[document.file] += len(document.text.split())
         pages[document.file] += len({name for _, name in document.places if name.startswith(PAGES)})
+    for sample in gathered.samples:
+        words[sample.file] += len(sample.words().split())
     told = (*gathered.bad, *gathered.parts, *gathered.empty)
     names = dict.fromkeys(sorted({*gathered.files, *words, *(one.file for one in told)}))
-    return tuple(FileRead(name, made.by_file.get(name, 0), words[name], pages[name]) for name in names)
+    return tuple(FileRead(name, rows.get(name, 0), words[name], pages[name]) for name in names)

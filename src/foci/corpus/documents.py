@@ -91,6 +91,18 @@ def one_line(name: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
+@dataclass(frozen=True)
+class Sample(ABC):
+    """A record that is no plain text, such as a conversation; `foci.corpus.conversations` has the kinds."""
+
+    file: str
+    line: int
+
+    @abstractmethod
+    def words(self) -> str:
+        """Returns its words, for people and for counting."""
+
+
 class Format(ABC):
     """A file format: how documents are read from one kind of file.
 
@@ -103,7 +115,7 @@ class Format(ABC):
     whole: ClassVar[bool] = False
 
     @abstractmethod
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields the documents of a source in order, and in its place a `BadLine` for whatever cannot be read.
 
         `text_field` is the key of a record's text; formats without records ignore it. Raises ValueError where the run
@@ -205,7 +217,7 @@ def _unreadable(error: OSError) -> None:
     raise ValueError(f"corpus folder {error.filename} cannot be read ({error.strerror}); check its rights") from None
 
 
-def read_source(source: str, text_field: str) -> Iterator[Document | BadLine]:
+def read_source(source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
     """Yields the documents and bad lines of one file or `hub:NAME...`, in order; `Empty` where there is none.
 
     Raises ValueError, which names the source, for whatever a reader cannot deal with.

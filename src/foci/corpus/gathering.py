@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foci.corpus.documents import BadLine, Document, Empty, LeftOut, find_sources, read_source
+from foci.corpus.documents import BadLine, Document, Empty, LeftOut, Sample, find_sources, read_source
 
 FORGIVEN = 10
 """Documents of which one bad one never ends a run (unless none is allowed)."""
@@ -42,7 +42,7 @@ class Gathered:
     """The documents of a corpus in order, and what was left out.
 
     `bad` is damage, `parts` are parts that are missing from documents, `empty` names files and records without text,
-    `skipped` files of unknown kind, `files` names all that were read.
+    `skipped` files of unknown kind, `files` names all that were read. `samples` are examples that are no plain text.
     """
 
     documents: tuple[Document, ...]
@@ -51,17 +51,19 @@ class Gathered:
     empty: tuple[Empty, ...]
     files: tuple[str, ...]
     skipped: tuple[str, ...]
+    samples: tuple[Sample, ...] = ()
 
     @property
     def total(self) -> int:
-        """The number of documents, those that are bad included."""
-        return len(self.documents) + len(self.bad)
+        """The number of documents and samples, those that are bad included."""
+        return len(self.documents) + len(self.samples) + len(self.bad)
 
 
 def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
     """Reads files, folders and `hub:` data sets. Raises as `find_sources` and the formats do."""
     sources, skipped = find_sources(paths)
     documents: list[Document] = []
+    samples: list[Sample] = []
     bad: list[BadLine] = []
     parts: list[LeftOut] = []
     empty: list[Empty] = []
@@ -69,13 +71,17 @@ def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
         for read in read_source(source, text_field):
             if isinstance(read, Document):
                 documents.append(read)
+            elif isinstance(read, Sample):
+                samples.append(read)
             elif isinstance(read, Empty):
                 empty.append(read)
             elif isinstance(read, LeftOut):
                 parts.append(read)
             else:
                 bad.append(read)
-    return Gathered(tuple(documents), tuple(bad), tuple(parts), tuple(empty), tuple(sources), tuple(skipped))
+    return Gathered(
+        tuple(documents), tuple(bad), tuple(parts), tuple(empty), tuple(sources), tuple(skipped), tuple(samples)
+    )
 
 
 def check_share(

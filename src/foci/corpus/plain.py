@@ -8,6 +8,7 @@ which stand for bytes of letters that are unknown.
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -50,32 +51,20 @@ class Encoded(NamedTuple):
         return next((n for n, added in enumerate(reversed(self.added)) if not added), 0)
 
 
-def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool = True) -> list[Encoded]:
+def encoded(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool = True, control: bool = False
+) -> list[Encoded]:
     """Returns the tokens of every text, read as plain text; `special` adds those that the tokenizer adds by itself.
 
-    No token of the text itself is a control token. The tokenizer is left as it was. Raises ValueError for a slow one.
+    No token of the text itself is a control token, unless `control`: then control words that are written out become
+    control tokens, and the tokenizer adds none that stands there already. The tokenizer is left as it was. Raises
+    ValueError for a slow one.
     """
-    backend = _backend(tokenizer)
-    if not texts:
-        return []
-    before = backend.encode_special_tokens
-    try:
-        batch: Any = tokenizer(
-            list(texts),
-            add_special_tokens=special,
-            split_special_tokens=True,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-    finally:
-        backend.encode_special_tokens = before
-    made = [_of(encoding) for encoding in batch.encodings]
-    control = frozenset(control_words(tokenizer).values())
-    single = frozenset(number for name in BYTES if (number := backend.token_to_id(name)) is not None)
-    wrong = [n for n, one in enumerate(made) if _spells(one, control) or _names_bytes(one, single)]
+    if control:
+        return [_once(made) for made in _called(texts, tokenizer, special=special, split=False)]
+    made = _called(texts, tokenizer, special=special, split=True)
+    marks, single = frozenset(control_words(tokenizer).values()), _bytes_of(tokenizer)
+    wrong = [n for n, one in enumerate(made) if _spells(one, marks) or _names_bytes(one, single)]
     if wrong:
         again = _copy(tokenizer).encode_batch(
             [texts[n].replace(_HIDDEN, "\ufffd") for n in wrong], add_special_tokens=special
@@ -85,9 +74,37 @@ def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
     return made
 
 
+def _called(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool, split: bool) -> list[Encoded]:
+    """Returns what the tokenizer itself makes of texts; `split`: tokens that it marks as special are spelled."""
+    backend = _backend(tokenizer)
+    if not texts:
+        return []
+    before = backend.encode_special_tokens
+    try:
+        batch: Any = tokenizer(
+            list(texts),
+            add_special_tokens=special,
+            split_special_tokens=split,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+    finally:
+        backend.encode_special_tokens = before
+    return [_of(encoding) for encoding in batch.encodings]
+
+
 def _spells(read: Encoded, control: frozenset[int]) -> bool:
     """Returns whether a control token came out of the text itself."""
     return not control.isdisjoint(read.ids[read.lead : len(read.ids) - read.tail])
+
+
+def _bytes_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Returns the ids of the tokens of one byte, by which some models spell unknown letters."""
+    backend = _backend(tokenizer)
+    return frozenset(number for name in BYTES if (number := backend.token_to_id(name)) is not None)
 
 
 def _names_bytes(read: Encoded, single: frozenset[int]) -> bool:
@@ -116,6 +133,15 @@ def control_words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 def named_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Returns the control words that have a name in the tokenizer (its first, last, unknown ... token), sorted."""
     return sorted(set(tokenizer.all_special_tokens) & control_words(tokenizer).keys())
+
+
+def _once(made: Encoded) -> Encoded:
+    """Returns tokens without those that the tokenizer added where the text itself begins or ends with the same."""
+    lead, end = made.lead, len(made.ids) - made.tail
+    own = made.ids[lead:end]
+    first = lead if lead and own[:lead] == made.ids[:lead] else 0
+    last = end if made.tail and own[len(own) - made.tail :] == made.ids[end:] else len(made.ids)
+    return Encoded(made.ids[first:last], made.offsets[first:last], made.added[first:last])
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -173,3 +199,33 @@ def _hide(state: dict[str, Any], words: Mapping[str, int]) -> None:
     if "merges" in model:
         pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
         model["merges"] = [pair for pair in pairs if not {*pair, "".join(pair)} & words.keys()]
+
+
+def with_control_words(text: str, words: Sequence[tuple[int, int]], tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Returns the tokens of a text in which the control words at `words`, [start, end), are control tokens.
+
+    All others are read as plain text. No token is added. Raises ValueError where a tokenizer does not find a word
+    again.
+    """
+    names = control_words(tokenizer)
+    steering = frozenset(names.values()) - {tokenizer.unk_token_id}  # which unknown letters become, too
+    wanted = [number for a, b in words if (number := names[text[a:b]]) in steering]
+    (made,) = _called([text], tokenizer, special=False, split=False)
+    if [n for n in made.ids if n in steering] == wanted and not _names_bytes(made, _bytes_of(tokenizer)):
+        return made
+    parts, hidden, at = list[str](), list[int](), 0
+    for start, end in words:
+        parts += [text[at:start], _HIDDEN, text[start:end]]
+        hidden.append(start + len(hidden))
+        at = end
+    backend = _copy(tokenizer)
+    backend.encode_special_tokens = False
+    made = _of(backend.encode("".join([*parts, text[at:]]), add_special_tokens=False))
+    backend.encode_special_tokens = True
+    if (found := [n for n in made.ids if n in steering]) != wanted:
+        raise ValueError(
+            f"{type(tokenizer).__name__}: of {len(wanted)} control words that the chat template wrote, the tokenizer "
+            f"found {len(found)} beside such words in messages; leave control words out of the messages"
+        )
+    offsets = tuple((a - bisect_left(hidden, a), b - bisect_left(hidden, b)) for a, b in made.offsets)
+    return made._replace(offsets=offsets)

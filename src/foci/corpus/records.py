@@ -1,38 +1,65 @@
-"""Records (JSON objects, rows of tables) to documents: the text, and the characters that a record marks in it."""
+"""Records (JSON objects, rows of tables) to documents, with the characters that they mark, or to other examples."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from foci.corpus.documents import BadLine, Document, Empty, excerpt
+from foci.corpus.conversations.samples import Unusable
+from foci.corpus.conversations.shapes import KEYS, SHAPES, sample_of
+from foci.corpus.documents import BadLine, Document, Empty, Sample, excerpt
 from foci.corpus.split import Span, tighten, union
-from foci.focus import DELIMITER, ENTROPY, REHEARSED, UNWEIGHTED
+from foci.focus import DELIMITER, ENTROPY, LOSS_WEIGHT, REHEARSED, UNWEIGHTED
 from foci.system.texts import why_no_string
 
 SPANS, GROUPS = "_spans", "_groups"
 """Endings of the keys that mark characters, and of those that name a group for each of these marks."""
-OWN = frozenset({DELIMITER, ENTROPY, REHEARSED, UNWEIGHTED, "nll"})
+OWN = frozenset({DELIMITER, ENTROPY, LOSS_WEIGHT, REHEARSED, UNWEIGHTED, "nll"})
 """Columns that foci makes itself: no record may mark them."""
 
 
 def is_read(key: str, text_field: str) -> bool:
-    """Whether a record's key is read at all: the text, marks, and the groups of marks."""
-    return key == text_field or key.endswith((SPANS, GROUPS))
+    """Whether a record's key is read at all: the text, marks, groups of marks, and the keys of conversations."""
+    return key == text_field or key in KEYS or key.endswith((SPANS, GROUPS))
 
 
-def documents_of(records: Iterable[Mapping[str, object]], file: str, text_field: str) -> Iterator[Document | BadLine]:
+def holds_examples(names: Iterable[str], text_field: str) -> bool:
+    """Whether a table with columns of these names has text, or all columns of another kind of example."""
+    known = {*names}
+    return text_field in known or any(known.issuperset(keys) for keys in SHAPES.values())
+
+
+def is_sample(record: Mapping[str, object]) -> bool:
+    """Whether a record is a conversation, a completion or a row of token ids."""
+    return any(all(record.get(key) is not None for key in keys) for keys in SHAPES.values())
+
+
+def documents_of(
+    records: Iterable[Mapping[str, object]], file: str, text_field: str
+) -> Iterator[Document | Sample | BadLine]:
     """Yields one document, or one bad line that says why there is none, per record; records are counted from 1."""
     for number, record in enumerate(records, start=1):
-        yield document_of(record, file, number, text_field, excerpt(str(record.get(text_field))))
+        yield document_of(record, file, number, text_field, shown(record, text_field))
 
 
 def document_of(
-    record: Mapping[str, object], file: str, line: int, text_field: str, shown: str = ""
-) -> Document | BadLine:
-    """Returns the document of a record, or a bad line with the reason why there is none; `shown` is its excerpt."""
+    record: Mapping[str, object], file: str, line: int, text_field: str, seen: str = ""
+) -> Document | Sample | BadLine:
+    """Returns the example of a record, or a bad line with the reason why there is none; `seen` is its excerpt."""
     text = record.get(text_field)
+    try:
+        sample = sample_of(record, file, line, text_field)
+    except Unusable as error:
+        return BadLine(file, line, str(error), seen)
+    if sample is not None:
+        return sample
     if isinstance(text, str) and not text.strip():
-        return Empty(file, line, f"field {text_field!r} is an empty text", shown)
+        return Empty(file, line, f"field {text_field!r} is an empty text", seen)
     made = _document(record, file, line, text_field)
-    return made if isinstance(made, Document) else BadLine(file, line, made, shown)
+    return made if isinstance(made, Document) else BadLine(file, line, made, seen)
+
+
+def shown(record: Mapping[str, object], text_field: str) -> str:
+    """Returns the beginning of a record: of its text, or of all that is there."""
+    text = record.get(text_field)
+    return excerpt(str(text if text is not None else {k: v for k, v in record.items() if v is not None}))
 
 
 def _document(record: Mapping[str, object], file: str, line: int, text_field: str) -> Document | str:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.documents import BadLine, Document, excerpt, where
 from foci.corpus.plain import Encoded, encoded
+from foci.corpus.plain import control_words as words_of
 from foci.corpus.split import Room, Span, cuts, tighten
 from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
 from foci.focus import Row
@@ -32,7 +33,7 @@ class Made:
     documents: int
     split: int
     repeated: int
-    by_file: Mapping[str, int] = field(default_factory=dict)
+    by_file: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,18 @@ class _Encoder:
     """Cuts documents into pieces of at most `max_length` tokens, special tokens at both ends included.
 
     `eos` is the id that is put after the last token of a document (unless it is there already); None for none.
+    `control` says that control words in a text are control tokens; one of them at the end ends a document, too.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     eos: int | None
+    control: bool = False
 
     def encode(self, pieces: Sequence[_Piece]) -> Iterator[_Tokens | BadLine]:
         """Yields the tokens of the pieces in order, each piece cut as often as needed."""
         texts = [piece.text for piece in pieces]
-        for piece, made in zip(pieces, encoded(texts, self.tokenizer), strict=True):
+        for piece, made in zip(pieces, encoded(texts, self.tokenizer, control=self.control), strict=True):
             if len(made.ids) - self.spared(piece, made) + self.owed(piece, made) <= self.max_length:
                 yield self.finished(piece, made)
             elif parts := self.cut(piece, made):
@@ -100,7 +103,8 @@ class _Encoder:
 
     def owed(self, piece: _Piece, made: Encoded) -> int:
         """Returns 1 where the EOS token is still to be added, else 0."""
-        missing = self.eos is not None and made.ids[-1:] != (self.eos,)
+        ends = {self.eos, *(words_of(self.tokenizer).values() if self.control else ())}
+        missing = self.eos is not None and ends.isdisjoint(made.ids[-1:])
         return int(piece.last and missing)
 
     def finished(self, piece: _Piece, made: Encoded) -> _Tokens | BadLine:
@@ -137,21 +141,22 @@ class _Encoder:
 
 
 def make_rows(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, max_length: int, add_eos: bool = True
-) -> Made:
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, max_length: int, add_eos: bool = True,
+    control_words: bool = False,
+) -> Made:  # fmt: skip
     """Turns documents into rows of at most `max_length` tokens, in the order of the documents.
 
-    Texts are read as plain text (`foci.corpus.plain`). A row begins with the tokens that the tokenizer puts before a
-    text. The last row of a document, and no other, ends with those that it puts after one, and with the EOS token when
-    there is one and `add_eos`. Where two rows have the same text the first is
-    kept, with the columns of both. Raises ValueError when `max_length` is too short for any row.
+    Texts are read as plain text (`foci.corpus.plain`), unless their `control_words` are to be control tokens. A row
+    begins with the tokens that the tokenizer puts before a text. The last row of a document, and no other, ends with
+    those that it puts after one, and with the EOS token when there is one and `add_eos`. Where two rows have the same
+    text the first is kept, with the columns of both. Raises ValueError when `max_length` is too short for any row.
     """
     fingerprint = tokenizer_fingerprint(tokenizer)
     shortest = tokenizer.num_special_tokens_to_add() + 3
     if max_length < shortest:
         raise ValueError(f"max_length: expected at least {shortest} tokens with this tokenizer, got {max_length}")
     eos: Any = tokenizer.eos_token_id if add_eos else None
-    encoder = _Encoder(tokenizer, max_length, eos)
+    encoder = _Encoder(tokenizer, max_length, eos, control_words)
     kept: dict[str, Row] = {}
     bad: list[BadLine] = []
     used: set[int] = set()  # documents by identity: two may stand on one line

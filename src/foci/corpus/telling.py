@@ -1,5 +1,6 @@
 """Says in lines for people what a corpus holds and what was left out of it."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -7,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from foci.corpus import Corpus, CorpusError
 from foci.corpus.documents import BadLine, one_line
 from foci.corpus.gathering import FileRead
-from foci.focus import Row
+from foci.focus import UNWEIGHTED, Row
 
 NAMED = 3
 """Names in a line, at most."""
@@ -42,13 +43,46 @@ def _again(read: FileRead) -> BadLine:
     return BadLine(read.file, 1, "the text of earlier files")
 
 
-def rows_told(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, count: int = NAMED) -> Iterator[str]:
-    """Yields a few rows, from the first to the last, as the model will read them: special tokens are written out."""
-    chosen = sorted({round(n * (len(rows) - 1) / max(count - 1, 1)) for n in range(min(count, len(rows)))})
-    yield f"{len(chosen)} of {counted(len(rows), 'row')}, as the model will read:"
+def rows_told(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, width: int = 80, count: int = NAMED
+) -> Iterator[str]:
+    """Yields a few rows, from the first to the last, as the model will read them: special tokens are written out.
+
+    Lines are at most `width` characters wide. Where parts of a row are not learned, its learned lines begin with ">".
+    """
+    count = min(count, len(rows))
+    chosen = sorted({round(n * (len(rows) - 1) / max(count - 1, 1)) for n in range(count)})
+    marks = any(UNWEIGHTED in rows[n].columns for n in chosen)
+    learned = "; lines with > are learned, the others are read alone" if marks else ""
+    yield f"{len(chosen)} of {counted(len(rows), 'row')}, as the model will read{learned}:"
     for n in chosen:
         yield f"{one_line(rows[n].source or rows[n].row_id)}:"
-        yield from (f"  {line}" for line in tokenizer.decode(rows[n].input_ids).split("\n"))
+        for is_learned, text in _stretches(rows[n], tokenizer):
+            mark = "> " if is_learned and UNWEIGHTED in rows[n].columns else "  "
+            for line in text.split("\n"):
+                yield from (f"  {mark}{part}".rstrip() for part in _wrapped(line, width - 4))
+
+
+def _stretches(row: Row, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[bool, str]]:
+    """Yields the parts of a row that are learned and not learned, in turn, each with its text."""
+    unweighted = row.columns.get(UNWEIGHTED, (0.0,) * len(row))
+    begun = 0
+    for n in range(1, len(row) + 1):
+        if n < len(row) and unweighted[n] == unweighted[begun]:
+            continue
+        before, text = tokenizer.decode(row.input_ids[:begun]), tokenizer.decode(row.input_ids[:n])
+        text = text[len(before) :] if text.startswith(before) else tokenizer.decode(row.input_ids[begun:n])
+        shown = text.removesuffix("\n").removeprefix("\n" if begun else "")
+        if shown:
+            yield not unweighted[begun], shown
+        begun = n
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Returns a line in parts of at most `width` characters, cut between words where it can be."""
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, drop_whitespace=True, break_on_hyphens=False) or [""]
 
 
 def told(corpus: Corpus, *, listing: bool = True) -> Iterator[str]:
@@ -65,6 +99,7 @@ def left_out(corpus: Corpus, where: str = "left out", *, listing: bool = True) -
 
     `listing` also lists the bad lines.
     """
+    yield from corpus.notes
     if corpus.skipped:
         yield f"{counted(len(corpus.skipped), 'file')} of unknown kind left out: {named(corpus.skipped)}"
     if corpus.empty:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foci.corpus.documents import BadLine, Document, read_source
+from foci.corpus.documents import BadLine, Document, Sample, read_source
 
 _STEP = 2**20
 
@@ -15,7 +15,7 @@ class TooMuch(ValueError):
     """Raised where a packed file unpacks to more bytes than it may."""
 
 
-def unpacked(stream: Any, ending: str, name: str, text_field: str, limit: int) -> Iterator[Document | BadLine]:
+def unpacked(stream: Any, ending: str, name: str, text_field: str, limit: int) -> Iterator[Document | Sample | BadLine]:
     """Yields the documents and bad lines of a stream of bytes, as of a file of this ending, under the name `name`.
 
     Raises TooMuch for more than `limit` bytes, and what the stream raises where it is damaged.

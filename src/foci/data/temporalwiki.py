@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from foci.corpus.documents import BadLine, find_sources, read_source
+from foci.corpus.documents import BadLine, Sample, find_sources, read_source
 from foci.data import sources
 from foci.data.suite import Document, LeftOut, Suite, check_splits, joined, parted
 from foci.probes.probe import Probe, Role
@@ -122,8 +122,9 @@ def _documents(
     told: set[tuple[str, str]] = set()
     for source in find_sources(corpus)[0]:
         for found in read_source(source, "text"):
-            if isinstance(found, BadLine):
-                left_out.add("corpus lines", found.reason)
+            if isinstance(found, BadLine | Sample):
+                reason = found.reason if isinstance(found, BadLine) else "a conversation, not plain text"
+                left_out.add("corpus lines", reason)
                 continue
             if found.text in documents:
                 left_out.add("corpus documents", "an earlier one has the same text")

@@ -19,6 +19,7 @@ from foci.learn.inputs import (
     changed_since,
     check_methods_unchanged,
     files_read,
+    loaded_model,
     material,
     method_hashes,
     questions_of,
@@ -56,9 +57,7 @@ def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
 
 def load(start: Start) -> models.Loaded:
     """Loads the untouched model. Raises ValueError where it is not the one that the run began with."""
-    loaded = models.load(
-        start.run.model.name, dtype=start.run.model.dtype, trust_remote_code=start.run.model.trust_remote_code
-    )
+    loaded = loaded_model(start.run)
     if loaded.fingerprint != start.fingerprint:
         raise ValueError(
             f"model {start.run.model.name} is not the one this run began with (fingerprint {loaded.fingerprint}, "

@@ -7,7 +7,7 @@ from typing import Any
 
 from foci import models
 from foci.config.run import MADE, Run
-from foci.corpus import Corpus, CorpusError, read_corpus, write_quarantine
+from foci.corpus import Corpus, CorpusError, Reading, read_corpus, write_quarantine
 from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import files_told, rows_told, told
 from foci.focus import Plan, Prepares, Row
@@ -39,14 +39,17 @@ class Material:
     questions: Questions
     made: Made | None = None
 
-    def told(self) -> list[str]:
-        """Returns lines: what came out of each file, what was left out, a few rows, and which probes were made."""
+    def told(self, width: int = 80) -> list[str]:
+        """Returns lines: what came out of each file, what was left out, a few rows, and which probes were made.
+
+        Rows are wrapped to `width` characters.
+        """
         return [
             *files_told(self.corpus),
             "",
             *told(self.corpus, listing=False),
             "",
-            *rows_told(self.corpus.rows, self.loaded.tokenizer),
+            *rows_told(self.corpus.rows, self.loaded.tokenizer, width),
             *([] if self.made is None else ["", self.made.words(), *self.made.examples()]),
         ]
 
@@ -57,7 +60,7 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
     `tell` is given lines on the files of a corpus that is refused, one by one. Raises ValueError for input that
     cannot work, FileNotFoundError for a file that is not there.
     """
-    loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+    loaded = loaded_model(run)
     if run.corpus.max_length > loaded.max_length:
         raise ValueError(
             f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} "
@@ -85,6 +88,17 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
     return Material(loaded, rows, corpus, questions_of(run, rows, probes, _text_to_retain(run), held), made)
 
 
+def loaded_model(run: Run) -> models.Loaded:
+    """Loads the untouched model; its tokenizer has the run's chat template, where the run names one."""
+    loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+    if run.corpus.chat_template is not None:
+        path = Path(run.corpus.chat_template)
+        if not path.is_file():
+            raise FileNotFoundError(f"corpus.chat_template: there is no file {path}; name a file with a Jinja template")
+        loaded.tokenizer.chat_template = read_text(path, "corpus.chat_template: the file")
+    return loaded
+
+
 def _split(run: Run, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Returns the rows to train on, and the held-out ones, chosen by the seed and their ids.
 
@@ -110,6 +124,7 @@ def _corpus(run: Run, loaded: models.Loaded) -> Corpus:
         max_length=settings.max_length,
         max_bad=settings.max_bad,
         text_field=settings.text_field,
+        reading=Reading(settings.loss, settings.control_words),
     )
 
 
@@ -151,7 +166,7 @@ def files_read(run: Run) -> list[Path]:
         if Path(path).exists():
             found += filter(readable, files_below(Path(path)) if Path(path).is_dir() else [Path(path)])
     probes = run.probes
-    named = (probes.learn, probes.retain, probes.text, probes.held_out)
+    named = (probes.learn, probes.retain, probes.text, probes.held_out, run.corpus.chat_template)
     return found + [Path(name) for name in named if name not in (None, "general", MADE)]
 
 

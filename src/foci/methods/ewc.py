@@ -132,7 +132,8 @@ class EwcPull(Prepared, HoldsWeights):
 
 
 def _row_losses(context: Context, rows: Sequence[Row]) -> Iterator[Tensor]:
-    """Computes -log p(row) of each row in nats: the sum over its predicted tokens."""
+    """Computes -log p of each row in nats: the sum over its predicted tokens, of a conversation over its answers."""
     device = device_of(context.model)
     for row in rows:
-        yield token_nll(context.model, padded([row], pad_id(context.tokenizer), "right", device)).sum()
+        batch = padded([row], pad_id(context.tokenizer), "right", device)
+        yield token_nll(context.model, batch, batch.learned()).sum()

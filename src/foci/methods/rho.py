@@ -90,11 +90,11 @@ class RhoWeights(Prepared, WeighsTokens):
         return frozenset({"nll", self.settings.column})
 
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Returns 1 on the tokens that are kept, else 0. Padding and rehearsed rows are neither kept nor counted.
+        """Returns 1 on the tokens that are kept, else 0. Padding, questions and rehearsed rows are not kept or counted.
 
         Raises ValueError where a column is not there.
         """
-        counted = batch.predicted()
+        counted = batch.learned()
         if REHEARSED in batch.columns:
             counted &= batch.columns[REHEARSED] == 0
         excess = column_of(batch, "nll", "rho") - column_of(batch, self.settings.column, "rho")

@@ -62,7 +62,7 @@ class ShuffledWeights(Prepared, WeighsTokens):
                 "train on foci Rows, or give the data a row_id"
             )
         weights = self.method.weigh(batch).clone()
-        for line, predicted, row_id in zip(weights, batch.predicted(), batch.row_ids, strict=True):
+        for line, predicted, row_id in zip(weights, batch.learned(), batch.row_ids, strict=True):
             places = predicted.nonzero()[:, 0]
             order = generator("shuffled", row_id).permutation(len(places))
             line[places] = line[places[torch.from_numpy(order).to(places.device)]]

@@ -51,11 +51,11 @@ class Talr(WeighsTokens):
         return frozenset({"nll"})
 
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Returns max(exp(-nll / tau), floor); rehearsed rows and padding do not count for tau.
+        """Returns max(exp(-nll / tau), floor); rehearsed rows, questions and padding do not count for tau.
 
         Raises ValueError where the column is not there.
         """
-        nll, counted = column_of(batch, "nll", "talr"), batch.predicted()
+        nll, counted = column_of(batch, "nll", "talr"), batch.learned()
         if REHEARSED in batch.columns:
             counted = counted & (batch.columns[REHEARSED] == 0)
         tau = median_row_nll(nll, counted).clamp(min=torch.finfo(nll.dtype).tiny)

@@ -46,6 +46,12 @@ def material(run: Pretraining) -> Material:
 def documents(corpus: CorpusConfig) -> list[Document]:
     """Reads all documents, in the order of the files. Raises ValueError where too many cannot be read (`max_bad`)."""
     gathered = gather(corpus.path, corpus.text_field)
+    if gathered.samples:
+        first = gathered.samples[0]
+        raise ValueError(
+            f"corpus {where(first.file, first.line)} holds a conversation or a completion, and foci pretrain reads "
+            "plain text alone; give a 'text' there, or leave the file out"
+        )
     check_share(gathered, gathered.bad, len(gathered.bad), corpus.max_bad)
     return list(gathered.documents)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from foci.focus import REHEARSED, Batch, EditsTokens, MixesRows, Plan, Row
+from foci.focus import IGNORED, LOSS_WEIGHT, REHEARSED, UNWEIGHTED, Batch, EditsTokens, MixesRows, Plan, Row
 from foci.seeds import generator
 from foci.training.plan import with_columns
 
@@ -189,19 +189,32 @@ class OrderedSampler(Sampler[int]):
             yield from batch
 
 
+def has_weights(dataset: RowDataset | MixedDataset) -> bool:
+    """Says whether the corpus itself gives some token a weight that is neither 0 nor 1."""
+    new, old = (dataset.new.rows, dataset.old) if isinstance(dataset, MixedDataset) else (dataset.rows, [])
+    return any(LOSS_WEIGHT in row.columns for rows in (new, *old) for row in rows)
+
+
 @dataclass(frozen=True)
 class Collator:
-    """Makes of rows the dictionary that a model takes, with the columns and the ids beside it."""
+    """Makes of rows the dictionary that a model takes, with the columns and the ids beside it.
+
+    `labelled` takes the labels from tokens that are read without a weight, for a loss that knows labels alone.
+    """
 
     pad_id: int
     side: Literal["right", "left"] = "right"
+    labelled: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         batch = Batch.of(as_rows(rows), self.pad_id, self.side)
+        labels = batch.labels
+        if self.labelled and UNWEIGHTED in batch.columns:
+            labels = labels.masked_fill(batch.columns[UNWEIGHTED] != 0, IGNORED)
         return {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
-            "labels": batch.labels,
+            "labels": labels,
             "columns": dict(batch.columns),
             "row_ids": list(batch.row_ids),
         }
@@ -286,16 +299,18 @@ def joined(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], list[Ten
         return torch.nn.functional.pad(tensor, (0, seq - tensor.shape[1]), value=fill)
 
     names = sorted(set().union(*(batch.columns for batch in batches)))
+
+    def column(batch: Batch, name: str) -> Tensor:
+        known = batch.columns.get(name)
+        return (
+            torch.full(batch.labels.shape, Batch.missing(name), device=batch.labels.device) if known is None else known
+        )
+
     whole = Batch(
         input_ids=torch.cat([widened(b.input_ids, 0) for b in batches]),
         attention_mask=torch.cat([widened(b.attention_mask, 0) for b in batches]),
         labels=torch.cat([widened(b.labels, -100) for b in batches]),
-        columns={
-            name: torch.cat(
-                [widened(b.columns.get(name, torch.zeros(b.labels.shape, device=b.labels.device)), 0) for b in batches]
-            )
-            for name in names
-        },
+        columns={name: torch.cat([widened(column(b, name), 0) for b in batches]) for name in names},
         row_ids=tuple(row_id for batch in batches for row_id in batch.row_ids),
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foci.focus import (
     ENTROPY,
+    LOSS_WEIGHT,
     REHEARSED,
     UNWEIGHTED,
     Batch,
@@ -54,7 +55,8 @@ def replaces_loss(plan: Plan) -> bool:
 def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
     """Returns the weights of every token of one update: the product of all weighers, 0 where a token has no NLL.
 
-    Rehearsed rows have weight 1, or 0 where the column `UNWEIGHTED` is 1.
+    Weighers leave rehearsed rows at weight 1. A token has weight 0 where the column `UNWEIGHTED` is 1, and the column
+    `LOSS_WEIGHT` is a factor, on all rows.
     With `plan.normalise == "row"` the weights of a row sum to 1. Raises ValueError for a wrong shape (a (batch, 1)
     weight would be broadcast), and for negative, infinite or NaN weights.
     """
@@ -65,6 +67,8 @@ def update_weights(plan: Plan, batch: Batch) -> Float[Tensor, "batch seq"]:
         weights = weights * torch.where(old, torch.ones_like(factor), factor)
     if UNWEIGHTED in batch.columns:
         weights = weights * (batch.columns[UNWEIGHTED] == 0)
+    if LOSS_WEIGHT in batch.columns:
+        weights = weights * batch.columns[LOSS_WEIGHT]
     if plan.normalise == "row":
         sums = weights.sum(1, keepdim=True)
         weights = weights / torch.where(sums > 0, sums, torch.ones_like(sums))

@@ -55,6 +55,7 @@ from foci.training.dataset import (
     as_rows,
     batch_of,
     check_inputs,
+    has_weights,
     joined,
     pad_id,
 )
@@ -111,7 +112,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         self._guides: list[Guide] = []
         self._anchor: Anchor | None = None
         self._start: Start | None = None
-        self.update = Update()
+        self.update, self._weighted = Update(), False
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
         if are_rows(train_dataset, trainer.get("data_collator")):
@@ -119,9 +120,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             check_columns(self.plan, rows)
             if isinstance(model, LanguageModel):
                 check_ids(model, rows)
-            rows = with_columns(self.plan, rows)
-            train_dataset = self._dataset(rows, args)
-            trainer.setdefault("data_collator", Collator(pad_id(model, trainer.get("processing_class"))))
+            train_dataset = self._dataset(with_columns(self.plan, rows), args)
+            self._weighted = has_weights(train_dataset)
+            pad = pad_id(model, trainer.get("processing_class"))
+            trainer.setdefault("data_collator", Collator(pad, labelled=not self.replaces_loss))
         elif self.plan.of(EditsTokens) or self.plan.of(MixesRows):
             raise TypeError(
                 f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
@@ -135,8 +137,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     @property
     def replaces_loss(self) -> bool:
-        """True where the plan needs another loss than the Trainer's own."""
-        return replaces_loss(self.plan)
+        """True where the plan, or the corpus' own weights, need another loss than the Trainer's own."""
+        return replaces_loss(self.plan) or self._weighted
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from foci.corpus.documents import BadLine, Document, Format
+from foci.corpus.documents import BadLine, Document, Format, Sample
 from foci.corpus.unpacking import TooMuch, unpacked
 from foci.documents.pieces import UNPACKED
 
@@ -20,7 +20,7 @@ class Compressed(Format):
 
     endings = tuple(f"{inside}{packed}" for inside in INSIDE for packed in (".gz", ".zst"))
 
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields the documents and bad lines of the file inside; one bad line for a file that is cut or damaged."""
         path = Path(source)
         try:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from foci.corpus.documents import LARGEST, BadLine, Document, Format
+from foci.corpus.documents import LARGEST, BadLine, Document, Format, Sample
 from foci.corpus.records import document_of
 from foci.documents.tables import between, parts
 from foci.system.texts import NotText, decoded
@@ -19,7 +19,7 @@ class Csv(Format):
     endings = (".csv", ".tsv")
     whole = True
 
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields one document per line or per part of the table, or a bad line that says why there is none."""
         try:
             text = decoded(Path(source).read_bytes())
@@ -34,7 +34,9 @@ class Csv(Format):
             yield BadLine(source, lines.line_num, f"not a table ({error}); open it and save it again")
 
 
-def _documents(lines: Iterator[tuple[int, list[str]]], source: str, text_field: str) -> Iterator[Document | BadLine]:
+def _documents(
+    lines: Iterator[tuple[int, list[str]]], source: str, text_field: str
+) -> Iterator[Document | Sample | BadLine]:
     """Yields the documents of numbered lines. A line's number is that of its last line break, so it is counted back."""
     first = next(((number, cells) for number, cells in lines if any(cell.strip() for cell in cells)), None)
     if first is None:

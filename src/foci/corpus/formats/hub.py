@@ -4,8 +4,8 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from foci.corpus.documents import BadLine, Document, Format
-from foci.corpus.records import documents_of, is_read
+from foci.corpus.documents import BadLine, Document, Format, Sample
+from foci.corpus.records import documents_of, holds_examples, is_read
 
 _FORMS = "hub:NAME, hub:NAME:SPLIT or hub:NAME:CONFIGURATION:SPLIT"
 
@@ -18,7 +18,7 @@ class Hub(Format):
 
     prefix = "hub:"
 
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields one document or one bad line per row.
 
         Raises ImportError without the package `datasets`, ValueError for a name, configuration, split or column that is
@@ -44,9 +44,10 @@ def _columns(records: Any, source: str, text_field: str) -> Iterable[Mapping[str
     names = getattr(records, "column_names", None)
     if names is None:
         return records  # type: ignore[no-any-return]
-    if text_field not in names:
+    if not holds_examples(names, text_field):
         raise ValueError(
-            f"corpus {source}: expected a column {text_field!r}, got {', '.join(names)}; set corpus.text_field"
+            f"corpus {source}: expected a column {text_field!r}, got {', '.join(names)}; set corpus.text_field "
+            "(conversations have a column 'messages')"
         )
     return records.select_columns([name for name in names if is_read(name, text_field)])  # type: ignore[no-any-return]
 

@@ -1,11 +1,12 @@
-"""JSON files: .json, a list of objects with a text, or an object that holds such a list; UTF-8."""
+"""JSON files: .json, a list of objects with a text, an object that holds such a list, or an object a line; UTF-8."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from foci.corpus.documents import BadLine, Document, Empty, Format, excerpt
-from foci.corpus.records import document_of
+from foci.corpus.documents import BadLine, Document, Empty, Format, Sample, excerpt
+from foci.corpus.formats.jsonl import read_lines
+from foci.corpus.records import document_of, is_sample, shown
 from foci.system.texts import NotText, decoded
 
 
@@ -15,7 +16,7 @@ class Json(Format):
     endings = (".json",)
     whole = True
 
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields one document or one bad line per record, counted from 1. An object without texts is named as empty."""
         try:
             content = json.loads(decoded(Path(source).read_bytes()) or "null")
@@ -23,7 +24,10 @@ class Json(Format):
             yield BadLine(source, 1, str(error))
             return
         except (ValueError, RecursionError) as error:
-            yield BadLine(source, 1, f"not JSON ({error})")
+            if _is_lines(Path(source)):
+                yield from read_lines(source, text_field)
+            else:
+                yield BadLine(source, 1, f"not JSON ({error})")
             return
         records = _records(content, text_field)
         if records is None:
@@ -34,7 +38,7 @@ class Json(Format):
         for number, record in enumerate(records, start=1):
             made = {text_field: record} if isinstance(record, str) else record
             if isinstance(made, dict):
-                yield document_of(made, source, number, text_field, excerpt(str(made.get(text_field))))
+                yield document_of(made, source, number, text_field, shown(made, text_field))
             else:
                 yield BadLine(source, number, f"not a JSON object but {type(record).__name__}", excerpt(str(record)))
 
@@ -45,7 +49,17 @@ def _records(content: object, text_field: str) -> list[object] | None:
         return content
     if not isinstance(content, dict):
         return None
-    if text_field in content:
+    if text_field in content or is_sample(content):
         return [content]
     lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
     return lists[0] if len(lists) == 1 else None
+
+
+def _is_lines(path: Path) -> bool:
+    """Returns whether the first line of a file is a JSON object by itself, as in .jsonl."""
+    with path.open("rb") as handle:
+        first = next((line for line in handle if line.strip()), b"")
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False

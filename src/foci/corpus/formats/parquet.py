@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foci.corpus.documents import BadLine, Document, Format
-from foci.corpus.records import documents_of, is_read
+from foci.corpus.documents import BadLine, Document, Format, Sample
+from foci.corpus.records import documents_of, holds_examples, is_read
 from foci.system.texts import HEAD, kind_of
 
 
@@ -16,7 +16,7 @@ class Parquet(Format):
 
     endings = (".parquet",)
 
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields one document or one bad line per row. Raises ValueError where the table has no such column."""
         try:
             table = pq.ParquetFile(source)
@@ -24,9 +24,10 @@ class Parquet(Format):
             yield BadLine(source, 1, self._damage(Path(source), error))
             return
         names = table.schema_arrow.names
-        if text_field not in names:
+        if not holds_examples(names, text_field):
             raise ValueError(
-                f"corpus file {source}: expected a column {text_field!r}, got {', '.join(names)}; set corpus.text_field"
+                f"corpus file {source}: expected a column {text_field!r}, got {', '.join(names)}; set "
+                "corpus.text_field (conversations have a column 'messages')"
             )
         wanted = [name for name in names if is_read(name, text_field)]
         records = (record for part in table.iter_batches(columns=wanted) for record in part.to_pylist())

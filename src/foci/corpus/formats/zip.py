@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from foci.corpus.documents import BadLine, Document, Empty, Format, ending_of
+from foci.corpus.documents import BadLine, Document, Empty, Format, Sample, ending_of
 from foci.corpus.unpacking import TooMuch, copy, unpacked
 from foci.documents.pieces import UNPACKED
 
@@ -24,7 +24,7 @@ class Zip(Format):
 
     endings = (".zip",)
 
-    def read(self, source: str, text_field: str) -> Iterator[Document | BadLine]:
+    def read(self, source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:
         """Yields the documents and bad lines of each file inside; `Empty` names those of unknown kind."""
         yield from _of_archive(Path(source), source, text_field, _Room(UNPACKED))
 
@@ -37,7 +37,7 @@ class _Room:
     depth: int = 1
 
 
-def _of_archive(path: Path, name: str, text_field: str, room: _Room) -> Iterator[Document | BadLine]:
+def _of_archive(path: Path, name: str, text_field: str, room: _Room) -> Iterator[Document | Sample | BadLine]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -62,7 +62,7 @@ def _of_archive(path: Path, name: str, text_field: str, room: _Room) -> Iterator
 
 def _of_entry(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, text_field: str, room: _Room
-) -> Iterator[Document | BadLine]:
+) -> Iterator[Document | Sample | BadLine]:
     if reason := _refused(entry, room.depth):
         yield BadLine(name, 1, reason)
         return

@@ -1,0 +1,148 @@
+"""Turns written conversations, completions and token ids into tokens with weights, and the text that is learned."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from foci.corpus.conversations.samples import Completion, Conversation, TokenIds, Unusable
+from foci.corpus.conversations.template import BREAK, Template, Written, alternatives
+from foci.corpus.plain import encoded, with_control_words
+from foci.corpus.split import Span, tighten
+from foci.corpus.tokens import overlap
+
+GAP = "\n\n"
+"""Stands between the answers of one row in its text."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of a row: their ids, weights, and characters [start, end) in `text`, which holds what is learned alone."""
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    text: str
+    offsets: tuple[Span, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def learned(self) -> list[int]:
+        """Returns the places of the tokens with weight."""
+        return [n for n, weight in enumerate(self.weights) if weight]
+
+    def part(self, head: int, start: int, end: int) -> "Tokens":
+        """Returns the first `head` tokens, and behind them those from `start` to before `end`."""
+        keep = [*range(head), *range(start, end)]
+        spans = [self.offsets[n] for n in range(start, end) if self.offsets[n][1] > self.offsets[n][0]]
+        a, b = (min(s for s, _ in spans), max(e for _, e in spans)) if spans else (0, 0)
+        offsets = [(s - a, e - a) if n >= head and e > s else (0, 0) for n in keep for s, e in [self.offsets[n]]]
+        return Tokens(
+            tuple(self.ids[n] for n in keep), tuple(self.weights[n] for n in keep), self.text[a:b], tuple(offsets)
+        )
+
+
+def of_written(written: Written, sample: Conversation, template: Template, *, everything: bool) -> Tokens:
+    """Returns the tokens of a rendered conversation; `everything` gives weight 1 to all that is no weighed answer."""
+    whole, breaks = written.text.replace(BREAK, ""), _places(written.text, BREAK)
+
+    def at(place: int) -> int:
+        return place - bisect_left(breaks, place)
+
+    words = [(at(m.start()), at(m.end())) for m in alternatives(template.words).finditer(written.text)]
+    try:
+        made = with_control_words(whole, words, template.tokenizer)
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+    ids, places = made.ids, made.offsets
+    spans = [((at(a), at(b)), n) for (a, b), n in written.spans]
+    weights = [float(everything)] * len(ids)
+    for span, number in () if everything else spans:
+        for n, place in enumerate(places):
+            weights[n] = sample.weights[number] if overlap(place, span) else weights[n]
+    if everything:
+        spans = [((0, len(whole)), n) for n in range(len(sample.messages))]
+    return _with_text(ids, weights, whole, places, list(_contents(whole, spans, sample, words)))
+
+
+def _contents(
+    whole: str, regions: Sequence[tuple[Span, int]], sample: Conversation, words: Sequence[Span]
+) -> Iterator[Span]:
+    """Yields the characters of each message's content in its region; what stands there where the template changed it.
+
+    `words` are the control words.
+    """
+    reached = 0
+    for (start, end), number in regions:
+        content = str(sample.messages[number].get("content", "")).strip()
+        found = whole.find(content, max(start, reached), end) if content else -1
+        if found >= 0:
+            reached = found + len(content)
+            yield found, reached
+        elif end - start < len(whole):
+            inside = [place for place in words if start <= place[0] and place[1] <= end]
+            edges = [start, *(edge for place in inside for edge in place), end]
+            tight = (tighten(whole, (a, b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)
+            yield from (part for part in tight if part)
+
+
+def _with_text(
+    ids: Sequence[int], weights: Sequence[float], whole: str, places: Sequence[Span], texts: Sequence[Span]
+) -> Tokens:
+    """Returns tokens whose text is the parts `texts` of `whole`, ascending; tokens outside of them stand for none."""
+    base, offsets = 0, [(0, 0)] * len(ids)
+    for start, end in texts:
+        for n, (a, b) in enumerate(places):
+            if overlap((a, b), (start, end)):
+                offsets[n] = (max(a, start) - start + base, min(b, end) - start + base)
+        base += end - start + len(GAP)
+    return Tokens(tuple(ids), tuple(weights), GAP.join(whole[a:b] for a, b in texts), tuple(offsets))
+
+
+def of_completion(
+    sample: Completion, tokenizer: PreTrainedTokenizerBase, eos: int | None, *, everything: bool
+) -> Tokens:
+    """Returns the tokens of a prompt and its completion, read as one plain text, with the EOS token behind it."""
+    (made,) = encoded([sample.words()], tokenizer)
+    span = (0 if everything else len(sample.prompt), len(sample.words()))
+    ids, places = list(made.ids), list(made.offsets)
+    weights = [float(everything or overlap(place, span)) for place in places]
+    if eos is not None and ids[-1:] != [eos]:
+        ids, places, weights = [*ids, eos], [*places, (0, 0)], [*weights, 1.0]
+    elif made.tail:
+        weights[-made.tail :] = [1.0] * made.tail  # the tokenizer's own end of a text
+    return _with_text(ids, weights, sample.words(), places, [span])
+
+
+def of_ids(sample: TokenIds, tokenizer: PreTrainedTokenizerBase, *, everything: bool) -> Tokens:
+    """Returns given ids with their weights, and the text of those that are learned."""
+    size = len(tokenizer)
+    if wrong := [token for token in sample.ids if not 0 <= token < size]:
+        raise Unusable(f"'input_ids' has {wrong[0]}, and this tokenizer has ids from 0 to {size - 1}")
+    weights = [1.0] * len(sample.ids) if everything else list(sample.weights)
+    pieces = _pieces(sample.ids, tokenizer)
+    parts, offsets, at = list[str](), list[Span](), 0
+    special = set(tokenizer.all_special_ids)
+    for token, weight, piece in zip(sample.ids, weights, pieces, strict=True):
+        said = piece if weight and token not in special else ""
+        parts.append(said)
+        offsets.append((at, at + len(said)) if said else (0, 0))
+        at += len(said)
+    return Tokens(sample.ids, tuple(weights), "".join(parts), tuple(offsets))
+
+
+def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns the text of every token: what decoding it adds behind the tokens before it."""
+    found, begun = list[str](), 0
+    for n in range(len(ids)):
+        begun = max(0, n - 4)
+        before: Any = tokenizer.decode(list(ids[begun:n]), clean_up_tokenization_spaces=False)
+        both: Any = tokenizer.decode(list(ids[begun : n + 1]), clean_up_tokenization_spaces=False)
+        found.append(both[len(before) :] if both.startswith(before) else tokenizer.decode([ids[n]]))
+    return found
+
+
+def _places(text: str, letter: str) -> list[int]:
+    return [n for n, one in enumerate(text) if one == letter]
