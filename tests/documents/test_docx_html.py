@@ -142,3 +142,51 @@ def test_an_empty_page_has_no_text(tmp_path, content):
 ])  # fmt: skip
 def test_the_letters_of_a_page_are_read_as_a_browser_reads_them(raw, text):
     assert decoded(raw) == text
+
+
+WIKI = {
+    "open": "<details><summary>How to open</summary><p>Turn the wheel.</p></details>",
+    "boxes": "<figure class='callout'><div>Never run it dry.</div></figure><aside><p>Nor wet.</p></aside>",
+    "panel": "<div class='panel'><div><p>It opens at 42 bar.</p></div></div>",
+    "terms": "<dl><dt>RPM</dt><dd>Turns a minute.</dd></dl>",
+    "caption": "<figure><img src='x.png'/><figcaption>Figure 3: the rotor.</figcaption></figure>",
+    "tasks": "<ul><li><input type='checkbox'/> Order the ring.</li><li>Call Ada.</li></ul>",
+    "links": "<ul><li><a href='/a'>Rotor page</a></li><li><a href='/b'>Seal page</a></li></ul>",
+    "code": "<p>Set <code>max_bar = 7</code> in it.</p>",
+    "short": "<p>No.</p>",
+    "formula": "<p>The law is <math><mi>E</mi><mo>=</mo><mi>m</mi></math> here.</p>",
+    "bare": "<div>Bare text of a page.</div>",
+}
+
+
+def test_what_wikis_write_beside_paragraphs_is_read(tmp_path):
+    prose = "<p>The {} of the north station was built in Bern in 1987, and it moves a lot of water every day.</p>"
+    body = "<h1>Pumps</h1>" + "".join(f"<h2>{name}</h2>{part}{prose.format(name)}" for name, part in WIKI.items())
+    (tmp_path / "a.html").write_text(FRAME.format(charset="utf-8", body=body))
+    text = " ".join(text_of(tmp_path / "a.html").split())
+    for said in ("How to open Turn the wheel.", "Never run it dry. Nor wet.", "It opens at 42 bar.", "RPM Turns a minute.",
+                 "Figure 3: the rotor.", "- Order the ring. - Call Ada.", "- Rotor page - Seal page",
+                 "Set max_bar = 7 in it.", "No.", "The law is E=m here.", "Bare text of a page."):  # fmt: skip
+        assert f" {said} The" in text, said
+    assert "Start page" not in text
+    assert "Imprint" not in text
+
+
+def test_menus_and_lists_of_links_are_left_out(tmp_path):
+    links = "".join(f'<li><a href="/{n}">Topic number {n}</a></li>' for n in range(5))
+    texts = papers.paragraphs(12, 5)
+    body = f'<div class="sidebar-left"><p>Search here.</p></div><ul>{links}</ul>' + "".join(
+        f"<p>{t}</p>" for t in texts
+    )
+    (tmp_path / "a.html").write_text(FRAME.format(charset="utf-8", body=body))
+    assert text_of(tmp_path / "a.html") == "\n\n".join(["# Pumps - Wiki", *texts])
+
+
+@pytest.mark.parametrize("body", [
+    '<div class="with-sidebar"><div>Bern lies on the Aare.</div></div>',
+    "Bern lies on the Aare.",
+    '<table><tr><td><table><tr><td>Bern lies</td></tr></table></td></tr></table>on the Aare.',
+])  # fmt: skip
+def test_a_page_of_few_words_is_read_whole(tmp_path, body):
+    (tmp_path / "a.html").write_text(f"<html><body>{body}</body></html>")
+    assert text_of(tmp_path / "a.html").split() == ["Bern", "lies", "on", "the", "Aare."]

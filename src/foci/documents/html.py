@@ -1,10 +1,14 @@
-"""Web pages (.html), whose main text trafilatura finds; menus, heads and feet are left out."""
+"""Web pages (.html): the part of a page that trafilatura finds its main text in, without menus, heads and feet.
+
+trafilatura says where the text is; it is read from the page itself, because what trafilatura gives back lacks captions,
+notes in boxes and formulas (findings/trafilatura_captions_and_notes.sh).
+"""
 
 import codecs
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import trafilatura
@@ -13,12 +17,18 @@ from lxml import etree, html
 from foci.documents.markup import pieces_of_tree, text_of, tree_of
 from foci.documents.pieces import Piece, Unreadable
 
-LEAST = 0.5
-"""The share of a page's words, without its menus, that its main text holds at least; else the whole page is read."""
-_SPACES = {" ": "\ue000", "\t": "\ue001", "\n": "\ue002"}
-"""Signs that stand for white space in code while trafilatura, which would make one space of it, reads a page."""
+MOST = 0.9
+"""The share of the lines of the main text that the part of the page which is read holds, at least."""
 _CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?\s*([\w-]+)", re.IGNORECASE)
-_FRAME = ("nav", "header", "footer", "aside", "form", "dialog")
+_NO_LETTERS = re.compile(r"[\W_]+")
+_MENUS = frozenset({
+    "nav", "navbar", "navigation", "menu", "breadcrumb", "breadcrumbs", "sidebar", "cookie", "cookies", "share",
+    "sharing", "social", "related", "comments", "pagination", "editsection", "headerlink", "advertisement",
+    "newsletter", "footer", "header", "toc", "skip",
+})  # fmt: skip
+"""Words in the names of a page's parts (class, id, role) that are no text, if trafilatura leaves them out too."""
+_FRAME = ("nav", "footer", "form", "dialog", "aside", "header")
+_LISTS = ("ul", "ol", "div", "table", "p", "section")
 
 
 def pieces(path: Path) -> Iterator[Piece]:
@@ -38,21 +48,20 @@ def pieces_of_page(raw: bytes) -> Iterator[Piece]:
         tree = tree_of(text.encode("utf-8"))
     except etree.ParserError:
         return
+    title = _title(tree)
+    body = tree if tree.find("body") is None else tree.find("body")
     scripts = len(tree.xpath("//script"))
-    title = text_of(next(iter(tree.xpath("//h1")), html.Element("p"))) or text_of_title(tree)
-    body = _unframed(tree)
-    if not (words := len(text_of(body).split())):
+    main = _main_lines(text)
+    region = _region(body, main)
+    _prune(region, "".join(main))
+    if not text_of(region):
         if scripts:
             raise Unreadable("no text in it: scripts write it when a browser shows it; save the page from the browser")
         return
-    main = _main(tree_of(text.encode("utf-8")))
-    chosen = main if main is not None and len(text_of(main).split()) >= LEAST * words else body
-    if title and not chosen.xpath("//h1"):
+    headed = bool(region.xpath(".//h1|self::h1"))
+    if title and not headed:
         yield Piece(f"# {title}", title)
-    else:
-        title = ""
-    for piece in pieces_of_tree(chosen, title):
-        yield replace(piece, text=_shown(piece.text))
+    yield from pieces_of_tree(region, "" if headed else title)
 
 
 def decoded(raw: bytes) -> str:
@@ -71,44 +80,67 @@ def decoded(raw: bytes) -> str:
         return raw.decode("cp1252" if codec in ("iso8859-1", "utf-8", "ascii") else codec, "replace")
 
 
-def text_of_title(tree: html.HtmlElement) -> str:
-    """Returns the title of a page, "" where it has none."""
-    return " ".join((tree.findtext(".//title") or "").split())
+def _title(tree: html.HtmlElement) -> str:
+    """Returns the first heading of a page, else its title; "" where it has neither."""
+    heads = [words for head in tree.xpath("//h1") if (words := text_of(head))]
+    return heads[0] if heads else " ".join((tree.findtext(".//title") or "").split())
 
 
-def _unframed(tree: html.HtmlElement) -> html.HtmlElement:
-    """Returns the body without menus, heads, feet and forms; with them where nothing else has words."""
-    body = tree.find("body")
-    if body is None:
-        return tree
-    whole = html.fromstring(html.tostring(body, encoding="unicode"))
-    for tag in _FRAME:
-        for one in whole.xpath(f"//{tag}[not(ancestor::article or ancestor::main)]"):
-            one.drop_tree()
-    return whole if text_of(whole) else body
-
-
-def _main(tree: html.HtmlElement) -> html.HtmlElement | None:
-    """Returns the main text that trafilatura finds; None where it finds none."""
+def _main_lines(text: str) -> list[str]:
+    """Returns the lines of the main text that trafilatura finds, their letters and digits alone."""
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    for code in tree.xpath("//pre"):
-        text = "".join(code.itertext()).strip("\n")
-        code.clear(keep_tail=True)
-        code.tag, code.text = "p", _hidden(f"```\n{text}\n```") if text.strip() else ""
-    found = trafilatura.extract(
-        tree, output_format="html", include_comments=False, include_tables=True, include_formatting=True,
-        favor_recall=True,
-    )  # fmt: skip
-    return tree_of(found.encode("utf-8")) if found else None
+    found = trafilatura.extract(text, output_format="txt", include_comments=False, favor_recall=True) or ""
+    return [line for said in found.splitlines() if (line := _letters(said))]
 
 
-def _hidden(text: str) -> str:
-    for space, mark in _SPACES.items():
-        text = text.replace(space, mark)
-    return text
+def _letters(text: str) -> str:
+    return _NO_LETTERS.sub("", text).casefold()
 
 
-def _shown(text: str) -> str:
-    for space, mark in _SPACES.items():
-        text = text.replace(mark, space)
-    return text
+def _region(body: html.HtmlElement, main: list[str]) -> html.HtmlElement:
+    """Returns the smallest element that holds most lines of the main text; the body where none does."""
+    lines, above = set(main), Counter[html.HtmlElement]()
+    found = 0
+    for element in body.iter(
+        "p", "li", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dd", "dt"
+    ):
+        if _letters(text_of(element)) in lines:
+            found += 1
+            above.update(element.iterancestors())
+    inside = [one for one, count in above.items() if count >= MOST * found and _is_below(one, body)]
+    return max(inside, key=lambda one: len(list(one.iterancestors())), default=body) if found > 2 else body
+
+
+def _is_below(element: html.HtmlElement, body: html.HtmlElement) -> bool:
+    return element is body or any(one is body for one in element.iterancestors())
+
+
+def _prune(region: html.HtmlElement, main: str) -> None:
+    """Removes menus, heads, feet and lists of links from an element, unless the main text holds them."""
+    half = len(_letters(text_of(region))) / 2
+    for element in list(region.iter(etree.Element)):
+        if element is region or element.getparent() is None or len(_letters(text_of(element))) > half:
+            continue
+        if (_is_frame(element) or _is_links(element)) and not _is_in(element, main):
+            element.drop_tree()
+
+
+def _is_frame(element: html.HtmlElement) -> bool:
+    names = " ".join(element.get(key) or "" for key in ("class", "id", "role")).lower()
+    boxed = element.tag == "aside" and not element.xpath(".//a")
+    return (element.tag in _FRAME and not boxed) or not _MENUS.isdisjoint(re.split(r"[^a-z0-9]+", names))
+
+
+def _is_links(element: html.HtmlElement) -> bool:
+    """Says whether nearly all words of an element are in links, of which it has three or more."""
+    if element.tag not in _LISTS:
+        return False
+    links = [_letters(text_of(link)) for link in element.iter("a")]
+    return len(links) > 2 and len("".join(links)) >= 0.9 * len(_letters(text_of(element)))
+
+
+def _is_in(element: html.HtmlElement, main: str) -> bool:
+    """Says whether the main text holds most of an element's blocks, by their letters."""
+    blocks = [words for piece in pieces_of_tree(element) if (words := _letters(piece.text))]
+    held = sum(len(words) for words in blocks if words in main)
+    return bool(blocks) and held >= 0.5 * sum(map(len, blocks))

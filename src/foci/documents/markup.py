@@ -12,7 +12,7 @@ from foci.documents.tables import markdown
 
 _NOTHING = {
     "head", "script", "style", "template", "noscript", "svg", "iframe", "object", "select", "button", "textarea",
-    "audio", "video", "canvas", "map",
+    "audio", "video", "canvas", "map", "del", "s", "strike", "annotation", "annotation-xml",
 }  # fmt: skip
 _BLOCKS = {
     "html", "body", "p", "div", "section", "article", "main", "header", "footer", "nav", "aside", "ul", "ol", "dl",
@@ -70,7 +70,7 @@ class _Walk:
 
     def child(self, child: etree._Element, tag: str) -> None:
         """Reads one child by its kind."""
-        if tag in _NOTHING or child.get("hidden") is not None or _back_link(child, tag):
+        if tag in _NOTHING or _is_hidden(child) or _back_link(child, tag):
             return
         if tag in _HEADS:
             self.head(child, _HEADS[tag])
@@ -144,6 +144,10 @@ class _Walk:
 
 def _number(element: etree._Element) -> bool:
     return (element.get("start") or "1").lstrip("-").isdigit()
+
+
+def _is_hidden(element: etree._Element) -> bool:
+    return element.get("hidden") is not None or "display:none" in (element.get("style") or "").replace(" ", "")
 
 
 def _back_link(child: etree._Element, tag: str) -> bool:
