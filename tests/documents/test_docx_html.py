@@ -164,8 +164,8 @@ def test_what_wikis_write_beside_paragraphs_is_read(tmp_path):
     body = "<h1>Pumps</h1>" + "".join(f"<h2>{name}</h2>{part}{prose.format(name)}" for name, part in WIKI.items())
     (tmp_path / "a.html").write_text(FRAME.format(charset="utf-8", body=body))
     text = " ".join(text_of(tmp_path / "a.html").split())
-    for said in ("How to open Turn the wheel.", "Never run it dry. Nor wet.", "It opens at 42 bar.", "RPM Turns a minute.",
-                 "Figure 3: the rotor.", "- Order the ring. - Call Ada.", "- Rotor page - Seal page",
+    for said in ("How to open Turn the wheel.", "Never run it dry. Nor wet.", "It opens at 42 bar.",
+                 "RPM Turns a minute.", "Figure 3: the rotor.", "- Order the ring. - Call Ada.", "- Rotor page - Seal page",
                  "Set max_bar = 7 in it.", "No.", "The law is E=m here.", "Bare text of a page."):  # fmt: skip
         assert f" {said} The" in text, said
     assert "Start page" not in text
