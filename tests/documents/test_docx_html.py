@@ -159,14 +159,17 @@ WIKI = {
 }
 
 
+SAID = ["How to open Turn the wheel.", "Never run it dry. Nor wet.", "It opens at 42 bar.", "RPM Turns a minute.",
+        "Figure 3: the rotor.", "- Order the ring. - Call Ada.", "- Rotor page - Seal page", "Set max_bar = 7 in it.",
+        "No.", "The law is E=m here.", "Bare text of a page."]  # fmt: skip
+
+
 def test_what_wikis_write_beside_paragraphs_is_read(tmp_path):
     prose = "<p>The {} of the north station was built in Bern in 1987, and it moves a lot of water every day.</p>"
     body = "<h1>Pumps</h1>" + "".join(f"<h2>{name}</h2>{part}{prose.format(name)}" for name, part in WIKI.items())
     (tmp_path / "a.html").write_text(FRAME.format(charset="utf-8", body=body))
     text = " ".join(text_of(tmp_path / "a.html").split())
-    for said in ("How to open Turn the wheel.", "Never run it dry. Nor wet.", "It opens at 42 bar.",
-                 "RPM Turns a minute.", "Figure 3: the rotor.", "- Order the ring. - Call Ada.", "- Rotor page - Seal page",
-                 "Set max_bar = 7 in it.", "No.", "The law is E=m here.", "Bare text of a page."):  # fmt: skip
+    for said in SAID:
         assert f" {said} The" in text, said
     assert "Start page" not in text
     assert "Imprint" not in text
