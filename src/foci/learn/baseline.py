@@ -110,7 +110,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     write_rows(made.rows, folder.rows)
     _write_held_out(made, folder, console)
     write_quarantine(made.corpus.bad, folder.quarantine)
-    write_json(folder.corpus, counts)
+    write_json(folder.corpus, {**counts, "notes": made.corpus.notes})
     write_lines(folder.questions, [{**vars(probe), "aliases": list(probe.aliases)} for probe in made.questions.probes])
     if made.questions.text is not None:
         folder.text.write_text(made.questions.text, encoding="utf-8")

@@ -76,10 +76,16 @@ def read_run(folder: Path) -> Run:
         notices.append("The run file (run.yaml) is missing.")
     facts = _facts(summary, config)
     facts["corpus"] = facts["corpus"] or _mapping(_read(folder / "corpus.json", _json, notices))
+    notices += _notes(facts["corpus"].get("notes"))
     name = str(summary.get("name") or config.get("name") or folder.resolve().name)
     arms = _arms(folder, summary, config, notices)
     slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
     return Run(folder, name, facts, arms, run_yaml, notices, slide, _evidence(folder, notices))
+
+
+def _notes(notes: Any) -> list[str]:
+    """Returns the sentences on how the corpus was read, as sentences."""
+    return [f"Corpus: {note}." for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _evidence(folder: Path, notices: list[str]) -> dict[str, Evidence]:
