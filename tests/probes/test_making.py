@@ -8,7 +8,7 @@ import pytest
 import handbook
 from foci.corpus.sentences import known_names, one_line
 from foci.focus import Row
-from foci.probes import line_of, read_probes
+from foci.probes import line_of, majority, read_probes
 from foci.probes.making import make
 from foci.probes.making.facts import facts_of, plain
 from foci.probes.making.make import make_probes
@@ -85,6 +85,7 @@ def test_each_probe_can_be_answered_from_its_sentence_and_from_no_other():
         assert probe.source.partition(" (")[0].rpartition(":")[0].endswith(".md")
     assert len({probe.evidence for probe in made.probes}) == len(made.probes)
     assert made.sentences == len(made.probes) + sum(made.left_out.values())
+    assert majority(made.probes) == 3 / len(made.probes)  # guessing gains nothing where each answer stands once
 
 
 def test_a_share_is_held_out_and_nothing_depends_on_the_order_of_rows():

@@ -132,3 +132,17 @@ def test_what_went_wrong_is_told_with_the_cure(changes: dict[str, Any], words: s
     text = " ".join(printed({"arms": {"mine": arm(**changes)}}).split())
     assert (f"warning: mine {found[0]}" in text) if words else "warning" not in text
     assert not warnings_of({})
+
+
+def test_held_out_probes_and_what_was_not_learned_are_told(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    held = {"learned_whole": {"before": 0.0, "after": 0.25}, "learn_probes": 8}
+    summary["arms"]["plain"] |= {"held_out": held, "not_learned": {"never read": 2, "read, not recalled": 40}}
+    summary["arms"]["oracle"] |= {"held_out": None, "not_learned": {}}
+    text = printed(summary)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Of 8 more that are held out" in " ".join(text.split())
+    assert "plain 0 → 25.0 %." in " ".join(text.split())
+    assert "not learned, plain: 2 never read; 40 read, not recalled." in " ".join(text.split())
+    assert "not learned, oracle" not in text
+    assert "0 -> 25.0 %" in printed(summary, "ascii")

@@ -11,7 +11,7 @@
 
   const COLUMNS = [
     { key: "arm", title: "Arm", name: "name" },
-    { key: "verdict", title: "Outcome", name: "name" },
+    { key: "verdict", title: "Outcome", name: "outcome" },
     { key: "role", title: "Probe to", name: "name" },
     { key: "kind", title: "Kind", name: "name" },
     { key: "group", title: "Group", name: "name" },

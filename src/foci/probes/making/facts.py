@@ -36,6 +36,10 @@ _PATTERNS: dict[FactKind, str] = {
     "number": rf"(?<![\w.,:/-])\d[\d,]*(?:\.\d+)?(?: (?:million|billion|thousand|hundred))?\b(?![-:/.]\d|[\w%-])"
     rf"|\b(?:{_SMALL})(?: (?:million|billion|thousand|hundred))?\b(?!-)",
 }
+_GROUPS: dict[FactKind, str] = {
+    **dict.fromkeys(("date", "month", "year", "weekday", "time"), "time"),
+    **dict.fromkeys(("percent", "amount", "version", "number"), "number"),
+}
 DETERMINERS = ("The ", "A ", "An ", "Our ", "Your ", "Each ", "Every ", "All ", "Any ", "Most ", "Some ", "Both ")
 _FIRST = re.compile(
     r"(?:A|Above|According|After|All|Also|Although|An|And|Any|As|At|Because|Before|Below|Besides|Both|But|By|Despite|"
@@ -80,6 +84,14 @@ class Fact:
     def answer(self) -> str:
         """The answer as it stands in the sentence."""
         return self.sentence[self.start : self.end]
+
+    @property
+    def group(self) -> str:
+        """The group of its probe, within which answers can be exchanged: "time", "number" or "name".
+
+        Answers stand once, so that finer groups would make a guess of the commonest answer look good.
+        """
+        return _GROUPS.get(self.kind, "name")
 
     @property
     def before(self) -> str:

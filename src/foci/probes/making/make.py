@@ -95,7 +95,7 @@ class _Candidate:
             prompt=made.prompt,
             answer=made.answer,
             aliases=_aliases(made.answer) if made.kind == "qa" else (),
-            group=self.fact.kind,
+            group=self.fact.group,
             evidence=self.place.evidence,
             source=self.place.source,
             made=made.rule,
