@@ -84,7 +84,7 @@ def learn(
     """Train a model on new texts; get the model, a table of what it learned and forgot, and a report.
 
     By default plain fine-tuning is compared with `focused`, a composite of methods. Probes are asked before and after
-    training.
+    training; without probes.learn they are made from the texts by rule (English).
     """
     run = _checked_run(target, changes or [], corpus, model, out)
     from foci.learn import run as learning
@@ -111,7 +111,7 @@ def check(
     model: Model = None,
     out: Out = None,
 ) -> None:
-    """Show all settings of a run or a suite, its memory and its time, without training."""
+    """Show all settings of a run or a suite, its memory, its time and some made probes, without training."""
     from foci.bench.config import Suite, kind_of
 
     run = _checked_run(target, changes or [], corpus, model, out, kind_of)
