@@ -7,6 +7,7 @@ import pytest
 import chats
 import tiny
 from foci.corpus import CorpusError, Reading, read_corpus
+from foci.corpus.telling import rows_told
 from foci.focus import LOSS_WEIGHT, UNWEIGHTED
 
 SPOKEN = chats.turns("Who is the cook?", "Ada Bell.", "And where was she born?", "In Bern, the\n\ntown.")
@@ -467,3 +468,96 @@ def test_the_name_of_a_byte_in_a_message_is_text(tmp_path):
     assert "<0x41>" not in shown
     assert "<0x42>" not in shown
     assert row.text == "It is <0x42>."
+
+
+TOOLS = (
+    "{% if tools %}{{ 'tools: ' + tools | tojson + '\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.tool_calls %}{% for c in m.tool_calls %}{{ '[CALL]' + c.function.name + (c.function.arguments | tojson) }}"
+    "{% endfor %}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_calls_of_tools_are_answers_and_their_results_are_read(tmp_path, kind):
+    tokenizer = kind(TOOLS)
+    call = {"type": "function", "function": {"name": "find", "arguments": '{"who": "Ada <|im_end|>"}'}}
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+    messages = [
+        {"role": "user", "content": "Where is Ada?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "Bern"},
+        {"role": "assistant", "content": "In Bern."},
+    ]
+    (row,) = corpus(tmp_path, [{"messages": messages, "tools": tools}], tokenizer).rows
+    learned = [t for t, w in zip(row.input_ids, weights(row), strict=True) if w]
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert learned.count(end) == 2
+    assert row.input_ids.count(end) == 4
+    assert "Bern." in row.text
+    assert "Where" not in row.text
+    shown = "".join(tokenizer.decode(learned).split())
+    if kind is chats.bytes_:  # the others have no braces
+        assert shown.startswith('[CALL]find{"who":"Ada<|im_end|>"}')
+    (bad,) = corpus(tmp_path, [{"messages": messages}, {"messages": SPOKEN}], kind(chats.CHATML)).bad
+    assert "'tool_calls', which this model's chat template does not write" in bad.reason
+
+
+def test_a_developer_is_a_system_message_where_the_template_knows_no_developer(tmp_path):
+    messages = [{"role": "developer", "content": "Be brief."}, *SPOKEN]
+    same = [{"role": "system", "content": "Be brief."}, *SPOKEN]
+    tokenizer = chats.bytes_(chats.HEADED)
+    assert rows(tmp_path, messages, tokenizer) == rows(tmp_path, same, tokenizer)
+    knows = chats.bytes_("{# developer #}" + chats.HEADED)
+    assert "developer" in knows.decode(rows(tmp_path, messages, knows)[0].input_ids)
+
+
+def test_alpaca_and_sharegpt_have_more_keys(tmp_path):
+    tokenizer = chats.bytes_(chats.CHATML)
+    alpaca = {
+        "instruction": "Say it", "input": "in short", "output": "Bern.", "system": "Be brief.",
+        "history": [["Who?", "Ada."]],
+    }  # fmt: skip
+    expected = chats.turns("Who?", "Ada.", "Say it\nin short", "Bern.", system="Be brief.")
+    assert rows(tmp_path, expected, tokenizer)[0] == corpus(tmp_path, [alpaca], tokenizer).rows[0]
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    said = [{"from": names[m["role"]], "value": m["content"]} for m in expected[1:]]
+    shared = {"conversations": said, "system": "Be brief."}
+    assert rows(tmp_path, expected, tokenizer)[0] == corpus(tmp_path, [shared], tokenizer).rows[0]
+
+
+def test_two_questions_or_answers_in_a_row(tmp_path, kind):
+    doubled = [{"role": "user", "content": "Hi."}, *SPOKEN]
+    for template in (chats.CHATML, chats.MERGED):
+        tokenizer = kind(template)
+        (row,) = rows(tmp_path, doubled, tokenizer)
+        assert list(row.input_ids) == tokenizer.apply_chat_template(doubled)["input_ids"]
+        assert row.text == "Ada Bell.\n\nIn Bern, the\n\ntown."
+    twice = [*SPOKEN[:2], {"role": "assistant", "content": "She is."}]
+    (row,) = rows(tmp_path, twice, kind(chats.CHATML))
+    assert row.text == "Ada Bell.\n\nShe is."
+    with pytest.raises(CorpusError, match="does not show where the answer begins"):
+        rows(tmp_path, twice, kind(chats.MERGED))
+
+
+def test_a_long_text_to_learn_whole_begins_as_the_model_expects(tmp_path, kind):
+    tokenizer = kind(chats.CHATML)
+    line = {"prompt": "The cook.", "completion": " " + "Ada is the cook. " * 20}
+    made = corpus(tmp_path, [line], tokenizer, max_length=60, reading=Reading(loss="all")).rows
+    assert len(made) > 2
+    assert all(row.input_ids[0] == tokenizer.bos_token_id and len(row) <= 60 for row in made)
+    short = corpus(tmp_path, [line], tokenizer, max_length=60).rows
+    begun = [token for token, weight in zip(short[0].input_ids, weights(short[0]), strict=True) if not weight]
+    assert all(list(row.input_ids[: len(begun)]) == begun for row in short)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_check_shows_what_is_learned(tmp_path, width):
+    tokenizer = chats.bytes_(chats.CHATML)
+    long = chats.turns("Who is the cook? " * 9, "It is Ada Bell. " * 9 + "\n\nReally.", "Why?", "So.")
+    lines = list(rows_told(rows(tmp_path, long, tokenizer), tokenizer, width))
+    assert "lines with > are learned" in lines[0]
+    assert max(map(len, lines[2:])) <= width
+    learned = " ".join(line.removeprefix("  >") for line in lines if line.startswith("  >")).split()
+    assert learned == f"{long[1]['content']}<|im_end|> So.<|im_end|>".split()
+    assert any(len(line) > width - 20 for line in lines[2:])
