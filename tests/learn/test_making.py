@@ -32,8 +32,9 @@ def things(tmp_path_factory):
     return things
 
 
-def run_of(folder, things, **changes):
-    corpus = {"path": str(handbook.FOLDER), "max_length": 400}
+def run_of(folder, things, *, pages="", **changes):
+    paths = [str(path) for path in sorted(handbook.FOLDER.glob(f"{pages}*.md"))] if pages else str(handbook.FOLDER)
+    corpus = {"path": paths, "max_length": 400}
     return load_run(runs.run_file(folder, things, corpus=corpus, **{**QUICK, **changes}))
 
 
@@ -117,7 +118,7 @@ def test_no_study_row_is_made_of_a_held_out_sentence_or_in_the_words_of_a_probe(
 
 def test_with_patience_held_out_probes_of_both_roles_decide(things, tmp_path):
     train = {"epochs": None, "steps": 4, "patience": 1}
-    run = run_of(tmp_path, things, probes={"learn": "made", "every": 2}, train=train)
+    run = run_of(tmp_path, things, pages="1", probes={"learn": "made", "every": 2}, train=train)
     assert (run.probes.held_out_share, run.corpus.held_out_share) == (0.2, 0.05)
     held = {probe.role for probe in material(run).questions.probes if probe.held_out}
     assert held == {"learn", "retain"}
