@@ -45,6 +45,9 @@ ASKED = [
     ("The desk used for the visit is Desk Lima.", "Desk Lima", "The desk used for the visit is"),
     ("Endpoint Lima used for the storage of all files.", "Endpoint Lima", None),
     ("Since Bern is near, the shop keeps its cheese cool.", "Bern", None),
+    ("The Cascade weighs 12 kg with its box.", "12", "The Cascade weighs how many kg with its box?"),
+    ("Carry no more than 12 kg at once.", "12", None),
+    ("Never lift more than 15 kg.", "15", "Never lift more than"),
     ("The flag hangs between 1994 and 1996 in the hall.", "1994", None),
 ]
 

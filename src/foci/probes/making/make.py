@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 from foci.corpus.sentences import LONGEST, WORD, is_prose, known_names, one_line, sentences
+from foci.corpus.telling import counted
 from foci.focus import Row
 from foci.probes.making.facts import NUMBERS, Fact, facts_of, plain
 from foci.probes.making.wording import Wording, wordings
@@ -60,9 +61,9 @@ class Made:
         why = ", ".join(f"{reason} {count:,}" for count, reason in many)
         rest = f"; left out: {why}" if why else ""
         if not self.probes:
-            return f"no probes made by rule from {self.sentences:,} sentences{rest}"
-        mine = f"{len(self.probes):,} probes made by rule, one each from {len(self.probes):,}"
-        return f"{mine} of {self.sentences:,} sentences ({held:,} held out){rest}"
+            return f"no probes made by rule from {counted(self.sentences, 'sentence')}{rest}"
+        mine = f"{counted(len(self.probes), 'probe')} made by rule, one each from {len(self.probes):,}"
+        return f"{mine} of {counted(self.sentences, 'sentence')} ({held:,} held out){rest}"
 
     def examples(self, count: int = 3) -> list[str]:
         """Returns some of the probes, spread over the corpus, each on one line."""

@@ -57,9 +57,11 @@ _DETERMINED = re.compile(
     re.IGNORECASE,
 )
 _COUNTED = re.compile(
-    r"\s(?:(?!of|to|and|or|in)[a-z-]+\s)?(?:[a-z-]{2,}(?<!s)s|people|children|women|men|staff)\b(?!')"
+    r"\s(?:(?!of|to|and|or|in)[a-z-]+\s)?(?:[a-z-]{2,}(?<!s)s|people|children|women|men|staff|[ckm]?m|kg|m?l|[KMGT]B|kWh?)\b(?!')"
 )
-_UNIT = re.compile(r"\s(?:(?!of|to|and|or|in)[a-z-]+\s)?(?:[a-z-]{2,}s|people|metres|%)(?:\sper\s[a-z]+|\sa\s[a-z]+)?")
+_UNIT = re.compile(
+    r"\s(?:(?!of|to|and|or|in)[a-z-]+\s)?(?:[a-z-]{2,}s|people|[ckm]?m|kg|m?l|[KMGT]B|kWh?)\b(?:\sper\s[a-z]+|\sa\s[a-z]+)?"
+)
 _SUBJECT = re.compile(
     r"(?:The|A|An|Our|Your|Each|Every|All|Any|Most|Some|Both|We|You|Everyone|Everybody|Nobody|[A-Z]\w+s)\s"
 )
