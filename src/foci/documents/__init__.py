@@ -41,4 +41,10 @@ def pieces_of(path: Path, name: str) -> Iterator[Piece | Lost]:
             f"corpus file {name}: files that end in {ending} need the package {error.name}; "
             "pip install 'foci[documents]', or leave the file out"
         ) from error
-    yield from reader.pieces(path)
+    try:
+        yield from reader.pieces(path)
+    except (Unreadable, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # a library's own error about a file that it cannot deal with
+        said = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise Unreadable(f"a damaged file ({said}); open it and save it again, or leave it out") from error

@@ -3,6 +3,7 @@
 Coordinates are points, x to the right and y upwards, as in PDF.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,6 +17,10 @@ GUTTER = 0.7
 """The narrowest gap between two columns, in em."""
 TABLE_ROWS = 3
 """Rows of an unruled table, at least: in justified text, two lines may have gaps in the same places by chance."""
+MANY = 60
+"""Runs of a page above which columns are looked for only at the places where most of them begin."""
+PLACES = 24
+"""The number of these places, in whole points."""
 SLACK = 0.3
 """Points by which the lines of a column may begin at different places."""
 
@@ -174,7 +179,12 @@ def _columns(runs: Sequence[Run], known: Sequence[float]) -> tuple[float, Bands]
 def _candidates(runs: Sequence[Run], em: float) -> list[float]:
     """Returns places just left of where runs begin, which most of them leave free."""
     found: list[float] = []
-    for left in sorted({run.left for run in runs}):
+    begun = Counter(round(run.left) for run in runs)
+    lefts = {run.left for run in runs}
+    if len(runs) > MANY:  # the lines of a column begin at one place
+        often = sorted(begun, key=lambda x: -sum(begun[x + n] for n in (-1, 0, 1)))[:PLACES]
+        lefts = {left for left in lefts if round(left) in often}
+    for left in sorted(lefts):
         x = left - GUTTER * em / 2
         crossing = sum(run.left < x < run.right for run in runs)
         before = sum(run.right <= x for run in runs)

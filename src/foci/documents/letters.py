@@ -55,12 +55,12 @@ class _Building:
 
     def __post_init__(self) -> None:
         self.left, self.right, self.last = self.first.left, self.first.right, self.first
-        self.heights = [self.first.height]
+        self.heights, self.level = [self.first.height], self.first.base
         self.parts.append((0, chr(self.first.code)))
 
     def shift(self, letter: Letter) -> int | None:
         """Returns 1 for a superscript, -1 for a subscript, 0 for what stands on the baseline; None for another line."""
-        up = (letter.base - self.first.base) / self.first.height
+        up = (letter.base - self.level) / self.first.height
         if letter.height < 0.85 * self.first.height and (0.12 < up < 0.6 or -0.35 < up < -0.05):
             return 1 if up > 0 else -1
         return 0 if abs(up) < 0.15 else None
@@ -92,6 +92,7 @@ class _Building:
         self.last = letter
         if not shift:
             self.heights.append(letter.height)
+            self.level = letter.base  # a scanned line may climb
 
     def run(self) -> Run:
         """Returns the finished run."""

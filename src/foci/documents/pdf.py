@@ -16,6 +16,10 @@ from foci.documents.rules import Rule, rules_of
 
 HYPHEN_CODE = ord(HYPHEN)
 """How pdfium tells of a hyphen at a line's end."""
+RULES = 1000
+"""Rules of a page, at most; a page with more is a drawing."""
+ASKEW = 10
+"""Degrees by which a scanned page may be turned."""
 _SPACES = frozenset({0x20, 0xA0, 0x09, 0x0D, 0x0A, 0x3000})
 _LEFT_OUT = frozenset({0xAD, 0xFFFE})
 SCANNED = "a scanned page without text; add text to it first: ocrmypdf IN.pdf OUT.pdf"
@@ -84,6 +88,9 @@ def _drawing(page: pypdfium2.PdfPage) -> tuple[list[Rule], int, float]:
     rules: list[Rule] = []
     shapes, area = 0, 0.0
     for thing in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE]):
+        if len(rules) > RULES:
+            rules = []  # a drawing, not tables
+            break
         if thing.type == pdfium.FPDF_PAGEOBJ_IMAGE:
             left, bottom, right, top = thing.get_bounds()
             area += max(0.0, right - left) * max(0.0, top - bottom)
@@ -130,10 +137,16 @@ def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[Letter], int]:
         pdfium.FPDFText_GetLooseCharBox(page, n, box)
         pdfium.FPDFText_GetCharOrigin(page, n, x, y)
         if y.value != level or angle:  # characters on one level are written at one angle
-            angle, level = round(math.degrees(pdfium.FPDFText_GetCharAngle(page, n))) % 360, y.value
+            angle, level = _angle(math.degrees(pdfium.FPDFText_GetCharAngle(page, n))), y.value
         found.append(_turned(code, box, (x.value, y.value), angle, spaced))
         spaced = False
     return found, unknown
+
+
+def _angle(degrees: float) -> int:
+    """Returns an angle in whole degrees, 0 to 359; text that was scanned a little askew counts as straight."""
+    quarter = 90 * round(degrees / 90)
+    return (quarter if abs(degrees - quarter) < ASKEW else round(degrees)) % 360
 
 
 def _is_unknown(code: int) -> bool:
