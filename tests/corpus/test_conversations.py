@@ -1,6 +1,7 @@
 """Conversations become rows as the model's own chat template writes them, and what is learned is the answers alone."""
 
 import json
+import time
 
 import pytest
 
@@ -561,3 +562,23 @@ def test_check_shows_what_is_learned(tmp_path, width):
     learned = " ".join(line.removeprefix("  >") for line in lines if line.startswith("  >")).split()
     assert learned == f"{long[1]['content']}<|im_end|> So.<|im_end|>".split()
     assert any(len(line) > width - 20 for line in lines[2:])
+
+
+def test_a_very_long_conversation_is_cut_in_reasonable_time(tmp_path):
+    tokenizer = chats.bytes_(chats.CHATML)
+    messages = chats.turns(*(f"{word} {n}." for n in range(200) for word in ("Question", "Answer")))
+    begun = time.process_time()
+    made = corpus(tmp_path, [{"messages": messages}], tokenizer, max_length=256)
+    assert time.process_time() - begun < 5, "it grows with the square of the turns"
+    assert "\n\n".join(row.text for row in made.rows).split("\n\n") == [f"Answer {n}." for n in range(200)]
+
+
+def test_masks_of_tokens_may_be_truth_values(tmp_path):
+    tokenizer = chats.bytes_(chats.CHATML)
+    line = {
+        "input_ids": [5, 6, 7, 8],
+        "attention_mask": [True, True, True, False],
+        "loss_mask": [False, 0.0, 1.0, True],
+    }
+    (row,) = corpus(tmp_path, [line], tokenizer).rows
+    assert (row.input_ids, weights(row)) == ((5, 6, 7), [0.0, 0.0, 1.0])

@@ -3,13 +3,14 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.conversations.samples import Completion, Conversation, TokenIds, Unusable
-from foci.corpus.conversations.template import BREAK, Template, Written, alternatives
-from foci.corpus.plain import encoded, with_control_words
+from foci.corpus.conversations.template import BREAK, Template, Written
+from foci.corpus.plain import Encoded, encoded, with_control_words
 from foci.corpus.split import Span, tighten
 from foci.corpus.tokens import overlap
 
@@ -47,24 +48,48 @@ class Tokens:
 def of_written(written: Written, sample: Conversation, template: Template, *, everything: bool) -> Tokens:
     """Returns the tokens of a rendered conversation; `everything` gives weight 1 to all that is no weighed answer."""
     whole, breaks = written.text.replace(BREAK, ""), _places(written.text, BREAK)
-
-    def at(place: int) -> int:
-        return place - bisect_left(breaks, place)
-
-    words = [(at(m.start()), at(m.end())) for m in alternatives(template.words).finditer(written.text)]
-    try:
-        made = with_control_words(whole, words, template.tokenizer)
-    except ValueError as error:
-        raise Unusable(str(error)) from None
-    ids, places = made.ids, made.offsets
-    spans = [((at(a), at(b)), n) for (a, b), n in written.spans]
-    weights = [float(everything)] * len(ids)
-    for span, number in () if everything else spans:
-        for n, place in enumerate(places):
-            weights[n] = sample.weights[number] if overlap(place, span) else weights[n]
+    words = _words(written.text, breaks, template)
+    made = _encoded(whole, words, template)
+    spans = [((a - bisect_left(breaks, a), b - bisect_left(breaks, b)), n) for (a, b), n in written.spans]
+    weights = [float(everything)] * len(made.ids)
     if everything:
         spans = [((0, len(whole)), n) for n in range(len(sample.messages))]
-    return _with_text(ids, weights, whole, places, list(_contents(whole, spans, sample, words)))
+    else:
+        for token, span in _inside(made.offsets, [place for place, _ in spans]):
+            weights[token] = sample.weights[spans[span][1]]
+    return _with_text(made.ids, weights, whole, made.offsets, list(_contents(whole, spans, sample, words)))
+
+
+def length(written: Written, template: Template) -> int:
+    """Returns the number of tokens of a rendered conversation."""
+    words = _words(written.text, _places(written.text, BREAK), template)
+    return len(_encoded(written.text.replace(BREAK, ""), words, template).ids)
+
+
+def _words(text: str, breaks: Sequence[int], template: Template) -> list[Span]:
+    """Returns the control words of a rendering that are whole, as characters of the text without breaks."""
+    found = ((match.start(), match.end()) for match in template.pattern.finditer(text))
+    return [(start - bisect_left(breaks, start), end - bisect_left(breaks, end)) for start, end in found]
+
+
+def _encoded(text: str, words: Sequence[Span], template: Template) -> Encoded:
+    try:
+        return with_control_words(text, words, template.tokenizer)
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+
+
+def _inside(places: Sequence[Span], spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
+    """Yields the number of each token that shares a character with a span, and the span's; both ascending."""
+    first = 0
+    for number, span in enumerate(spans):
+        while first < len(places) and places[first][1] <= span[0]:
+            first += 1
+        for token in range(first, len(places)):
+            if places[token][0] >= span[1]:
+                break
+            if overlap(places[token], span):
+                yield token, number
 
 
 def _contents(
@@ -92,12 +117,11 @@ def _with_text(
     ids: Sequence[int], weights: Sequence[float], whole: str, places: Sequence[Span], texts: Sequence[Span]
 ) -> Tokens:
     """Returns tokens whose text is the parts `texts` of `whole`, ascending; tokens outside of them stand for none."""
-    base, offsets = 0, [(0, 0)] * len(ids)
-    for start, end in texts:
-        for n, (a, b) in enumerate(places):
-            if overlap((a, b), (start, end)):
-                offsets[n] = (max(a, start) - start + base, min(b, end) - start + base)
-        base += end - start + len(GAP)
+    offsets = [(0, 0)] * len(ids)
+    bases = list(accumulate((end - start + len(GAP) for start, end in texts), initial=0))
+    for n, number in _inside(places, texts):
+        (a, b), (start, end), base = places[n], texts[number], bases[number]
+        offsets[n] = (max(a, start) - start + base, min(b, end) - start + base)
     return Tokens(tuple(ids), tuple(weights), GAP.join(whole[a:b] for a, b in texts), tuple(offsets))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from foci.corpus.conversations.encode import Tokens, of_completion, of_ids, of_written
+from foci.corpus.conversations.encode import Tokens, length, of_completion, of_ids, of_written
 from foci.corpus.conversations.samples import Completion, Conversation, TokenIds, Unusable
 from foci.corpus.conversations.template import Template, template_of
 from foci.corpus.documents import BadLine, LeftOut, Sample, excerpt, where
@@ -137,9 +137,10 @@ class _Maker:
         self.template = template
         self._check(sample, template)
         safe = replace(sample, messages=tuple(map(template.safe, sample.messages)))
-        whole = self._written(sample, safe, template)
-        if self._fit(whole):
-            return _Parts(tuple(whole), again=len(whole) > 1)
+        if self._may_fit(safe, template):
+            whole = self._written(sample, safe, template)
+            if self._fit(whole):
+                return _Parts(tuple(whole), again=len(whole) > 1)
         groups = self._groups(sample, safe, template)
         if len(groups) == 1:
             return self._cut(groups[0])
@@ -155,6 +156,12 @@ class _Maker:
         }.items():
             if used and key not in template.source:
                 raise Unusable(f"it has {key!r}, which this model's chat template does not write; write them as text")
+
+    def _may_fit(self, safe: Conversation, template: Template) -> bool:
+        """Returns whether all messages up to the last answer fit into a row; this is known from one rendering."""
+        last = len(safe.messages) if self.everything else max(n for n, w in enumerate(safe.weights) if w) + 1
+        text = template.whole(safe.messages[:last], safe.tools)
+        return length(text, template) <= self.max_length
 
     def _written(self, sample: Conversation, safe: Conversation, template: Template) -> list[Tokens]:
         """Returns the rows of messages, however long they are."""

@@ -63,7 +63,7 @@ def as_number(value: object, name: str) -> float:
 
 def as_truth(value: object, name: str) -> float:
     """Returns 1 for true and 0 for false. Raises Unusable for anything else."""
-    if value not in (True, False, 0, 1) or isinstance(value, float):
+    if value not in (True, False):
         raise Unusable(f"{name} is {value!r:.60}; expected true or false")
     return float(bool(value))
 

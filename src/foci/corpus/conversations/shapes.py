@@ -161,7 +161,8 @@ def _token_ids(fields: Mapping[str, Any], place: Mapping[str, Any]) -> Sample:
         if key in fields:
             given = _list(fields, key, len(ids))
             weights = [w * read(v, f"{key!r}[{n}]") for n, (w, v) in enumerate(zip(weights, given, strict=True))]
-    real = _numbers(fields, "attention_mask", len(ids)) if "attention_mask" in fields else [1] * len(ids)
+    mask = _list(fields, "attention_mask", len(ids)) if "attention_mask" in fields else [1] * len(ids)
+    real = [as_truth(one, "a number of 'attention_mask'") for one in mask]
     kept = [(token, weight) for token, weight, is_real in zip(ids, weights, real, strict=True) if is_real]
     if not any(weight for _, weight in kept[1:]):
         raise Unusable("no token after the first one is learned; give 'labels' other than -100, or leave it out")

@@ -61,7 +61,8 @@ class Template:
         return bool(_GENERATION.search(self.source))
 
     @cached_property
-    def _broken(self) -> re.Pattern[str]:
+    def pattern(self) -> re.Pattern[str]:
+        """Finds the control words."""
         return alternatives(self.words)
 
     @cached_property
@@ -78,7 +79,7 @@ class Template:
 
         In an answer the words that a model writes itself (`<think>`) stay whole: many templates look for them.
         """
-        pattern = self._own if message["role"] == "assistant" else self._broken
+        pattern = self._own if message["role"] == "assistant" else self.pattern
         made = {key: _broken(value, pattern) for key, value in message.items()}
         if made["role"] == "developer" and "developer" not in self.source:
             made["role"] = "system"
