@@ -35,8 +35,10 @@ def _diverged(arm: Mapping[str, Any]) -> str | None:
     grown = first is not None and last is not None and last > DIVERGED * first and last > first + 1
     guesses = first is not None and last is not None and guessing is not None and last >= 0.95 * guessing > 1.2 * first
     worse = before is not None and after is not None and after > DIVERGED * before
-    better = before is not None and after is not None and after < before  # a few updates of unlike rows are no trend
-    if better or not (grown or guesses or worse):
+    better = before is not None and after is not None and after < before
+    if better and not guesses and last is not None and guessing is not None and last < guessing:
+        return None  # a few updates of unlike rows are no trend
+    if not (grown or guesses or worse):
         return None
     if grown or guesses:
         words = f"its training loss went from {decimal(first, 2)} to {decimal(last, 2)} nats"
