@@ -7,9 +7,11 @@ import pytest
 
 import chats
 import tiny
+from foci.config.run import CorpusConfig
 from foci.corpus import CorpusError, Reading, read_corpus
 from foci.corpus.telling import rows_told
 from foci.focus import LOSS_WEIGHT, UNWEIGHTED
+from foci.pretrain.text import documents
 
 SPOKEN = chats.turns("Who is the cook?", "Ada Bell.", "And where was she born?", "In Bern, the\n\ntown.")
 
@@ -582,3 +584,10 @@ def test_masks_of_tokens_may_be_truth_values(tmp_path):
     }
     (row,) = corpus(tmp_path, [line], tokenizer).rows
     assert (row.input_ids, weights(row)) == ((5, 6, 7), [0.0, 0.0, 1.0])
+
+
+def test_pretraining_reads_plain_text_alone(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"text": "Ada."}) + "\n" + json.dumps({"messages": SPOKEN}))
+    with pytest.raises(ValueError, match=r"chats\.jsonl:2 holds a conversation .* plain text alone"):
+        documents(CorpusConfig(path=str(path)))
