@@ -221,7 +221,16 @@ Moment = tuple[str, int, int]
 def _server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["foci.learn.run", "foci.report.terminal", "foci.learn.estimate", "runs", "training", "kept"]
+        [
+            "foci.learn.run",
+            "foci.report.terminal",
+            "foci.learn.estimate",
+            "foci.study.run",
+            "openai",
+            "runs",
+            "training",
+            "kept",
+        ]
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HELPERS, ROOT / "src"))))

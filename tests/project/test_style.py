@@ -39,12 +39,13 @@ MAY_IMPORT = {
     "probes": "focus errors seeds system corpus models",
     "data": "seeds system corpus models probes",
     "methods": "focus config errors seeds system corpus models attention gradients probes data",
+    "study": "config errors seeds system corpus models probes data",
     "learn": "focus config seeds system corpus models attention training probes methods report",
     "meta": "focus config seeds system corpus models gradients probes methods report",
     "slide": "config system models probes learn report",
     "bench": "focus config errors system models training probes learn report slide",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
-    "cli": "config system data models methods probes learn slide bench pretrain meta report",
+    "cli": "config system data models methods probes study learn slide bench pretrain meta report",
     "__main__": "cli",
     "foci": "focus config models training",
 }
@@ -275,7 +276,7 @@ def test_nothing_is_left_to_do():
 
 def test_no_code_runs_at_import():
     """A module's top level holds definitions, constants and imports only."""
-    fine = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    fine = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     wrong = []
     for module in MODULES:
         for node in tree(module).body if module != "foci.__main__" else ():

@@ -18,6 +18,7 @@ from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.score import score_app
 from foci.cli.slide import slide_app
+from foci.cli.study import study_app
 from foci.config.run import Run, dump_run, load
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(score_app)
 app.add_typer(slide_app)
+app.add_typer(study_app)
 app.add_typer(pretrain_app)
 
 Kind = type[Run] | Callable[[Mapping[str, Any]], type[Run]]
@@ -348,7 +350,8 @@ def _run_of(
         run: Run = load(
             target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)], kind
         )
-        if Path(target).is_dir() and out is None and run.output.resolve() != Path(target).resolve():
+        is_suite = (Path(target) / "suite.json").is_file()  # of foci study, whose run has a folder of its own
+        if Path(target).is_dir() and out is None and not is_suite and run.output.resolve() != Path(target).resolve():
             raise ValueError(
                 f"{target} holds a run whose output is {run.output}, which from here is another folder; go to the "
                 "directory the run was begun in (and move it back), or begin it anew with --out FOLDER"

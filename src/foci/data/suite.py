@@ -79,12 +79,16 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as a converter made it. `settings` and `measured` go into suite.json; `notes` are for people."""
+    """A suite as a converter made it. `settings` and `measured` go into suite.json; `notes` are for people.
+
+    `rows` are lines of the corpus as they are written, after the documents.
+    """
 
     name: str
     settings: Mapping[str, Any]
     sources: tuple[Used, ...]
     documents: tuple[Document, ...] = ()
+    rows: tuple[Mapping[str, Any], ...] = ()
     learn: tuple[Probe, ...] = ()
     retain: tuple[Probe, ...] = ()
     held_out: tuple[Probe, ...] = ()
@@ -115,7 +119,7 @@ class Suite:
     def record(self) -> dict[str, Any]:
         """Returns the content of suite.json without the checksums of the written files."""
         used: dict[str, Sequence[Any]] = {
-            CORPUS: self.documents, LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out,
+            CORPUS: (*self.documents, *self.rows), LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out,
             UNITS: self.units, TRACE: self.trace,
         }  # fmt: skip
         notes = [*self.notes, *(_untested(source) for source in self.sources if not source.tested)]
@@ -155,7 +159,7 @@ class Suite:
 
     def _contents(self) -> dict[str, str]:
         lines: dict[str, Iterable[Mapping[str, Any]]] = {
-            CORPUS: map(_document_line, self.documents),
+            CORPUS: (*map(_document_line, self.documents), *self.rows),
             LEARN: map(line_of, self.learn),
             RETAIN: map(line_of, self.retain),
             HELD_OUT: map(line_of, self.held_out),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from foci.corpus.sentences import one_line
+from foci.corpus.sentences import one_line, sentences
 from foci.focus import Row
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.losses import token_nll
@@ -44,7 +44,8 @@ class Questions:
 
     def held_out(self) -> frozenset[str]:
         """Returns the sentences, each on one line, about which held-out probes ask; no row may be made of them."""
-        return frozenset(one_line(probe.evidence) for probe in self.probes if probe.held_out and probe.evidence)
+        held = [probe.evidence for probe in self.probes if probe.held_out]
+        return frozenset(one_line(text[a:b]) for text in held for a, b in sentences(text) if text[a:b].strip())
 
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
         """Returns the answers to all probes, and further measures by name, None where not asked.

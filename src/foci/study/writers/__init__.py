@@ -1,0 +1,15 @@
+"""Writers: whoever answers the requests of a study, a server or a model on this machine."""
+
+from foci.study.settings import SELF, Settings
+from foci.study.writers.writer import Writer
+
+
+def writer_of(settings: Settings) -> Writer:
+    """Returns the writer that the settings name. Raises ValueError, with the cure, where it cannot be had."""
+    if settings.is_server:
+        from foci.study.writers.server import server_of  # noqa: PLC0415 - needs the openai package
+
+        return server_of(settings)
+    from foci.study.writers.local import LocalWriter  # noqa: PLC0415 - needs torch
+
+    return LocalWriter.of(settings.base if settings.writer == SELF else settings.writer, settings.workers)
