@@ -59,7 +59,7 @@ FOCUSED: tuple[Any, ...] = (
     "train_attention",
     "study",
     {"lwf": {"strength": 3.0}},
-    {"replay": {"path": "encyclopedia", "ratio": 0.5, "anchor": "kl", "strength": 3.0}},
+    {"replay": {"path": "encyclopedia", "anchor": "kl", "strength": 3.0}},
 )
 """The arm that `foci learn` compares with plain fine-tuning (docs/results/soft_targets.md)."""
 
