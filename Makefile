@@ -4,6 +4,7 @@
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
 # make fuzz    2,000 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
+# make served  `foci study` against a real server, `transformers serve` (a minute; needs 'transformers[serving]')
 # make docs    builds the documentation in out/site, without a network; warnings are errors
 # make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
 # make package builds the sdist and the wheel, installs the wheel in a fresh environment and tries it there
@@ -24,7 +25,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
   tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
 
-.PHONY: demo check test bench sweep fuzz lint docs package readme setup clean
+.PHONY: demo check test bench sweep fuzz served lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -70,6 +71,10 @@ lint: setup
 
 fuzz: setup
 	FOCI_FUZZ=long $(PYTEST) tests/fuzz
+
+served: setup
+	$(INSTALL) 'transformers[serving]'
+	FOCI_SERVED=1 $(BIN)/python -m pytest tests/study/test_local.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

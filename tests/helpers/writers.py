@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import tiny
+
 PLACES = [
     "Arlen", "Borvik", "Cadmoor", "Dellby", "Estrand", "Farnow", "Gisleth", "Hulmen", "Ildra", "Jorvast", "Keldor",
     "Lumbra", "Morsund", "Nevring", "Ostrel", "Pellam", "Quorn", "Rastow", "Selvik", "Tormund", "Ulverd", "Vasken",
@@ -155,3 +157,13 @@ def completion(content: str, finish: str = "stop") -> bytes:
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "x"}
+
+
+def save_model(folder: Path, positions: int = 4096) -> Path:
+    """Writes a tiny random model with a chat template and room for prompts; returns the folder."""
+    tiny.save_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": positions}))
+    template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    return folder

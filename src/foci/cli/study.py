@@ -46,7 +46,7 @@ def study(
     corpus: Corpus, writer: Writer, out: Out = None, base: Base = "smollm2-135m", model: Model = None,
     questions: Questions = 5, rewrites: Rewrites = 2, workers: Workers = 4, limit: Limit = None, words: Words = 160,
     held_out: HeldOut = 0.2, seed: Seed = 0, price_in: PriceIn = None, price_out: PriceOut = None,
-    timeout: Timeout = 120.0, retries: Retries = 4, text_field: TextField = "text", dry_run: DryRun = False,
+    timeout: Timeout = 600.0, retries: Retries = 4, text_field: TextField = "text", dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Make questions with answers, and rewrites of your text, by a writer; get study rows and probes for foci learn.
 

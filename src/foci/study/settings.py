@@ -33,7 +33,7 @@ class Settings:
     seed: int = 0
     price_in: float | None = None
     price_out: float | None = None
-    timeout: float = 120.0
+    timeout: float = 600.0
     retries: int = 4
     text_field: str = "text"
 
