@@ -38,7 +38,7 @@ OTHERS = [
     (b"%PDF-1.4 plain letters", "a PDF document", "convert it"),
     (b"{\\rtf1 plain letters}", "an RTF document", "save it as plain text"),
     (b"PK\x03\x04\x14\x00\x08", "a ZIP archive or an Office document", "unpack it"),
-    (gzip.compress(b"abc"), "compressed (gzip)", "gunzip"),
+    (gzip.compress(b"abc", mtime=0), "compressed (gzip)", "gunzip"),
     (b"\x89PNG\r\n\x1a\n\0\0", "a PNG picture", "leave it out"),
     (b"\x7fELF\2\1\1\0\0", "a program", "leave it out"),
     (b"abc\0def", "a zero byte at character 3", "leave it out"),
