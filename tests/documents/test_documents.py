@@ -88,7 +88,7 @@ def test_check_lists_every_file_and_shows_three_rows(folder, tmp_path, capsys):
     assert f"3 of {len(corpus.rows)} rows, as the model will read:" in said
     shown = said.partition("as the model will read:\n")[2]
     for row in (corpus.rows[0], corpus.rows[-1]):
-        assert f"{row.source}:\n  {tiny.tokenizer().decode(row.input_ids)}\n" in shown
+        assert f"{row.source}:\n    {tiny.tokenizer().decode(row.input_ids)}\n" in shown
 
 
 def test_check_lists_the_files_of_a_corpus_that_is_refused(folder, tmp_path, monkeypatch, capsys):

@@ -71,7 +71,7 @@ def test_every_file_is_where_it_should_be(two_arms):
         assert {"adapter_config.json", "adapter_model.safetensors"} <= names(folder / "adapter")
     assert json.loads((run.output / "corpus.json").read_text()) == {
         "files": 1, "documents": 10, "rows": 10, "tokens": sum(tokens_by_hand()), "duplicates": 0, "quarantined": 0,
-        "split": 0, "repeated": 0, "skipped": 0, "empty": 0,
+        "split": 0, "repeated": 0, "skipped": 0, "empty": 0, "notes": [],
     }  # fmt: skip
     assert (run.output / "quarantine.jsonl").read_text() == ""
     assert "small" in (run.output / "report.html").read_text()

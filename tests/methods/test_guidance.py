@@ -123,7 +123,7 @@ def test_distances_are_those_of_whole_maps(side, monkeypatch):
     assert set(found) == {(0, 1), (0, 3), (1, 2)}
     with pytest.raises(ValueError, match="layer 0 has heads 0 to 3, got head 9"):
         head_distances(net, ids, mask, {0: {9: "same"}})
-    with pytest.raises(ValueError, match=r"layers \[5\] have no attention"):
+    with pytest.raises(ValueError, match=r"layers \[5\] are asked for, which have no attention"):
         head_distances(net, ids, mask, {5: {0: "same"}})
     with pytest.raises(ValueError, match=r"has a key in the patterns \['delimiter'\]"):
         head_distances(net, ids, mask, {0: {0: "delimiter"}}, torch.zeros_like(mask).bool())

@@ -81,7 +81,7 @@ def test_an_update_is_empty_where_nothing_at_all_trains(tmp_path, methods, held,
     """Two rows of 7 and 4 tokens: 9 predicted tokens, 9 queries with a token before them."""
     rows = [Row("a", (5, 6, 7, 8, 9, 10, 11), columns={"w": (0.0,) + (1.0,) * 6}), Row("b", (9, 8, 7, 6))]
     trainer = FocusTrainer(model(), arguments(tmp_path, max_steps=1), plan=Plan(methods), train_dataset=rows)
-    trainer.add_callback(Metrics(ArmFolder(tmp_path / "arm"), trainer, {}))
+    trainer.add_callback(Metrics(ArmFolder(tmp_path / "arm"), trainer, []))
     trainer.train()
     lines = read_lines(ArmFolder(tmp_path / "arm").metrics)
     assert [(line["held_tokens"], line["guided_queries"]) for line in lines] == [(held, guided)]

@@ -24,7 +24,9 @@ def sentences(text: str) -> list[Span]:
     """
     starts = {found.start() for found in _ITEM.finditer(text)}
     after_headings = {found.end() for found in _HEADING.finditer(text)}
-    return list(pairwise(sorted({0, *sentence_ends(text), *starts, *after_headings, len(text)})))
+    bounds = sorted({0, *sentence_ends(text), *starts, *after_headings, len(text)})
+    begins = [begin for begin, end in pairwise(bounds) if begin == 0 or text[begin:end].strip()]
+    return list(pairwise([*begins, len(text)]))
 
 
 def one_line(text: str) -> str:

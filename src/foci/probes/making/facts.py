@@ -129,7 +129,7 @@ def facts_of(sentence: str, known: frozenset[str], small: Collection[str] = ()) 
 
     `known` are words that are names wherever they stand, `small` those that stand in the corpus in small letters.
 
-    >>> [(f.answer, f.kind) for f in facts_of("On 3 May 1999 Ada Bell paid 20 francs for `tea`.", frozenset())]
+    >>> [(f.answer, f.kind) for f in facts_of("On 3 May 1999 old Ada Bell paid 20 francs for `tea`.", frozenset())]
     [('3 May 1999', 'date'), ('Ada Bell', 'name'), ('20', 'number'), ('tea', 'term')]
     """
     text = plain(sentence)
