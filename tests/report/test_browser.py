@@ -176,6 +176,29 @@ def test_evidence_makes_no_page_wider(page: Any, folder: Path, width: int) -> No
     assert page.locator("#probe-table q").first.is_visible()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 800, 1400])
+def test_three_lines_and_the_picture_come_first(browser: Any, folder: Path, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto((folder / "fair.html").as_uri())
+    assert page.locator("#glance dt").all_inner_texts() == ["Learned", "Lost", "Cost"]
+    bars = page.locator("#glance svg .point")
+    assert bars.count() == 4
+    seen = [box["y"] + box["height"] for box in (page.locator("#glance").bounding_box(), bars.last.bounding_box())]
+    assert max(seen) <= 900, "in the first window"
+    assert page.locator(".examples li").first.bounding_box()["y"] < page.locator(".results").bounding_box()["y"]
+    page.close()
+
+
+def test_answers_that_changed_come_first(page: Any, folder: Path) -> None:
+    open_report(page, folder / "fair.html")
+    page.locator("#page-size").select_option("500")
+    outcomes = [text.strip("+−=· ") for text in shown(page, 2)]  # noqa: RUF001 - the signs of the table
+    first = [outcome for outcome in outcomes if outcome in ("forgotten", "newly right")]
+    assert len(first) > 20
+    assert outcomes[: len(first)] == sorted(first), "forgotten, then newly right, then the others"
+
+
 def test_columns_sort_both_ways(page: Any, folder: Path) -> None:
     open_report(page, folder / "fair.html")
     page.locator("#page-size").select_option("500")

@@ -131,7 +131,7 @@ def test_is_small_and_its_ids_are_unique(html: str) -> None:
 def test_figures_are_titled_themed_and_told_apart(html: str) -> None:
     page = Page(html)
     figures = [a for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]
-    assert len(figures) == 7
+    assert len(figures) == 8
     assert all(a["aria-label"] for a in figures)
     assert not re.search(r"#fe0[01]", html)
     assert "oracle · step 80 · learned 68.3 %, retained 88.9 %" in {a.get("data-tip") for _, a in page.elements}
@@ -263,6 +263,10 @@ def test_probe_rows_join_by_id_not_by_position(run: Path) -> None:
     table = probe_table([("plain", arm)])
     rows = {table["texts"][row[9]]: row for row in table["rows"]}
     assert len(rows) == 120
+    outcomes = [table["texts"][row[8]] for row in table["rows"]]
+    flips = [outcome in ("forgotten", "newly right") for outcome in outcomes]
+    assert any(flips), "some outcome changed"
+    assert flips == sorted(flips, reverse=True), "and those come first"
     assert [table["texts"][i] for i in rows["probe-0003"][4:9]] == [
         "Question: what is the employer of Tomaz Ferrin 3?\nAnswer:", "Corvane Ltd",
         "the", "Corvane Ltd", "newly right",

@@ -149,3 +149,27 @@ def verdict(before: Answer | None, after: Answer | None) -> str:
         (True, True): "still right",
         (False, False): "still wrong",
     }[was, now]
+
+
+def best_arm(arms: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the arm whose learned + retained is highest, the first of equals.
+
+    Both are shares of answer tokens after training. Where no arm was asked questions to learn, it is the one with the
+    fewest bits per byte of the corpus and of general text together. Arms without numbers come last. `arms` are those of
+    summary.json, at least one.
+
+    >>> best_arm({"a": {"learned": {"after": 0.5}}, "b": {"learned": {"after": 0.4}, "retained": {"after": 0.9}}})
+    'b'
+    """
+
+    def after(arm: Mapping[str, Any], name: str) -> float | None:
+        return number((arm.get(name) or {}).get("after"))
+
+    def merit(arm: Mapping[str, Any]) -> tuple[float, float]:
+        learned, text = after(arm, "learned"), after(arm, "corpus_bits_per_byte")
+        return (
+            -1.0 if learned is None else learned + (after(arm, "retained") or 0.0),
+            float("-inf") if text is None else -text - (after(arm, "bits_per_byte") or 0.0),
+        )
+
+    return max(arms, key=lambda name: merit(arms[name]))

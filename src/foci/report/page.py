@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from foci.report import guided, layers, plots
 from foci.report.contrast import contrasts
+from foci.report.glance import EXAMPLES, flipped, glance, picture
 from foci.report.measure import Answer, Evidence, reasons, rows_read, verdict, why_not
 from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
@@ -63,6 +64,12 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
     evidence = {name: run.evidence for run, some in zip(runs, _by_run(runs), strict=True) for name, _ in some}
     return {
         "title": ", ".join(labels(runs)),
+        "glances": [
+            glance(label, some, max(1, EXAMPLES // len(runs)))
+            for label, some in zip(labels(runs), _by_run(runs), strict=True)
+            if some
+        ],
+        "picture": picture([(name, arm.numbers) for name, arm in arms]),
         "runs": [_run(label, run) for label, run in zip(labels(runs), runs, strict=True)],
         "arms": [
             {
@@ -174,14 +181,15 @@ def probe_table(
     """Returns probe rows for the page's script. Texts are stored once: a row holds their numbers in `texts`.
 
     A row: arm, role, kind, group, prompt, answer, said before, said after, outcome, id, evidence, its source (numbers
-    in `texts`), then NLL before, NLL after (nats per answer token), and 1 if the probe counts.
+    in `texts`), then NLL before, NLL after (nats per answer token), and 1 if the probe counts. Those whose outcome
+    changed come first.
     """
     texts: dict[str, int] = {}
 
     def intern(value: Any) -> int:
         return texts.setdefault("" if value is None else str(value), len(texts))
 
-    rows = []
+    rows: list[tuple[int, list[Any]]] = []
     for name, arm in arms:
         before = {a.get("probe_id"): a for a in arm.before}
         after = {a.get("probe_id"): a for a in arm.after}
@@ -195,6 +203,7 @@ def probe_table(
             words += [(was or {}).get("predicted"), (now or {}).get("predicted"), _outcome(was, now, own, read), key]
             words += [own.get("evidence"), own.get("source")]
             numbers = [short(a.get("nll") if a else None) for a in (was, now)]
-            rows.append([*map(intern, words), *numbers, int(bool(one.get("counted", True)))])
+            line = [*map(intern, words), *numbers, int(bool(one.get("counted", True)))]
+            rows.append((flipped(was, now), line))
     steps = {name: arm.last_step for name, arm in arms}
-    return {"texts": list(texts), "rows": rows, "steps": steps}
+    return {"texts": list(texts), "rows": [line for _, line in sorted(rows, key=lambda r: r[0])], "steps": steps}
