@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "slide": "config system models probes learn report",
     "bench": "focus config errors system models training probes learn report slide",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
-    "cli": "config system data models methods probes study learn slide bench pretrain meta report",
+    "watch": "system report",
+    "cli": "config system data models methods probes study learn slide bench pretrain meta report watch",
     "__main__": "cli",
     "foci": "focus config models training",
 }

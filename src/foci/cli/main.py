@@ -19,6 +19,7 @@ from foci.cli.pretrain import pretrain_app
 from foci.cli.score import score_app
 from foci.cli.slide import slide_app
 from foci.cli.study import study_app
+from foci.cli.watch import watch_app
 from foci.config.run import Run, dump_run, load
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
@@ -36,6 +37,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(score_app)
 app.add_typer(slide_app)
 app.add_typer(study_app)
+app.add_typer(watch_app)
 app.add_typer(pretrain_app)
 
 Kind = type[Run] | Callable[[Mapping[str, Any]], type[Run]]

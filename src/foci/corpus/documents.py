@@ -14,6 +14,7 @@ from typing import ClassVar
 from foci.corpus.split import Span
 from foci.system.files import existing
 from foci.system.registry import members
+from foci.system.texts import one_line
 
 FORMATS = "foci.corpus.formats"
 """The folder that holds the file formats."""
@@ -80,15 +81,6 @@ def where(file: str, line: int, place: str = "") -> str:
     ('a.txt:7', 'a.pdf, page 3')
     """
     return one_line(f"{file}, {place}" if place else f"{file}:{line}")
-
-
-def one_line(name: str) -> str:
-    r"""Returns a name on one line: line breaks and other letters that steer a terminal are written out.
-
-    >>> print(one_line("a\nb.txt"), one_line("Zoë.txt"))
-    a\nb.txt Zoë.txt
-    """
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus import Corpus, CorpusError
-from foci.corpus.documents import BadLine, one_line
+from foci.corpus.documents import BadLine
 from foci.corpus.gathering import FileRead
 from foci.focus import UNWEIGHTED, Row
+from foci.system.texts import one_line
 
 NAMED = 3
 """Names in a line, at most."""

@@ -1,5 +1,6 @@
 """Opens a folder that a command writes into: refuses one that is not its own, and keeps other processes out."""
 
+import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from filelock import FileLock, Timeout
 
 LOCK = ".lock"
 """Held by the process that works in the folder."""
+MOMENT = 0.2
+"""Seconds within which a process that only looks (`is_held`) has let go of the folder again."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,25 @@ def locked(path: Path) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=MOMENT, poll_interval=MOMENT / 10)
     except Timeout:
         raise FileExistsError(f"another process is working in {path}; wait for it, or name another output") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Returns whether a process works in the folder. Looks alone: it makes no file, and several may look at once."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def clear(path: Path, kind: FolderKind, only: Sequence[str] = ()) -> None:

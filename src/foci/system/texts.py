@@ -1,4 +1,4 @@
-"""Reads UTF-8 text, and says of any other file what it is and how to make text of it."""
+"""Reads UTF-8 text, says of any other file what it is and how to make text of it, and shows text on a terminal."""
 
 from pathlib import Path
 
@@ -65,6 +65,15 @@ def decoded(raw: bytes) -> str:
         raise NotText("UTF-16 without a byte-order mark, not UTF-8; save it as UTF-8, or: iconv -f UTF-16LE -t UTF-8")
     windows = "save it as UTF-8 (an old Windows file: iconv -f WINDOWS-1252 -t UTF-8)"
     raise NotText(f"{reason}; {windows if 'UTF-8' in reason else 'leave it out, or repair it'}", at)
+
+
+def one_line(name: str) -> str:
+    r"""Returns a name on one line: line breaks and other letters that steer a terminal are written out.
+
+    >>> print(one_line("a\nb.txt"), one_line("Zoë.txt"))
+    a\nb.txt Zoë.txt
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
 def read_text(path: str | Path, noun: str) -> str:
