@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from foci.config.run import MADE, Methods, Run
+from foci.config.trackers import check_trackers
 from foci.config.values import meant_as_path
 from foci.methods import check
 from foci.system.files import existing
@@ -45,6 +46,7 @@ def check_run(run: Run) -> None:
     A run that was begun goes on from what it kept, so its paths are not asked for again.
     """
     check_methods(run.arms.values())
+    check_trackers(run.train.report_to)
     if (run.output / "start.json").is_file():
         return
     check_corpus(run.corpus.path)

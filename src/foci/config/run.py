@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from foci.config import strict_yaml
 from foci.config.adapter import Adapter, Count, Section
+from foci.config.trackers import Tracker, as_trackers
 from foci.config.values import (
     apply_override,
     arm_name,
@@ -177,6 +178,14 @@ class TrainConfig(Section):
         default="update",
         description="weights sum to one over the update (all tokens count alike) or over each row (all rows do)",
     )
+    report_to: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = Field(
+        default=(),
+        description="experiment trackers to log to: trackio, tensorboard, wandb, mlflow, swanlab, or a list; [] = none",
+    )
+
+    @field_serializer("report_to")
+    def _list_of_trackers(self, report_to: tuple[str, ...]) -> list[str]:
+        return list(report_to)
 
     @model_validator(mode="before")
     @classmethod

@@ -25,8 +25,14 @@ def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> 
     return models.without_adapters(adapted, {block for block, scale in scales.items() if not scale})
 
 
-def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -> TrainingArguments:
-    """Returns the Trainer's arguments for the settings of a run file; `dtype` is the type to compute in."""
+def arguments(
+    train: TrainConfig, seed: int, output: Path, dtype: torch.dtype, tracked: tuple[str, str] | None = None
+) -> TrainingArguments:
+    """Returns the Trainer's arguments for the settings of a run file; `dtype` is the type to compute in.
+
+    `tracked`: the project and the name of the run in trackers.
+    """
+    names = {} if tracked is None else {"project": tracked[0], "run_name": tracked[1]}
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
     settings = TrainingArguments(
         output_dir=str(output),
@@ -45,7 +51,8 @@ def arguments(train: TrainConfig, seed: int, output: Path, dtype: torch.dtype) -
         save_strategy="no",
         save_total_limit=train.keep_checkpoints,
         logging_steps=1,
-        report_to="none",
+        report_to="none",  # trackers stay open longer than training: learn.trackers
+        **names,
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),

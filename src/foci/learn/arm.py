@@ -24,6 +24,7 @@ from foci.learn.questions import held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
 from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
+from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
@@ -40,6 +41,7 @@ class Arm:
         self.name, self.start, self.folder, self.console, self.stop = name, start, folder, console, stop
         self.plan = plan_of(start.run, name)
         self.heads: GuidedHeads | None = None
+        self.trackers: Trackers | None = None
 
     @without_bars()
     def result(self) -> dict[str, Any]:
@@ -64,8 +66,7 @@ class Arm:
         if self.heads is not None and resume is None:
             self.heads.note(model, self.folder.guided, 0)
         machine.reset_peak()
-        metrics, peak = self._train(model, rows, loaded, resume)
-        ended = self._ended(model, loaded.tokenizer, metrics[-1]["step"])
+        metrics, ended, peak = self._trained(model, rows, loaded, resume)
         self._write_samples(model, loaded.tokenizer, rows, entropy)
         if self.heads is not None:
             write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
@@ -83,6 +84,17 @@ class Arm:
         write_json(self.folder.result, found)
         shutil.rmtree(self.folder.best, ignore_errors=True)
         return found
+
+    def _trained(
+        self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
+    ) -> tuple[list[dict[str, Any]], Ending | None, float | None]:
+        """Trains and measures the last update, which trackers still log; returns metrics, ending and peak in MiB."""
+        try:
+            metrics, peak = self._train(model, rows, loaded, resume)
+            return metrics, self._ended(model, loaded.tokenizer, metrics[-1]["step"]), peak
+        finally:
+            if self.trackers is not None:
+                self.trackers.close()
 
     def _ended(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, last: int) -> Ending | None:
         """Measures the last update; with patience gives the model the best update's weights and says which it is."""
@@ -140,7 +152,7 @@ class Arm:
         run, tokenizer = self.start.run, loaded.tokenizer
         trainer = FocusTrainer(
             model,
-            arguments(run.train, run.seed, self.folder.checkpoints, loaded.compute_dtype),
+            arguments(run.train, run.seed, self.folder.checkpoints, loaded.compute_dtype, self._tracked()),
             plan=self.plan,
             train_dataset=rows,
             copies=run.train.copies,
@@ -157,7 +169,15 @@ class Arm:
             often=patience is not None,
         )
         stopping = [] if patience is None else [Stopping(patience, self.folder)]
-        for callback in (metrics, asking, *stopping, Saving(run.train.checkpoint_every, self.stop), display):
+        self.trackers = self._trackers(trainer)
+        for callback in (
+            metrics,
+            self.trackers,
+            asking,
+            *stopping,
+            Saving(run.train.checkpoint_every, self.stop),
+            display,
+        ):
             trainer.add_callback(callback)
         try:
             with self.stop.deferring():
@@ -165,6 +185,17 @@ class Arm:
         finally:
             display.close()
         return read_lines(self.folder.metrics), machine.peak_mib()
+
+    def _tracked(self) -> tuple[str, str] | None:
+        """Returns the project and the name of this arm's run in trackers; None where there are none."""
+        run = self.start.run
+        return (run.name, run_name(run, self.name, self.folder)) if run.train.report_to else None
+
+    def _trackers(self, trainer: FocusTrainer) -> Trackers:
+        """Returns the callback that logs to the trackers of the run file."""
+        names = self.start.run.train.report_to
+        first = {**self._accuracy_at(0), **self.start.texts} if names else {}
+        return Trackers(names, self.folder.tensorboard, first, lambda: tracked_of(trainer), self._say)
 
     def _measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
         """Writes the answers and the bits per byte of the model after update `step`."""
@@ -174,6 +205,8 @@ class Arm:
         append_line(self.folder.texts, {"step": step, **texts})
         if self.heads is not None:
             self.heads.note(model, self.folder.guided, step)
+        if self.trackers is not None:
+            self.trackers.measured(step, {**self._accuracy_at(step), **texts})
 
     def _summary(self, metrics: Sequence[dict[str, Any]], ended: Ending | None) -> dict[str, Any]:
         """Returns the numbers of a trained arm: answers and bits per byte before and after, time and tokens."""

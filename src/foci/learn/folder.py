@@ -48,6 +48,8 @@ class ArmFolder:
         self.scores = path / "scores"
         self.guided = path / "guided.jsonl"
         self.maps = path / "maps.json"
+        self.trackers = path / "trackers.json"
+        self.tensorboard = path / "tensorboard"
 
     def probes(self, step: int) -> Path:
         """Returns the path of the answers after update `step`; 0 is the frozen baseline."""

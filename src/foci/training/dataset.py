@@ -276,6 +276,7 @@ class Update:
     """The contents of one update: its rows, its tokens (padding left out), its positions, and what trains in it.
 
     `weighted` tokens are learned, `held` ones are held to a teacher, `guided` queries are pulled to a pattern.
+    `divergence` is what the held tokens add to the loss: strength * T^2 KL(teacher || learner), in nats.
     """
 
     rows: tuple[str, ...] = ()
@@ -284,6 +285,7 @@ class Update:
     weighted: int = 0
     held: int = 0
     guided: int = 0
+    divergence: float = 0.0
 
     @classmethod
     def of(cls, whole: Batch, weights: Tensor, positions: int) -> "Update":

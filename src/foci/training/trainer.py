@@ -245,6 +245,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             guide.read(batch)
         with self.accelerator.autocast(), balancing_losses(model) as balancing:
             nll, soft = self._losses(model, batch, weights, inputs.get("holds", []))
+        if not return_outputs:
+            soft_value = float(torch.as_tensor(soft).detach())
+            self.update = replace(self.update, divergence=self.update.divergence + soft_value)
         loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch))
         loss = sum((part.to(loss.device) for part in balancing), loss) * self.args.world_size + soft
         return (loss, {"nll": nll}) if return_outputs else loss
