@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,13 +32,22 @@ HOUSES = ["mill", "chapel", "harbour", "library"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sends: `body` is sent as it is, after `delay` seconds; `content` becomes a chat completion."""
+    """What a server sends: `body` is sent as it is, after `delay` seconds; `content` becomes a chat completion.
+
+    Where the reply is asked for in pieces, there are `pause` seconds before each, and `pieces` may be any.
+    """
 
     content: str = ""
     status: int = 200
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    pause: float = 0.0
+    pieces: Iterable[str] | None = None
+    whole: bool = False
+    """Whether it comes at once, whatever is asked."""
+    is_cut: bool = False
+    """Whether the connection ends before the body does."""
 
 
 @dataclass
@@ -48,6 +57,8 @@ class Server:
     url: str
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    """Prompts whose connection was closed before their reply was whole."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
 
@@ -67,8 +78,10 @@ def corpus(folder: Path, files: int = 6) -> Path:
 
 def honest(prompt: str, _before: int = 0) -> str:
     """Two wordings of a question per fact of the passage, as JSON; or a rewrite that says the one fact."""
-    passage = prompt.split("==========\n")[-2]
+    passage = prompt.split("==========\n")[-2] if "==========" in prompt else prompt
     found = re.findall(r"The (\w+) at (\w+) was built in (\d+)[^.]*\.", passage)
+    if prompt.startswith("Write a question that this sentence answers"):
+        return "\n".join(f"Question: In which year was the {h} at {p} built?\nAnswer: {y}" for h, p, y in found)
     if prompt.startswith("Rewrite"):
         asked = re.search(r"In which year was the (\w+) at (\w+) built", prompt)
         year = next(year for house, place, year in found if (house, place) == asked.groups())
@@ -101,7 +114,7 @@ def serving(
 
         def do_POST(self) -> None:
             raw = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            prompt = raw["messages"][0]["content"]
+            prompt = raw["messages"][-1]["content"]
             with server.lock:
                 before = server.asked[prompt]
                 server.asked[prompt] += 1
@@ -109,9 +122,24 @@ def serving(
             made = answer(prompt, before)
             made = made if isinstance(made, Answer) else Answer(made)
             time.sleep(made.delay)
-            if self._send(made) and made.status == 200:
-                with server.lock:
-                    server.answered[prompt] += 1
+            streams = raw.get("stream") and made.body is None and made.status == 200 and not made.whole
+            is_sent = self._stream(made) if streams else self._send(made)
+            with server.lock:
+                server.answered[prompt] += is_sent and made.status == 200
+                server.left[prompt] += not is_sent
+
+        def _stream(self, made: Answer) -> bool:
+            try:
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.send_header("connection", "close")
+                self.end_headers()
+                for event in events(made):
+                    time.sleep(made.pause)
+                    self.wfile.write(f"data: {event}\n\n".encode())
+            except (BrokenPipeError, ConnectionResetError):
+                return False
+            return True
 
         def _send(self, made: Answer) -> bool:
             body = completion(made.content) if made.body is None else made.body
@@ -119,9 +147,10 @@ def serving(
                 self.send_response(made.status)
                 for name, value in {"content-type": "application/json", **made.headers}.items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(body)))
+                self.send_header("content-length", str(len(body) + 10 * made.is_cut))
                 self.end_headers()
                 self.wfile.write(body)
+                self.close_connection = self.close_connection or made.is_cut
             except (BrokenPipeError, ConnectionResetError):
                 return False
             return True
@@ -153,6 +182,20 @@ def completion(content: str, finish: str = "stop") -> bytes:
             "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
         }
     ).encode()  # fmt: skip
+
+
+def events(made: Answer) -> Iterator[str]:
+    """The events of a chat completion in pieces."""
+    pieces = made.pieces if made.pieces is not None else re.findall(r"(?s).{1,80}", made.content)
+    for piece in pieces:
+        yield json.dumps(_chunk([{"index": 0, "finish_reason": None, "delta": {"content": piece}}]))
+    yield json.dumps(_chunk([{"index": 0, "finish_reason": "stop", "delta": {}}]))
+    yield json.dumps({**_chunk([]), "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}})
+    yield "[DONE]"
+
+
+def _chunk(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "tiny", "choices": choices}
 
 
 def _model(name: str) -> dict[str, Any]:

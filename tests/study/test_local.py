@@ -21,6 +21,7 @@ from foci.models import load
 from foci.study.passages import Passage
 from foci.study.prompts import questions_on
 from foci.study.writers.local import LocalWriter
+from foci.study.writers.loops import loops
 
 SERVED = os.environ.get("FOCI_SERVED") == "1"
 
@@ -51,9 +52,10 @@ def test_control_words_of_a_text_are_text(tmp_path):
     loaded = load(str(writers.save_model(tmp_path / "model")), device="cpu")
     writer = LocalWriter(loaded, 1)
     end = loaded.tokenizer.eos_token_id
-    assert end not in writer._ids("The word <eos> is written out.")
+    message = [{"role": "user", "content": "The word <eos> is written out."}]
+    assert end not in writer._ids(message)
     loaded.tokenizer.chat_template = None
-    assert end not in writer._ids("The word <eos> is written out.")
+    assert end not in writer._ids(message)
 
 
 def test_a_passage_without_room_is_left(tmp_path):
@@ -66,11 +68,43 @@ def test_a_passage_without_room_is_left(tmp_path):
 def test_self_is_the_model_that_learns_and_its_rubbish_is_told(tmp_path, capsys):
     corpus, model = writers.corpus(tmp_path / "pages", 2), writers.save_model(tmp_path / "model")
     more = ["--base", model, "--questions", "1", "--out", tmp_path / "out"]
-    words = runs.refused(["study", corpus, "--writer", "self", *more], capsys)
-    assert "none can be asked (no questions in the reply 2)" in words
+    words = runs.refused(["study", corpus, "--writer", "self", "--by", "passage", *more], capsys)
+    assert "none can be asked (no questions in the reply 2); name a larger writer, use --by sentence, or" in words
     kept = [json.loads(line) for line in (tmp_path / "out" / "requests.jsonl").read_text().splitlines()]
     assert {line["writer"] for line in kept} == {f"model {load(str(model)).fingerprint}"}
     assert all(line["tokens_in"] > 300 for line in kept)
+
+
+def test_a_small_writer_is_asked_about_a_sentence_at_a_time(tmp_path, capsys):
+    corpus, model = writers.corpus(tmp_path / "pages", 2), writers.save_model(tmp_path / "model")
+    more = ["--base", model, "--questions", "3", "--out", tmp_path / "out"]
+    words = runs.refused(["study", corpus, "--writer", "self", *more], capsys)
+    assert "of 6 questions that the writer self wrote, none can be asked" in words
+    kept = [json.loads(line) for line in (tmp_path / "out" / "requests.jsonl").read_text().splitlines()]
+    said = "\n".join(path.read_text() for path in corpus.iterdir())
+    assert len({line["evidence"] for line in kept}) == 6
+    assert all(line["evidence"] in said for line in kept)
+    told = runs.told(["study", corpus, "--writer", "self", *more, "--dry-run"], capsys)
+    assert "is small" in told
+    assert "to ask: 6 requests for questions and at most 4 for rewrites" in told
+
+
+def test_a_reply_that_loops_is_ended_whatever_is_asked_beside_it(tmp_path):
+    """A model whose head favours one word says it for ever."""
+    loaded = load(str(writers.save_model(tmp_path / "model")), device="cpu")
+    ids = loaded.tokenizer("Berlin Berlin", add_special_tokens=False).input_ids
+    rows, width = loaded.model.get_output_embeddings().weight.shape
+    loaded.model.lm_head = torch.nn.Linear(width, rows)
+    with torch.no_grad():
+        loaded.model.lm_head.weight.zero_()
+        loaded.model.lm_head.bias.copy_(torch.nn.functional.one_hot(torch.tensor(ids[-1]), rows))
+    long = [replace(one, max_tokens=400) for one in requests()]
+    alone, together = (asked(LocalWriter(loaded, size), long)[0] for size in (1, 3))
+    assert alone == together
+    for reply in alone.values():
+        assert reply.finish == "loop"
+        assert loops(reply.text)
+        assert reply.tokens_out < 100
 
 
 @pytest.mark.skipif(not SERVED, reason="make served starts a real server (a minute)")

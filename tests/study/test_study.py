@@ -219,7 +219,7 @@ def test_a_server_that_breaks_down_leaves_what_it_answered(corpus, tmp_path, cap
 def test_a_setting_that_a_server_refuses_is_left_out(corpus, tmp_path, capsys):
     def refusing(prompt, _before):
         body = json.loads(server.headers[-1]["body"])
-        for name in ("max_tokens", "temperature"):
+        for name in ("max_tokens", "temperature", "stream_options"):
             if name in body:
                 error = {"error": {"message": f"Unsupported parameter: '{name}' is not supported with this model."}}
                 return Answer(status=400, body=json.dumps(error).encode())
@@ -228,7 +228,69 @@ def test_a_setting_that_a_server_refuses_is_left_out(corpus, tmp_path, capsys):
     with writers.serving(refusing) as server:
         said = runs.told(arguments(corpus, server, tmp_path / "out", "--workers", "1", "--retries", "0"), capsys)
     assert "24 written, 24 kept" in said
-    assert sum(server.asked.values()) == 16 + 2
+    assert sum(server.asked.values()) == 16 + 3
+
+
+def test_a_server_that_writes_slowly_is_waited_for_and_one_that_stalls_is_not(corpus, tmp_path, capsys):
+    """The timeout is the time without a word. When it is over the connection is closed: the server can stop writing."""
+
+    def slow(prompt, before):
+        if "Arlen" not in prompt or prompt.startswith("Rewrite"):
+            return writers.honest(prompt, before)
+        stalls = Answer(pieces=["[{", *["x"] * 9], pause=0.7)
+        return stalls if before == 0 else Answer(writers.honest(prompt), pause=0.1)
+
+    more = ("--timeout", "0.5", "--retries", "1", "--rewrites", "0")
+    with writers.serving(slow) as server:
+        said = runs.told(arguments(corpus, server, tmp_path / "out", *more), capsys)
+        deadline = time.monotonic() + 5
+        while not sum(server.left.values()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "24 written, 24 kept" in said
+        assert [n for prompt, n in server.asked.items() if "Arlen" in prompt] == [2]
+        assert [n for prompt, n in server.left.items() if n and "Arlen" in prompt] == [1]
+
+
+def test_a_stream_that_ends_early_is_asked_for_again_and_one_that_loops_is_ended(corpus, tmp_path, capsys):
+    read = []
+
+    def endless():
+        for n in range(100_000):
+            read.append(n)
+            yield f"{n}. What is the text about?\n"
+
+    def odd(prompt, before):
+        if "Arlen" in prompt:
+            return Answer(pieces=endless())
+        if "Borvik" in prompt and before == 0:
+            body = b'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "[{"}}]}\n\n'
+            return Answer(body=body, headers={"content-type": "text/event-stream"})
+        if "Cadmoor" in prompt and before == 0:
+            body = b'data: {"error": "out of memory"}\n\n'
+            return Answer(body=body, headers={"content-type": "text/event-stream"})
+        if "Estrand" in prompt and before == 0:
+            return Answer(writers.honest(prompt), whole=True, is_cut=True)
+        if "Farnow" in prompt and before == 0:
+            return Answer(body=b"data: ", headers={"content-type": "text/event-stream"}, is_cut=True)
+        return Answer(writers.honest(prompt, before), whole="Dellby" in prompt)
+
+    with writers.serving(odd) as server:
+        said = runs.told(arguments(corpus, server, tmp_path / "out", "--rewrites", "0"), capsys)
+    assert "questions: 21 written, 20 kept; dropped: no questions in the reply 1" in said
+    assert "1 replies came without a number of tokens" in said
+    assert sum(server.asked.values()) == 6 + 4
+    assert len(read) < 100_000
+
+
+def test_a_server_can_be_asked_about_a_sentence_at_a_time(corpus, tmp_path, capsys):
+    with writers.serving() as server:
+        said = runs.told(arguments(corpus, server, tmp_path / "out", "--by", "sentence", "--rewrites", "0"), capsys)
+    assert "to ask: 30 requests for questions" in said
+    assert "questions: 30 written, 24 kept; dropped: no questions in the reply 6" in said
+    first = json.loads(server.headers[0]["body"])
+    assert [message["role"] for message in first["messages"]] == ["user", "assistant"] * 3 + ["user"]
+    learn = read_probes(tmp_path / "out" / "learn.jsonl")
+    assert all(probe.answer in probe.evidence for probe in learn)
 
 
 def test_a_server_that_needs_a_key_names_the_variable(corpus, tmp_path, capsys, monkeypatch):

@@ -6,7 +6,7 @@
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -35,9 +35,13 @@ HeldOut = Annotated[float, typer.Option(help="Share of the facts (0 to 1) of whi
 Seed = Annotated[int, typer.Option(help="Seed for the facts that are held out, and for --limit.")]
 PriceIn = Annotated[float | None, typer.Option(help="Price of a million tokens that the writer reads.")]
 PriceOut = Annotated[float | None, typer.Option(help="Price of a million tokens that the writer writes.")]
-Timeout = Annotated[float, typer.Option(help="Seconds that an attempt may take on a server.")]
+Timeout = Annotated[float, typer.Option(help="Seconds without a word from a server after which an attempt has failed.")]
 Retries = Annotated[int, typer.Option(help="Further attempts of a request that fails on a server.")]
 TextField = Annotated[str, typer.Option(help="Field or column that holds the text.")]
+By = Annotated[
+    Literal["passage", "sentence"] | None,
+    typer.Option(help="What a request asks about; default: a passage, or a sentence where the writer is small."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and stop.")]
 
 
@@ -46,7 +50,8 @@ def study(
     corpus: Corpus, writer: Writer, out: Out = None, base: Base = "smollm2-135m", model: Model = None,
     questions: Questions = 5, rewrites: Rewrites = 2, workers: Workers = 4, limit: Limit = None, words: Words = 160,
     held_out: HeldOut = 0.2, seed: Seed = 0, price_in: PriceIn = None, price_out: PriceOut = None,
-    timeout: Timeout = 600.0, retries: Retries = 4, text_field: TextField = "text", dry_run: DryRun = False,
+    timeout: Timeout = 600.0, retries: Retries = 4, text_field: TextField = "text", by: By = None,
+    dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Make questions with answers, and rewrites of your text, by a writer; get study rows and probes for foci learn.
 
@@ -57,7 +62,7 @@ def study(
 
     settings = Settings(
         tuple(corpus), writer, out, base, model, questions, rewrites, workers, limit, words, held_out, seed, price_in,
-        price_out, timeout, retries, text_field,
+        price_out, timeout, retries, text_field, by,
     )  # fmt: skip
     check_corpus(settings.corpus)
     check_model(base)

@@ -1,5 +1,6 @@
 """Asks a writer whatever is not answered yet, keeps each reply at once, and says how far it is."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,6 +13,11 @@ Tell = Callable[[str], object]
 """Is given lines for people."""
 NAMED = 3
 """Reasons that are named, at most."""
+
+
+def _left(seconds: float) -> str:
+    """Says how long something will still take, where that is half a minute or more."""
+    return f", about {seconds / 60:.0f} min left" if seconds >= 30 else ""
 
 
 class Asking:
@@ -33,18 +39,20 @@ class Asking:
     def ask(self, requests: Sequence[Request], noun: str) -> Mapping[str, Reply]:
         """Asks what is not answered yet, and returns the replies to the requests that have one, by key."""
         waiting = self.waiting(requests)
-        done, step = 0, -(-len(waiting) // 10)
+        done, step, begin = 0, -(-len(waiting) // 10), time.monotonic()
 
         def answered(request: Request, reply: Reply) -> None:
             nonlocal done
             self.store.add(
                 self.key(request), reply, kind=request.kind, passage=request.passage.id, source=request.passage.source,
-                question=request.question, writer=self.writer.name,
+                question=request.question, evidence=request.evidence,
+                writer=self.writer.name,
             )  # fmt: skip
             self.cost.add(reply)
             done += 1
             if done % step == 0 or done == len(waiting):
-                self.tell(f"{noun}: {done:,} of {len(waiting):,} requests answered")
+                rest = (time.monotonic() - begin) / done * (len(waiting) - done)
+                self.tell(f"{noun}: {done:,} of {len(waiting):,} requests answered{_left(rest)}")
 
         def left(_request: Request, reason: str) -> None:
             self.left[reason] += 1

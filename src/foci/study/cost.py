@@ -9,8 +9,8 @@ from foci.study.store import Reply
 
 CHARACTERS = 4
 """Characters of a token, in an estimate."""
-PER_QUESTION, PER_WORD = 80, 1.3
-"""Tokens of a question with its answer and evidence, and of a word, in an estimate."""
+PER_QUESTION, PER_SENTENCE, PER_WORD = 80, 30.0, 1.3
+"""Tokens of a question with its answer and evidence, of one without evidence, and of a word, in an estimate."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ def estimated(requests: Sequence[Request], settings: Settings, *, rewrites: int 
     """Returns the cost of requests that are still to be asked, and of so many rewrites of about `words` words each."""
     cost = Cost(len(requests) + rewrites)
     for request in requests:
-        cost.tokens_in += len(request.prompt) / CHARACTERS
+        cost.tokens_in += sum(len(message["content"]) for message in request.messages()) / CHARACTERS
         cost.tokens_out += _written(request, settings)
     cost.tokens_in += rewrites * (PER_WORD * words + 160)
     cost.tokens_out += rewrites * PER_WORD * words
@@ -52,4 +52,6 @@ def estimated(requests: Sequence[Request], settings: Settings, *, rewrites: int 
 
 
 def _written(request: Request, settings: Settings) -> float:
+    if request.kind == "question":
+        return PER_SENTENCE
     return float(PER_QUESTION * settings.questions) if request.kind == "questions" else PER_WORD * request.passage.words

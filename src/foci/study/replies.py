@@ -39,19 +39,22 @@ class Found(NamedTuple):
     wrong: list[str]
 
 
-def questions_in(reply: str) -> Found:
-    """Returns the questions that a reply holds, unchecked: objects with question, answer, evidence, perhaps again."""
+def questions_in(reply: str, evidence: str = "") -> Found:
+    """Returns the questions that a reply holds, unchecked: objects with question, answer, evidence, perhaps again.
+
+    `evidence` is that of a question which has none of its own.
+    """
     text = spoken(reply)
     items, wrong = list[dict[str, str]](), list[str]()
     for value in _objects(text, wrong):
         for record in _records(value):
-            item = _item(record)
+            item = {"evidence": evidence, **_item(record)}
             if all(item.get(name) for name in ("question", "answer", "evidence")):
                 items.append(item)
             else:
                 wrong.append(INCOMPLETE)
     if not items and not wrong:
-        items = list(_labelled(text))
+        items = list(_labelled(text, evidence))
     if not items and not wrong:
         wrong.append(REFUSED if is_refusal(text) else NO_JSON)
     return Found(items, wrong)
@@ -112,17 +115,18 @@ def _item(record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _labelled(text: str) -> Iterator[dict[str, str]]:
+def _labelled(text: str, evidence: str) -> Iterator[dict[str, str]]:
     """Yields questions that are written in lines "Question: ...", "Answer: ...", "Evidence: ..."."""
-    item: dict[str, str] = {}
+    empty = {"evidence": evidence} if evidence else {}
+    item = dict(empty)
     for line in text.splitlines():
         found = _LABEL.match(line)
         if found is None:
             continue
         name, value = found[1].lower(), found[2].strip().strip("*").strip()
-        if name == "question" and item:
-            item = {}
+        if name == "question":
+            item = dict(empty)
         item[name] = value
         if all(item.get(key) for key in ("question", "answer", "evidence")):
             yield item
-            item = {}
+            item = dict(empty)

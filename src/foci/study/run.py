@@ -11,17 +11,22 @@ from foci.study.asking import Asking, Tell
 from foci.study.checks import Question, Rewrite, question_of, repeats, rewrite_of, without_repeats
 from foci.study.cost import estimated
 from foci.study.passages import LEAST, Passage, read_passages
-from foci.study.prompts import Request, questions_on, rewrite_for
+from foci.study.prompts import Request, question_on_each, questions_on, rewrite_for
 from foci.study.replies import questions_in, rewrite_in
 from foci.study.settings import Settings
 from foci.study.split import Split, Telling, parted
-from foci.study.store import opened
+from foci.study.store import LOOP, opened
 from foci.study.write import examples, write_suite
 from foci.study.writers import writer_of
+from foci.study.writers.writer import Writer
 from foci.system.folder import FolderKind, claim
 
 REQUESTS = "requests.jsonl"
 KIND = FolderKind("study", marker=REQUESTS)
+CUT = {"length": "cut off by the writer's limit", LOOP: "goes round in a loop"}
+"""Why a rewrite is dropped, by how its reply ended."""
+SMALL = 10**9
+"""Parameters below which a writer cannot copy from a passage what it asks about."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,12 @@ def study(settings: Settings, tell: Tell, *, dry: bool = False) -> Studied:
     chosen = _chosen(read.passages, settings)
     if len(chosen) < sum(passage.words >= LEAST for passage in read.passages):
         tell(f"--limit {settings.limit}: {len(chosen):,} of them are asked about, chosen by the seed")
-    requests = [questions_on(passage, settings.questions) for passage in chosen]
+    writer = None if dry and settings.is_server else writer_of(settings)
+    requests = _requests(chosen, settings, writer, tell)
     most = settings.rewrites * len(chosen)
-    if dry:
+    if dry or writer is None:
         tell(_cost_words(requests, most, settings, chosen))
         return Studied(None, None)
-    writer = writer_of(settings)
     with claim(settings.folder, KIND), opened(settings.folder / REQUESTS) as store:
         asking = Asking(writer, store, tell)
         if store.damaged:
@@ -72,6 +77,22 @@ def _chosen(passages: Sequence[Passage], settings: Settings) -> list[Passage]:
     long = [passage for passage in passages if passage.words >= LEAST]
     kept = {one.id for one in drawn(long, settings.seed, lambda one: f"study/{one.id}")[: settings.limit]}
     return [passage for passage in long if passage.id in kept]
+
+
+def _requests(
+    passages: Sequence[Passage], settings: Settings, writer: Writer | None, tell: Tell
+) -> list[Request]:  # fmt: skip
+    """Returns the requests for questions: one per passage, or of a small writer one per sentence."""
+    size = None if writer is None else writer.size
+    by = settings.by or ("sentence" if size is not None and size < SMALL else "passage")
+    if by == "passage":
+        return [questions_on(passage, settings.questions) for passage in passages]
+    if settings.by is None and size is not None:
+        tell(
+            f"the writer is small ({size / 1e6:,.0f} million parameters), so it is asked about one sentence at a time, "
+            f"at most {settings.questions} of a passage; --by passage asks about whole passages"
+        )
+    return [request for passage in passages for request in question_on_each(passage, settings.questions)]
 
 
 def _cost_words(waiting: Sequence[Request], most: int, settings: Settings, chosen: Sequence[Passage]) -> str:
@@ -112,7 +133,7 @@ def _questions(asking: Asking, requests: Sequence[Request], dropped: Counter[str
         reply = replies.get(asking.key(request))
         if reply is None:
             continue
-        items, wrong = questions_in(reply.text)
+        items, wrong = questions_in(reply.text, request.evidence)
         written += len(items) + len(wrong)
         dropped.update(wrong)
         for item in items:
@@ -138,7 +159,7 @@ def _rewrites(asking: Asking, split: Split, settings: Settings) -> tuple[list[Re
         reply = replies.get(asking.key(requests[id(one)]))
         if reply is None:
             continue
-        made = "cut off by the writer's limit" if reply.finish == "length" else rewrite_of(rewrite_in(reply.text), one)
+        made = CUT.get(reply.finish) or rewrite_of(rewrite_in(reply.text), one)
         if isinstance(made, str):
             lost[made] += 1
         else:
@@ -182,5 +203,5 @@ def _nothing(settings: Settings, written: int, dropped: Counter[str], asking: As
         return f"the writer {settings.writer} answered nothing: {asking.left_words() or 'no request was made'}"
     return (
         f"of {written:,} questions that the writer {settings.writer} wrote, none can be asked ({why or 'too few'}); "
-        "name a larger writer, or ask about more passages"
+        f"name a larger writer, {'' if settings.by == 'sentence' else 'use --by sentence, '}or ask about more passages"
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from foci.config.run import Run
 
@@ -16,7 +17,8 @@ class Settings:
     `writer` is `self`, a folder, a hub id or the address of a server; `model` names the server's model. `base` is the
     model that learns. `questions` and `rewrites` count per passage, `words` is the length of a passage, `limit` the
     most passages that are asked about. `price_in` and `price_out` are money for a million tokens. `timeout` is in
-    seconds for one attempt of a request, of which there are `retries` + 1.
+    seconds without a word of the server, in one attempt of a request; there are `retries` + 1. `by` says what a
+    request for questions is about; None: a passage, or of a small writer a sentence.
     """
 
     corpus: tuple[str, ...]
@@ -36,12 +38,15 @@ class Settings:
     timeout: float = 600.0
     retries: int = 4
     text_field: str = "text"
+    by: Literal["passage", "sentence"] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("questions", 1), ("rewrites", 0), ("workers", 1), ("limit", 1), ("words", 20)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name}: expected at least {least}, got {value}")
+        if self.by not in (None, "passage", "sentence"):
+            raise ValueError(f"--by: expected passage or sentence, got {self.by!r}")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"--held-out: expected a share of the facts from 0 to below 1, got {self.held_out:g}")
         if not 0 < self.timeout < float("inf") or self.retries < 0:

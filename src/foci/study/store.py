@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+LOOP = "loop"
+"""The `finish` of a reply that was ended because it went round in a loop."""
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -1,18 +1,38 @@
 """A writer on this machine: a causal language model that answers greedily, several prompts at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from foci import models
 from foci.corpus.plain import control_words
 from foci.models.forward import answering, device_of, pad_id
 from foci.probes.generation import end_tokens
 from foci.study.prompts import Request
-from foci.study.store import Reply
+from foci.study.store import LOOP, Reply
+from foci.study.writers.loops import loops
 from foci.study.writers.writer import Answered, Left, Writer
+
+LOOKED = 16
+"""Tokens after which a reply is looked at again, whether it goes round in a loop."""
+
+
+class _Loops(StoppingCriteria):
+    """Ends replies that loop; `ends` has the number of tokens of each row that it ended."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: int) -> None:
+        self.tokenizer, self.prompt = tokenizer, prompt
+        self.ends: dict[int, int] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        length = input_ids.shape[1] - self.prompt
+        if length % LOOKED == 0:
+            for row, ids in enumerate(input_ids[:, self.prompt :].tolist()):
+                if row not in self.ends and loops(str(self.tokenizer.decode(ids, skip_special_tokens=True))):
+                    self.ends[row] = length
+        return torch.tensor([row in self.ends for row in range(len(input_ids))], device=input_ids.device)
 
 
 @dataclass(frozen=True)
@@ -32,9 +52,14 @@ class LocalWriter(Writer):
         """The fingerprint of the model, which does not depend on where it lies."""
         return f"model {self.loaded.fingerprint}"
 
+    @property
+    def size(self) -> int:
+        """The number of the model's parameters."""
+        return sum(parameter.numel() for parameter in self.loaded.model.parameters())
+
     def ask(self, requests: Sequence[Request], answered: Answered, left: Left) -> None:
         """Answers the requests in order of length; those that the model has no room for are left."""
-        prompts = [(request, self._ids(request.prompt)) for request in requests]
+        prompts = [(request, self._ids(request.messages())) for request in requests]
         fitting = []
         for request, ids in prompts:
             if (needed := len(ids) + request.max_tokens) > self.loaded.max_length:
@@ -47,21 +72,20 @@ class LocalWriter(Writer):
             for (request, ids), reply in zip(some, self._replies(some), strict=True):
                 answered(request, Reply(reply[0], len(ids), reply[1], reply[2]))
 
-    def _ids(self, prompt: str) -> list[int]:
-        """Returns the tokens of a prompt, in the model's chat template where it has one.
+    def _ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Returns the tokens of messages, in the model's chat template where it has one.
 
-        A control word that is written out in the text is parted by a space, so that it is text.
+        A control word that is written out in a text is parted by a space, so that it is text.
         """
         tokenizer = self.loaded.tokenizer
-        for word in control_words(tokenizer):
-            if len(word) > 1 and not word.isspace():
-                prompt = prompt.replace(word, f"{word[0]} {word[1:]}")
+        words = [word for word in control_words(tokenizer) if len(word) > 1 and not word.isspace()]
+        plain = [{**message, "content": _parted(message["content"], words)} for message in messages]
         if tokenizer.chat_template:
-            messages = [{"role": "user", "content": prompt}]
             return list(
-                tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+                tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=True, return_dict=False)
             )
-        return list(tokenizer(f"{prompt}\nReply:\n").input_ids)
+        turns = [f"Reply:\n{one['content']}" if one["role"] == "assistant" else one["content"] for one in plain]
+        return list(tokenizer("\n".join((*turns, "Reply:\n"))).input_ids)
 
     def _replies(self, some: Sequence[tuple[Request, list[int]]]) -> list[tuple[str, int, str]]:
         """Returns text, tokens and the reason of the end of each reply."""
@@ -77,12 +101,27 @@ class LocalWriter(Writer):
             eos_token_id=stops or None,
             bos_token_id=tokenizer.bos_token_id,
         )
+        ending = _Loops(tokenizer, longest)
         with answering(model, self.loaded.compute_dtype):
-            made = model.generate(rows, attention_mask=mask, generation_config=settings)[:, longest:].tolist()
+            made = model.generate(
+                rows,
+                attention_mask=mask,
+                generation_config=settings,
+                stopping_criteria=StoppingCriteriaList([ending]),
+            )[:, longest:].tolist()
         found = []
-        for (request, _), ids in zip(some, made, strict=True):
-            end = next((n for n, token in enumerate(ids[: request.max_tokens]) if token in stops), None)
-            kept = ids[: request.max_tokens] if end is None else ids[:end]
+        for row, ((request, _), ids) in enumerate(zip(some, made, strict=True)):
+            most = min(request.max_tokens, ending.ends.get(row, request.max_tokens))
+            end = next((n for n, token in enumerate(ids[:most]) if token in stops), None)
+            kept = ids[:most] if end is None else ids[:end]
             text = str(tokenizer.decode(kept, skip_special_tokens=True))
-            found.append((text, len(kept), "length" if end is None else "stop"))
+            cut = LOOP if most < request.max_tokens else "length"
+            found.append((text, len(kept), cut if end is None else "stop"))
         return found
+
+
+def _parted(text: str, words: Sequence[str]) -> str:
+    """Returns a text with a space behind the first character of each control word."""
+    for word in words:
+        text = text.replace(word, f"{word[0]} {word[1:]}")
+    return text

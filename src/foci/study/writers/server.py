@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from foci.errors import hint
 from foci.study.prompts import Request
 from foci.study.settings import Settings
-from foci.study.store import Reply
+from foci.study.store import LOOP, Reply
+from foci.study.writers.loops import loops
 from foci.study.writers.writer import Answered, Left, Writer
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ KEY = "OPENAI_API_KEY"
 """The variable that holds the key of a server."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the first retry, which double from one to the next, and the longest wait that a server may ask for."""
+LOOKED = 16
+"""Pieces after which a reply is looked at again, whether it goes round in a loop."""
 IN_A_ROW = 4
 """Requests per worker that fail one after the other, at least, until a server is given up."""
 
@@ -63,8 +67,19 @@ class ServerWriter(Writer):
         asyncio.run(_Asking(self, answered, left).all(requests))
 
     def settings_of(self, request: Request) -> dict[str, Any]:
-        """Returns the settings of a request: greedy, and a limit on the reply, unless the server refuses these."""
-        return {k: v for k, v in {"max_tokens": request.max_tokens, "temperature": 0}.items() if k not in self.refused}
+        """Returns the settings of a request: greedy, with a limit on the reply, and in pieces.
+
+        What the server refuses is left out. Of a request whose reply comes in pieces, a server sees that nobody reads
+        it any more, and ends it; others go on, beside the next attempt.
+        """
+        wanted = {
+            "max_tokens": request.max_tokens,
+            "temperature": 0,
+            "stream_options": {"include_usage": True},
+            "stream": True,
+        }
+        kept = {key: value for key, value in wanted.items() if key not in self.refused}
+        return kept if "stream" in kept else {key: kept[key] for key in kept if key != "stream_options"}
 
 
 class _Asking:
@@ -134,34 +149,76 @@ async def _attempt(client: "AsyncOpenAI", writer: ServerWriter, request: Request
     import openai  # noqa: PLC0415
 
     try:
+        sent: Any = client.chat.completions.with_raw_response.create
         made = await asyncio.wait_for(
-            client.chat.completions.create(
-                model=writer.model,
-                messages=[{"role": "user", "content": request.prompt}],
-                **writer.settings_of(request),
-            ),
-            writer.timeout,
+            sent(model=writer.model, messages=request.messages(), **writer.settings_of(request)), writer.timeout
         )
-        return _reply_of(made)
+        return await _read(made.http_response, made.parse, writer.timeout)
     except openai.APIStatusError as error:
         raise _failure(error, writer, request) from None
     except (TimeoutError, openai.APITimeoutError):
         raise _Failed(f"no answer within {writer.timeout:g} s") from None
     except openai.APIConnectionError as error:
         raise _Failed(f"no connection ({_cause(error)})") from None
+    except openai.APIError as error:
+        raise _Failed(f"the server broke off ({' '.join(str(error.message).split())[:200]})") from None
     except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise _Failed(f"an answer that is no chat completion ({type(error).__name__})") from None
 
 
+async def _read(response: Any, parse: Any, timeout: float) -> Reply:
+    """Returns the reply of a response: a stream of pieces, or the whole at once where the server does not stream."""
+    from openai.types.chat import ChatCompletion  # noqa: PLC0415
+
+    broken = sys.modules[type(response).__module__.partition(".")[0]].HTTPError  # of the client's HTTP library
+    try:
+        if "event-stream" in response.headers.get("content-type", ""):
+            return await _streamed(parse(), timeout)
+        body = await asyncio.wait_for(response.aread(), timeout)
+    except broken as error:
+        raise _Failed(f"the answer broke off ({_cause(error)})") from None
+    return _reply_of(ChatCompletion.model_validate_json(body))
+
+
+async def _streamed(stream: Any, timeout: float) -> Reply:
+    """Returns the reply of a stream; each piece may take `timeout` seconds.
+
+    However it ends, the connection is closed, so that the server does not go on writing. A reply that loops is ended.
+    Raises _Failed where the stream ends before the reply does.
+    """
+    text, finish, usage, pieces = "", "", None, 0
+    try:
+        chunks = aiter(stream)
+        while (chunk := await asyncio.wait_for(anext(chunks, None), timeout)) is not None:
+            usage = getattr(chunk, "usage", None) or usage
+            for choice in chunk.choices[:1]:
+                text += choice.delta.content or getattr(choice.delta, "refusal", None) or ""
+                finish = choice.finish_reason or finish
+                pieces += 1
+            if pieces % LOOKED == 0 and not finish and loops(text):
+                finish = LOOP
+                break
+    finally:
+        await stream.close()
+    if not finish:
+        raise _Failed(f"the answer broke off after {len(text):,} characters")
+    return _counted(text, usage, finish)
+
+
 def _reply_of(made: Any) -> Reply:
     """Returns the reply of a chat completion. Raises as a wrong answer makes it."""
-    choice, usage = made.choices[0], made.usage
+    choice = made.choices[0]
     text = choice.message.content or getattr(choice.message, "refusal", None) or ""
     if not isinstance(text, str):
         raise TypeError(type(text).__name__)
+    return _counted(text, made.usage, str(choice.finish_reason or ""))
+
+
+def _counted(text: str, usage: Any, finish: str) -> Reply:
+    """Returns a reply with the tokens that the server counted; None where it did not."""
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     tokens = [count if isinstance(count, int) else None for count in counts]
-    return Reply(text, tokens[0], tokens[1], str(choice.finish_reason or ""))
+    return Reply(text, tokens[0], tokens[1], finish)
 
 
 def _failure(error: Any, writer: ServerWriter, request: Request) -> Exception:

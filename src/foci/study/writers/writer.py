@@ -20,6 +20,11 @@ class Writer(ABC):
     def name(self) -> str:
         """The name by which replies are kept: other writers have other names."""
 
+    @property
+    def size(self) -> int | None:
+        """The number of parameters; None where nobody says it."""
+        return None
+
     @abstractmethod
     def ask(self, requests: Sequence[Request], answered: Answered, left: Left) -> None:
         """Asks all requests; each is answered or left. Raises ValueError or ConnectionError where nothing works."""
