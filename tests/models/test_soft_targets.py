@@ -169,6 +169,23 @@ def test_the_start_of_a_full_model_is_a_copy():
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "osf"])
+def test_the_start_of_an_adapter_that_goes_on_is_the_model_with_it(kind):
+    read = batch()
+    model = add_adapter(tiny.build("llama"), Adapter(type=kind))
+    for parameter in model.parameters():
+        parameter.data += 0.05 * parameter.requires_grad
+    expected = live_targets(model, read, read.predicted(), LiveTeacher(k=97))
+    start = Start(model, goes_on=True)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * parameter.requires_grad
+    moved = [parameter.detach().clone() for parameter in model.parameters()]
+    with start.of(model, model) as asked:
+        found = live_targets(asked, read, read.predicted(), LiveTeacher(k=97))
+    torch.testing.assert_close(found.log_probs, expected.log_probs)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), moved, strict=True)), "as it was"
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "osf"])
 def test_the_start_is_the_model_without_its_adapter_whatever_its_type(kind):
     read = batch()
     expected = live_targets(tiny.build("llama"), read, read.predicted(), LiveTeacher(k=97))

@@ -123,7 +123,8 @@ def arm(**changes: Any) -> dict[str, Any]:
         ({"bits_per_byte": {"before": 0.9, "after": 1.2}}, "general text rose from 0.900 to 1.200"),
         ({"learned_whole": {"before": 0.1, "after": 0.2}}, "learned no more than guessing: 20.0 % of the answers are "
          "right, where always giving the commonest one makes 20.0 % right"),
-        ({"retained_probes": 0, "retained_whole": None}, "the untouched model answers none of the 60 probes to retain"),
+        ({"retained_probes": 0, "retained_whole": None}, "before training the model answers none "
+         "of the 60 probes to retain"),
     ],
 )  # fmt: skip
 def test_what_went_wrong_is_told_with_the_cure(changes: dict[str, Any], words: str | None) -> None:

@@ -54,6 +54,16 @@ class Suite(Run):
     def _no_seed(cls, seed: int) -> int:
         raise ValueError(f"a suite has several; write seeds: [{seed}]")
 
+    @field_validator("continues")
+    @classmethod
+    def _begins_untouched(cls, continues: Any) -> Any:
+        if continues is not None:
+            raise ValueError(
+                f"a suite compares arms from the untouched model, got the run {continues.run}; leave continues out, or "
+                "name the trained model as the model: {name: RUN/model}"
+            )
+        return continues
+
     @field_validator("overrides")
     @classmethod
     def _known(cls, overrides: dict[str, dict[str, Any]], info: Any) -> dict[str, dict[str, Any]]:

@@ -4,10 +4,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,11 +16,12 @@ from rich.table import Table
 from foci.cli.data import data_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
+from foci.cli.runs import checked_run, run_from, without_change
 from foci.cli.score import score_app
 from foci.cli.slide import slide_app
 from foci.cli.study import study_app
 from foci.cli.watch import watch_app
-from foci.config.run import Run, dump_run, load
+from foci.config.run import dump_run
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
 
@@ -40,8 +41,6 @@ app.add_typer(study_app)
 app.add_typer(watch_app)
 app.add_typer(pretrain_app)
 
-Kind = type[Run] | Callable[[Mapping[str, Any]], type[Run]]
-"""The kind of run that a file holds, or a function that says it by the file's keys."""
 Target = Annotated[
     str | None,
     typer.Argument(
@@ -74,7 +73,7 @@ def foci(
 
 
 @app.command()
-def learn(
+def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     target: Target = None,
     changes: Changes = None,
     corpus: Corpus = None,
@@ -84,13 +83,30 @@ def learn(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run in this folder and start again.")
     ] = False,
+    before: Annotated[
+        str | None,
+        typer.Option("--from", help="Folder of a finished run: its model learns the texts too, by its settings."),
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="Arm of that run; default: the one that learned and retained the most.")
+    ] = None,
 ) -> None:
     """Train a model on new texts; get the model, a table of what it learned and forgot, and a report.
 
     By default plain fine-tuning is compared with `focused`, a composite of methods. Probes are asked before and after
     training; without probes.learn they are made from the texts by rule (English).
+
+    To go on with further texts: foci learn new_texts/ --from out/my_texts
     """
-    run = _checked_run(target, changes or [], corpus, model, out)
+    if before is None and arm is not None:
+        raise ValueError(f"--arm says which arm of a finished run goes on, got {arm!r} alone; give --from RUN too")
+    if before is not None:
+        if model is not None:
+            raise ValueError(f"--from goes on with the model of {before}, got --model {model}; leave --model out")
+        target, changes = without_change(target, changes or [])
+        run = run_from(before, arm, [text for text in (target, *(corpus or [])) if text], out, changes)
+    else:
+        run = checked_run(target, changes or [], corpus, model, out)
     from foci.learn import run as learning
     from foci.report.terminal import print_table
 
@@ -118,7 +134,7 @@ def check(
     """Show all settings of a run or a suite, its memory, its time and some made probes, without training."""
     from foci.bench.config import Suite, kind_of
 
-    run = _checked_run(target, changes or [], corpus, model, out, kind_of)
+    run = checked_run(target, changes or [], corpus, model, out, kind_of)
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material
 
@@ -325,51 +341,6 @@ def _print_error(error: Exception) -> int:
     words = error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error)
     print(f"foci: {words}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError) else 1
-
-
-def _checked_run(
-    target: str | None,
-    changes: list[str],
-    corpus: list[str] | None,
-    model: str | None,
-    out: str | None,
-    kind: Kind = Run,
-) -> Run:
-    """Returns the run that arguments and flags describe, after a check that its methods and paths exist."""
-    run = _run_of(target, changes, corpus, model, out, kind)
-    check_run(run)
-    return run
-
-
-def _run_of(
-    target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None, kind: Kind
-) -> Run:
-    """Reads the run file, or makes a run from texts. Raises ValueError where there is neither."""
-    if target is not None and "=" in target and not Path(target).exists():
-        changes, target = [target, *changes], None
-    if target is not None and _is_run(Path(target)):
-        flags = {"model.name": model, "output": out, "corpus.path": corpus}
-        run: Run = load(
-            target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)], kind
-        )
-        is_suite = (Path(target) / "suite.json").is_file()  # of foci study, whose run has a folder of its own
-        if Path(target).is_dir() and out is None and not is_suite and run.output.resolve() != Path(target).resolve():
-            raise ValueError(
-                f"{target} holds a run whose output is {run.output}, which from here is another folder; go to the "
-                "directory the run was begun in (and move it back), or begin it anew with --out FOLDER"
-            )
-        return run
-    texts = [text for text in (target, *(corpus or [])) if text]
-    if not texts:
-        raise ValueError(
-            "what should be learned? Got no text; give a run file, a run's folder, or: foci learn my_texts/"
-        )
-    return Run.of_flags(texts, model, out, changes)
-
-
-def _is_run(path: Path) -> bool:
-    """Returns whether a path is a run file or the folder of a run."""
-    return path.suffix in (".yaml", ".yml") or (path / "run.yaml").is_file()
 
 
 def _updates(by_arm: Mapping[str, int]) -> str:

@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from foci.config import strict_yaml
 from foci.config.adapter import Adapter, Count, Section
+from foci.config.continuing import Continues
 from foci.config.trackers import Tracker, as_trackers
 from foci.config.values import (
     apply_override,
@@ -227,6 +228,10 @@ class Run(Section):
     probes: ProbesConfig = Field(default_factory=ProbesConfig, description="what is asked before, during and after")
     adapter: Adapter | None = Field(default_factory=Adapter, description="what trains; null = all weights")
     train: TrainConfig = Field(default_factory=TrainConfig, description="the optimisation")
+    continues: Continues | None = Field(
+        default=None,
+        description="a finished run whose trained model goes on learning; null = the model of `model`",
+    )
     arms: dict[ArmName, Methods] = Field(
         default={"plain": (), "focused": FOCUSED},
         min_length=1,
@@ -266,6 +271,15 @@ class Run(Section):
             corpus = {"held_out_share": HELD_OUT_ROWS, **corpus}
         return {**data, "probes": probes, "corpus": corpus}
 
+    @model_validator(mode="after")
+    def _keeps_the_run_before(self) -> "Run":
+        """Refuses to write over the run that this one goes on from, before anything could be deleted."""
+        if self.continues is not None and Path(self.continues.run).resolve() == self.output.resolve():
+            raise ValueError(
+                f"output {self.output} is the run to go on from, which must stay; name another one with --out"
+            )
+        return self
+
     @staticmethod
     def of_flags(
         corpus: str | Path | Sequence[str | Path],
@@ -287,6 +301,11 @@ class Run(Section):
             raw["output"] = str(output)
         places: dict[strict_yaml.Place, str] = {(key,): f"--{key}" for key in raw}
         return _validated(raw, overrides, places, "command line", Run)
+
+
+def of_settings(settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> Run:
+    """Returns the run of plain settings, as a run file would hold them, with overrides; errors as in `load`."""
+    return _validated(dict(settings), overrides, {}, "command line", Run)
 
 
 RunType = TypeVar("RunType", bound=Section)

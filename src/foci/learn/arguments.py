@@ -4,23 +4,34 @@ import math
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from foci import models
 from foci.config.run import Run, TrainConfig
 from foci.focus import Plan
+from foci.learn.finished import finished
+from foci.models.forward import device_of
+from foci.models.loading import load_weights
+from foci.models.saved_adapter import going_on
 from foci.training.plan import block_scales
 
 
 def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> models.LanguageModel:
     """Returns the model to train: with a new adapter, the same for every arm, or with all weights free.
 
-    Blocks that the plan freezes get no adapter.
+    Blocks that the plan freezes get no adapter. A run that goes on trains the adapter of the run before, upon the
+    untouched model; `model`, into which that adapter is merged, is used up.
     """
     scales = block_scales(plan or Plan(), model)
     set_seed(run.seed)
     if run.adapter is None:
         return model
+    if (before := finished(run)) is not None:
+        device = device_of(model)
+        nn.Module.to(model, "meta")
+        untouched = load_weights(run.model.name, trust_remote_code=run.model.trust_remote_code)
+        return going_on(untouched.to(device).eval(), before.model, str(before.model))
     adapted = models.add_adapter(model, run.adapter)
     return models.without_adapters(adapted, {block for block, scale in scales.items() if not scale})
 

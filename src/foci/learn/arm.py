@@ -26,7 +26,7 @@ from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
-from foci.probes import Answer, read_answers, summarise, write_answers
+from foci.probes import Answer, answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
 from foci.system import checkpoint, machine
 from foci.system.files import append_line, read_json, read_lines, write_json
@@ -103,12 +103,14 @@ class Arm:
         if patience is None or not noted:
             self._measure(model, tokenizer, last)
         if patience is None:
+            self._ask_earlier(model, tokenizer)
             return None
         if not noted:
             Stopping(patience, self.folder).note(model, last)
         found = ending(self.folder, last, patience, self.start.answers)
         restore(model, self.folder.best, found.kept)
         self._say(found.words(patience))
+        self._ask_earlier(model, tokenizer)
         return found
 
     def _say(self, words: str) -> None:
@@ -156,6 +158,7 @@ class Arm:
             plan=self.plan,
             train_dataset=rows,
             copies=run.train.copies,
+            goes_on=run.continues is not None,
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
@@ -208,6 +211,20 @@ class Arm:
         if self.trackers is not None:
             self.trackers.measured(step, {**self._accuracy_at(step), **texts})
 
+    def _ask_earlier(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Writes the answers to the probes of earlier pages, in a run that goes on."""
+        if self.start.earlier is not None:
+            probes = self.start.earlier.probes
+            found = answer(model, tokenizer, probes, batch_size=self.start.questions.batch_size) if probes else []
+            write_answers(self.folder.earlier, found)
+
+    def _batches(self, after: Sequence[Answer], bits: float | None) -> dict[str, Any]:
+        """Returns what each batch of pages taught and what was kept of it, in a run that goes on."""
+        earlier = self.start.earlier
+        if earlier is None:
+            return {}
+        return {"batches": earlier.after(self.start.answers, after, read_answers(self.folder.earlier), bits)}
+
     def _summary(self, metrics: Sequence[dict[str, Any]], ended: Ending | None) -> dict[str, Any]:
         """Returns the numbers of a trained arm: answers and bits per byte before and after, time and tokens."""
         last, texts = metrics[-1], {line["step"]: line for line in read_lines(self.folder.texts)}
@@ -227,6 +244,7 @@ class Arm:
             "loss": losses(metrics),
             "learning_rate": self.start.run.train.learning_rate,
             "steps": last["step"],
+            **self._batches(after, texts[kept].get("bits_per_byte")),
             **({} if ended is None else {"kept": {"step": kept, "early": ended.early}}),
             "tokens": last["tokens"],
             "seconds": last["seconds"],

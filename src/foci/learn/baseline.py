@@ -1,11 +1,12 @@
 """The frozen baseline: the answers of the untouched model, before the first update."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from foci import models
 from foci.config.run import Run
@@ -13,6 +14,8 @@ from foci.corpus import read_rows, write_quarantine, write_rows
 from foci.corpus.samples import samples
 from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
+from foci.learn.earlier import Earlier, read_earlier, write_earlier
+from foci.learn.finished import probes_of
 from foci.learn.folder import RunFolder
 from foci.learn.inputs import (
     Material,
@@ -27,8 +30,8 @@ from foci.learn.inputs import (
 from foci.learn.making import rows_with_evidence, write_made
 from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
-from foci.probes import Answer, Probe, read_answers, write_answers
-from foci.system.files import read_json, read_lines, write_json, write_lines
+from foci.probes import Answer, read_answers, write_answers
+from foci.system.files import read_json, write_json, write_lines
 from foci.system.inputs import noted
 
 
@@ -45,6 +48,7 @@ class Start:
     sample_nll: Sequence[Sequence[float | None]]
     fingerprint: str
     evidence: Path
+    earlier: Earlier | None = None
 
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
@@ -77,18 +81,21 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
     check_methods_unchanged(run, known.get("methods", {}))
     rows = read_rows(folder.rows)
     held = read_rows(folder.held_out) if folder.held_out.is_file() else []
-    questions = questions_of(run, rows, _probes_of(folder.questions), _text_of(folder.text), held)
+    earlier = read_earlier(folder)
+    own = rows if earlier is None else rows[: earlier.new]
+    questions = questions_of(run, own, probes_of(folder.questions), _text_of(folder.text), held)
     answers = folder.baseline / "probes.parquet"
     start = Start(
         run=run,
         rows=rows,
-        questions=questions,
+        questions=questions if earlier is None else replace(questions, earlier=earlier.probes),
         answers=read_answers(answers) if answers.exists() else [],
         texts=known["texts"],
         samples=samples(rows, run.seed),
         sample_nll=known["sample_nll"],
         fingerprint=known["model"],
         evidence=folder.evidence,
+        earlier=earlier,
     )
     return start, read_json(folder.corpus)
 
@@ -98,15 +105,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
     counts = made.corpus.counts()
-    console.print(
-        f"{run.model.name} reads {counted(counts['documents'], 'document')} ({counted(counts['rows'], 'row')}, "
-        f"{counts['tokens']:,} tokens)",
-        *left_out(made.corpus, "in quarantine.jsonl"),
-        sep="\n  ",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    _tell_read(run, made, counts, console)
     write_rows(made.rows, folder.rows)
     _write_held_out(made, folder, console)
     write_quarantine(made.corpus.bad, folder.quarantine)
@@ -119,11 +118,15 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
         write_json(folder.evidence, evidence)
     if made.made is not None:
         console.print(f"  {made.made.words()}", highlight=False, markup=False, soft_wrap=True)
-    _announce(made.questions, console)
+    who = "the untouched model" if made.rehearsal is None else f"the model of {made.rehearsal.before.path}"
+    _announce(made.questions, who, console)
     answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
     nll = sample_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
+    if made.rehearsal is not None:
+        nn.Module.to(made.loaded.model, "meta")  # the untouched model takes its place in memory
+        write_earlier(made.rehearsal, run, folder, made.questions.probes)
     write_json(
         folder.start,
         {
@@ -136,13 +139,28 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     )
 
 
-def _announce(questions: Questions, console: Console) -> None:
+def _tell_read(run: Run, made: Material, counts: dict[str, Any], console: Console) -> None:
+    """Says what was read and left out; in a run that goes on, what it goes on from."""
+    console.print(
+        f"{run.model.name} reads {counted(counts['documents'], 'document')} ({counted(counts['rows'], 'row')}, "
+        f"{counts['tokens']:,} tokens)",
+        *left_out(made.corpus, "in quarantine.jsonl"),
+        sep="\n  ",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    for line in () if made.rehearsal is None else made.rehearsal.told():
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _announce(questions: Questions, who: str, console: Console) -> None:
     """Says how many probes are asked, and where none is to learn."""
     if questions.probes:
         held_out = sum(probe.held_out for probe in questions.probes)
         rest = f", {held_out:,} of them held out" if held_out else ""
         asked = counted(len(questions.probes), "probe")
-        console.print(f"baseline: the untouched model answers {asked}{rest}", highlight=False)
+        console.print(f"baseline: {who} answers {asked}{rest}", highlight=False, markup=False, soft_wrap=True)
     if not any(is_to_learn(probe) for probe in questions.probes):
         console.print(f"no probes to learn: {UNASKED}", highlight=False, markup=False, soft_wrap=True)
 
@@ -162,15 +180,6 @@ def _known(folder: RunFolder) -> dict[str, Any] | None:
     if known is None or (isinstance(known, dict) and {"model", "texts", "sample_nll"} <= known.keys()):
         return known
     raise ValueError(f"{folder.start} is damaged: got {str(known)[:60]!r}; put the whole file back, or use --overwrite")
-
-
-def _probes_of(path: Path) -> list[Probe]:
-    """Returns the probes of probes.jsonl. Raises ValueError for a file that is damaged."""
-    lines = read_lines(path)
-    try:
-        return [Probe(**{**line, "aliases": tuple(line["aliases"])}) for line in lines]
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); put the whole file back, or use --overwrite") from None
 
 
 def _text_of(path: Path) -> str | None:

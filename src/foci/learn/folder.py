@@ -27,6 +27,7 @@ RUN = FolderKind(
         "evidence.json",
         "text.txt",
         "baseline",
+        "earlier",
     ),
     started="start.json",
 )
@@ -50,6 +51,7 @@ class ArmFolder:
         self.maps = path / "maps.json"
         self.trackers = path / "trackers.json"
         self.tensorboard = path / "tensorboard"
+        self.earlier = path / "earlier.parquet"
 
     def probes(self, step: int) -> Path:
         """Returns the path of the answers after update `step`; 0 is the frozen baseline."""
@@ -90,6 +92,10 @@ class RunFolder:
         self.text = path / "text.txt"
         self.start = path / "start.json"
         self.baseline = path / "baseline"
+        self.earlier_state = path / "earlier" / "state.json"
+        self.earlier_rows = path / "earlier" / "rows.parquet"
+        self.earlier_probes = path / "earlier" / "probes.jsonl"
+        self.untouched = path / "earlier" / "untouched.parquet"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
 

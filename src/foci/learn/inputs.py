@@ -11,6 +11,8 @@ from foci.corpus import Corpus, CorpusError, Reading, read_corpus, write_quarant
 from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import files_told, rows_told, told
 from foci.focus import Plan, Prepares, Row
+from foci.learn.earlier import Rehearsal, new_rows, rehearsal
+from foci.learn.finished import finished
 from foci.learn.folder import RunFolder
 from foci.learn.making import made_probes
 from foci.learn.offline import check_models, plan_of
@@ -38,6 +40,7 @@ class Material:
     corpus: Corpus
     questions: Questions
     made: Made | None = None
+    rehearsal: Rehearsal | None = None
 
     def told(self, width: int = 80) -> list[str]:
         """Returns lines: what came out of each file, what was left out, a few rows, and which probes were made.
@@ -50,6 +53,7 @@ class Material:
             *told(self.corpus, listing=False),
             "",
             *rows_told(self.corpus.rows, self.loaded.tokenizer, width),
+            *([] if self.rehearsal is None else ["", *self.rehearsal.told()]),
             *([] if self.made is None else ["", self.made.words(), *self.made.examples()]),
         ]
 
@@ -60,6 +64,7 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
     `tell` is given lines on the files of a corpus that is refused, one by one. Raises ValueError for input that
     cannot work, FileNotFoundError for a file that is not there.
     """
+    before = finished(run)
     loaded = loaded_model(run)
     if run.corpus.max_length > loaded.max_length:
         raise ValueError(
@@ -82,15 +87,25 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
-    rows, held = _split(run, corpus.rows)
+    rows, held = _split(run, corpus.rows if before is None else new_rows(before, corpus.rows))
     made = made_probes(run, loaded, rows)
     probes = _probes(run, () if made is None else made.probes)
-    return Material(loaded, rows, corpus, questions_of(run, rows, probes, _text_to_retain(run), held), made)
+    questions = questions_of(run, rows, probes, _text_to_retain(run), held)
+    if before is None:
+        return Material(loaded, rows, corpus, questions, made)
+    old = rehearsal(before, run, rows, len(corpus.rows) - len(rows) - len(held))
+    questions = replace(questions, earlier=tuple(before.probes()))
+    return Material(loaded, [*rows, *old.rehearsed], corpus, questions, made, old)
 
 
 def loaded_model(run: Run) -> models.Loaded:
-    """Loads the untouched model; its tokenizer has the run's chat template, where the run names one."""
-    loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+    """Loads the model as it is before the first update; its tokenizer has the run's chat template, if it names one.
+
+    That is the untouched model, or in a run that goes on the trained model of the run before.
+    """
+    before = finished(run)
+    name = run.model.name if before is None else str(before.model)
+    loaded = models.load(name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
     if run.corpus.chat_template is not None:
         path = Path(run.corpus.chat_template)
         if not path.is_file():

@@ -34,18 +34,23 @@ class Questions:
     rows: tuple[Row, ...]
     batch_size: int = 32
     held_out_rows: tuple[Row, ...] = ()
+    earlier: tuple[Probe, ...] = ()
+    """Probes to learn of earlier batches of pages, in a run that goes on; `ask` leaves them out."""
 
     def prompts(self) -> frozenset[str]:
         """Returns the prompts that are asked; no method's offline stage may learn from them.
 
         Prompts that were cut from the corpus are not among them: every method reads them there.
         """
-        return frozenset(prompt for probe in self.probes if (prompt := probe.prompt.strip()) and probe.made != FRONT)
+        return frozenset(prompt for probe in self._all() if (prompt := probe.prompt.strip()) and probe.made != FRONT)
 
     def held_out(self) -> frozenset[str]:
         """Returns the sentences, each on one line, about which held-out probes ask; no row may be made of them."""
-        held = [probe.evidence for probe in self.probes if probe.held_out]
+        held = [probe.evidence for probe in self._all() if probe.held_out]
         return frozenset(one_line(text[a:b]) for text in held for a, b in sentences(text) if text[a:b].strip())
+
+    def _all(self) -> tuple[Probe, ...]:
+        return (*self.probes, *self.earlier)
 
     def ask(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Answer], dict[str, float | None]]:
         """Returns the answers to all probes, and further measures by name, None where not asked.

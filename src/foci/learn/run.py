@@ -11,6 +11,7 @@ from rich.console import Console
 from foci.config.run import Run
 from foci.learn.arm import Arm
 from foci.learn.baseline import prepared
+from foci.learn.earlier import Earlier
 from foci.learn.folder import RunFolder, opened
 from foci.report import write_report
 from foci.system.files import read_json, write_json
@@ -27,7 +28,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     console = console or Console()
     with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
         start, corpus = prepared(run, folder, console)
-        summary = read_json(folder.summary) or _summary_without_arms(run, corpus)
+        summary = read_json(folder.summary) or _summary_without_arms(run, corpus, start.earlier)
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
             write_json(folder.summary, summary)
@@ -37,7 +38,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     return summary
 
 
-def _summary_without_arms(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
+def _summary_without_arms(run: Run, corpus: dict[str, Any], earlier: Earlier | None) -> dict[str, Any]:
     """Returns the content of summary.json before the first arm."""
     return {
         "foci": version("foci"),
@@ -48,6 +49,7 @@ def _summary_without_arms(run: Run, corpus: dict[str, Any]) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         "corpus": corpus,
+        **({} if earlier is None else {"continues": {"name": earlier.history["after"][-1], "arm": earlier.arm}}),
         "arms": {},
     }
 

@@ -67,6 +67,16 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: tuple[st
     return adapted
 
 
+def going_on(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    """Returns the model with the adapter of a folder, which trains on. Errors as in `with_adapter`."""
+    adapted = with_adapter(model, folder, name)
+    for settings in adapted.peft_config.values():
+        settings.inference_mode = False
+        settings.base_model_name_or_path = model.config.name_or_path  # PEFT looks there whenever it saves
+    adapted.set_adapter("default")
+    return adapted
+
+
 def _settings(folder: Path, name: str) -> dict[str, Any]:
     """Returns the settings of an adapter of a known type for language modelling; raises ValueError for another."""
     settings = read_json(folder / "adapter_config.json")

@@ -193,10 +193,16 @@ def top_k(head: Head, hidden: Float[Tensor, "token hidden"], teacher: LiveTeache
 
 
 class Start:
-    """The model as training started: its adapter switched off, or a frozen copy where there is none."""
+    """The model as training started: its adapter switched off, or a frozen copy where there is none.
 
-    def __init__(self, model: nn.Module) -> None:
+    `goes_on`: the adapter was trained before and belongs to the start, so that its weights are copied.
+    """
+
+    def __init__(self, model: nn.Module, *, goes_on: bool = False) -> None:
         self.copy = None if isinstance(model, PeftModel) else copy.deepcopy(model).requires_grad_(False)
+        copied = goes_on and isinstance(model, PeftModel)
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad and copied)
+        self.weights = {name: p.detach().clone() for name, p in trained}
 
     @contextmanager
     def of(self, model: nn.Module, unwrapped: nn.Module) -> Iterator[nn.Module]:
@@ -206,6 +212,17 @@ class Start:
         """
         if self.copy is not None:
             yield self.copy
+            return
+        if self.weights:
+            own = {name: p for name, p in unwrapped.named_parameters() if name in self.weights}
+            now = {name: p.data for name, p in own.items()}
+            try:
+                for name, parameter in own.items():
+                    parameter.data = self.weights[name]
+                yield model
+            finally:
+                for name, parameter in own.items():
+                    parameter.data = now[name]
             return
         asked = [(parameter, parameter.requires_grad) for parameter in unwrapped.parameters()]
         try:

@@ -7,6 +7,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from foci.report import style
+from foci.report.batches import earlier_pages
 from foci.report.measure import MEASURED, Answer, best_arm, verdict
 from foci.report.plots import inline
 from foci.report.read import Arm
@@ -71,6 +72,9 @@ def _lost(arm: Numbers, others: Mapping[str, Numbers]) -> str:
         gone = round((1 - kept) * known)
         also = _also(others, lambda one: _gone(one, known))
         words.append(f"{count(gone) if gone else 'None'} of the {count(known)} answers that it knew{also}.")
+    if (earlier := earlier_pages(arm)) is not None:
+        asked, was, now = earlier
+        words.append(f"Of {count(asked)} questions about earlier pages {count(now)} are answered right, {was} before.")
     before, after = _pair(arm, "bits_per_byte")
     if before is not None and after is not None:
         words.append(f"General text is predicted {_moved(before, after)}.")

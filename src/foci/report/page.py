@@ -8,6 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from foci.report import guided, layers, plots
+from foci.report.batches import NOTE as BATCHES_NOTE
+from foci.report.batches import page_tables
 from foci.report.contrast import contrasts
 from foci.report.glance import EXAMPLES, flipped, glance, picture
 from foci.report.measure import Answer, Evidence, reasons, rows_read, verdict, why_not
@@ -87,6 +89,8 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
         "figures": [*along_the_change(runs), *figures(arms)],
         "probes": script_json(probe_table(arms, evidence)),
         "reasons": _reasons(arms, evidence),
+        "batches": page_tables([(name, arm.numbers) for name, arm in arms]),
+        "batches_note": BATCHES_NOTE,
         "layers": layers.section([(name, arm.profiles) for name, arm in arms]),
         "probe_count": sum(len(arm.before or arm.after) for _, arm in arms),
         "samples": rows,

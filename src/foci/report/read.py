@@ -107,6 +107,7 @@ def _facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
         "seed": seed,
         "started": summary.get("started"),
         "foci": summary.get("foci"),
+        "went_on": _mapping(summary.get("continues")),
         "corpus": _mapping(summary.get("corpus")),
         "machine": _mapping(summary.get("machine")),
         "versions": _mapping(summary.get("versions")),

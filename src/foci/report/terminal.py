@@ -8,6 +8,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from foci.report import tables
+from foci.report.batches import MOST, NOTE, batch_table, batches_of
 from foci.report.warnings import warnings_of
 from foci.report.words import Pair, count, decimal, number, percent
 
@@ -48,13 +49,21 @@ def print_table(summary: Mapping[str, Any], console: Console) -> None:
         columns.remove(least)
     table.columns[0].style = "bold"
     console.print(table)
-    console.print(Text(shown(_caption(arms)), style="dim"))
+    console.print(Text(shown(_caption(arms, summary.get("continues") or {})), style="dim"))
     for name, arm in arms.items():
         if wrong := arm.get("not_learned"):
             each = "; ".join(f"{count(many)} {reason}" for reason, many in wrong.items())
             console.print(Text(shown(f"not learned, {name}: {each}."), style="dim"))
     if not _asked(arms, "learned"):
         console.print(Text.assemble(("\nnote: ", "bold"), shown(NO_QUESTIONS)))
+    for name, arm in arms.items():
+        if (found := batches_of(arm)) is not None:
+            of = f", {name}" if len(arms) > 1 else ""
+            small = batch_table(found, MOST)
+            rows = [[shown(cell) for cell in row] for row in small.rows]
+            console.print(Text(f"\nbatches of pages{of}", style="bold"))
+            console.print(tables.terminal(tables.Table(small.heads, rows), fold=10))
+            console.print(Text(shown(NOTE), style="dim"))
     for name, arm in arms.items():
         for warning in warnings_of(arm):
             console.print(Text.assemble(("\nwarning: ", "bold yellow"), shown(f"{name} {warning}")))
@@ -139,7 +148,7 @@ def _seconds(arm: Mapping[str, Any]) -> str:
     return decimal(seconds, 1 if seconds is not None and seconds < 10 else 0)
 
 
-def _caption(arms: Arms) -> str:
+def _caption(arms: Arms, went_on: Mapping[str, Any]) -> str:
     """Says in words what the columns are."""
     arm = next(iter(arms.values()))
     learn, known, asked = (count(arm.get(k)) for k in ("learn_probes", "retained_probes", "retain_asked"))
@@ -148,7 +157,8 @@ def _caption(arms: Arms) -> str:
     if _asked(arms, "learned"):
         said.append(f"learned: whole answers that are right, of {learn} probes to learn.")
     if _asked(arms, "retained") or _any_to_retain(arms):
-        said.append(f"retained: the same, of the {known} of {asked} probes to retain that the untouched model answers.")
+        who = f"the model of {went_on['name']}" if went_on else "the untouched model"
+        said.append(f"retained: the same, of the {known} of {asked} probes to retain that {who} answers.")
     if _asked(arms, "learned") or _asked(arms, "retained"):
         said.append("tokens: answer tokens predicted, in %, given the true words before them.")
     if held := {name: arm["held_out"] for name, arm in arms.items() if arm.get("held_out")}:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foci.report.batches import earlier_pages
 from foci.report.words import count, decimal, number, percent
 
 FORGOTTEN = 0.2
@@ -22,7 +23,7 @@ def warnings_of(arm: Mapping[str, Any]) -> list[str]:
     """
     found = [_diverged(arm)]
     if found == [None]:
-        found += [_forgot(arm), _guessed(arm)]
+        found += [_forgot(arm), _forgot_earlier(arm), _guessed(arm)]
     return [warning for warning in [*found, _not_asked(arm)] if warning]
 
 
@@ -68,6 +69,19 @@ def _forgot(arm: Mapping[str, Any]) -> str | None:
     )
 
 
+def _forgot_earlier(arm: Mapping[str, Any]) -> str | None:
+    """Says that much of what earlier pages taught is gone."""
+    found = earlier_pages(arm)
+    if found is None or found[1] < FEW or found[2] > (1 - FORGOTTEN) * found[1]:
+        return None
+    asked, was, now = found
+    return (
+        f"forgot earlier pages: of {count(asked)} questions about them {count(now)} are answered right, {count(was)} "
+        "before. Rehearse more of them (continues.ratio=2 or more reads so many old rows per new row), or lower "
+        "train.learning_rate."
+    )
+
+
 def _guessed(arm: Mapping[str, Any]) -> str | None:
     """Says that the answers learned need no knowledge."""
     after = number((arm.get("learned_whole") or {}).get("after"))
@@ -86,6 +100,6 @@ def _not_asked(arm: Mapping[str, Any]) -> str | None:
     if not asked or known != 0:
         return None
     return (
-        f"could not be asked what it forgot: the untouched model answers none of the {count(asked)} probes to retain. "
-        "Name probes that it knows as probes.retain."
+        f"could not be asked what it forgot: before training the model answers none of the {count(asked)} probes to "
+        "retain. Name probes that it knows as probes.retain."
     )

@@ -54,6 +54,8 @@ def _why_no_adapter(arm: ArmFolder, how: str) -> str | None:
     if settings is None:
         return "no adapter, because all weights were trained"
     kind = "DoRA" if settings.get("use_dora") else str(settings.get("peft_type"))
+    if arm.earlier.is_file():
+        return "no adapter, because the run went on with one, and a share of its change alone is no scaled adapter"
     if how == "prune":
         return "no adapter, because a pruned change is no product of two small matrices"
     if kind not in SCALABLE:

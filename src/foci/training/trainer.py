@@ -91,8 +91,11 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
 
     `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
-    the trainer it is mixed into. `copies` repeats the rows within an epoch, each with its own edits.
+    the trainer it is mixed into. `copies` repeats the rows within an epoch, each with its own edits. `goes_on`: the
+    model's adapter was trained before, and the start that methods hold to is the model with it.
     """
+
+    _staging: Path | None = None
 
     def __init__(
         self,
@@ -102,12 +105,12 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         plan: Plan | None = None,
         train_dataset: Any = None,
         copies: int = 1,
+        goes_on: bool = False,
         **trainer: Any,
     ) -> None:
         self.plan = Plan() if plan is None else plan
         check_prepared(self.plan)
-        self.copies = copies
-        self._staging: Path | None = None
+        self.copies, self.goes_on = copies, goes_on
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
         self._anchor: Anchor | None = None
@@ -122,8 +125,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 check_ids(model, rows)
             train_dataset = self._dataset(with_columns(self.plan, rows), args)
             self._weighted = has_weights(train_dataset)
-            pad = pad_id(model, trainer.get("processing_class"))
-            trainer.setdefault("data_collator", Collator(pad, labelled=not self.replaces_loss))
+            collator = Collator(pad_id(model, trainer.get("processing_class")), labelled=not self.replaces_loss)
+            trainer.setdefault("data_collator", collator)
         elif self.plan.of(EditsTokens) or self.plan.of(MixesRows):
             raise TypeError(
                 f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
@@ -334,7 +337,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
             if any(isinstance(method.teacher(), LiveTeacher) for method in self.plan.of(Imitates)):
-                self._start = self._start or Start(self.model)  # the start is that of the first call
+                self._start = self._start or Start(
+                    self.model, goes_on=self.goes_on
+                )  # the start is that of the first call
             if self.plan.of(HoldsWeights):
                 self._anchor = self._anchor or Anchor(self.model)
                 self.add_callback(callback := HoldCallback(self.plan.of(HoldsWeights), self._anchor))

@@ -1,0 +1,172 @@
+"""The finished run that another one goes on from: where its model lies, its rows and probes, and what it taught."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foci.config.run import Run, load_run
+from foci.corpus import read_rows
+from foci.focus import Row
+from foci.learn.folder import RunFolder
+from foci.probes import Probe
+from foci.report.measure import best_arm
+from foci.system.files import read_json, read_lines, sha256
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run and the arm of it whose model goes on learning."""
+
+    path: Path
+    run: Run
+    arm: str
+    result: dict[str, Any]
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.path, len(self.run.arms))
+
+    @property
+    def model(self) -> Path:
+        """The folder of what was trained: the adapter, or all weights."""
+        own = self.folder.arm(self.arm)
+        return own.model if self.run.adapter is None else own.adapter
+
+    def state(self) -> dict[str, Any]:
+        """Returns what the run knows of the batches before it; for a run that went on from none, an empty chain."""
+        known = read_json(self.folder.earlier_state)
+        start = read_json(self.folder.start)
+        return known or {"batches": [], "untouched": start["model"], "new": None}  # type: ignore[no-any-return]
+
+    def batches(self) -> list[dict[str, Any]]:
+        """Returns all batches of pages that the model was taught, its own last: name, files with hashes, rows."""
+        state = self.state()
+        inputs = read_json(self.folder.start).get("inputs") or {}
+        own = {"name": state.get("name", self.run.name), "files": inputs, "rows": len(self._own_rows(state))}
+        return [*state["batches"], own]
+
+    def rows(self) -> list[Row]:
+        """Returns the rows of all batches, the oldest first; rows that were held out are not among them."""
+        before = read_rows(self.folder.earlier_rows) if self.folder.earlier_rows.is_file() else []
+        return [*before, *self._own_rows(self.state())]
+
+    def _own_rows(self, state: dict[str, Any]) -> list[Row]:
+        """Returns the new rows of the run itself: those in front of the rehearsed ones."""
+        return read_rows(self.folder.rows)[: state["new"]]
+
+    def probes(self) -> list[Probe]:
+        """Returns the probes to learn of all batches; ids begin with the number of the batch, from 1, and a slash."""
+        number = len(self.state()["batches"]) + 1
+        own = [probe for probe in probes_of(self.folder.questions) if probe.role == "learn"]
+        return [*probes_of(self.folder.earlier_probes), *(replace(p, id=f"{number}/{p.id}") for p in own)]
+
+    def history(self) -> dict[str, Any]:
+        """Returns what each batch taught, and what was kept, after each batch; see `foci.learn.earlier`."""
+        if "batches" in self.result:
+            return json.loads(json.dumps(self.result["batches"]))  # type: ignore[no-any-return]
+
+        def pair(name: str) -> list[float | None]:
+            found = self.result.get(name) or {}
+            return [found.get("before"), found.get("after")]
+
+        own = {"name": self.run.name, "probes": self.result["learn_probes"]}
+        return {
+            "after": ["", self.run.name],
+            "pages": [{**own, "learned": pair("learned_whole"), "tokens": pair("learned")}],
+            "general": {
+                "known": self.result["retained_probes"],
+                "kept": pair("retained_whole"),
+                "bits_per_byte": pair("bits_per_byte"),
+            },
+        }
+
+
+def finished(run: Run) -> Finished | None:
+    """Returns the run that a run goes on from; None where it goes on from none.
+
+    Raises FileNotFoundError where there is no such folder, and ValueError where it holds no finished run of
+    `foci learn`, has no such arm, or trained another model or adapter.
+    """
+    if run.continues is None:
+        return None
+    path = Path(run.continues.run)
+    before = read_finished(path, run.continues.arm)
+    for name, own, other in (
+        ("model", run.model.name, before.run.model.name),
+        ("adapter", run.adapter, before.run.adapter),
+    ):
+        if own != other:
+            raise ValueError(
+                f"a run that goes on trains what the run before trained: {path} has {name} {_told(other)}, got "
+                f"{_told(own)}; leave {name} out of the changes, or start a new run without continues"
+            )
+    return before
+
+
+def read_finished(path: Path, arm: str | None) -> Finished:
+    """Reads a finished run, and its arm: the one named, or the one that learned and retained the most."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"continues.run: there is no folder {path}; name the folder of a finished run")
+    if not (path / "run.yaml").is_file() or not (path / "start.json").is_file():
+        holds = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+        raise ValueError(
+            f"continues.run: {path} is no run of foci learn (no run.yaml and start.json; it holds {holds}); name the "
+            "output folder of a finished run"
+        )
+    run = load_run(path)
+    known = _mapping(read_json(path / "summary.json"), path / "summary.json").get("arms", {})
+    if arm is not None and arm not in run.arms:
+        raise ValueError(f"{path} has no arm {arm!r}; it has {', '.join(run.arms)}: name one of them")
+    missing = [name for name in run.arms if name not in known and arm in (None, name)]
+    if missing:
+        raise ValueError(
+            f"{path} is not finished: arm {missing[0]} has no result; finish it with: foci learn {path} --resume"
+        )
+    arm = arm or best_arm(known)
+    own = RunFolder(path, len(run.arms)).arm(arm)
+    result = _mapping(read_json(own.result), own.result)
+    if "weights_sha256" not in result:
+        raise ValueError(f"{path} is not whole: {own.result} is not there; finish it with: foci learn {path} --resume")
+    found = Finished(path, run, arm, result)
+    _check_weights(found)
+    return found
+
+
+def _check_weights(found: Finished) -> None:
+    """Raises ValueError where what was trained is gone or is not what the run wrote."""
+    if not found.model.is_dir():
+        raise ValueError(
+            f"{found.path} has no {found.model.name}/ of arm {found.arm} ({found.model} is not there), so there is "
+            "nothing to go on from; put it back, or train that run again with --overwrite"
+        )
+    hashes = {file.name: sha256(file) for file in sorted(found.model.glob("*.safetensors"))}
+    wanted = found.result["weights_sha256"]
+    same = next(iter(hashes.values()), "") if len(hashes) == 1 else json.dumps(hashes)
+    if same != wanted:
+        raise ValueError(
+            f"the weights in {found.model} are not those that the run wrote (SHA-256 {same[:12] or 'of no file'}, "
+            f"expected {wanted[:12]}); put the old ones back, or train that run again with --overwrite"
+        )
+
+
+def _mapping(value: Any, path: Path) -> dict[str, Any]:
+    """Returns the object of a JSON file, {} where there is no file. Raises ValueError for anything else."""
+    if value is None or isinstance(value, dict):
+        return value or {}
+    raise ValueError(f"{path} is damaged: expected an object, got {str(value)[:60]!r}; put the whole file back")
+
+
+def _told(value: object) -> str:
+    return "null (all weights)" if value is None else str(value)
+
+
+def probes_of(path: Path) -> list[Probe]:
+    """Returns the probes of a run's own file; none where there is no file. Raises ValueError for a damaged one."""
+    lines: Sequence[dict[str, Any]] = read_lines(path)
+    try:
+        return [Probe(**{**line, "aliases": tuple(line["aliases"])}) for line in lines]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); put the whole file back, or use --overwrite") from None

@@ -1,0 +1,237 @@
+"""Runs that go on from a finished one: three batches of pages, end to end on a tiny model, through the command line."""
+
+import io
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from rich.console import Console
+from safetensors.torch import load_file
+
+import runs
+from foci.config.run import load_run
+from foci.corpus import read_rows
+from foci.learn.earlier import Earlier
+from foci.models import load
+from foci.models.adapters import peft_quiet
+from foci.models.saved_adapter import answers
+from foci.probes import Answer, read_answers
+from foci.report.terminal import print_table
+
+PAGES = {"monday": slice(0, 4), "tuesday": slice(4, 7), "friday": slice(7, 10)}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, request):
+    """A folder with three batches of pages and the runs out/monday, out/tuesday and out/friday, one after another."""
+    folder = tmp_path_factory.mktemp("chain")
+    things = runs.material(folder / "things")
+    for name, part in PAGES.items():
+        runs.write_lines(folder / f"{name}.jsonl", runs.documents()[part])
+        asked = [line | {"id": f"q{n}"} for n, line in enumerate(questions()[part])]
+        runs.write_lines(folder / f"{name}-asked.jsonl", asked)
+    file = runs.run_file(
+        folder, things, name="monday", output=str(folder / "out" / "monday"),
+        corpus={"path": str(folder / "monday.jsonl")}, probes={"learn": str(folder / "monday-asked.jsonl")},
+        arms={"plain": [], "held": [{"lwf": {"on": "all", "teacher": "live"}}]},
+    )  # fmt: skip
+    runs.finished(["learn", file], folder)
+    for before, name in (("monday", "tuesday"), ("tuesday", "friday")):
+        runs.finished(go_on(folder, name, before), folder)
+    return folder
+
+
+def questions() -> list[dict[str, object]]:
+    return [
+        {"kind": "cloze", "group": "town", "prompt": text[: text.index(town)].rstrip(), "answer": town}
+        for text, town, _ in runs.FACTS
+    ]
+
+
+def go_on(folder: Path, name: str, before: str, *more: str) -> list[object]:
+    arm = ["--arm", "held"] if before == "monday" else []
+    return ["learn", folder / f"{name}.jsonl", "--from", folder / "out" / before, *arm, "--out", folder / "out" / name,
+            f"probes.learn={folder / f'{name}-asked.jsonl'}", "probes.every=null", *more]  # fmt: skip
+
+
+def summary(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_the_adapter_stays_one_adapter_upon_the_untouched_model(chain):
+    """No adapter upon an adapter: the same shapes, the same base, and PEFT alone loads it to the merged model."""
+    settings = [json.loads((path / "adapter" / "adapter_config.json").read_text()) for path in outs(chain)]
+    assert len({one["base_model_name_or_path"] for one in settings}) == 1
+    weights = [load_file(path / "adapter" / "adapter_model.safetensors") for path in outs(chain)]
+    shapes = [{name: tensor.shape for name, tensor in one.items()} for one in weights]
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert not torch.equal(*(next(iter(one.values())) for one in weights[1:])), "and it went on learning"
+    base = load(settings[2]["base_model_name_or_path"]).model
+    with peft_quiet():
+        alone = answers(PeftModel.from_pretrained(base, str(outs(chain)[2] / "adapter")))
+    assert torch.allclose(alone, answers(load(str(outs(chain)[2] / "model")).model), atol=1e-4)
+
+
+def outs(chain: Path) -> list[Path]:
+    return [chain / "out" / "monday" / "arms" / "held", chain / "out" / "tuesday", chain / "out" / "friday"]
+
+
+def test_it_begins_where_the_run_before_ended(chain):
+    """The frozen baseline of a run is the model of the run before, not the untouched one."""
+    last = max((chain / "out" / "tuesday" / "probes").glob("step-*.parquet"))
+    before = {a.probe_id: a for a in read_answers(last)}
+    start = {a.probe_id: a for a in read_answers(chain / "out" / "friday" / "baseline" / "probes.parquet")}
+    retain = [name for name in before if before[name].role == "retain"]
+    assert len(retain) == 4
+    for name in retain:
+        assert start[name].nll == pytest.approx(before[name].nll, rel=1e-3)
+    first = read_answers(chain / "out" / "friday" / "earlier" / "untouched.parquet")
+    known = {a.probe_id: a.nll for a in first}
+    assert any(abs(known[name] - start[name].nll) > 1e-2 for name in retain), "and that is another one"
+
+
+def test_nothing_is_said_beside_the_runs_own_words(chain):
+    """PEFT looks for the base model of an adapter whenever it saves; it must not look on the hub."""
+    said = [path.read_text() for path in sorted(chain.glob("*.err"))]
+    assert len(said) >= 3
+    assert said == [""] * len(said)
+
+
+def test_only_the_rows_grow(chain):
+    later = (chain / "out" / name / "earlier" / "rows.parquet" for name in ("tuesday", "friday"))
+    counts = [len(read_rows(path)) for path in later]
+    assert counts == [4, 7]
+    state = json.loads((chain / "out" / "friday" / "earlier" / "state.json").read_text())
+    assert [batch["name"] for batch in state["batches"]] == ["monday", "tuesday"]
+    assert [batch["rows"] for batch in state["batches"]] == [4, 3]
+    rows = read_rows(chain / "out" / "friday" / "rows.parquet")
+    assert len(rows) == 6, "three new ones, and as many of the seven earlier ones"
+    assert all("friday" in row.source for row in rows[:3])
+    assert not any("friday" in row.source for row in rows[3:])
+
+
+def test_the_table_says_what_each_batch_taught_and_what_stayed(chain):
+    found = summary(chain / "out" / "friday")["arms"]["held"]["batches"]
+    assert found["after"] == ["", "monday", "tuesday", "friday"]
+    assert [(page["name"], page["probes"]) for page in found["pages"]] == [("monday", 4), ("tuesday", 3), ("friday", 3)]
+    assert [[value is None for value in page["learned"]] for page in found["pages"]] == [
+        [False] * 4, [False] * 4, [False, True, False, False]]  # fmt: skip
+    for page in found["pages"]:
+        assert len(page["tokens"]) == 4
+    (old,) = {len(read_answers(chain / "out" / "friday" / "earlier.parquet"))}
+    assert old == 7
+    right = [a.correct for a in read_answers(chain / "out" / "friday" / "earlier.parquet") if a.probe_id[:2] == "1/"]
+    assert found["pages"][0]["learned"][3] == sum(right) / 4
+    assert found["general"]["known"] == 3
+    assert found["general"]["kept"][0] == 1.0
+    assert len(found["general"]["kept"]) == len(found["general"]["bits_per_byte"]) == 4
+    first = summary(chain / "out" / "monday")["arms"]["held"]
+    assert found["pages"][0]["learned"][:2] == [first["learned_whole"][when] for when in ("before", "after")]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(chain, tmp_path):
+    again = [str(word) for word in go_on(chain, "friday", "tuesday")]
+    again[again.index("--out") + 1] = str(tmp_path / "friday")
+    child = runs.start(again, tmp_path, moment=("foci.system.checkpoint.seal", 2, signal.SIGKILL))
+    assert child.wait() == -signal.SIGKILL
+    runs.finished(["learn", tmp_path / "friday", "--resume"], tmp_path)
+    ours, theirs = (load_file(path / "adapter" / "adapter_model.safetensors")
+                    for path in (tmp_path / "friday", chain / "out" / "friday"))  # fmt: skip
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_report_and_the_terminal_show_the_table(chain):
+    page = (chain / "out" / "friday" / "report.html").read_text()
+    assert '<section id="batches">' in page
+    assert "untouched mean the model of tuesday" in page
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_table(summary(chain / "out" / "friday"), console)
+    told = console.export_text()
+    for words in ("batches of pages", "that the model of tuesday answers", "untouched monday tuesday friday"):
+        assert " ".join(words.split()) in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_by_hand():
+    def said(name: str, right: bool, role: str = "learn") -> Answer:
+        return Answer(name, role, "cloze", "", "p", "a", "", right, float(right), None, None, 0.0, True)
+
+    history = {"after": ["", "a"], "pages": [{"name": "a", "probes": 2, "learned": [0.0, 1.0], "tokens": [0.0, 1.0]}],
+               "general": {"known": 1, "kept": [1.0, 1.0], "bits_per_byte": [1.0, 1.1]}}  # fmt: skip
+    untouched = (said("x", False), said("r", True, "retain"), said("s", False, "retain"))
+    earlier = Earlier("b", "plain", 1, (), history, untouched)
+    after = [said("x", True), said("r", False, "retain"), said("s", True, "retain")]
+    found = earlier.after([said("x", False)], after, [said("1/q", True), said("1/r", False)], 1.2)
+    assert found["pages"][0]["learned"] == [0.0, 1.0, 0.5]
+    assert found["pages"][1] == {"name": "b", "probes": 1, "learned": [0.0, 0.0, 1.0], "tokens": [0.0, 0.0, 1.0]}
+    assert found["general"] == {"known": 1, "kept": [1.0, 1.0, 0.0], "bits_per_byte": [1.0, 1.1, 1.2]}
+    assert history["after"] == ["", "a"], "the old one is as it was"
+
+
+def test_what_cannot_be_gone_on_from_is_refused(chain, tmp_path, capsys):
+    new = chain / "friday.jsonl"
+
+    def refused(*words: object) -> str:
+        return runs.refused(["learn", *words, "--out", tmp_path / "x"], capsys)
+
+    assert "there is no folder" in refused(new, "--from", tmp_path / "absent")
+    assert "is no run of foci learn" in refused(new, "--from", chain)
+    assert "has no arm 'focussed'; it has plain, held" in refused(
+        new, "--from", chain / "out/monday", "--arm", "focussed"
+    )
+    assert "give --from RUN too" in refused(new, "--arm", "held")
+    assert "leave --model out" in refused(new, "--from", chain / "out/monday", "--model", "m")
+    assert "Got no text" in refused("--from", chain / "out/monday")
+    assert "goes on with further texts" in refused(chain / "small.yaml", "--from", chain / "out/monday")
+    assert "has adapter" in refused(new, "--from", chain / "out/monday", "adapter.r=8")
+    assert "there is nothing new" in refused(chain / "monday.jsonl", "--from", chain / "out/monday")
+    broken = shutil.copytree(chain / "out" / "tuesday", tmp_path / "broken")
+    weights = broken / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "are not those that the run wrote" in refused(new, "--from", broken)
+    shutil.rmtree(broken / "adapter")
+    assert "nothing to go on from" in refused(new, "--from", broken)
+    (broken / "summary.json").write_text("[1")
+    assert "is damaged" in refused(new, "--from", broken)
+    (broken / "summary.json").unlink()
+    assert "is not finished" in refused(new, "--from", broken)
+    own = chain / "out" / "tuesday"
+    told = runs.refused(["learn", new, "--from", own, "--out", own, "--overwrite"], capsys)
+    assert "which must stay" in told
+    assert (own / "adapter").is_dir(), "and it did stay"
+
+
+def test_old_pages_that_changed_are_told_and_known_ones_are_no_new_ones(chain, tmp_path, capsys):
+    """The rows that were learned are in the run's folder: the old file may go."""
+    folder = shutil.copytree(chain, tmp_path / "copy")
+    both = runs.write_lines(tmp_path / "both.jsonl", runs.documents()[:7])
+    (chain / "monday.jsonl").rename(chain / "away.jsonl")
+    try:
+        told = runs.told(["learn", both, "--from", folder / "out/monday", "--arm", "plain", "--out", tmp_path / "both",
+                          "probes.learn=null", "train.epochs=1", "continues.ratio=0.5"], capsys)  # fmt: skip
+    finally:
+        (chain / "away.jsonl").rename(chain / "monday.jsonl")
+    assert "gone: " in told
+    assert "they are rehearsed as they were when they were learned" in " ".join(told.split())
+    assert "4 rows of these pages were learned before" in told
+    assert "rehearses 2 of 4 rows" in told
+    run = load_run(tmp_path / "both")
+    assert (list(run.arms), run.continues.arm) == (["plain"], "plain")
+
+
+def test_all_weights_go_on_too(chain, tmp_path):
+    things = runs.Things(*(chain / "things" / name for name in (
+        "tiny", "corpus.jsonl", "learn.jsonl", "retain.jsonl", "page.txt")))  # fmt: skip
+    file = runs.run_file(
+        tmp_path, things, corpus={"path": str(chain / "monday.jsonl")}, adapter=None, arms={"plain": []},
+        train={"learning_rate": 1e-3, "epochs": 1},
+    )  # fmt: skip
+    runs.finished(["learn", file], tmp_path)
+    runs.finished(["learn", chain / "tuesday.jsonl", "--from", tmp_path / "out", "--out", tmp_path / "next",
+                   "probes.learn=null"], tmp_path)  # fmt: skip
+    assert not (tmp_path / "next" / "adapter").exists()
+    assert summary(tmp_path / "next")["arms"]["plain"]["batches"]["after"] == ["", "small", "tuesday"]
