@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "bench": "focus config errors system models training probes learn report slide",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
-    "cli": "config system data models methods probes study learn slide bench pretrain meta report watch",
+    "chat": "config errors system models corpus report",
+    "cli": "config system data models methods probes study learn slide bench pretrain meta report watch chat",
     "__main__": "cli",
     "foci": "focus config models training",
 }

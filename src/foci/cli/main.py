@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foci.cli.chat import chat_app
 from foci.cli.data import data_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(chat_app)
 app.add_typer(score_app)
 app.add_typer(slide_app)
 app.add_typer(study_app)

@@ -60,6 +60,20 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
+def read_sources(path: str | Path) -> list[tuple[str, str]]:
+    """Returns (source, text) of the rows that `write_rows` wrote, in order: quicker than whole rows.
+
+    Raises ValueError when the file holds no rows.
+    """
+    try:
+        table = pq.read_table(path, columns=["source", "text"], partitioning=None)
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise ValueError(f"{path}: expected rows as parquet, got {error}; make it anew") from error
+    if missing := {"source", "text"} - set(table.column_names):
+        raise ValueError(f"{path}: expected rows of foci, got a table without {', '.join(missing)}; make it anew")
+    return list(zip(*(table.column(name).to_pylist() for name in ("source", "text")), strict=True))
+
+
 def _lists(lists: pa.ListArray) -> Iterator[tuple[Any, ...]]:
     """Yields the lists as tuples; through NumPy, many times faster than `to_pylist`."""
     values = tuple(lists.values.to_numpy(zero_copy_only=False).tolist())

@@ -67,14 +67,14 @@ def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_rem
     return Loaded(model, tokenizer, name, fingerprint(model), max_length(model), compute)
 
 
-def _model(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
+def _model(folder: Path, name: str, trust_remote_code: bool, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     text = language_config(folder, name)
     part: dict[str, Any] = {} if text is None else {"config": text, "key_mapping": NAMES}
     with quiet(), explained(name, "configuration and weights", folder):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             **part,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -152,7 +152,7 @@ def _check_embedding(model: PreTrainedModel, folder: Path, name: str) -> None:
     with safe_open(file, "pt") as tensors:
         if key not in tensors.keys() or tensors.get_slice(key).get_shape() != list(weight.shape):  # noqa: SIM118
             return
-        stored = tensors.get_slice(key)[:8].float()
+        stored = tensors.get_slice(key)[:8].to(weight.dtype).float()
     if not torch.equal(stored, weight.detach()[:8].float().cpu()):
         raise ValueError(
             f"model {name!r} ({type(model).__name__}): Transformers loads other numbers into {key} than the file has, "
@@ -182,9 +182,17 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     return tokenizer
 
 
-def load_weights(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Returns the model of a name alone, in float32 on the CPU, without the checks of `load`; adapters are merged."""
-    return _model_in(folder_of(name, trust_remote_code=trust_remote_code), name, trust_remote_code)
+def load_weights(name: str, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Returns the model of a name alone, on the CPU, without the checks of `load`; adapters are merged, in float32."""
+    folder = folder_of(name, trust_remote_code=trust_remote_code)
+    if not is_adapter(folder):
+        return _model(folder, name, trust_remote_code, dtype)
+    return _model_in(folder, name, trust_remote_code).to(dtype)
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer of a name alone; raises ValueError, with the cure, where there is none."""
+    return _tokenizer_of(folder_of(name, trust_remote_code=trust_remote_code), name, trust_remote_code)
 
 
 def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) -> tuple[Path, str]:

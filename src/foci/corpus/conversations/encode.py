@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.conversations.samples import Completion, Conversation, TokenIds, Unusable
-from foci.corpus.conversations.template import BREAK, Template, Written
+from foci.corpus.conversations.template import BREAK, Messages, Template, Written
 from foci.corpus.plain import Encoded, encoded, with_control_words
 from foci.corpus.split import Span, tighten
 from foci.corpus.tokens import overlap
@@ -64,6 +64,16 @@ def length(written: Written, template: Template) -> int:
     """Returns the number of tokens of a rendered conversation."""
     words = _words(written.text, _places(written.text, BREAK), template)
     return len(_encoded(written.text.replace(BREAK, ""), words, template).ids)
+
+
+def prompt_ids(messages: Messages, template: Template) -> tuple[int, ...]:
+    """Returns the tokens of messages with the beginning of an answer; no message becomes a control token.
+
+    Raises Unusable where the template refuses them.
+    """
+    written = Written(template.render([template.safe(message) for message in messages], prompt=True), ())
+    words = _words(written.text, _places(written.text, BREAK), template)
+    return _encoded(written.text.replace(BREAK, ""), words, template).ids
 
 
 def _words(text: str, breaks: Sequence[int], template: Template) -> list[Span]:

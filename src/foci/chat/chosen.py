@@ -1,0 +1,78 @@
+"""Finds in a run's folder the arm to talk to, and what it has saved. Imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foci.config.run import Run, load_run
+from foci.errors import hint
+from foci.report.measure import best_arm
+from foci.system.files import existing, read_json
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An arm of a run that is done. `folder` is the run's, `arm` the name, `saved` the arm's adapter/ or model/."""
+
+    folder: Path
+    run: Run
+    arm: str
+    saved: Path
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether an adapter was saved, which stands upon the untouched model."""
+        return (self.saved / "adapter_config.json").is_file()
+
+
+def choose(folder: Path, arm: str | None = None) -> Chosen:
+    """Returns the arm of that name, else the best of those that are done.
+
+    Raises FileNotFoundError where there is no such folder, ValueError, with the cure, for a folder that is no run, an
+    arm that is not there or not done, and one whose model was deleted.
+    """
+    existing(folder, "run", "give the output folder of a `foci learn` run")
+    if not (folder / "run.yaml").is_file():
+        raise ValueError(_no_run(folder))
+    run = load_run(folder)
+    done = {name: found for name in run.arms if (found := _result(folder, run, name)) is not None}
+    name = arm or (best_arm(done) if done else next(iter(run.arms)))
+    if name not in run.arms:
+        raise ValueError(f"run {folder} has no arm {name!r}; {hint(name, run.arms)}")
+    if name not in done:
+        others = f"; its arms that are done: {', '.join(done)}" if done else ""
+        raise ValueError(
+            f"arm {name!r} of run {folder} is not done, so it has no model yet{others}. Wait for it (foci watch "
+            f"{folder}), or go on with: foci learn {folder} --resume"
+        )
+    below = _arm_folder(folder, run, name)
+    for kind, file in (("adapter", "adapter_config.json"), ("model", "config.json")):
+        if (below / kind / file).is_file():
+            return Chosen(folder, run, name, below / kind)
+    raise ValueError(
+        f"arm {name!r} of run {folder} has neither adapter/ nor model/ in {below}: they were deleted or moved; put one "
+        "back, or train again with --overwrite"
+    )
+
+
+def _no_run(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"run {folder} is a file, expected the output folder of a `foci learn` run"
+    if (folder / "suite.json").is_file() or (folder / "cells").is_dir():
+        return f"{folder} holds a suite, expected a run; name one of its cells: {folder}/cells/ARM/seed-N"
+    if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return f"{folder} holds a model, expected a run; give the run's folder: {folder.parent}"
+    return f"{folder} is not a run: there is no run.yaml in it; give the output folder of `foci learn`"
+
+
+def _arm_folder(folder: Path, run: Run, name: str) -> Path:
+    return folder if len(run.arms) == 1 else folder / "arms" / name
+
+
+def _result(folder: Path, run: Run, name: str) -> dict[str, Any] | None:
+    """Returns an arm's numbers; None where it is not done. Raises ValueError for a file that is damaged."""
+    path = _arm_folder(folder, run, name) / "arm.json"
+    found = read_json(path)
+    if found is not None and not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: expected a JSON object, got {str(found)[:60]!r}; put the whole file back")
+    return found

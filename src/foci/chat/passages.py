@@ -1,0 +1,112 @@
+"""Finds the passage of a run's corpus that is nearest to a question, by BM25 (bm25s), and says where it stands."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foci.config.run import Run
+from foci.corpus.documents import files_below, readable
+from foci.corpus.sentences import sentences
+from foci.corpus.store import read_sources
+from foci.system.files import read_json
+from foci.system.inputs import differences, noted
+
+_WORD = re.compile(
+    r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+"
+)
+"""A word, or a letter of a script that writes no spaces between words."""
+SHOWN = 300
+"""Characters of a passage that are shown, about."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A row of the corpus: its text, the sentences of it that are shown, and where it stands (file, page or line)."""
+
+    text: str
+    shown: str
+    source: str
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of a text in lower case, one-letter words too: "grade C" is not "grade D".
+
+    >>> words_of("Grade C, of pump_7")
+    ['grade', 'c', 'of', 'pump', '7']
+    """
+    return _WORD.findall(text.casefold())
+
+
+class Passages:
+    """The rows of a run, ranked by BM25. The ranking is made at the first question, after its answers."""
+
+    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+        self.rows = [(source, text) for source, text in rows if words_of(text)]
+        self._index: Any = None
+
+    def nearest(self, question: str) -> Passage | None:
+        """Returns the passage with the highest BM25 score; None where none has a word of the question."""
+        words = sorted(set(words_of(question)))
+        if not words or not self.rows:
+            return None
+        import bm25s  # noqa: PLC0415 - a quarter of a second, which the first answer need not wait for
+
+        if self._index is None:
+            self._index = bm25s.BM25()
+            self._index.index([words_of(text) for _, text in self.rows], show_progress=False)
+        found = self._index.retrieve([words], k=1, show_progress=False)
+        if not float(found.scores[0, 0]) > 0:
+            return None
+        source, text = self.rows[int(found.documents[0, 0])]
+        return Passage(text, excerpt(text, words), source)
+
+
+def excerpt(text: str, words: Sequence[str]) -> str:
+    """Returns whole sentences of a text from the one with the most of the words on, about `SHOWN` characters.
+
+    >>> excerpt("The pump is red. It was built in 1994.", ["built"])
+    '... It was built in 1994.'
+    """
+    if len(text) <= SHOWN and len(list(sentences(text))) < 2:
+        return text.strip()
+    spans = list(sentences(text)) or [(0, len(text))]
+    wanted = set(words)
+    best = max(range(len(spans)), key=lambda n: len(wanted & set(words_of(text[slice(*spans[n])]))))
+    begin, end = spans[best]
+    for _, after in spans[best + 1 :]:
+        if after - begin > SHOWN:
+            break
+        end = after
+    cut = text[begin:end].strip()
+    if len(cut) > 2 * SHOWN:
+        cut = f"{cut[: 2 * SHOWN].rstrip()} ..."
+    return f"... {cut}" if begin and text[:begin].strip() else cut
+
+
+def read_passages(folder: Path) -> Passages:
+    """Returns the passages that a run was begun with, those held out included; they need not be there any more.
+
+    Raises ValueError for a file that is damaged, and for a run without rows.
+    """
+    files = [folder / name for name in ("rows.parquet", "held_out.parquet")]
+    rows = [row for file in files if file.is_file() for row in read_sources(file)]
+    if not rows:
+        raise ValueError(f"run {folder} has no rows (rows.parquet), so no passage can be named; put the file back")
+    return Passages(rows)
+
+
+def corpus_changes(folder: Path, run: Run) -> str:
+    """Says how the corpus differs from what the run read; "" where it is as it was, or the run noted no files."""
+    begun = (read_json(folder / "start.json") or {}).get("inputs")
+    if not begun:
+        return ""
+    own = tuple(str(path) for path in run.corpus.path)
+    below = tuple(f"{path}/" for path in own)
+    begun = {name: digest for name, digest in begun.items() if name in own or name.startswith(below)}
+    now = [
+        file for path in map(Path, own) if path.exists() for file in (files_below(path) if path.is_dir() else [path])
+    ]
+    changes = differences(begun, noted(filter(readable, now)))
+    return changes and f"the corpus is not as the run read it ({changes}); passages are those that it read"

@@ -1,0 +1,98 @@
+"""A conversation with both models: each question is answered in turns, and the nearest passage follows."""
+
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cached_property
+
+from foci.chat.chosen import Chosen
+from foci.chat.passages import Passage, Passages, corpus_changes, read_passages
+from foci.chat.prompts import Conversation, template_of
+from foci.chat.sides import SIDES, Sides, load_sides
+from foci.chat.writing import Decoding, Writing
+from foci.system.texts import harmless
+
+PIECE = 8
+"""Tokens that one model writes before it is the other's turn."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer: the model (0 untouched, 1 learned) and the text that it added.
+
+    `ended` says that the answer is whole.
+    """
+
+    side: int
+    text: str
+    ended: bool = False
+
+
+class Session:
+    """Both models of an arm, and what was said to them. One question is answered at a time."""
+
+    def __init__(self, chosen: Chosen, decoding: Decoding, *, plain: bool = False, sides: Sides | None = None) -> None:
+        self.chosen, self.decoding = chosen, decoding
+        self.sides = sides or load_sides(chosen)
+        self.template = template_of(self.sides.tokenizer, plain=plain)
+        self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was said."""
+        self.said = [Conversation(self.sides.tokenizer, self.template) for _ in SIDES]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of both sides: the untouched model, and the learned one with its arm."""
+        return SIDES[0], f"{SIDES[1]} ({self.chosen.arm})"
+
+    def answer(self, question: str, stop: threading.Event | None = None) -> Generator[Piece, None, None]:
+        """Yields the pieces of both answers as they are written, in turns, until both are whole or `stop` is set.
+
+        Raises ValueError for a question that the models have no room for.
+        """
+        stop = stop or threading.Event()
+        room = self.sides.limit - self.decoding.max_tokens
+        if room < 1:
+            raise ValueError(
+                f"--max-tokens {self.decoding.max_tokens} leaves no room for a question: the model reads "
+                f"{self.sides.limit:,} tokens; ask for fewer"
+            )
+        asked = [said.ids(question, room) for said in self.said]
+        writing = [
+            Writing(self.sides.models[side], self.sides.tokenizer, ids, self.decoding) for side, ids in enumerate(asked)
+        ]
+        try:
+            yield from self._in_turns(writing, stop)
+        finally:
+            for side, one in enumerate(writing):
+                self.sides.use(side)
+                one.stop()
+        for said, one in zip(self.said, writing, strict=True):
+            said.keep(question, one.text.strip())
+
+    def _in_turns(self, writing: list[Writing], stop: threading.Event) -> Generator[Piece, None, None]:
+        first = True
+        while not all(one.ended for one in writing) and not stop.is_set():
+            for side, one in enumerate(writing):
+                if one.ended or stop.is_set():
+                    continue
+                self.sides.use(side)
+                added = one.advance(1 if first else PIECE)
+                yield Piece(side, harmless(added), one.ended)
+            first = False
+
+    @cached_property
+    def _passages(self) -> Passages:
+        return read_passages(self.chosen.folder)
+
+    @cached_property
+    def notice(self) -> str:
+        """Says that the corpus is gone or changed since the run; "" where it is as it was."""
+        return harmless(corpus_changes(self.chosen.folder, self.chosen.run))
+
+    def nearest(self, question: str) -> Passage | None:
+        """Returns the corpus' nearest passage, its texts as they can be shown; None where there is none."""
+        found = self._passages.nearest(question)
+        return found and Passage(harmless(found.text), harmless(found.shown), harmless(found.source))

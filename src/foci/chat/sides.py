@@ -1,0 +1,99 @@
+"""The untouched and the learned model: one copy of the weights with an adapter on or off, or two models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from foci.chat.chosen import Chosen
+from foci.config.run import ModelConfig
+from foci.models.architecture import max_length
+from foci.models.loading import compute_dtype, load_tokenizer, load_weights
+from foci.models.locate import check_folder
+from foci.models.saved_adapter import with_adapter
+from foci.models.whole import read_json
+from foci.system.texts import read_text
+
+SIDES = ("untouched", "learned")
+"""The names of the two models, the untouched one first."""
+SWITCHED = ("LORA",)
+"""Types of adapter that leave the weights below them as they are, so that they can be switched off."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both models, by `SIDES`, with their tokenizer; of two with one copy of the weights, one can answer at a time.
+
+    `layers` are those that the adapter sits in, none where there are two models. `limit` is in tokens.
+    """
+
+    models: tuple[PreTrainedModel, PreTrainedModel]
+    tokenizer: PreTrainedTokenizerFast
+    layers: Sequence[BaseTunerLayer]
+    limit: int
+
+    def use(self, side: int) -> None:
+        """Makes the model of a side the one that answers now: switches the adapter on for the learned one, else off."""
+        for layer in self.layers:
+            if layer.disable_adapters == bool(side):
+                layer.enable_adapters(bool(side))
+
+
+def load_sides(chosen: Chosen) -> Sides:
+    """Loads both models of an arm in the format of the forward pass, bfloat16 where the machine has it in hardware.
+
+    Raises ValueError, with the cure, where the untouched model is gone, or what was saved is damaged.
+    """
+    check_folder(chosen.saved, str(chosen.saved))
+    base, device = chosen.run.model, "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = compute_dtype(base.dtype, device)
+    tokenizer, untouched = _untouched(chosen, dtype)
+    if chosen.is_adapter and _is_switched(chosen.saved):
+        adapted = with_adapter(untouched, chosen.saved, str(chosen.saved))
+        _cast(adapted, dtype)
+        model = adapted.get_base_model().to(device).eval()
+        layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        return Sides((model, model), tokenizer, layers, max_length(model))
+    learned = _learned(chosen, dtype)
+    both = untouched.to(device).eval(), learned.to(device).eval()
+    return Sides(both, tokenizer, (), min(map(max_length, both)))
+
+
+def _untouched(chosen: Chosen, dtype: torch.dtype) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+    base: ModelConfig = chosen.run.model
+    try:
+        tokenizer = load_tokenizer(base.name, trust_remote_code=base.trust_remote_code)
+        model = load_weights(base.name, trust_remote_code=base.trust_remote_code, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(
+            f"the untouched model of run {chosen.folder} cannot be loaded: {error}; if it lies elsewhere now, write "
+            f"its place into model.name of {chosen.folder / 'run.yaml'}"
+        ) from None
+    if chosen.run.corpus.chat_template is not None and Path(chosen.run.corpus.chat_template).is_file():
+        tokenizer.chat_template = read_text(chosen.run.corpus.chat_template, "corpus.chat_template: the file")
+    return tokenizer, model
+
+
+def _learned(chosen: Chosen, dtype: torch.dtype) -> PreTrainedModel:
+    """Returns the learned model as one of its own: what was saved whole, or an adapter upon weights of its own."""
+    base, whole = chosen.run.model, chosen.saved.parent / "model"
+    if (whole / "config.json").is_file():
+        return load_weights(str(whole), trust_remote_code=base.trust_remote_code, dtype=dtype)
+    below = load_weights(base.name, trust_remote_code=base.trust_remote_code)
+    return with_adapter(below, chosen.saved, str(chosen.saved)).merge_and_unload().to(dtype)  # type: ignore[operator]
+
+
+def _is_switched(adapter: Path) -> bool:
+    return read_json(adapter / "adapter_config.json").get("peft_type") in SWITCHED
+
+
+def _cast(adapted: PeftModel, dtype: torch.dtype) -> None:
+    """Gives the adapter's weights the format of the model's, so that no layer converts numbers at each token."""
+    for name, parameter in adapted.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(dtype)
+        parameter.requires_grad_(False)
