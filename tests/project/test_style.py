@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
     "chat": "config errors system models corpus report",
-    "cli": "config system data models methods probes study learn slide bench pretrain meta report watch chat",
+    "cli": "config system corpus data models methods probes study learn slide bench pretrain meta report watch chat",
     "__main__": "cli",
     "foci": "focus config models training",
 }

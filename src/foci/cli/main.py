@@ -15,6 +15,7 @@ from rich.table import Table
 
 from foci.cli.chat import chat_app
 from foci.cli.data import data_app
+from foci.cli.init import init_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.runs import checked_run, run_from, without_change
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(chat_app)
+app.add_typer(init_app)
 app.add_typer(score_app)
 app.add_typer(slide_app)
 app.add_typer(study_app)
