@@ -1,5 +1,6 @@
 """`foci chat`: both models answer as Transformers' own `generate` has it, and the nearest passage is named."""
 
+import gc
 import io
 import json
 import re
@@ -53,6 +54,14 @@ def session(run):
 def copy(run, tmp_path):
     """A copy of the run that a test may damage."""
     return shutil.copytree(run, tmp_path / "run", symlinks=True)
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """The command takes all that is there out of garbage collection; other tests shall not keep it."""
+    yield
+    assert gc.isenabled()
+    gc.unfreeze()
 
 
 def answered(session, question=QUESTION, **more):

@@ -73,7 +73,7 @@ def pins(file: str) -> dict[str, Version]:
 
 def test_what_is_declared_is_what_is_imported():
     found = imported("src")
-    optional = {*EXTRAS["documents"], *EXTRAS["hub"], *EXTRAS["study"], *EXTRAS["lm-eval"]}
+    optional = {*EXTRAS["chat"], *EXTRAS["documents"], *EXTRAS["hub"], *EXTRAS["study"], *EXTRAS["lm-eval"]}
     undeclared = {name: place for name, place in found.items() if name not in {*CORE, *optional}}
     assert not undeclared, "declare these in pyproject.toml"
     assert set(CORE) <= set(found), "declared and not imported"
