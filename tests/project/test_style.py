@@ -44,10 +44,12 @@ MAY_IMPORT = {
     "meta": "focus config seeds system corpus models gradients probes methods report",
     "slide": "config system models probes learn report",
     "bench": "focus config errors system models training probes learn report slide",
+    "advise": "config seeds system corpus models probes learn bench",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
     "chat": "config errors system models corpus report",
-    "cli": "config system corpus data models methods probes study learn slide bench pretrain meta report watch chat",
+    "cli": "config system corpus data models methods probes study learn slide bench pretrain meta report watch chat "
+    "advise",
     "__main__": "cli",
     "foci": "focus config models training",
 }

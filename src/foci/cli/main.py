@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from foci.cli.advise import advise_app
 from foci.cli.chat import chat_app
 from foci.cli.data import data_app
 from foci.cli.init import init_app
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(chat_app)
 app.add_typer(init_app)
+app.add_typer(advise_app)
 app.add_typer(score_app)
 app.add_typer(slide_app)
 app.add_typer(study_app)

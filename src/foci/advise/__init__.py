@@ -1,0 +1,1 @@
+"""The command `foci advise`: short trials say which plan, rate and strength suit a text."""

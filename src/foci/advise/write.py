@@ -1,0 +1,78 @@
+"""Writes the run file of an advice: the settings of the best trial, with what was seen and how sure it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from foci.advise.results import Result
+from foci.advise.trials import BATCH, WARMUP, Trial
+from foci.config.commented import run_file
+from foci.config.run import Run
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last round: its trials, the best first, their results, and how far each is behind the best.
+
+    `updates` are those of the advised run: as many per row as in the last round.
+    """
+
+    trials: Mapping[str, Trial]
+    results: Mapping[str, Result]
+    gaps: Mapping[str, tuple[float, float, float]]
+    rounds: int
+    count: int
+    updates: int
+    rows: int
+    of: int
+
+
+def advice(run: Run, seen: Seen, minutes: float) -> tuple[str, list[str]]:
+    """Returns the run file as text, and the lines that say what was seen."""
+    lines, trial = _lines(seen), next(iter(seen.trials.values()))
+    name = "advised" if trial.methods else "plain"
+    settings: dict[str, Any] = {
+        "model.name": run.model.name,
+        "corpus.path": run.corpus.path[0] if len(run.corpus.path) == 1 else list(run.corpus.path),
+        "corpus.max_length": run.corpus.max_length,
+        "probes.learn": "made",
+        "train.steps": seen.updates,
+        "train.batch_size": BATCH,
+        "train.learning_rate": trial.rate,
+        "train.warmup": WARMUP,
+        "arms": {name: list(trial.methods)},
+    }
+    head = [
+        f"Advised by foci after {seen.count} trials in at most {minutes:g} minutes: {trial.said}.",
+        *lines,
+        "",
+        f"train.steps reads each row as often as the trials of the last round did ({seen.of:,} rows here, {seen.rows} "
+        "there).",
+    ]
+    return run_file(settings, head, further=("adapter.r", "train.patience", "probes.every")), lines
+
+
+def _lines(seen: Seen) -> list[str]:
+    """Says what each trial of the last round learned and kept, and how sure the order is."""
+    best, *others = seen.trials
+    width = max(len(trial.said) for trial in seen.trials.values())
+    found = [f"Round {seen.rounds}, on {seen.rows} of {seen.of:,} rows. Shares of answer tokens, in %:"]
+    for name, trial in seen.trials.items():
+        learned, kept = (100 * sum(v.values()) / max(1, len(v)) for v in (
+            seen.results[name].learned, seen.results[name].kept))  # fmt: skip
+        gap = ""
+        if name in seen.gaps:
+            less, low, high = (100 * value for value in seen.gaps[name])
+            gap = f"  behind by {less:.1f} points [{low:.1f}, {high:.1f}]" + ("" if low > 0 else ", not told apart")
+        found.append(f"  {trial.said:<{width}}  learned {learned:5.1f}  kept {kept:5.1f}{gap}")
+    alike = [seen.trials[name].said for name in others if seen.gaps[name][1] <= 0]
+    asked = len(seen.results[best].learned), len(seen.results[best].kept)
+    if alike:
+        found.append(f"The best cannot be told apart from: {'; '.join(alike)}.")
+    elif others:
+        found.append("The best is better than all others of this round.")
+    found.append(
+        f"Learned is of {asked[0]} held-out questions, kept of {asked[1]} general facts; intervals are over these "
+        "questions, at 95 %, with one seed."
+    )
+    return found
