@@ -21,8 +21,8 @@ corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: tex
 probes: {learn: p.jsonl, retain: general, text: null, held_out: null, held_out_share: 0.0, corpus_text: true,
          every: 10, batch_size: 32}
 adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
-train: {epochs: 4, steps: null, patience: null, batch_size: 16, accumulation: 1, learning_rate: 1e-3, schedule: linear,
-        warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0, checkpoint_every: 40, keep_checkpoints: 2,
+train: {epochs: 4, steps: null, patience: null, least_steps: 60, batch_size: 16, accumulation: 1, learning_rate: 1e-3,
+        schedule: linear, warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0, checkpoint_every: 40, keep_checkpoints: 2,
         group_by_length: true, copies: 1, normalise: row, report_to: []}
 continues: {run: out/before, arm: plain, ratio: 2.0}
 arms: {plain: [], oracle: [oracle], softer: [{oracle: {floor: 1e-1}}, oracle: ]}
@@ -315,6 +315,14 @@ def test_one_message_lists_all_errors_in_the_order_of_the_file(write):
 
 def test_steps_replace_the_default_epochs():
     assert (TrainConfig(steps=5).epochs, TrainConfig().epochs) == (None, 4)
+
+
+def test_a_length_that_is_named_is_kept():
+    assert TrainConfig().least_steps == 60
+    assert [TrainConfig(**one).least_steps for one in ({"steps": 5}, {"epochs": 2}, {"patience": 1})] == [0, 0, 0]
+    assert TrainConfig(epochs=2, least_steps=7).least_steps == 7
+    again = TrainConfig(**TrainConfig().model_dump())
+    assert (again.epochs, again.least_steps) == (4, 60)
 
 
 def test_overrides_win_and_are_parsed_as_yaml(write):

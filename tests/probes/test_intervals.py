@@ -12,7 +12,7 @@ from foci.bench.plots import pareto
 from foci.bench.points import chosen, measured, top
 from foci.config.run import TrainConfig
 from foci.focus import Plan
-from foci.learn.arguments import planned_updates
+from foci.learn.arguments import lengthened, planned_updates
 from foci.probes import Answer
 from foci.probes.intervals import difference, interval, ratio
 
@@ -127,6 +127,16 @@ def test_updates_of_plain_fine_tuning():
     assert planned_updates(10, TrainConfig(epochs=3, batch_size=4, accumulation=2)) == 6
     assert planned_updates(10, TrainConfig(epochs=1, batch_size=4, copies=2)) == 5
     assert planned_updates(10, TrainConfig(steps=7)) == 7
+
+
+def test_a_small_corpus_is_read_until_the_least_updates_and_a_large_one_four_times():
+    assert planned_updates(17, TrainConfig()) == 60  # 2 updates an epoch would make 8
+    assert planned_updates(16 * 100, TrainConfig()) == 400
+    small_run, large_run = (lengthened(TrainConfig(), rows) for rows in (17, 16 * 100))
+    assert (small_run.steps, small_run.epochs) == (60, None)
+    assert (large_run.steps, large_run.epochs) == (None, 4)
+    assert lengthened(TrainConfig(epochs=1), 17).epochs == 1
+    assert lengthened(TrainConfig(epochs=1, least_steps=9, accumulation=2), 17).steps == 9
 
 
 def test_as_many_tokens_take_fewer_updates_where_long_old_rows_are_read():

@@ -146,10 +146,9 @@ def check(
 
     console = Console()
     plainly = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    made = material(run, tell=plainly)
-    cost = estimate(run, made)  # first, so that an error stands alone
-    plainly(dump_run(run))
-    plainly(*made.told(console.width), sep="\n")
+    made = material(run, tell=plainly, begin=lambda: plainly(dump_run(run)))
+    plainly("", *made.told(console.width), "", sep="\n")
+    cost = estimate(run, made)
     table = Table(box=None, show_header=False)
     most = "at most " if run.train.patience else ""
     seeds, points = 1, 0

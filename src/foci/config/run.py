@@ -157,6 +157,11 @@ class TrainConfig(Section):
         default=None,
         description="stop after so many probings without a new best on what is held out, keep the best; null = never",
     )
+    least_steps: int = Field(
+        default=60,
+        ge=0,
+        description="fewest updates of an arm, so that a small corpus is read often; 0 where epochs or steps is set",
+    )
     batch_size: Count = Field(default=16, description="rows per forward pass, on each process")
     accumulation: Count = Field(default=1, description="forward passes per update")
     learning_rate: float = Field(default=1e-3, gt=0, description="largest learning rate, after warm-up")
@@ -187,6 +192,14 @@ class TrainConfig(Section):
     @field_serializer("report_to")
     def _list_of_trackers(self, report_to: tuple[str, ...]) -> list[str]:
         return list(report_to)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_length_that_is_named_is_kept(cls, data: Any) -> Any:
+        """A run whose file says how long it is has no other length."""
+        if isinstance(data, dict) and (data.keys() & {"epochs", "steps"} or data.get("patience") is not None):
+            return {"least_steps": 0, **data}
+        return data
 
     @model_validator(mode="before")
     @classmethod

@@ -79,5 +79,16 @@ def updates_of_epoch(rows: int, train: TrainConfig) -> int:
 
 
 def planned_updates(rows: int, train: TrainConfig) -> int:
-    """Returns the updates of a run of plain fine-tuning on a corpus of so many rows."""
-    return train.steps or updates_of_epoch(rows * train.copies, train) * (train.epochs or 1)
+    """Returns the updates of an arm that reads so many rows in an epoch, without copies; at least `least_steps`."""
+    return train.steps or max(train.least_steps, updates_of_epoch(rows * train.copies, train) * (train.epochs or 1))
+
+
+def lengthened(train: TrainConfig, rows: int) -> TrainConfig:
+    """Returns the settings of an arm that reads so many rows in an epoch, copies counted.
+
+    Where its epochs are fewer than `least_steps` updates, it trains so many.
+    """
+    updates = updates_of_epoch(rows, train) * (train.epochs or 1)
+    if train.steps is not None or updates >= train.least_steps:
+        return train
+    return train.model_copy(update={"epochs": None, "steps": train.least_steps})

@@ -14,8 +14,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from foci import models
 from foci.attention.heads import GuidedHeads
-from foci.focus import Row
-from foci.learn.arguments import arguments, learner
+from foci.config.run import TrainConfig
+from foci.focus import MixesRows, Row
+from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
 from foci.learn.folder import ArmFolder
@@ -28,6 +29,7 @@ from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
 from foci.probes import Answer, answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
+from foci.seeds import generator
 from foci.system import checkpoint, machine
 from foci.system.files import append_line, read_json, read_lines, write_json
 from foci.system.signals import Stop
@@ -154,7 +156,7 @@ class Arm:
         run, tokenizer = self.start.run, loaded.tokenizer
         trainer = FocusTrainer(
             model,
-            arguments(run.train, run.seed, self.folder.checkpoints, loaded.compute_dtype, self._tracked()),
+            arguments(self._settings(rows), run.seed, self.folder.checkpoints, loaded.compute_dtype, self._tracked()),
             plan=self.plan,
             train_dataset=rows,
             copies=run.train.copies,
@@ -188,6 +190,12 @@ class Arm:
         finally:
             display.close()
         return read_lines(self.folder.metrics), machine.peak_mib()
+
+    def _settings(self, rows: Sequence[Row]) -> TrainConfig:
+        """Returns the run's settings of training, with as many updates as this arm has."""
+        run = self.start.run
+        mixed = (mixer.mix(0, generator(run.seed, "mix", 0, n)) for n, mixer in enumerate(self.plan.of(MixesRows)))
+        return lengthened(run.train, len(rows) * run.train.copies + sum(map(len, mixed)))
 
     def _tracked(self) -> tuple[str, str] | None:
         """Returns the project and the name of this arm's run in trackers; None where there are none."""

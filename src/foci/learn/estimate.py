@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -15,14 +15,16 @@ from foci.focus import Batch, Prepares
 from foci.learn.arguments import learner, planned_updates, updates_of_epoch
 from foci.learn.inputs import Material
 from foci.learn.offline import plan_of
-from foci.learn.questions import is_to_learn
+from foci.learn.questions import Questions, is_to_learn
 from foci.models.forward import device_of, pad_id, padded
 from foci.models.losses import token_nll
 from foci.probes import answer
 from foci.system import machine
 
-PROBES = 32
+PROBES = 12
 """Probes of a kind, at most, that are answered to measure the time of one."""
+CHARACTERS = 2000
+"""Characters of the text to retain that are read to measure its time, at most."""
 WRITTEN = 100e6
 """Bytes a second at which a model is loaded and fingerprinted, merged, saved and loaded again; a careful guess."""
 
@@ -129,25 +131,38 @@ def _seconds_of_probing(material: Material) -> float:
         begin = time.perf_counter()
         answer(loaded.model, loaded.tokenizer, sample, batch_size=questions.batch_size)
         found += (time.perf_counter() - begin) * len(some) / len(sample)
+    return found + sum(_seconds_of_measure(part, loaded) * whole for part, whole in _measures(questions))
+
+
+def _measures(questions: Questions) -> Iterator[tuple[Questions, float]]:
+    """Yields questions with a part of one measure alone, and how much larger that measure is as a whole."""
+    none = replace(questions, probes=(), text=None, rows=(), held_out_rows=())
+    if questions.text:
+        yield replace(none, text=questions.text[:CHARACTERS]), max(1.0, len(questions.text) / CHARACTERS)
+    if rows := (*questions.rows, *questions.held_out_rows):
+        yield replace(none, rows=rows[:1]), sum(map(len, rows)) / len(rows[0])
+    if learn := [probe for probe in questions.probes if is_to_learn(probe)]:
+        yield replace(none, probes=tuple(learn[:PROBES])), max(1.0, len(learn) / PROBES)
+
+
+def _seconds_of_measure(questions: Questions, loaded: models.Loaded) -> float:
     begin = time.perf_counter()
-    replace(questions, probes=tuple(probe for probe in questions.probes if is_to_learn(probe))).measures(
-        loaded.model, loaded.tokenizer
-    )
-    return found + time.perf_counter() - begin
+    questions.measures(loaded.model, loaded.tokenizer)
+    return time.perf_counter() - begin
 
 
 def _seconds_of_update(model: torch.nn.Module, batch: Batch, dtype: torch.dtype) -> float:
-    """Returns the seconds of one update: the second of two, as the first warms up.
+    """Returns the seconds of one update of a batch, after one of its first row, which warms up.
 
     It is a forward and a backward pass, clipping, and a step of AdamW whose rate is 0, so that no weight moves.
     """
     model.train()
     took, moving = 0.0, [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=0.0, weight_decay=0.0)
-    for _ in range(2):
+    for some in (batch.take([0]), batch):
         begin = time.perf_counter()
         with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = token_nll(model, batch).sum() / batch.predicted().sum()
+            loss = token_nll(model, some).sum() / some.predicted().sum()
         loss.backward()
         nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()

@@ -43,13 +43,11 @@ class Material:
     rehearsal: Rehearsal | None = None
 
     def told(self, width: int = 80) -> list[str]:
-        """Returns lines: what came out of each file, what was left out, a few rows, and which probes were made.
+        """Returns lines: what was left out, a few rows, and which probes were made.
 
         Rows are wrapped to `width` characters.
         """
         return [
-            *files_told(self.corpus),
-            "",
             *told(self.corpus, listing=False),
             "",
             *rows_told(self.corpus.rows, self.loaded.tokenizer, width),
@@ -58,10 +56,16 @@ class Material:
         ]
 
 
-def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], object] | None = None) -> Material:
+def material(
+    run: Run,
+    folder: RunFolder | None = None,
+    tell: Callable[[str], object] | None = None,
+    begin: Callable[[], object] | None = None,
+) -> Material:
     """Reads and checks the inputs of a run; with a folder, writes bad lines to its quarantine.
 
-    `tell` is given lines on the files of a corpus that is refused, one by one. Raises ValueError for input that
+    `tell` is given lines on the files of the corpus, one by one, as soon as they are read; before them `begin` is
+    called, unless the corpus is refused. Raises ValueError for input that
     cannot work, FileNotFoundError for a file that is not there.
     """
     before = finished(run)
@@ -71,15 +75,7 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
             f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} "
             "tokens; lower corpus.max_length"
         )
-    try:
-        corpus = _corpus(run, loaded)
-    except CorpusError as error:
-        if folder is not None:
-            write_quarantine(error.bad, folder.quarantine)
-        if tell is not None:
-            for line in files_told(error):
-                tell(line)
-        raise
+    corpus = _read(run, loaded, folder, tell, begin)
     check_ids(loaded.model, corpus.rows)
     for name in run.arms:
         methods = plan_of(run, name).methods
@@ -96,6 +92,31 @@ def material(run: Run, folder: RunFolder | None = None, tell: Callable[[str], ob
     old = rehearsal(before, run, rows, len(corpus.rows) - len(rows) - len(held))
     questions = replace(questions, earlier=tuple(before.probes()))
     return Material(loaded, [*rows, *old.rehearsed], corpus, questions, made, old)
+
+
+def _read(
+    run: Run,
+    loaded: models.Loaded,
+    folder: RunFolder | None,
+    tell: Callable[[str], object] | None,
+    begin: Callable[[], object] | None,
+) -> Corpus:
+    """Reads the corpus, and tells its files; see `material`."""
+    try:
+        corpus = _corpus(run, loaded)
+    except CorpusError as error:
+        if folder is not None:
+            write_quarantine(error.bad, folder.quarantine)
+        if tell is not None:
+            for line in files_told(error):
+                tell(line)
+        raise
+    if begin is not None:
+        begin()
+    if tell is not None:
+        for line in files_told(corpus):
+            tell(line)
+    return corpus
 
 
 def loaded_model(run: Run) -> models.Loaded:
