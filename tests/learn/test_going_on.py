@@ -154,6 +154,8 @@ def test_the_report_and_the_terminal_show_the_table(chain):
     for words in ("batches of pages", "that the model of tuesday answers", "untouched monday tuesday friday"):
         assert " ".join(words.split()) in " ".join(told.split())
     assert max(map(len, told.splitlines())) <= 80
+    page = found["pages"][0] if (found := summary(chain / "out" / "friday")["arms"]["held"]["batches"]) else {}
+    assert f"({100 * page['tokens'][-1]:.0f})" in told, "answer tokens stand in brackets"
 
 
 def test_by_hand():

@@ -171,6 +171,16 @@ def test_several_runs_name_their_arms_by_run(tmp_path: Path, run: Path) -> None:
     assert (tmp_path / "report.html").is_file()
 
 
+def test_a_note_on_the_corpus_does_not_make_a_report_incomplete(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", probes=10)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["corpus"]["notes"] = ["plain text for a chat model"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = Page(write_report([folder], tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert "Corpus: plain text for a chat model." in text
+    assert "incomplete" not in text
+
+
 def test_a_killed_run_reports_what_there_is(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "killed", finished=False)
     page = Page(write_report([folder], tmp_path / "r.html").read_text(encoding="utf-8"))

@@ -8,11 +8,12 @@ from markupsafe import Markup
 from foci.report.tables import Table, html
 from foci.report.words import count, decimal, number, percent
 
-MOST = 4
+MOST = 3
 """Batches whose columns a terminal shows: the last ones, beside the untouched model."""
 NOTE = (
     "Rows: the pages. Columns: the model, first untouched, then after each batch of pages. Numbers: questions about "
-    "the pages that are answered right, in %. Kept: of the general facts that the untouched model answers, in %."
+    "the pages that are answered right, in %; in brackets the answer tokens that are predicted. Kept: of the general "
+    "facts that the untouched model answers, in %."
 )
 
 
@@ -21,7 +22,7 @@ def batch_table(batches: Mapping[str, Any], most: int | None = None) -> Table:
     after = list(batches["after"])
     chosen = [0, *range(1, len(after))[-most if most else None :]]
     heads = ["\npages", "\nquestions", *(f"after\n{after[n]}" if n else "\nuntouched" for n in chosen)]
-    rows = [[str(page["name"]), count(page["probes"]), *_cells(page["learned"], chosen)] for page in batches["pages"]]
+    rows = [[str(page["name"]), count(page["probes"]), *_answers(page, chosen)] for page in batches["pages"]]
     general = batches["general"]
     if general.get("known"):
         rows.append(["general facts, kept", count(general["known"]), *_cells(general["kept"], chosen)])
@@ -29,6 +30,13 @@ def batch_table(batches: Mapping[str, Any], most: int | None = None) -> Table:
         bits = (decimal(_at(general["bits_per_byte"], n)) for n in chosen)
         rows.append(["general text, bits per byte", "", *bits])
     return Table(heads, rows)
+
+
+def _answers(page: Mapping[str, Any], chosen: Sequence[int]) -> list[str]:
+    """Returns the shares of whole answers, with those of answer tokens in brackets."""
+    tokens = page.get("tokens") or []
+    pairs = ((percent(_at(page["learned"], n)), number(_at(tokens, n))) for n in chosen)
+    return [whole if some is None else f"{whole} ({percent(some, 0)})" for whole, some in pairs]
 
 
 def _cells(shares: Sequence[Any], chosen: Sequence[int]) -> list[str]:

@@ -53,7 +53,11 @@ def _learned(arm: Numbers, others: Mapping[str, Numbers]) -> str:
     if after is not None and asked:
         was = "" if before is None else f", {count(round(before * asked))} before"
         also = _also(others, lambda one: _right(one, asked))
-        return f"{count(round(after * asked))} of {count(asked)} questions are answered right{was}{also}."
+        said = f"{count(round(after * asked))} of {count(asked)} questions are answered right{was}{also}."
+        first, last = _pair(arm, "learned")
+        if after or last is None:
+            return said
+        return f"{said} Of the answer tokens {percent(last, 0)} % are predicted, {percent(first, 0)} % before."
     before, after = _pair(arm, "learned")
     if after is not None:
         return f"{percent(after)} % of the answer tokens are predicted, {percent(before)} % before."

@@ -101,7 +101,7 @@ def context(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _run(label: str, run: Run) -> dict[str, Any]:
-    return run.facts | {"name": label, "notices": run.notices, "yaml": run.run_yaml}
+    return run.facts | {"name": label, "notices": run.notices, "notes": run.notes, "yaml": run.run_yaml}
 
 
 def _kinds(index: int, name: str, arm: Arm) -> list[dict[str, Any]]:

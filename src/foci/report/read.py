@@ -37,7 +37,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder. `notices` say in words what is missing from it; `evidence` is by the ids of probes to learn."""
+    """A run's folder. `notices` say in words what is missing from it, `notes` how its corpus was read.
+
+    `evidence` is by the ids of probes to learn.
+    """
 
     folder: Path
     name: str
@@ -45,6 +48,7 @@ class Run:
     arms: list[Arm]
     run_yaml: str
     notices: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     slide: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
 
@@ -76,11 +80,11 @@ def read_run(folder: Path) -> Run:
         notices.append("The run file (run.yaml) is missing.")
     facts = _facts(summary, config)
     facts["corpus"] = facts["corpus"] or _mapping(_read(folder / "corpus.json", _json, notices))
-    notices += _notes(facts["corpus"].get("notes"))
     name = str(summary.get("name") or config.get("name") or folder.resolve().name)
     arms = _arms(folder, summary, config, notices)
     slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
-    return Run(folder, name, facts, arms, run_yaml, notices, slide, _evidence(folder, notices))
+    notes = _notes(facts["corpus"].get("notes"))
+    return Run(folder, name, facts, arms, run_yaml, notices, notes, slide, _evidence(folder, notices))
 
 
 def _notes(notes: Any) -> list[str]:
