@@ -11,7 +11,19 @@ from typing import Any
 
 from foci.system.machine import machine, versions
 
-NAMES = ("step", "sparse", "imitates", "loss", "padding", "probing", "influence", "gradnorm", "attention", "documents")
+NAMES = (
+    "step",
+    "sparse",
+    "imitates",
+    "loss",
+    "padding",
+    "probing",
+    "influence",
+    "gradnorm",
+    "attention",
+    "documents",
+    "chat",
+)
 RESULTS = Path(__file__).with_name("results.json")
 
 

@@ -11,7 +11,7 @@ from foci.learn.folder import RunFolder
 from foci.learn.run import learn
 from foci.learn.stopping import best, is_over, score, scores
 from foci.probes import Probe, hold_out
-from foci.report import read_run
+from foci.report.read import read_run
 from foci.system.files import read_json, read_lines
 
 TRAIN = {"epochs": None, "steps": 30, "patience": 2, "schedule": "constant", "checkpoint_every": 3}

@@ -28,7 +28,7 @@ from foci.methods.train_attention.pairs import read_pairs
 from foci.models.forward import device_of
 from foci.models.gguf import EMBEDDED, Embedded
 from foci.models.losses import hidden_states, token_nll
-from foci.report import write_report
+from foci.report.write import write_report
 from foci.system.folder import locked
 from foci.training.plan import check_columns, update_weights
 from runs import assert_one_paragraph

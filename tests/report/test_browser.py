@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fake_run import write_evidence, write_run
-from foci.report import write_report
+from foci.report.write import write_report
 
 EVIL = "</script><script>window.evil=1</script><img src=x onerror='window.evil=1'>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

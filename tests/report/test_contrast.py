@@ -6,8 +6,9 @@ import re
 import pytest
 
 from fake_run import write_run
-from foci.report import read_run, write_report
 from foci.report.contrast import contrasts
+from foci.report.read import read_run
+from foci.report.write import write_report
 
 EVIL = "</span><script>alert(1)</script>"
 ROW = {

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from fake_run import write_run
-from foci.report import read_run
 from foci.report.glance import flipped, glance, picture
 from foci.report.measure import best_arm
 from foci.report.page import named_arms
-from foci.report.read import Arm
+from foci.report.read import Arm, read_run
 
 
 def arm(name: str, numbers: dict[str, Any], before: Any = (), after: Any = ()) -> tuple[str, Arm]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fake_run import write_run
-from foci.report import layers, runs_page
+from foci.report import layers
+from foci.report.write import runs_page
 
 MODES = {"frozen": 1.0, "adaptive": 0.5}
 

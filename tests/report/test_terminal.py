@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fake_run import write_run
-from foci.report import markdown_table, print_table
+from foci.report.terminal import markdown_table, print_table
 from foci.report.warnings import warnings_of
 from foci.report.words import change, count, duration, percent, sentence
 

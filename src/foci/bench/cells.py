@@ -20,7 +20,7 @@ from foci.learn.cells import ArmSeed
 from foci.learn.folder import RunFolder, opened
 from foci.learn.offline import plan_of, prepare
 from foci.learn.run import learn
-from foci.report import write_report
+from foci.report.write import write_report
 from foci.slide.folder import SlideFolder
 from foci.slide.run import curve, slide_cell
 from foci.slide.settings import SlideConfig

@@ -308,7 +308,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page that shows one or more runs, with all figures inside."""
-    from foci.report import write_report
+    from foci.report.write import write_report
 
     Console().print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", highlight=False, soft_wrap=True)
 

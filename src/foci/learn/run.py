@@ -13,7 +13,7 @@ from foci.learn.arm import Arm
 from foci.learn.baseline import prepared
 from foci.learn.earlier import Earlier
 from foci.learn.folder import RunFolder, opened
-from foci.report import write_report
+from foci.report.write import write_report
 from foci.system.files import read_json, write_json
 from foci.system.machine import machine, versions
 from foci.system.signals import stoppable

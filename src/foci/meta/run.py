@@ -33,7 +33,7 @@ from foci.methods.train_attention import weigher
 from foci.methods.train_attention.pairs import Pair
 from foci.methods.train_attention.weigher import Weigher
 from foci.models.forward import device_of
-from foci.report import write_report
+from foci.report.write import write_report
 from foci.seeds import generator
 from foci.system import checkpoint
 from foci.system.files import append_line, read_json, read_lines, write_json, write_lines, write_text

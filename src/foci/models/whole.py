@@ -87,7 +87,9 @@ def check_safetensors(path: Path) -> None:
 def check_numbers(weights: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
     """Raises ValueError, which names the weight, where one holds numbers that are NaN or infinite."""
     for key, weight in weights:
-        if not bool(torch.isfinite(weight).all()):
+        # a sum is finite only if every number is, and it is many times quicker than a look at each
+        quick = weight.detach().sum(dtype=torch.float32) if weight.is_floating_point() else weight
+        if not bool(torch.isfinite(quick).all()) and not bool(torch.isfinite(weight).all()):
             raise ValueError(
                 f"{name}: the weight {key} holds numbers that are NaN or infinite, as after a training that diverged; "
                 "get the files again, or take a checkpoint from before"

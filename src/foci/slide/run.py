@@ -13,7 +13,7 @@ from foci.config.run import Run, load_run
 from foci.learn.baseline import Start, load, prepared
 from foci.learn.folder import ArmFolder, RunFolder
 from foci.models.gguf import without_bars
-from foci.report import write_report
+from foci.report.write import write_report
 from foci.slide.change import Slider
 from foci.slide.curve import SLACK, at_kept, compared, level_of, measured
 from foci.slide.folder import SlideFolder

@@ -1,0 +1,151 @@
+"""`foci chat` on SmolLM2-135M: the time until both models have said their first words, and the time per token.
+
+Other work on the machine changes seconds on the clock more than processor seconds, so the first are noted and the
+second compared. The rival writes the same tokens with the same weights by one call of Transformers' `generate`.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from benchmarks.side_by_side import Result
+from foci import models
+from foci.chat.chosen import choose
+from foci.chat.session import Session
+from foci.chat.writing import Decoding, Writing
+from foci.config.run import Run, dump_run
+from foci.corpus import make_rows, write_rows
+from foci.corpus.documents import Document
+from foci.models.gguf import quiet
+
+QUESTION = "How many days of leave does everybody get?"
+TEXT = "Everybody gets 27 days of leave a year. Leave that is not taken by March is lost."
+FIRST = 5.0
+"""Seconds until the first words, at most."""
+PER_TOKEN = 1 / 20
+OVERHEAD = 1.1
+"""Processor seconds per token beside those of `generate`, at most."""
+TOKENS = 48
+BEGIN = """
+import time
+from pathlib import Path
+from foci.cli import main
+from foci.cli.chat import _loaded
+from foci.chat.chosen import choose
+session, said = _loaded(choose(Path({run!r})), (64, 0.0, 0), plain=False), set()
+for piece in session.answer({question!r}):
+    said.add(piece.side)
+    if len(said) == 2:
+        break
+print(time.process_time(), time.time())
+"""
+"""What the command does until both models have said something."""
+
+
+def run(quick: bool) -> list[Result]:
+    """The start in processes of their own, and each side against `generate`, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = made(Path(folder) / "run")
+        starts = [start(where) for _ in range(1 if quick else 3)]
+        session = Session(choose(where), Decoding(TOKENS))
+        note = f"on the clock {min(clock for _, clock in starts):.1f} s, {torch.get_num_threads()} threads"
+        return [
+            Result.of(
+                "foci chat: first words of both models after the command, SmolLM2-135M", "processor s",
+                [used for used, _ in starts], [FIRST] * len(starts), rival="five seconds", goal=1.0, note=note,
+            ),
+            *(found for side in (0, 1) for found in compared(session, side, 2 if quick else 5)),
+        ]  # fmt: skip
+
+
+def made(folder: Path) -> Path:
+    """Writes a run whose only arm has an adapter with random weights, as `foci learn` leaves it."""
+    torch.manual_seed(0)
+    loaded = models.load("smollm2-135m")
+    settings = Run.of_flags(folder / "text.txt", output=folder, overrides=["arms={plain: []}"])
+    adapted = models.add_adapter(loaded.model, settings.adapter)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=1e-3)
+    folder.mkdir()
+    (folder / "text.txt").write_text(TEXT)
+    adapted.peft_config["default"].base_model_name_or_path = "smollm2-135m"
+    adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    (folder / "run.yaml").write_text(dump_run(settings))
+    (folder / "arm.json").write_text("{}")
+    rows = make_rows([Document(TEXT, "text.txt", 1)], loaded.tokenizer, max_length=64).rows
+    write_rows(rows, folder / "rows.parquet")
+    return folder
+
+
+def start(where: Path) -> tuple[float, float]:
+    """Processor seconds, and seconds on the clock, of a process until both models have said something."""
+    begun = time.time()
+    code = BEGIN.format(run=str(where), question=QUESTION)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used, ended = map(float, done.stdout.split())
+    return used, ended - begun
+
+
+def compared(session: Session, side: int, repeats: int) -> list[Result]:
+    """Processor seconds per token of a side, beside `generate`'s, in turns; and its seconds on the clock."""
+    model, ids = session.sides.models[side], session.said[side].ids(QUESTION, 999)
+    long = Long(TOKENS)
+    settings = long.settings(model, session.sides.tokenizer)
+    given, texts = torch.tensor([ids]), dict[str, str]()
+
+    def theirs() -> None:
+        with torch.inference_mode(), quiet():
+            out = model.generate(input_ids=given, attention_mask=torch.ones_like(given), generation_config=settings)
+        texts["theirs"] = session.sides.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+
+    def ours() -> None:
+        writing = Writing(model, session.sides.tokenizer, ids, long)
+        while not writing.ended:
+            session.sides.use(1 - side)  # the other side's turn
+            session.sides.use(side)
+            writing.advance(8)
+        texts["ours"] = writing.text
+
+    session.sides.use(side)
+    used: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+    for number in range(repeats + 1):
+        for name, work in (("ours", ours), ("theirs", theirs)):
+            spent = measured(work)
+            if number:
+                used[name].append(spent)
+    assert texts["ours"] == texts["theirs"], texts
+    name = ("untouched", "learned")[side]
+    processor, clock = ([[t[n] / TOKENS for t in used[who]] for who in ("ours", "theirs")] for n in (0, 1))
+    note = f"the same {TOKENS} tokens, {model.dtype}".replace("torch.", "")
+    paces = f"{1 / min(clock[0]):.0f} tokens/s at best; generate: {1 / min(clock[1]):.0f}"
+    what = f"foci chat: a token of the {name} model"
+    return [
+        Result.of(what, "processor s", *processor, rival="generate", goal=OVERHEAD, note=note),
+        Result.of(
+            f"{what}, on the clock", "s", clock[0], [PER_TOKEN] * repeats, rival="20 a second", goal=1.0, note=paces
+        ),
+    ]
+
+
+class Long(Decoding):
+    """Settings by which an answer has all of its tokens."""
+
+    def settings(self, model: Any, tokenizer: Any) -> GenerationConfig:
+        """Those of foci, with no earlier end."""
+        made = super().settings(model, tokenizer)
+        made.min_new_tokens = self.max_tokens
+        return made
+
+
+def measured(work: Callable[[], None]) -> tuple[float, float]:
+    processor, clock = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - processor, time.perf_counter() - clock
