@@ -12,6 +12,7 @@ from foci.corpus import read_corpus
 from foci.corpus.formats import compressed
 from foci.corpus.formats import jsonl as lines_format
 from foci.corpus.formats import zip as archives
+from foci.corpus.telling import told
 
 
 def read(path, **more):
@@ -160,6 +161,7 @@ def test_an_archive_is_read_as_its_files(tmp_path):
     ]  # fmt: skip
     assert [one.file for one in corpus.bad] == [f"{name}/wiki/bad.txt"]
     assert [one.reason for one in corpus.empty] == ["files of unknown kind in it: wiki/style.css, wiki/p.png"]
+    assert not [line for line in told(corpus) if "without text" in line]
     assert {one.file.removeprefix(name): one.rows for one in corpus.reads} == {
         "": 0, "/c.jsonl.gz": 1, "/wiki/a.txt": 1, "/wiki/b.md": 1, "/wiki/bad.txt": 0
     }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import handbook
 from foci.corpus.sentences import known_names, one_line
 from foci.focus import Row
-from foci.probes import line_of, majority, read_probes
+from foci.probes import Probe, line_of, majority, read_probes
 from foci.probes.making import make
 from foci.probes.making.facts import facts_of, plain
 from foci.probes.making.make import make_probes
@@ -110,6 +110,13 @@ def test_the_most_are_made_and_all_others_are_counted():
     assert made.left_out["more than needed"] > 20
     assert made.sentences == 10 + sum(made.left_out.values())
     assert "10 probes made by rule, one each from 10 of" in made.words()
+
+
+def test_every_example_is_another_probe():
+    for count in (1, 2, 3, 7):
+        probes = tuple(Probe(str(n), "learn", "cloze", f"Prompt {n}", "x") for n in range(count))
+        shown = make.Made(probes, count, {}).examples()
+        assert len(set(shown)) == len(shown) == min(count, 3)
 
 
 def test_what_the_model_knows_or_cannot_read_is_left_out():

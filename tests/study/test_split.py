@@ -9,6 +9,7 @@ import writers
 from foci.study.checks import folded, question_of, rewrite_of, tells
 from foci.study.passages import Passage, read_passages
 from foci.study.split import Telling, facts_of, parted
+from foci.study.write import examples
 
 
 def questions(places=6, *, again=True):
@@ -164,3 +165,9 @@ def test_a_corpus_without_running_text_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("Two words.")
     with pytest.raises(ValueError, match=r"nothing to study in .*1 shorter ones and 0 conversations"):
         read_passages([str(tmp_path)], 60)
+
+
+@pytest.mark.parametrize("places", [1, 2, 6])
+def test_every_example_is_another_probe(places):
+    split = parted(questions(places), 0.5, 0, Counter())
+    assert len(set(examples(split))) == min(3, len(split.asked)) > 0

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -103,9 +104,10 @@ def left_out(corpus: Corpus, where: str = "left out", *, listing: bool = True) -
     yield from corpus.notes
     if corpus.skipped:
         yield f"{counted(len(corpus.skipped), 'file')} of unknown kind left out: {named(corpus.skipped)}"
-    if corpus.empty:
-        places = [one.file if one.line == 1 else f"{one.file}:{one.line}" for one in corpus.empty]
-        yield f"{len(corpus.empty):,} without text left out: {named(places)}"
+    holders = {str(parent) for read in corpus.reads if read.words for parent in Path(read.file).parents}
+    if empty := [one for one in corpus.empty if str(Path(one.file)) not in holders]:  # an archive has text in it
+        places = [one.file if one.line == 1 else f"{one.file}:{one.line}" for one in empty]
+        yield f"{len(empty):,} without text left out: {named(places)}"
     if corpus.duplicates:
         yield f"{counted(corpus.duplicates, 'duplicate')} left out"
     if corpus.repeated:

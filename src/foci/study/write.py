@@ -100,7 +100,8 @@ def write_suite(
 
 def examples(split: Split, count: int = 3) -> list[str]:
     """Returns some probes, spread over the corpus, each on one line with its place."""
-    some = [split.asked[n * len(split.asked) // count] for n in range(min(count, len(split.asked)))]
+    count = min(count, len(split.asked))
+    some = [split.asked[n * len(split.asked) // count] for n in range(count)]
     return [
         f"  {one.question} -> {one.answer} ({json.dumps(one.passage.source, ensure_ascii=False)[1:-1]})" for one in some
     ]

@@ -67,7 +67,8 @@ class Made:
 
     def examples(self, count: int = 3) -> list[str]:
         """Returns some of the probes, spread over the corpus, each on one line."""
-        some = [self.probes[n * len(self.probes) // count] for n in range(min(count, len(self.probes)))]
+        count = min(count, len(self.probes))
+        some = [self.probes[n * len(self.probes) // count] for n in range(count)]
         return [f"  {_shown(probe)} -> {probe.answer}" for probe in some]
 
 
