@@ -12,15 +12,15 @@
   const COLUMNS = [
     { key: "arm", title: "Arm", name: "name" },
     { key: "verdict", title: "Outcome", name: "outcome" },
-    { key: "role", title: "Probe to", name: "name" },
-    { key: "kind", title: "Kind", name: "name" },
-    { key: "group", title: "Group", name: "name" },
     { key: "prompt", title: "Prompt", name: "prompt" },
     { key: "answer", title: "Answer", name: "said" },
     { key: "before", title: "Said before", name: "said" },
     { key: "after", title: "Said after", name: "said" },
     { key: "nllBefore", title: "NLL before", name: "num" },
     { key: "nllAfter", title: "NLL after", name: "num" },
+    { key: "role", title: "Probe to", name: "name" },
+    { key: "kind", title: "Kind", name: "name" },
+    { key: "group", title: "Group", name: "name" },
   ];
   const FIELDS = ["arm", "role", "kind", "group", "prompt", "answer", "before", "after", "verdict", "id", "evidence", "source"];
   const ALL = { verdict: "all outcomes", role: "both", kind: "all kinds", group: "all groups", arm: "all arms" };
