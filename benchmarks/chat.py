@@ -32,7 +32,7 @@ FIRST = 5.0
 PER_TOKEN = 1 / 20
 OVERHEAD = 1.1
 """Processor seconds per token beside those of `generate`, at most."""
-TOKENS = 48
+TOKENS = 32
 BEGIN = """
 import time
 from pathlib import Path
@@ -61,7 +61,7 @@ def run(quick: bool) -> list[Result]:
                 "foci chat: first words of both models after the command, SmolLM2-135M", "processor s",
                 [used for used, _ in starts], [FIRST] * len(starts), rival="five seconds", goal=1.0, note=note,
             ),
-            *(found for side in (0, 1) for found in compared(session, side, 2 if quick else 5)),
+            *(found for side in (0, 1) for found in compared(session, side, 1 if quick else 3)),
         ]  # fmt: skip
 
 
