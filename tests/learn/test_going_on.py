@@ -225,6 +225,40 @@ def test_old_pages_that_changed_are_told_and_known_ones_are_no_new_ones(chain, t
     assert (list(run.arms), run.continues.arm) == (["plain"], "plain")
 
 
+FREEZE = '''
+from dataclasses import dataclass
+from foci.focus import ScalesLayers
+
+@dataclass(frozen=True)
+class Freeze(ScalesLayers):
+    """Freezes the first layer."""
+    def scale(self, block):
+        return 0.0 if block == "layers.0" else 1.0
+'''
+
+
+def test_a_layer_without_an_adapter_stays_without(chain, tmp_path):
+    (tmp_path / "freeze.py").write_text(FREEZE)
+    things = runs.Things(*(chain / "things" / name for name in (
+        "tiny", "corpus.jsonl", "learn.jsonl", "retain.jsonl", "page.txt")))  # fmt: skip
+    file = runs.run_file(
+        tmp_path, things, corpus={"path": str(chain / "monday.jsonl")}, train={"epochs": 1},
+        arms={"top": [f"{tmp_path}/freeze.py:Freeze"]},
+    )  # fmt: skip
+    runs.finished(["learn", file], tmp_path)
+    runs.finished(["learn", chain / "tuesday.jsonl", "--from", tmp_path / "out", "--out", tmp_path / "next",
+                   "probes.learn=null"], tmp_path)  # fmt: skip
+    first, then = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("out", "next"))
+    assert first.keys() == then.keys()
+    assert not any(".layers.0." in name for name in then)
+    assert any(not torch.equal(first[name], then[name]) for name in then)
+
+
+def test_an_adapter_that_is_merged_into_a_model_can_be_trained_as_a_whole(chain):
+    """PEFT freezes the weights beside an adapter; a run of all weights upon such a model would train nothing."""
+    assert all(p.requires_grad for p in load(str(chain / "out" / "tuesday" / "adapter")).model.parameters())
+
+
 def test_all_weights_go_on_too(chain, tmp_path):
     things = runs.Things(*(chain / "things" / name for name in (
         "tiny", "corpus.jsonl", "learn.jsonl", "retain.jsonl", "page.txt")))  # fmt: skip

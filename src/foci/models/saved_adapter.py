@@ -112,7 +112,7 @@ def merged(adapted: PeftModel, name: str) -> PreTrainedModel:
             "the largest, as where blocks share weights that the adapter changes in several ways; leave out such "
             "layers, or use the adapter unmerged with PEFT"
         )
-    return model
+    return model.requires_grad_(True)  # PEFT froze the weights beside the adapter
 
 
 def _part_head(adapted: PeftModel) -> None:
