@@ -68,10 +68,11 @@ def advise(run: Run, folder: Path, minutes: float, *, overwrite: bool = False, t
     """Runs the trials that fit into `minutes` and returns the run file that they speak for.
 
     `run` names the model and the text. The same call goes on where it was stopped; what was spent counts. Raises
-    ValueError for a text of which too few questions can be made and for a budget too short for two trials,
+    ValueError for a text of which too few questions can be made and for a budget too short for two trials (more minutes
+    go on with the trials that were planned),
     FileExistsError for a folder that holds something else or an advice on another text.
     """
-    asked = {"model": run.model.name, "corpus": list(run.corpus.path), "minutes": minutes, "seed": run.seed,
+    asked = {"model": run.model.name, "corpus": list(run.corpus.path), "seed": run.seed,
              "files": noted(files_read(run))}  # fmt: skip
     settings = json.dumps(asked, indent=1, ensure_ascii=False) + "\n"
     with stoppable(), claim(folder, ADVICE, settings, resume=True, overwrite=overwrite):
@@ -154,9 +155,10 @@ def _rounds(made: Advice, base: dict[str, Any], plan: Rounds) -> list[dict[str, 
         if not whole:
             made.tell(f"the time is up in round {number}, after {made.spent() / 60:.1f} minutes")
             break
-    if not found[0]:
+    if len(found[0]) < 2:
         raise ValueError(
-            f"no trial was finished in {made.seconds / 60:g} minutes; give more with --minutes, and --overwrite"
+            f"{len(found[0])} of the trials were finished in {made.seconds / 60:g} minutes, expected at least 2 to "
+            "compare; run the same command with more --minutes: what is finished is kept"
         )
     return found
 
@@ -199,4 +201,5 @@ def _seen(found: list[dict[str, Result]], plan: Rounds, seed: int, rows: int, of
     gaps = {name: behind(last[order[0]], last[name], seed) for name in order[1:]}
     updates = math.ceil(plan.updates[len(found) - 1] * of / rows)
     trials: dict[str, Trial] = {name: TRIALS[name] for name in order}
-    return Seen(trials, last, gaps, len(found), sum(map(len, found)), updates, rows, of)
+    round_ = len(found), plan.trials[len(found) - 1]
+    return Seen(trials, last, gaps, round_, sum(map(len, found)), updates, rows, of)

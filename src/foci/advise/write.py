@@ -14,13 +14,14 @@ from foci.config.run import Run
 class Seen:
     """The last round: its trials, the best first, their results, and how far each is behind the best.
 
-    `updates` are those of the advised run: as many per row as in the last round.
+    `round` is its number and how many trials it was to have. `updates` are those of the advised run: as many per row
+    as in the last round.
     """
 
     trials: Mapping[str, Trial]
     results: Mapping[str, Result]
     gaps: Mapping[str, tuple[float, float, float]]
-    rounds: int
+    round: tuple[int, int]
     count: int
     updates: int
     rows: int
@@ -56,7 +57,7 @@ def _lines(seen: Seen) -> list[str]:
     """Says what each trial of the last round learned and kept, and how sure the order is."""
     best, *others = seen.trials
     width = max(len(trial.said) for trial in seen.trials.values())
-    found = [f"Round {seen.rounds}, on {seen.rows} of {seen.of:,} rows. Shares of answer tokens, in %:"]
+    found = [f"Round {seen.round[0]}, on {seen.rows} of {seen.of:,} rows. Shares of answer tokens, in %:"]
     for name, trial in seen.trials.items():
         learned, kept = (100 * sum(v.values()) / max(1, len(v)) for v in (
             seen.results[name].learned, seen.results[name].kept))  # fmt: skip
@@ -65,6 +66,8 @@ def _lines(seen: Seen) -> list[str]:
             less, low, high = (100 * value for value in seen.gaps[name])
             gap = f"  behind by {less:.1f} points [{low:.1f}, {high:.1f}]" + ("" if low > 0 else ", not told apart")
         found.append(f"  {trial.said:<{width}}  learned {learned:5.1f}  kept {kept:5.1f}{gap}")
+    if len(seen.trials) < seen.round[1]:
+        found.append(f"Only {len(seen.trials)} of the {seen.round[1]} trials of this round fitted into the time.")
     alike = [seen.trials[name].said for name in others if seen.gaps[name][1] <= 0]
     asked = len(seen.results[best].learned), len(seen.results[best].kept)
     if alike:
