@@ -36,6 +36,7 @@ def test_flags_stand_in_the_file(place, capsys):
     runs.told(["init", "my texts", "--file", "x.yaml", "--epochs", 7, "--questions", "q.jsonl", "--no-compare"], capsys)
     run = load_run("x.yaml")
     assert (run.train.epochs, run.probes.learn, dict(run.arms)) == (7, "q.jsonl", {"focused": FOCUSED})
+    assert run.train.least_steps == 0, "a length that is named is kept"
 
 
 def test_every_comment_is_true(place, capsys):

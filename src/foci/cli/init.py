@@ -51,6 +51,7 @@ def init(
         "probes.learn": answers["questions"],
         "adapter.type": "lora",
         "train.epochs": answers["epochs"],
+        "train.least_steps": of_settings({"corpus": {"path": folder}, **_length(answers["epochs"])}).train.least_steps,
         "train.batch_size": 16,
         "train.learning_rate": 1e-3,
         "arms": arms_of(*(("plain", "focused") if answers["compare"] else ("focused",))),
@@ -72,6 +73,11 @@ def init(
         f"train: foci learn {shlex.quote(str(target))}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _length(epochs: int) -> dict[str, Any]:
+    """Returns the length of a run as its file would say it; nothing for the default one."""
+    return {} if epochs == ASKED["epochs"][1] else {"train": {"epochs": epochs}}
 
 
 def _checked(settings: dict[str, Any]) -> Run:
