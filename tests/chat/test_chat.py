@@ -26,8 +26,8 @@ from foci.chat.sides import load_sides
 from foci.chat.writing import Decoding, Writing
 from foci.config.run import load_run
 from foci.learn.run import learn
+from foci.system.harmless import harmless
 from foci.system.signals import Interrupted
-from foci.system.texts import harmless
 
 QUESTION = "Where was Ada North born?"
 TEMPLATE = (

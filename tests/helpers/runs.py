@@ -12,6 +12,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -238,17 +239,25 @@ def _server() -> Any:
     return context
 
 
-def start(arguments: Sequence[object], folder: Path, *, moment: Moment | None = None, slow: float = 0.0) -> Child:
-    """Begins a command in a process of its own. `slow`: seconds that every update takes longer."""
-    return start_call(_command, [str(argument) for argument in arguments], folder=folder, moment=moment, slow=slow)
+def start(
+    arguments: Sequence[object], folder: Path, *, moment: Moment | None = None, slow: float = 0.0,
+    stdout: Path | None = None,
+) -> Child:  # fmt: skip
+    """Begins a command in a process of its own. `slow`: seconds that every update takes longer.
+
+    `stdout`: a file of the caller's for the output, such as a pipe.
+    """
+    words = [str(argument) for argument in arguments]
+    return start_call(_command, words, folder=folder, moment=moment, slow=slow, stdout=stdout)
 
 
 def start_call(
-    call: Callable[..., None], *arguments: Any, folder: Path, moment: Moment | None = None, slow: float = 0.0
-) -> Child:
+    call: Callable[..., None], *arguments: Any, folder: Path, moment: Moment | None = None, slow: float = 0.0,
+    stdout: Path | None = None,
+) -> Child:  # fmt: skip
     """Begins `call(*arguments)`, a function of a module in tests/helpers or foci, in a process of its own."""
     number = len(list(folder.glob("*.err")))
-    out, err = folder / f"{number}.out", folder / f"{number}.err"
+    out, err = stdout or folder / f"{number}.out", folder / f"{number}.err"
     err.touch()
     process = _server().Process(target=_called, args=(call, arguments, (out, err), moment, slow))
     process.start()
@@ -265,6 +274,12 @@ def finished(arguments: Sequence[object], folder: Path, *, code: int = 0, moment
 def _command(arguments: list[str]) -> None:
     sys.argv = ["foci", *arguments]
     main.main()
+
+
+def under_nohup(arguments: list[str]) -> None:
+    """Runs a command as `nohup` does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _command(arguments)
 
 
 def _called(

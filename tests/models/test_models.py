@@ -549,29 +549,37 @@ def test_without_the_package_the_error_installs_it(monkeypatch):
         load("smollm2-135m")
 
 
-def test_conversion_is_all_or_nothing_and_two_at_once_are_fine(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOCI_CACHE", str(tmp_path / "cache"))
-    file = tmp_path / "some.gguf"
-    file.write_bytes(b"GGUF")
-    together, calls = threading.Barrier(2), []
+def kept_in(cache: Path) -> list[str]:
+    """The names in a cache, but for the locks."""
+    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
+
+
+def stand_in(monkeypatch) -> list[Path]:
+    """Lets a tiny model stand in for the conversion; returns the files that were converted."""
+    calls: list[Path] = []
 
     def convert(path, folder):
         calls.append(path)
-        (folder / "config.json").write_text("{}")
-        together.wait(timeout=10)
+        tiny.save_model(folder)
 
     monkeypatch.setattr(gguf, "_convert", convert)
+    return calls
+
+
+def test_conversion_is_all_or_nothing_and_two_at_once_are_fine(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOCI_CACHE", str(tmp_path / "cache"))
+    file, calls = tmp_path / "some.gguf", stand_in(monkeypatch)
+    file.write_bytes(b"GGUF")
     got: list[Path] = []
     threads = [threading.Thread(target=lambda: got.append(gguf.converted(file))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(calls) == 2
+    assert len(calls) == 1  # the other one waited
     assert got[0] == got[1]
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == [got[0].name]
     assert gguf.converted(file) == got[0]
-    assert len(calls) == 2
+    assert len(calls) == 1
 
     def fail(path, folder):
         (folder / "config.json").write_text("{}")
@@ -581,7 +589,38 @@ def test_conversion_is_all_or_nothing_and_two_at_once_are_fine(tmp_path, monkeyp
     file.write_bytes(b"GGUF, another content")
     with pytest.raises(RuntimeError, match="half-way"):
         gguf.converted(file)
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == [got[0].name]
+    assert kept_in(tmp_path / "cache") == [got[0].name]
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["today's", "an earlier version's"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_cut_cache_is_made_again_and_leftovers_go(tmp_path, monkeypatch, capsys, name, sealed):
+    monkeypatch.setenv("FOCI_CACHE", str(tmp_path / "cache"))
+    file, calls = tmp_path / "some.gguf", stand_in(monkeypatch)
+    file.write_bytes(b"GGUF")
+    folder = gguf.converted(file)
+    if not sealed:
+        (folder / "manifest.json").unlink()
+    assert gguf.converted(file) == folder
+    assert len(calls) == 1
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    for left in (f".{folder.name}-k1ll3d", f".{folder.name}.part"):  # of processes that were killed
+        (tmp_path / "cache" / left).mkdir()
+    assert gguf.converted(file) == folder
+    assert len(calls) == 2
+    assert (folder / name).read_bytes() == whole
+    assert kept_in(tmp_path / "cache") == [folder.name]
+    assert "anew, because" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FOCI_CACHE", str(tmp_path / "file" / "cache"))
+    stand_in(monkeypatch)
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ValueError, match=r"cannot be written to the cache .*; set FOCI_CACHE to a folder"):
+        gguf.converted(tmp_path / "some.gguf")
 
 
 def test_the_embedded_model_answers():

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "report": "system",
     "config": "errors",
     "focus": "rows",
-    "models": "focus config errors",
+    "models": "focus config errors system",
     "documents": "",
     "corpus": "focus seeds system documents",
     "attention": "focus models system",

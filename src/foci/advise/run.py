@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from foci import models
 from foci.advise.results import Result, behind, ranked
 from foci.advise.trials import TRIALS, Cost, Rounds, Trial, planned, suite_of
@@ -30,6 +28,7 @@ from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.folder import FolderKind, claim
 from foci.system.inputs import noted
 from foci.system.signals import stoppable
+from foci.system.terminal import Terminal
 
 ADVICE = FolderKind("advice", "advice.json")
 ROWS, FACTS, FEWEST = 24, 64, 6
@@ -165,7 +164,7 @@ def _rounds(made: Advice, base: dict[str, Any], plan: Rounds) -> list[dict[str, 
 
 def _round(made: Advice, suite: Suite, number: int, before: list[dict[str, Result]]) -> tuple[dict[str, Result], bool]:
     """Runs the trials of a round that fit into the time; returns their results, and whether these are all."""
-    quiet, results = Console(quiet=True), dict[str, Result]()
+    quiet, results = Terminal(quiet=True), dict[str, Result]()
     updates, seed = suite.train.steps or 0, suite.seeds[0]
     least = 2 * max((one.seconds for some in before[-1:] for one in some.values()), default=0.0)
     begin = made.times.get(f"{number - 1}/start", 0.0)

@@ -13,7 +13,7 @@ from foci.attention import attention_maps, head_distances
 from foci.focus import DELIMITER, Batch, GuidesHeads, Pattern, Plan, Row
 from foci.models import evaluating, layer_count
 from foci.models.forward import device_of, pad_id, padded
-from foci.system.files import append_line
+from foci.system.files import append_step
 
 ROWS, TOKENS, MAPS = 8, 32, 8
 """How many rows distances are measured on, and how many tokens and heads the shown maps have."""
@@ -52,8 +52,8 @@ class GuidedHeads:
         ]
 
     def note(self, model: nn.Module, file: Path, step: int) -> None:
-        """Appends a line with the distances at this step to a file."""
-        append_line(file, {"step": step, "heads": self.distances(model)})
+        """Appends a line with the distances at this step to a file that has none."""
+        append_step(file, {"step": step, "heads": self.distances(model)})
 
     def maps(self, model: nn.Module) -> dict[str, Any]:
         """Returns the first `tokens` of a row, and `maps` (query, key) of the first head of each layer and pattern."""

@@ -6,6 +6,7 @@ from typing import Any
 from foci.report import tables
 from foci.report.tables import Code, Emphasis
 from foci.report.words import NONE, count, decimal, number, percent
+from foci.system.harmless import visible
 
 Found = Mapping[str, Any]
 """The data of a suite's tables, as `foci.bench.table.table` returns them."""
@@ -61,10 +62,10 @@ CHOSEN_ON = {
 
 def markdown(table: Found, about: str = "") -> str:
     """Returns the text of table.md; `about`, its last line, says where and when it was measured."""
-    parts = [f"# {table['name']}", words(table)]
+    parts = [f"# {tables.marked(table['name'])}", visible(words(table))]
     for title, shown in sections(table):
         parts += [f"## {title}", tables.markdown(shown)]
-    parts += [f"Failed: {name}: {reason}" for name, reason in table["failures"].items()]
+    parts += [f"Failed: {tables.marked(name)}: {tables.marked(reason)}" for name, reason in table["failures"].items()]
     return "\n\n".join([*parts, *([about] if about else [])]) + "\n"
 
 

@@ -18,7 +18,8 @@ from foci.learn.baseline import Start
 from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
 from foci.system.files import read_json, write_json, write_text
-from foci.system.signals import stoppable
+from foci.system.signals import Interrupted, stoppable
+from foci.system.terminal import Terminal
 
 
 def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -28,11 +29,12 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
     of the threads; with 1 they run in this one. `overwrite` runs again what was run with other settings or files.
 
     Raises FileExistsError where the folder holds something else or cells of other settings, ValueError for input that
-    cannot work and, when all else is done and written, for cells that failed; `Interrupted` after a signal.
+    cannot work and, when all else is done and written, for cells that failed; `Interrupted` after a signal,
+    when the table of the finished cells is written.
     """
     if workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}; 1 runs the cells one after another")
-    console = console or Console()
+    console = console or Terminal()
     for arm in suite.arms:
         plan_of(suite, arm)
     with stoppable(), opened_suite(suite) as folder:
@@ -46,7 +48,11 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
         waiting = [one for one in cells if not finished(one)]
         if known := len(cells) - len(waiting):
             console.print(f"{known} of {len(cells)} cells were finished before", highlight=False)
-        failures = side_by_side(waiting, workers, console) if workers > 1 else one_by_one(waiting, console)
+        try:
+            failures = side_by_side(waiting, workers, console) if workers > 1 else one_by_one(waiting, console)
+        except Interrupted:
+            _write_so_far(suite, folder, begun, cells, console)
+            raise
         found = _write(suite, folder, begun, [one for one in cells if finished(one)], failures)
     if failures:
         reasons = "; ".join(f"{one.name}: {reason}" for one, reason in failures)
@@ -82,6 +88,16 @@ def _write(
     links = [(one.name, str(RunFolder(one.run.output, 1).report.relative_to(folder.path))) for one in cells]
     write_text(folder.report, page(found, draw(found, folder.path), links, about))
     return found
+
+
+def _write_so_far(
+    suite: Suite, folder: SuiteFolder, begun: Mapping[int, Start], cells: Sequence[Cell], console: Console
+) -> None:
+    """Writes the table of a suite that was stopped, from the cells that are finished, if there are any."""
+    done = [one for one in cells if finished(one)]
+    if done:
+        _write(suite, folder, begun, done, [(one, "not finished yet") for one in cells if one not in done])
+        console.print(f"the table of the {len(done)} of {len(cells)} finished cells: {folder.markdown}", soft_wrap=True)
 
 
 def _about(cells: Sequence[Cell]) -> str:

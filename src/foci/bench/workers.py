@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from foci.bench.cells import Cell, run_cell
 from foci.learn.folder import RunFolder
 from foci.system.files import read_lines
+from foci.system.terminal import Terminal
 
 FAILED = 3
 """Exit status of a process whose cell could not go on; the reason is in the cell's error file."""
@@ -90,7 +91,7 @@ def _process(cell: Cell, threads: int) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            run_cell(cell, Console(file=log, width=120))
+            run_cell(cell, Terminal(file=log, width=120))
         except Exception as error:
             traceback.print_exc(file=log)
             error_file(cell).write_text(str(error), encoding="utf-8")

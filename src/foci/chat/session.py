@@ -10,7 +10,7 @@ from foci.chat.passages import Passage, Passages, corpus_changes, read_passages
 from foci.chat.prompts import Conversation, template_of
 from foci.chat.sides import SIDES, Sides, load_sides
 from foci.chat.writing import Decoding, Writing
-from foci.system.texts import harmless
+from foci.system.harmless import harmless
 
 PIECE = 8
 """Tokens that one model writes before it is the other's turn."""

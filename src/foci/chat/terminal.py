@@ -17,8 +17,8 @@ from rich.text import Text
 
 from foci.chat.passages import Passage
 from foci.chat.session import Session
+from foci.system.harmless import harmless, one_line
 from foci.system.signals import Interrupted
-from foci.system.texts import harmless, one_line
 
 NARROW = 60
 """Columns of a terminal below which the answers stand one below the other."""

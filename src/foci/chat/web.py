@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foci.chat.session import Session
-from foci.system.texts import harmless
+from foci.system.harmless import harmless
 
 HOST = "127.0.0.1"
 LONGEST = 100_000

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from foci.cli.inputs import check_run
 from foci.config.run import Run
 from foci.system.signals import Interrupted
+from foci.system.terminal import Terminal
 
 advise_app = typer.Typer()
 
@@ -44,11 +44,11 @@ def advise(
     check_run(run)
     from foci.advise.run import advise as run_advise
 
-    console = Console()
+    console = Terminal()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     folder = out or run.output.with_name(f"{run.output.name}-advice")
     try:
         found = run_advise(run, folder, minutes, overwrite=overwrite, tell=tell)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+        raise stop.going_on("the same command goes on where it stopped") from None
     tell(f"run file: {found}\ntrain: foci learn {shlex.quote(str(found))}")

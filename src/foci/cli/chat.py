@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from foci.system.terminal import Terminal
+
 if TYPE_CHECKING:
     from foci.chat.chosen import Chosen
     from foci.chat.session import Session
@@ -54,7 +56,7 @@ def chat(
     if web and question is not None:
         raise ValueError(f"--web serves a page to ask on, got the question {question!r} too; leave one of them out")
     serving = _page(port) if web else None
-    session, console = _loaded(chosen, (max_tokens, temperature, seed), plain=plain), Console()
+    session, console = _loaded(chosen, (max_tokens, temperature, seed), plain=plain), Terminal()
     from foci.chat.terminal import once, piped, talk
 
     if serving is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from foci.system.terminal import Terminal
 
 if TYPE_CHECKING:
     from foci.data.suite import Suite
@@ -69,7 +70,7 @@ def pairs(
     from foci.data.encyclopedia import write
 
     file = write(count, seed, out, every)
-    Console().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
+    Terminal().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
 
 
 @data_app.command()
@@ -82,7 +83,7 @@ def pages(
     from foci.data.pages import write
 
     file = write(count, seed, out)
-    Console().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
+    Terminal().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
 
 
 @data_app.command("lama-ckl")
@@ -105,7 +106,7 @@ def lama_ckl(
     from foci.data.lama_ckl import LamaCkl, convert
 
     settings = LamaCkl(model, learn, retain, held_out, seed, batch_size)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     _write(convert(path, settings, lambda line: console.print(line, highlight=False, soft_wrap=True)), out)
 
 
@@ -180,7 +181,7 @@ def _write(suite: "Suite", out: Path | None) -> None:
     """Writes a suite and prints its contents, and what was left out for which reason."""
     folder = suite.write(out or Path("out") / suite.name.replace("-", "_"))
     record = suite.record()
-    console = Console()
+    console = Terminal()
     for title, rows in (
         ("used", [(name, count, "") for name, count in record["used"].items()]),
         ("left out", [(r["what"], r["count"], r["why"]) for r in record["left_out"]]),

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from foci.cli.inputs import check_model
 from foci.config.commented import arms_of, run_file
 from foci.config.run import MADE, Run, of_settings
 from foci.system.files import existing, write_text
+from foci.system.terminal import Terminal
 
 init_app = typer.Typer()
 
@@ -68,7 +68,7 @@ def init(
         "the command.",
     ]
     write_text(target, run_file(settings, head))
-    Console().print(
+    Terminal().print(
         f"wrote {target}\nlook what it costs: foci check {shlex.quote(str(target))}\n"
         f"train: foci learn {shlex.quote(str(target))}",
         highlight=False, markup=False, soft_wrap=True,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from foci.cli.advise import advise_app
 from foci.cli.chat import chat_app
 from foci.cli.data import data_app
+from foci.cli.endings import say, told
 from foci.cli.init import init_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
@@ -27,6 +27,7 @@ from foci.cli.watch import watch_app
 from foci.config.run import dump_run
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
+from foci.system.terminal import Terminal
 
 if TYPE_CHECKING:
     from foci.probes import Probe
@@ -64,7 +65,7 @@ def _print_version(asked: bool) -> bool:
     if asked:
         from importlib.metadata import version
 
-        print(f"foci {version('foci')}")
+        Terminal().print(f"foci {version('foci')}")
         raise typer.Exit
     return asked
 
@@ -116,12 +117,12 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     from foci.learn import run as learning
     from foci.report.terminal import print_table
 
-    console = Console()
+    console = Terminal()
     try:
         summary = learning.learn(run, resume=resume, overwrite=overwrite, console=console)
     except Interrupted as stop:
         command = f"foci learn {shlex.quote(str(run.output))} --resume"
-        raise Interrupted(stop.signum, f"{stop}; go on with: {command}") from None
+        raise stop.going_on(f"go on with: {command}") from None
     console.print()
     print_table(summary, console)
     console.print(f"\nreport: {run.output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
@@ -144,7 +145,7 @@ def check(
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material
 
-    console = Console()
+    console = Terminal()
     plainly = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     made = material(run, tell=plainly, begin=lambda: plainly(dump_run(run)))
     plainly("", *made.told(console.width), "", sep="\n")
@@ -213,7 +214,7 @@ def _export(probes: "list[Probe]", folder: Path, source: str, overwrite: bool) -
     from foci.probes.export import export_lm_eval
 
     name = export_lm_eval(probes, folder, source=source, overwrite=overwrite)
-    Console().print(
+    Terminal().print(
         f"{len(probes)} probes: {folder}\nlm_eval --include_path {shlex.quote(str(folder))} --tasks {name} --model hf "
         "--model_args pretrained=MODEL,dtype=float32",
         highlight=False, markup=False, soft_wrap=True,
@@ -228,7 +229,7 @@ def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -
 
     loaded = models.load(model)
     answers = answer(loaded.model, loaded.tokenizer, probes, batch_size=batch_size)
-    console = Console()
+    console = Terminal()
     learned = [probe for probe in probes if probe.role == "learn"]
     print_answers(answers, binding(loaded.model, loaded.tokenizer, learned), console)
     if out is not None:
@@ -259,11 +260,11 @@ def bench(
     from foci.bench.run import bench as run_suite
     from foci.cli.tables import print_suite
 
-    console = Console()
+    console = Terminal()
     try:
         found = run_suite(read, workers=workers, overwrite=overwrite, console=console)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+        raise stop.going_on("the same command goes on where it stopped") from None
     console.print()
     print_suite(found, console)
     console.print(
@@ -292,11 +293,11 @@ def meta(
     from foci.cli.tables import print_meta
     from foci.meta.run import meta as run_meta
 
-    console = Console()
+    console = Terminal()
     try:
         found = run_meta(run, resume=resume, overwrite=overwrite, console=console)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; go on with the same command and --resume") from None
+        raise stop.going_on("go on with the same command and --resume") from None
     print_meta(found, run.output / "weigher", console)
 
 
@@ -310,7 +311,7 @@ def report(
     """Write one HTML page that shows one or more runs, with all figures inside."""
     from foci.report.write import write_report
 
-    Console().print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", highlight=False, soft_wrap=True)
+    Terminal().print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -322,7 +323,7 @@ def methods(
     """List the methods; or show one method: what it does, its source, its settings, and how a run file names it."""
     from foci.cli import methods as shown
 
-    shown.print_methods(Console()) if name is None else shown.print_method(name, Console())
+    shown.print_methods(Terminal()) if name is None else shown.print_method(name, Terminal())
 
 
 def main() -> None:
@@ -333,19 +334,13 @@ def main() -> None:
         with stoppable():
             app()  # tells what is wrong with flags, and exits, by itself
     except Interrupted as stop:
-        print(f"foci: {stop}", file=sys.stderr)
+        if not stop.is_silent:
+            say(str(stop))
         sys.exit(stop.code)
-    except (ValueError, OSError, ArithmeticError, TypeError, ImportError) as error:
+    except Exception as error:
         if os.environ.get("FOCI_TRACEBACK"):
             raise
-        sys.exit(_print_error(error))
-
-
-def _print_error(error: Exception) -> int:
-    """Prints an error and returns the exit status: 2 for input that cannot work, 1 for a run that could not go on."""
-    words = error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error)
-    print(f"foci: {words}", file=sys.stderr)
-    return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError) else 1
+        sys.exit(told(error))
 
 
 def _updates(by_arm: Mapping[str, int]) -> str:

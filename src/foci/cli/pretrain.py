@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from foci.cli.inputs import check_corpus, check_methods
 from foci.pretrain.config import load_pretraining
 from foci.system.signals import Interrupted
+from foci.system.terminal import Terminal
 
 pretrain_app = typer.Typer()
 
@@ -34,10 +34,10 @@ def pretrain(
     from foci.pretrain.grid import over_grid
     from foci.pretrain.run import pretrain as run_pretraining
 
-    console = Console()
+    console = Terminal()
     work, show, name = (over_grid, print_grid, "grid.md") if run.grid else (run_pretraining, print_arms, "table.md")
     try:
         show(work(run, overwrite=overwrite, console=console), console)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+        raise stop.going_on("the same command goes on where it stopped") from None
     console.print(f"table: {run.output / name}", highlight=False, markup=False, soft_wrap=True)

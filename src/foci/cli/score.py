@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from foci.bench.config import Suite, kind_of
 from foci.cli.inputs import check_run
 from foci.config.run import Run, load
 from foci.system.signals import Interrupted
+from foci.system.terminal import Terminal
 
 score_app = typer.Typer()
 
@@ -31,11 +31,11 @@ def score(
     check_run(run)
     from foci.learn.score import score as run_score
 
-    console = Console()
+    console = Terminal()
     try:
         found = run_score(run, shared_only=suite, console=console)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+        raise stop.going_on("the same command goes on where it stopped") from None
     for arm, methods in found["methods"].items():
         console.print(f"{arm}: {', '.join(methods)}", highlight=False, markup=False, soft_wrap=True)
     if found["premise"]:

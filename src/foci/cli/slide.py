@@ -11,6 +11,7 @@ from rich.text import Text
 
 from foci.system.files import existing
 from foci.system.signals import Interrupted
+from foci.system.terminal import Terminal
 
 slide_app = typer.Typer()
 
@@ -42,11 +43,11 @@ def slide(
         raise ValueError(f"{run} is not a run: there is no run.yaml in it; give the output folder of `foci learn`")
     from foci.slide.run import slide as run_slide
 
-    console = Console()
+    console = Terminal()
     try:
         found = run_slide(run, how=how.value, points=points, keep=keep, console=console)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+        raise stop.going_on("the same command goes on where it stopped") from None
     console.print()
     print_slide(found, console)
     console.print(f"\nreport: {run / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

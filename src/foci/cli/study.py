@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from foci.cli.inputs import check_corpus, check_model
 from foci.system.signals import Interrupted
+from foci.system.terminal import Terminal
 
 study_app = typer.Typer()
 
@@ -70,10 +70,10 @@ def study(
         check_model(writer)
     from foci.study.run import study as run_study
 
-    tell = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
+    tell = partial(Terminal().print, highlight=False, markup=False, soft_wrap=True)
     try:
         found = run_study(settings, tell, dry=dry_run)
     except Interrupted as stop:
-        raise Interrupted(stop.signum, f"{stop}; the same command goes on where it stopped") from None
+        raise stop.going_on("the same command goes on where it stopped") from None
     if found.run is not None:
         tell(f"suite: {found.run.parent}\nlearn from it: foci learn {shlex.quote(str(found.run))}")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from foci.system.files import existing
 from foci.system.signals import Interrupted
+from foci.system.terminal import Terminal
 
 watch_app = typer.Typer()
 
@@ -27,7 +27,7 @@ def watch(
     existing(run, "run", "give the output folder of a `foci learn` run")
     from foci.watch.run import watch as watch_run
 
-    console = Console()
+    console = Terminal()
     try:
         state = watch_run(run, console, every)
     except Interrupted as stop:

@@ -5,6 +5,7 @@ one's own, `./mine.py:Mine`, is looked for beside the run file first.
 Every key has a default but `corpus.path`. `fields()` lists all keys with their meaning.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -261,7 +262,7 @@ class Run(Section):
         corpus = data.get("corpus")
         paths = as_paths(corpus.get("path") if isinstance(corpus, dict) else getattr(corpus, "path", None))
         if "name" not in data and isinstance(paths, tuple) and paths and isinstance(paths[0], str):
-            data["name"] = re.sub(_ENDINGS, "", Path(paths[0]).resolve().name) or "run"
+            data["name"] = re.sub(_ENDINGS, "", Path(os.path.realpath(paths[0])).name) or "run"
         if "output" not in data and isinstance(data.get("name"), str):
             folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data["name"]).strip("-.")
             data["output"] = Path("out") / (folder or "run")

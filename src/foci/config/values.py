@@ -166,7 +166,8 @@ def apply_override(
     where = f"override {text!r}"
     if not value_text:
         raise ValueError(f"{where}: expected key=value such as train.epochs=2; write key=null for no value")
-    if key not in known and not (key.startswith(f"{_FREE}.") and key != f"{_FREE}."):
+    free = _FREE in known and key.startswith(f"{_FREE}.") and key != f"{_FREE}."
+    if key not in known and not free:
         raise ValueError(f"{where}: {unknown_key(key, known)}")
     value, _ = strict_yaml.parse(value_text, where)
     path = tuple(key.split(".", 1))

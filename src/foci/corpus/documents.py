@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from foci.corpus.split import Span
 from foci.system.files import existing
+from foci.system.harmless import one_line
 from foci.system.registry import members
-from foci.system.texts import one_line
 
 FORMATS = "foci.corpus.formats"
 """The folder that holds the file formats."""

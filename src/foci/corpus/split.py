@@ -90,7 +90,10 @@ def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = (
                 break
             at = starts[after]
         found.append(at)
-        first = solid[bisect_left(solid, bisect_left(starts, at))]
+        rest = bisect_left(solid, bisect_left(starts, at))
+        if rest == len(solid):  # white space alone is left
+            break
+        first = solid[rest]
     return found
 
 

@@ -10,7 +10,7 @@ from foci.corpus import Corpus, CorpusError
 from foci.corpus.documents import BadLine
 from foci.corpus.gathering import FileRead
 from foci.focus import UNWEIGHTED, Row
-from foci.system.texts import one_line
+from foci.system.harmless import one_line
 
 NAMED = 3
 """Names in a line, at most."""

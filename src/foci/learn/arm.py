@@ -31,7 +31,7 @@ from foci.probes import Answer, answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
 from foci.seeds import generator
 from foci.system import checkpoint, machine
-from foci.system.files import append_line, read_json, read_lines, write_json
+from foci.system.files import append_step, read_json, read_lines, write_json
 from foci.system.signals import Stop
 from foci.training.trainer import FocusTrainer
 
@@ -145,8 +145,7 @@ class Arm:
             self.console.print(f"  {self.name}  {words}", highlight=False, markup=False)
         self.folder.rewind(step)
         write_answers(self.folder.probes(0), self.start.answers)
-        if not read_lines(self.folder.texts):
-            append_line(self.folder.texts, {"step": 0, **self.start.texts})
+        append_step(self.folder.texts, {"step": 0, **self.start.texts})
         return found
 
     def _train(
@@ -213,7 +212,7 @@ class Arm:
         answers, texts = self.start.questions.ask(model, tokenizer)
         if answers:
             write_answers(self.folder.probes(step), answers, self.start.answers)
-        append_line(self.folder.texts, {"step": step, **texts})
+        append_step(self.folder.texts, {"step": step, **texts})
         if self.heads is not None:
             self.heads.note(model, self.folder.guided, step)
         if self.trackers is not None:

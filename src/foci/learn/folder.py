@@ -1,6 +1,5 @@
 """The folder of a run: the path of each file, and how the folder is opened."""
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from foci.config.run import Run, dump_run
-from foci.system.checkpoint import DiskFull, step_of
+from foci.system.checkpoint import step_of
 from foci.system.files import read_lines, write_lines, write_text
 from foci.system.folder import FolderKind, claim
 
-FULL = ("no space left", "unexpected pos", "iostream error")
-"""Words by which Rust's and PyTorch's writers report a full disk (the latter two: `torch.save`)."""
 RUN = FolderKind(
     "run",
     "run.yaml",
@@ -119,25 +116,7 @@ class RunFolder:
 def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     """Opens the run's folder, a new one or its own, and writes run.yaml. Raises FileExistsError as `claim` does."""
     settings = dump_run(run)
-    with claim(run.output, RUN, settings, resume=resume, overwrite=overwrite), _says_when_full(run.output):
+    with claim(run.output, RUN, settings, resume=resume, overwrite=overwrite):
         folder = RunFolder(run.output, len(run.arms))
         write_text(folder.config, settings)
         yield folder
-
-
-@contextmanager
-def _says_when_full(path: Path) -> Iterator[None]:
-    """Turns the many errors of a full disk into one `DiskFull` that says the cure."""
-    try:
-        yield
-    except Exception as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        full = full or any(words in str(error).lower() for words in FULL)
-        if not full or isinstance(error, DiskFull):
-            raise
-        free = shutil.disk_usage(path).free / 2**20
-        raise DiskFull(
-            errno.ENOSPC,
-            f"the disk is full: {getattr(error, 'filename', None) or path} could not be written ({free:.1f} MiB left); "
-            "what was finished before is intact. Free some space and go on with --resume",
-        ) from error

@@ -17,6 +17,7 @@ from foci.report.write import write_report
 from foci.system.files import read_json, write_json
 from foci.system.machine import machine, versions
 from foci.system.signals import stoppable
+from foci.system.terminal import Terminal
 
 
 def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after
     a signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
     """
-    console = console or Console()
+    console = console or Terminal()
     with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
         start, corpus = prepared(run, folder, console)
         summary = read_json(folder.summary) or _summary_without_arms(run, corpus, start.earlier)

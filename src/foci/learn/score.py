@@ -25,6 +25,7 @@ from foci.learn.inputs import Material, material
 from foci.learn.offline import own_folder, plan_of, prepare
 from foci.system.files import write_json
 from foci.system.signals import stoppable
+from foci.system.terminal import Terminal
 
 SCORES = "scores.json"
 
@@ -56,7 +57,7 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
     input, and ValueError where no arm has an offline stage.
     """
     arms = _arms_to_score(run, shared_only)
-    console = console or Console()
+    console = console or Terminal()
     with stoppable(), _processes() as (number, count), _opened(run, number) as folder:
         made = material(run, folder if number == 0 else None)
         tokens, seconds = _do_part(run, arms, made, folder, (number, count), console)

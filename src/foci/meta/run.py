@@ -39,6 +39,7 @@ from foci.system import checkpoint
 from foci.system.files import append_line, read_json, read_lines, write_json, write_lines, write_text
 from foci.system.folder import LOCK, FolderKind, claim
 from foci.system.inputs import differences, noted
+from foci.system.terminal import Terminal
 
 META = FolderKind("meta-training", "meta.yaml", started="start.json")
 
@@ -53,7 +54,7 @@ def meta(
 
     Raises FileExistsError for a folder that holds something else, or this meta-training without `resume`.
     """
-    console = console or Console(quiet=True)
+    console = console or Terminal(quiet=True)
 
     def tell(words: str) -> None:
         console.print(f"  {words}", highlight=False, markup=False)

@@ -6,6 +6,7 @@ lists models that come inside a Python package: they need no hub.
 """
 
 import contextlib
+import glob
 import hashlib
 import importlib
 import importlib.util
@@ -14,17 +15,21 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from foci.models.whole import check_pointer, explained
+from foci.models.whole import check_pointer, check_weights, explained, read_json
+from foci.system.checkpoint import MANIFEST, seal, why_incomplete
+from foci.system.files import replacing_folder
 
+_SMALL = 2**24
+"""Bytes of a file, at most, that is read again at every use of a converted model."""
 RECIPE = 1  # part of the cache key: raise it when `_convert` writes something else than before
 
 
@@ -96,7 +101,8 @@ def converted(path: Path, label: str | None = None) -> Path:
     """Returns a folder with the model of a GGUF file, as float32 safetensors, and its tokenizer.
 
     The folder's name has `label` (by default the file's stem) and the SHA-256 of the file. It appears by one rename:
-    several processes may convert the same file at the same time, and a killed one leaves no incomplete model.
+    several processes may ask for the same file at the same time, and a killed one leaves nothing that stays. A folder
+    that is cut or damaged is made again.
     """
     check_pointer(path)
     with path.open("rb") as file:
@@ -105,25 +111,57 @@ def converted(path: Path, label: str | None = None) -> Path:
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     folder = cache_folder() / f"{label or path.stem}-{digest}-r{RECIPE}"
-    if folder.is_dir():
+    if why_damaged(folder) is None:
         return folder
-    print(f"converting {path.name} to safetensors, once, in {folder} (half a minute)", file=sys.stderr, flush=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
-            _convert(path, staged)
-        for file_path in staged.iterdir():
-            with file_path.open("rb") as written:
-                os.fsync(written.fileno())
-        staged.chmod(0o755)
-        staged.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process was faster: its folder has the same files
-            raise
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    with _cache_told(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if (reason := why_damaged(folder)) is not None:
+                _make(path, folder, reason)
     return folder
+
+
+def _make(path: Path, folder: Path, reason: str) -> None:
+    """Converts into a folder; leftovers of processes that were killed are deleted first."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}[-.]*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+    why = f" anew, because {reason}" if folder.is_dir() else ", once"
+    print(f"converting {path.name} to safetensors{why}, in {folder} (half a minute)", file=sys.stderr, flush=True)
+    with replacing_folder(folder) as part:
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
+            _convert(path, part)
+        seal(part, 0)
+
+
+def why_damaged(folder: Path) -> str | None:
+    """Returns why a converted model cannot be used; None where its files have the sizes that were written.
+
+    Small files are compared by their hashes too. Of a folder of an earlier version, weights and JSON are looked at.
+    """
+    if not folder.is_dir():
+        return "it is not there"
+    if (folder / MANIFEST).is_file():
+        return why_incomplete(folder, hashed=_SMALL)
+    try:
+        check_weights(folder, "model")
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            read_json(folder / file)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
+@contextlib.contextmanager
+def _cache_told(folder: Path) -> Iterator[None]:
+    """Turns an error of the file system in the cache's folder into one that says how to name another folder."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"the converted model cannot be written to the cache {folder} ({error.strerror or error}); set FOCI_CACHE "
+            "to a folder that can be written, with room for a copy of the model in float32"
+        ) from error
 
 
 @contextlib.contextmanager

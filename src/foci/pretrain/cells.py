@@ -42,7 +42,7 @@ from foci.pretrain.text import Material
 from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
 from foci.system import checkpoint, machine
-from foci.system.files import append_line, read_json, read_lines, sha256, write_json, write_lines
+from foci.system.files import append_step, read_json, read_lines, sha256, write_json, write_lines
 from foci.system.signals import Stop
 from foci.training.dataset import Collator
 
@@ -139,7 +139,7 @@ def _trained(
     held_out = Validation(text, masking, dtype)
 
     def ask(step: int) -> None:
-        append_line(cell.validation, {"step": step, "seconds": metrics.clock.seconds, **held_out.measure(model)})
+        append_step(cell.validation, {"step": step, "seconds": metrics.clock.seconds, **held_out.measure(model)})
         if heads is not None:
             heads.note(model, folder.guided, step)
 

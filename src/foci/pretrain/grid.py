@@ -94,7 +94,7 @@ def markdown(grid: Mapping[str, Any]) -> str:
         for point in grid["points"]
     ]
     lines = [
-        f"# {grid['name']}",
+        f"# {tables.marked(grid['name'])}",
         "",
         f"Held-out loss after the last update, {grid['objective']} objective, nats per predicted token; means over "
         f"seeds {', '.join(map(str, grid['seeds']))}, differences from {base or 'nothing'} paired by seed.",

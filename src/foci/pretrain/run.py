@@ -16,6 +16,7 @@ from foci.system.files import read_json, read_lines, write_json, write_text
 from foci.system.folder import FolderKind, claim
 from foci.system.machine import machine, versions
 from foci.system.signals import stoppable
+from foci.system.terminal import Terminal
 
 PRETRAINING = FolderKind("pretraining", "pretrain.yaml", begun=("tokenizer",))
 
@@ -30,7 +31,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
     Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after a
     signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
     """
-    console = console or Console()
+    console = console or Terminal()
     with stoppable() as stop, claim(run.output, PRETRAINING), without_bars():
         text = material(run)
         check(run, text)

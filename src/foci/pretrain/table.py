@@ -99,7 +99,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         for arm, of in found["arms"].items()
     ]
     lines = [
-        f"# {found['name']}",
+        f"# {tables.marked(found['name'])}",
         "",
         f"Held-out loss after the last update, {found['objective']} objective; means over seeds, "
         f"{found['confidence']:.0%} t intervals, differences from {base or 'nothing'} paired by seed. Steps and "

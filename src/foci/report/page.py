@@ -17,6 +17,7 @@ from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
 from foci.report.warnings import warnings_of
 from foci.report.words import sentence
+from foci.system.harmless import visible
 
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -28,15 +29,18 @@ LOSS_NOTE = (
 
 def script_json(value: Any) -> Markup:
     """Returns `value` as JSON that is safe inside a script element: no character of it can end or open a tag."""
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_shown(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(UNSAFE))  # noqa: S704 - escaped in the line itself
 
 
-def _finite(value: Any) -> Any:
+def _shown(value: Any) -> Any:
+    """Returns a value as the page shows it: numbers finite, texts harmless."""
+    if isinstance(value, str):
+        return visible(value)
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {visible(str(k)): _shown(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_shown(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from foci.system.harmless import visible
+
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _SPECIAL = re.compile(r"[\\`*|]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 """Characters that Markdown would read; an underscore inside a word is none, a bracket before no link neither."""
@@ -72,7 +74,7 @@ def terminal(table: Table, *, ruled: bool = True, fold: int | None = None) -> Ri
 
 def markdown(table: Table) -> str:
     """Returns the table in Markdown, without a line break at its end."""
-    lines = [[_marked(head) for head in table.heads], *([_marked(cell) for cell in row] for row in table.rows)]
+    lines = [[marked(head) for head in table.heads], *([marked(cell) for cell in row] for row in table.rows)]
     shown = [f"| {' | '.join(line)} |" for line in lines]
     sides = "|".join("---" if side == "l" else "---:" for side in table.align)
     return "\n".join([shown[0], f"|{sides}|", *shown[1:]])
@@ -96,9 +98,9 @@ def _line(table: Table, cells: Sequence[str], tags: Iterable[str], scope: str) -
     return Markup("<tr>{}</tr>").format(Markup().join(made))
 
 
-def _marked(cell: str) -> str:
-    """A cell in Markdown, on one line."""
-    text = " ".join(str(cell).split())
+def marked(cell: str) -> str:
+    """Returns a text in Markdown, on one line, as it is: nothing of it is read as markup."""
+    text = " ".join(visible(str(cell)).split())
     if isinstance(cell, Code):
         text = text.replace("|", r"\|")
         return f"`` {text} ``" if "`" in text else f"`{text}`"

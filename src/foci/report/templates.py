@@ -9,13 +9,14 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup
 
 from foci.report import words
+from foci.system.harmless import visible
 
 
 def render(template: str, *, script: str = "", **shown: Any) -> str:
     """Returns a page of `template` (a file of this package) as text.
 
     The page loads nothing. Its policy allows its own `script` (a file of this package), by hash, and no other. Every
-    text in `shown` is escaped, but for `Markup`.
+    text in `shown` is escaped, but for `Markup`; characters that would steer a browser's lines are written out.
     """
     here = files("foci.report")
     style = (here / "style.css").read_text(encoding="utf-8")
@@ -26,9 +27,10 @@ def render(template: str, *, script: str = "", **shown: Any) -> str:
         loader=PackageLoader("foci", "report"),
     )  # fmt: skip
     environment.globals["words"] = words
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         shown,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(code),  # noqa: S704 - our own file
         script_hash=f"sha256-{digest}",
     )
+    return visible(page)

@@ -22,6 +22,7 @@ from foci.slide.write import write_at
 from foci.system.files import read_json, write_json
 from foci.system.folder import locked
 from foci.system.signals import stoppable
+from foci.system.terminal import Terminal
 
 ROUNDS = 4
 """Points, at most, that are asked to find one that keeps as much as `--keep` says."""
@@ -36,7 +37,7 @@ def slide(
     that were asked before are not asked again. Raises ValueError, by name, for an arm that cannot be slid and a run
     without probes to learn and to retain; FileNotFoundError where there is no run.
     """
-    console = console or Console()
+    console = console or Terminal()
     run = load_run(path)
     if points < 1 or (keep is not None and not 0 < keep <= 1):
         raise ValueError(f"--points is at least 1 and --keep above 0 and at most 1, got {points} and {keep}; change it")

@@ -55,6 +55,23 @@ def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def says_when_full(path: Path) -> Iterator[None]:
+    """Turns the many errors of a full disk into one `DiskFull` that says the cure; `path` is the folder in use."""
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(path).free
+        if isinstance(error, DiskFull) or not _is_full(error, free):
+            raise
+        raise DiskFull(
+            errno.ENOSPC,
+            f"the disk is full: {getattr(error, 'filename', None) or path} could not be written ({free / 2**20:.1f} "
+            "MiB left); what was finished before is intact. Free some space and go on with the same command (learn and "
+            "meta: with --resume)",
+        ) from error
+
+
 def seal(folder: Path, step: int) -> None:
     """Flushes every file of a folder to the disk and writes its manifest, last."""
     files = {}
@@ -67,8 +84,11 @@ def seal(folder: Path, step: int) -> None:
     flush(folder)
 
 
-def why_incomplete(folder: Path) -> str | None:
-    """Returns the reason why a checkpoint is not complete, in words; None where it is complete."""
+def why_incomplete(folder: Path, hashed: int | None = None) -> str | None:
+    """Returns the reason why a checkpoint is not complete, in words; None where it is complete.
+
+    `hashed`: files of more bytes are compared by their size alone.
+    """
     promised = _promised(folder)
     if isinstance(promised, str):
         return promised
@@ -81,7 +101,7 @@ def why_incomplete(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, the manifest says {size}"
-        if sha256(path) != digest:
+        if (hashed is None or size <= hashed) and sha256(path) != digest:
             return f"{name} is not what was written (its hash differs from the manifest)"
     return None
 

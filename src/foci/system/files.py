@@ -106,6 +106,12 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
         file.write(json.dumps(value) + "\n")
 
 
+def append_step(path: Path, value: Mapping[str, Any]) -> None:
+    """Adds the line of an update to a JSONL file, unless its `step` has one: a process that was killed wrote it."""
+    if all(line["step"] != value["step"] for line in read_lines(path)):
+        append_line(path, value)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text as UTF-8, its line ends as they are, all or nothing."""
     with replacing(path) as part:

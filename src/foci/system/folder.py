@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from foci.system.checkpoint import says_when_full
+
 LOCK = ".lock"
 """Held by the process that works in the folder."""
 MOMENT = 0.2
@@ -65,7 +67,7 @@ def claim(
 def locked(path: Path) -> Iterator[None]:
     """Makes the folder and holds it; the system frees it when the process ends, however it ends.
 
-    Raises FileExistsError where another process holds it.
+    Raises FileExistsError where another process holds it, `DiskFull` where the disk is full.
     """
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
@@ -74,7 +76,8 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout:
         raise FileExistsError(f"another process is working in {path}; wait for it, or name another output") from None
     try:
-        yield
+        with says_when_full(path):
+            yield
     finally:
         lock.release()
 

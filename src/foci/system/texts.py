@@ -1,4 +1,4 @@
-"""Reads UTF-8 text, says of any other file what it is and how to make text of it, and shows text on a terminal."""
+"""Reads UTF-8 text, and says of any other file what it is and how to make text of it."""
 
 from pathlib import Path
 
@@ -65,29 +65,6 @@ def decoded(raw: bytes) -> str:
         raise NotText("UTF-16 without a byte-order mark, not UTF-8; save it as UTF-8, or: iconv -f UTF-16LE -t UTF-8")
     windows = "save it as UTF-8 (an old Windows file: iconv -f WINDOWS-1252 -t UTF-8)"
     raise NotText(f"{reason}; {windows if 'UTF-8' in reason else 'leave it out, or repair it'}", at)
-
-
-def one_line(name: str) -> str:
-    r"""Returns a name on one line: line breaks and other letters that steer a terminal are written out.
-
-    >>> print(one_line("a\nb.txt"), one_line("Zoë.txt"))
-    a\nb.txt Zoë.txt
-    """
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
-
-
-def harmless(text: str) -> str:
-    r"""Returns a text of several lines as it can be shown: letters that steer a terminal or turn the direction of
-    writing are written out. Line breaks stay, and the joiners of emoji and of Persian.
-
-    >>> print(harmless("a\x1b[2J\tb\u202e"))
-    a\x1b[2J    b\u202e
-    """
-    kept = "\n\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
-    return "".join(
-        char if char.isprintable() or char in kept else repr(char)[1:-1]
-        for char in text.replace("\r\n", "\n").replace("\t", "    ")
-    )
 
 
 def read_text(path: str | Path, noun: str) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from foci.report.tables import Table, terminal
 from foci.report.words import NONE, count, decimal, duration, percent
-from foci.system.texts import one_line
+from foci.system.harmless import one_line
 from foci.watch.state import ArmState, Pair, State, read_state
 
 Wait = Callable[[int | float], None]

@@ -15,12 +15,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus import Document, make_rows, row_id, tokenizer_fingerprint
-from foci.corpus.split import union
+from foci.corpus.split import tighten, union
 from foci.focus import IGNORED, Batch, Row
 from foci.models.forward import padded
 from foci.probes.encode import encode
 from foci.probes.probe import Probe
-from foci.system.texts import read_text
+from foci.system.texts import read_text, why_no_string
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,18 @@ def _pair(line: str, place: str, file: str, number: int) -> tuple[Document, Prob
     for name, value in {"text": record.get("text"), "prompt": asked, "answer": record.get("answer")}.items():
         if not isinstance(value, str) or not value.strip():
             raise ValueError(
-                f"{place}: {name} is text, got {value!r}; a pair has text, prompt (or question) and answer"
+                f"{place}: {name} is text, got {value!r:.80}; a pair has text, prompt (or question) and answer"
             )
+        if reason := why_no_string(value):
+            raise ValueError(f"{place}: {name} is {reason}; write the line again as UTF-8")
     spans = record.get("answer_spans")
     if spans is not None and not _are_spans(spans, len(record["text"])):
         raise ValueError(f"{place}: answer_spans are [start, end) characters of the text, got {str(spans)[:80]}")
-    marks = {} if spans is None else {"answer": tuple((a, b) for a, b in spans)}
-    document = Document(record["text"], file, number, marks)
+    text = record["text"]
+    tight = [found for a, b in spans or () if (found := tighten(text, (a, b)))]
+    lead = len(text) - len(text.lstrip())
+    marks = {} if spans is None else {"answer": tuple((a - lead, b - lead) for a, b in tight)}
+    document = Document(text.strip(), file, number, marks)
     name = str(record.get("id", f"line {number}"))
     probe = Probe(name, "learn", "cloze", asked, record["answer"], group=str(record.get("group", "")))
     return document, probe, str(record.get("kind", ""))

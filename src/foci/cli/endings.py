@@ -1,0 +1,40 @@
+"""How a command ends: one paragraph on standard error, and the exit status."""
+
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from foci.system.harmless import visible
+
+
+def told(error: Exception) -> int:
+    """Prints an error and returns the exit status: 2 for input that cannot work, 1 for a run that could not go on."""
+    if not isinstance(error, ValueError | OSError | ArithmeticError | TypeError | ImportError):
+        say(_unforeseen(error))
+        return 1
+    say(error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error))
+    return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError) else 1
+
+
+def _unforeseen(error: Exception) -> str:
+    """Returns the words for an error that no reader of input made: the memory is full, or foci is wrong."""
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"the memory is full ({said or 'MemoryError'}); lower train.batch_size or corpus.max_length, or train an "
+            "adapter, and look at `foci check` first"
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = next((frame for frame in reversed(frames) if "foci" in Path(frame.filename).parts), frames[-1])
+    return (
+        f"an error that foci did not foresee: {type(error).__name__}: {said} ({Path(ours.filename).name}, line "
+        f"{ours.lineno}). What was written before is intact. Set FOCI_TRACEBACK=1 to see where it came from, and "
+        "please report it"
+    )
+
+
+def say(words: str | None) -> None:
+    """Prints a paragraph for people on standard error, where there is one."""
+    with suppress(OSError):
+        print(visible(f"foci: {words}"), file=sys.stderr, flush=True)
