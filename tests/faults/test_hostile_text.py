@@ -7,8 +7,9 @@ import re
 import pytest
 
 import runs
-from foci.report import tables, write_report
+from foci.report import tables
 from foci.report.page import script_json
+from foci.report.write import write_report
 from foci.system.harmless import visible
 from foci.system.terminal import Terminal
 from paths import ROOT

@@ -12,6 +12,7 @@ import yaml
 
 from foci.report.measure import Answer, Evidence, path, reconstruct
 from foci.report.words import number
+from foci.system.harmless import visible
 
 MARKS = ("run.yaml", "summary.json")
 """Files that make a folder a run: at least one of them is there."""
@@ -84,7 +85,7 @@ def read_run(folder: Path) -> Run:
     arms = _arms(folder, summary, config, notices)
     slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
     notes = _notes(facts["corpus"].get("notes"))
-    return Run(folder, name, facts, arms, run_yaml, notices, notes, slide, _evidence(folder, notices))
+    return Run(folder, visible(name), facts, arms, run_yaml, notices, notes, slide, _evidence(folder, notices))
 
 
 def _notes(notes: Any) -> list[str]:
@@ -149,7 +150,7 @@ def _arm(name: str, folder: Path, summary: dict[str, Any], methods: Any, notices
     own += _missing(metrics, probings, samples)
     notices.extend(f"Arm {name}: {notice}" for notice in own)
     return Arm(
-        name=name,
+        name=visible(name),
         methods=[_method(m) for m in methods] if isinstance(methods, list) else [],
         numbers=reconstruct(points, probings, metrics) | summary,
         points=points,
