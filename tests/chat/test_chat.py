@@ -250,6 +250,15 @@ def test_rows_know_their_source(run):
     assert found.source.endswith("corpus.jsonl:8")
 
 
+def test_rows_of_earlier_runs_are_passages_too(run, tmp_path):
+    """A run that goes on from another one keeps its rows in a file of their own."""
+    (tmp_path / "earlier").mkdir()
+    shutil.copy(run / "rows.parquet", tmp_path / "earlier" / "rows.parquet")
+    assert read_passages(tmp_path).nearest("Hana Lake").text == runs.FACTS[7][0]
+    shutil.copy(run / "rows.parquet", tmp_path / "rows.parquet")
+    assert len(read_passages(tmp_path).rows) == len(runs.FACTS), "each once"
+
+
 def test_a_corpus_that_changed_or_is_gone_is_told(copy, tmp_path):
     read = load_run(copy)
     corpus = tmp_path / "corpus.jsonl"

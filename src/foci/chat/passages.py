@@ -86,12 +86,14 @@ def excerpt(text: str, words: Sequence[str]) -> str:
 
 
 def read_passages(folder: Path) -> Passages:
-    """Returns the passages that a run was begun with, those held out included; they need not be there any more.
+    """Returns the passages that a run read, with those held out and those of the runs that it goes on from, each once.
+
+    The corpus itself need not be there any more.
 
     Raises ValueError for a file that is damaged, and for a run without rows.
     """
-    files = [folder / name for name in ("rows.parquet", "held_out.parquet")]
-    rows = [row for file in files if file.is_file() for row in read_sources(file)]
+    files = [folder / name for name in ("rows.parquet", "held_out.parquet", "earlier/rows.parquet")]
+    rows = list(dict.fromkeys(row for file in files if file.is_file() for row in read_sources(file)))
     if not rows:
         raise ValueError(f"run {folder} has no rows (rows.parquet), so no passage can be named; put the file back")
     return Passages(rows)
