@@ -75,6 +75,9 @@ def test_a_signal_ends_it_in_good_order(whole, tmp_path):
         command, tmp_path, code=143, moment=("foci.learn.callbacks.Metrics.on_step_end", 6, signal.SIGTERM)
     )
     assert "the same command goes on" in child.err.read_text()
+    so_far = (tmp_path / "out" / "table.md").read_text()  # one cell is finished, and one was stopped
+    assert "the table of the 1 of 4 finished cells" in child.out.read_text()
+    assert so_far.count("not finished yet") == 3
     runs.finished(command, tmp_path)
     assert suites.lasting_bytes(tmp_path / "out" / "table.json") == table
 
