@@ -160,6 +160,7 @@ class Arm:
             train_dataset=rows,
             copies=run.train.copies,
             goes_on=run.continues is not None,
+            lean=True,
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)

@@ -186,15 +186,15 @@ def cast_head(head: Head, device: str) -> Head:
     """Returns the head in autocast's precision, cast once: autocast itself would cast it for every call."""
     if type(head.module) is not nn.Linear or not torch.is_autocast_enabled(device):
         return head
-    return replace(head, module=_Linear(head.module, torch.get_autocast_dtype(device)))
+    return replace(head, module=CastLinear(head.module, torch.get_autocast_dtype(device)))
 
 
-class _Linear(nn.Module):
+class CastLinear(nn.Module):
     """A linear layer whose weights are cast to another precision; gradients reach the original weights."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.cast = [linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype)]
+        self.cast = linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.cast[0], self.cast[1])

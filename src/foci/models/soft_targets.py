@@ -19,12 +19,13 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from foci.focus import Batch, LiveTeacher, SoftTargets
 from foci.models.architecture import evaluating
 from foci.models.head import Head, head_of
-from foci.models.losses import cast_head, hidden_states, slice_size
+from foci.models.losses import CastLinear, cast_head, hidden_states, slice_size
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,7 @@ def token_losses(
     In nats, in float32 or better; token t's numbers stand at t. Only positions in `where` or in one of `held` reach the
     LM head. Differentiable once.
     """
-    predicted = batch.predicted()
-    wanted = predicted & where
-    for one in held:
-        wanted = wanted | (predicted & one.where)
-    hidden = hidden_states(model, batch)
-    picked = hidden[:, :-1][wanted[:, 1:].to(hidden.device)]
-    labels = batch.labels[:, 1:][wanted[:, 1:]].to(hidden.device)
-    spread = [_spread(one, wanted).to(hidden.device) for one in held]
+    wanted, picked, labels, spread = _picked(model, batch, where, held)
     found = head_losses(head_of(model), picked, labels, spread).to(wanted.device)  # type: ignore[arg-type]
 
     def placed(values: Tensor, at: Tensor) -> Tensor:
@@ -58,6 +52,55 @@ def token_losses(
         return torch.where(at, whole, torch.zeros_like(whole))
 
     return placed(found[0], where), [placed(soft, one.where) for soft, one in zip(found[1:], held, strict=True)]
+
+
+def summed_loss(
+    model: nn.Module,
+    batch: Batch,
+    factors: Float[Tensor, "batch seq"],
+    held: Sequence[Held],
+    holds: Sequence[Float[Tensor, "batch seq"]],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "batch seq"]]:
+    """Returns sum(factors * nll) + sum(hold * soft_t) over all of `held`, in nats, and the NLL where a factor is.
+
+    Where the LM head is frozen (`is_frozen`), the gradient of the hidden states is computed together with the losses:
+    the head is passed once forward and once backward, and no logits are kept. Differentiable once.
+    """
+    if not is_frozen(model):
+        nll, softs = token_losses(model, batch, factors > 0, held)
+        parts = [(soft * hold).sum() for soft, hold in zip(softs, holds, strict=True)]
+        return torch.stack([(nll * factors).sum(), *parts]).sum(), nll
+    wanted, picked, labels, spread = _picked(model, batch, factors > 0, held)
+    head = head_of(model)
+    size, head = slice_size(head, picked), cast_head(head, picked.device.type)
+    full = torch.promote_types(picked.dtype, torch.float32)
+    wide = torch.stack([part[wanted].to(picked.device, full) for part in (factors, *holds)])
+    arrays = [part for one in spread for part in (one.ids, one.log_probs, one.rest)]
+    temperatures = tuple(one.temperature for one in spread)
+    total, nll = _OnePass.apply(picked, head.module, size, labels, wide, temperatures, *arrays)
+    zeros = torch.zeros(wanted.shape, dtype=nll.dtype, device=wanted.device)
+    return total, zeros.masked_scatter(wanted, nll.to(wanted.device)) * (factors > 0)
+
+
+def is_frozen(model: nn.Module) -> bool:
+    """Returns whether the LM head is a linear layer that does not train, whose outputs are the logits."""
+    head = head_of(model)  # type: ignore[arg-type]
+    frozen = not any(parameter.requires_grad for parameter in head.module.parameters())
+    return type(head.module) is nn.Linear and head.finish is None and frozen
+
+
+def _picked(
+    model: nn.Module, batch: Batch, where: Bool[Tensor, "batch seq"], held: Sequence[Held]
+) -> tuple[Tensor, Tensor, Tensor, list[SoftTargets]]:
+    """Returns the positions that reach the head, its inputs there, the labels, and the soft targets there."""
+    predicted = batch.predicted()
+    wanted = predicted & where
+    for one in held:
+        wanted = wanted | (predicted & one.where)
+    hidden = hidden_states(model, batch)
+    picked = hidden[:, :-1][wanted[:, 1:].to(hidden.device)]
+    labels = batch.labels[:, 1:][wanted[:, 1:]].to(hidden.device)
+    return wanted, picked, labels, [_spread(one, wanted).to(hidden.device) for one in held]
 
 
 def _spread(held: Held, wanted: Bool[Tensor, "batch seq"]) -> SoftTargets:
@@ -109,47 +152,109 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, temperatures: tuple[float, ...], *arrays: Tensor) -> Tensor:
         """Returns (1 + len(temperatures), token) losses; `arrays` are ids, log_probs and rest of each teacher."""
-        log_q = logits.log_softmax(-1)
-        found = [-log_q.gather(1, labels[:, None])[:, 0]]
-        kept, probs = [], log_q.exp()
-        for n, temperature in enumerate(temperatures):
-            ids, log_p, rest = (array.to(log_q.dtype) if array.is_floating_point() else array
-                                for array in arrays[3 * n : 3 * n + 3])  # fmt: skip
-            log_q_t = log_q if temperature == 1 else (logits / temperature).log_softmax(-1)
-            q = probs if temperature == 1 else log_q_t.exp()
-            q_rest = _rest(q, ids)
-            divergence = _terms(log_p, log_q_t.gather(1, ids)).sum(1) + _terms(rest, q_rest.log())
-            found.append(temperature**2 * divergence)
-            kept += [ids, log_p.exp(), torch.where(q_rest > 0, rest.exp() / q_rest, torch.zeros_like(q_rest))]
-            kept += [] if temperature == 1 else [q]
-        ctx.save_for_backward(probs, labels, *kept)
+        found, kept = _found(logits, labels, temperatures, arrays)
+        ctx.save_for_backward(*kept)
         ctx.temperatures = temperatures
-        return torch.stack(found)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Returns the gradient of the logits, (token, vocab)."""
-        probs, labels, *kept = ctx.saved_tensors
-        factor, adds = gradient[0].clone(), [(labels[:, None], -gradient[0][:, None])]
-        total: Tensor | None = None
-        for n, temperature in enumerate(ctx.temperatures, start=1):
-            ids, p, ratio = kept[:3]
-            own = temperature != 1
-            q, kept = (kept[3], kept[4:]) if own else (probs, kept[3:])
-            pull = temperature * gradient[n]
-            adds.append((ids, pull[:, None] * (ratio[:, None] * q.gather(1, ids) - p)))
-            if own:
-                part = q * (pull * (1 - ratio))[:, None]
-                total = part if total is None else total.add_(part)
-            else:
-                factor = factor + pull * (1 - ratio)
-        result = probs * factor[:, None]
-        if total is not None:
-            result += total
-        for at, values in adds:
-            result.scatter_add_(1, at, values)
+        result = _slope(gradient, ctx.temperatures, ctx.saved_tensors)
         return (result, *(None for _ in range(2 + 3 * len(ctx.temperatures))))
+
+
+class _OnePass(torch.autograd.Function):
+    """The sum of factors * losses, with the gradient of the hidden states computed at once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: nn.Module,
+        size: int,
+        labels: Tensor,
+        factors: Tensor,
+        temperatures: tuple[float, ...],
+        *arrays: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the sum and the NLL of every token; `factors` is (1 + len(temperatures), token)."""
+        weight, bias = _weights(head)
+        total, nlls, slopes = factors.new_zeros(()), [], []
+        slices = zip(
+            hidden.split(size), labels.split(size), factors.split(size, 1), *(part.split(size) for part in arrays),
+            strict=True,
+        )  # fmt: skip
+        for some, wanted, scale, *parts in slices:
+            logits = F.linear(some.to(weight.dtype), weight, bias)
+            half = logits.dtype in (torch.bfloat16, torch.float16)
+            losses, kept = _found(logits.float() if half else logits, wanted, temperatures, parts)
+            total = total + (losses * scale).sum()
+            nlls.append(losses[0])
+            slopes.append((_slope(scale, temperatures, kept).to(weight.dtype) @ weight).to(hidden.dtype))
+        ctx.save_for_backward(torch.cat(slopes) if slopes else torch.zeros_like(hidden))
+        nll = torch.cat(nlls) if nlls else factors.new_zeros(0)
+        ctx.mark_non_differentiable(nll)
+        return total, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Returns the gradient of the hidden states."""
+        (slopes,) = ctx.saved_tensors
+        return (slopes * gradient.to(slopes.dtype), *(None for _ in range(len(ctx.needs_input_grad) - 1)))
+
+
+def _weights(head: nn.Module) -> tuple[Tensor, Tensor | None]:
+    if isinstance(head, CastLinear):
+        return head.cast
+    assert isinstance(head, nn.Linear)
+    return head.weight, head.bias
+
+
+def _found(
+    logits: Tensor, labels: Tensor, temperatures: tuple[float, ...], arrays: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Returns the losses, (1 + len(temperatures), token), and what `_slope` needs of them."""
+    log_q = logits.log_softmax(-1)
+    found = [-log_q.gather(1, labels[:, None])[:, 0]]
+    kept, probs = [], log_q.exp()
+    for n, temperature in enumerate(temperatures):
+        ids, log_p, rest = (array.to(log_q.dtype) if array.is_floating_point() else array
+                            for array in arrays[3 * n : 3 * n + 3])  # fmt: skip
+        log_q_t = log_q if temperature == 1 else (logits / temperature).log_softmax(-1)
+        q = probs if temperature == 1 else log_q_t.exp()
+        q_rest = _rest(q, ids)
+        divergence = _terms(log_p, log_q_t.gather(1, ids)).sum(1) + _terms(rest, q_rest.log())
+        found.append(temperature**2 * divergence)
+        kept += [ids, log_p.exp(), torch.where(q_rest > 0, rest.exp() / q_rest, torch.zeros_like(q_rest))]
+        kept += [] if temperature == 1 else [q]
+    return torch.stack(found), [probs, labels, *kept]
+
+
+def _slope(gradient: Tensor, temperatures: tuple[float, ...], kept: Sequence[Tensor]) -> Tensor:
+    """Returns the gradient of the logits, (token, vocab), for the gradient of the losses."""
+    probs, labels, *kept = kept
+    factor, adds = gradient[0].clone(), [(labels[:, None], -gradient[0][:, None])]
+    total: Tensor | None = None
+    for n, temperature in enumerate(temperatures, start=1):
+        ids, p, ratio = kept[:3]
+        own = temperature != 1
+        q, kept = (kept[3], kept[4:]) if own else (probs, kept[3:])
+        pull = temperature * gradient[n]
+        adds.append((ids, pull[:, None] * (ratio[:, None] * q.gather(1, ids) - p)))
+        if own:
+            part = q * (pull * (1 - ratio))[:, None]
+            total = part if total is None else total.add_(part)
+        else:
+            factor = factor + pull * (1 - ratio)
+    result = probs * factor[:, None]
+    if total is not None:
+        result += total
+    for at, values in adds:
+        result.scatter_add_(1, at, values)
+    return result
 
 
 def _rest(q: Float[Tensor, "token vocab"], ids: Int[Tensor, "token k"]) -> Float[Tensor, " token"]:

@@ -9,7 +9,7 @@ bit.
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,10 @@ from foci.focus import (
 from foci.models import LanguageModel, block_of, evaluating
 from foci.models.balancing import balancing_losses
 from foci.models.forward import check_ids
-from foci.models.losses import token_entropy, token_nll, weighted_mean
+from foci.models.lean import Lean
+from foci.models.losses import token_entropy, token_nll
 from foci.models.padding import changes_of, warn_of_neighbours
-from foci.models.soft_targets import Held, Start, live_targets, token_losses
+from foci.models.soft_targets import Held, Start, is_frozen, live_targets, summed_loss
 from foci.system import checkpoint
 from foci.training.anchor import Anchor, HoldCallback
 from foci.training.dataset import (
@@ -92,10 +93,12 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
     the trainer it is mixed into. `copies` repeats the rows within an epoch, each with its own edits. `goes_on`: the
-    model's adapter was trained before, and the start that methods hold to is the model with it.
+    model's adapter was trained before, and the start that methods hold to is the model with it. `lean`: an adapter
+    trains in less time and memory (`foci.models.lean`), and an empty plan has foci's loss instead of the Trainer's own.
     """
 
     _staging: Path | None = None
+    _leaner: Callable[[], AbstractContextManager[None]] = nullcontext  # opened around each pass of training
 
     def __init__(
         self,
@@ -106,11 +109,12 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         train_dataset: Any = None,
         copies: int = 1,
         goes_on: bool = False,
+        lean: bool = False,
         **trainer: Any,
     ) -> None:
         self.plan = Plan() if plan is None else plan
         check_prepared(self.plan)
-        self.copies, self.goes_on = copies, goes_on
+        self.copies, self.goes_on, self.lean = copies, goes_on, lean
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
         self._anchor: Anchor | None = None
@@ -140,8 +144,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     @property
     def replaces_loss(self) -> bool:
-        """True where the plan, or the corpus' own weights, need another loss than the Trainer's own."""
-        return replaces_loss(self.plan) or self._weighted
+        """True where the plan, the corpus' own weights, or `lean` need another loss than the Trainer's own."""
+        return replaces_loss(self.plan) or self._weighted or self.lean
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)
@@ -202,7 +206,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not wanted:
             return batch
         model, moved = self.model_wrapped, batch.to(self.args.device)
-        with torch.no_grad(), evaluating(model), self.accelerator.autocast():
+        with torch.no_grad(), evaluating(model), self._leaner(), self.accelerator.autocast():
             if ENTROPY in wanted:
                 nll, entropy = self.token_entropy(model, moved)
                 found = {"nll": nll, ENTROPY: entropy}
@@ -246,27 +250,25 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             if words := changes_of(model, batch.attention_mask):
                 raise ValueError(f"heads cannot be guided here: {words}")
             guide.read(batch)
+        total = torch.as_tensor(num_items_in_batch, device=weights.device)
+        factors = weights * (self.args.world_size / torch.where(total > 0, total, torch.ones_like(total)))
         with self.accelerator.autocast(), balancing_losses(model) as balancing:
-            nll, soft = self._losses(model, batch, weights, inputs.get("holds", []))
+            loss, nll = self._losses(model, batch, factors, inputs.get("holds", []))
         if not return_outputs:
-            soft_value = float(torch.as_tensor(soft).detach())
-            self.update = replace(self.update, divergence=self.update.divergence + soft_value)
-        loss = weighted_mean(nll, weights, torch.as_tensor(num_items_in_batch))
-        loss = sum((part.to(loss.device) for part in balancing), loss) * self.args.world_size + soft
+            soft = float((loss - (nll * factors).sum()).detach())
+            self.update = replace(self.update, divergence=self.update.divergence + soft)
+        loss = sum((part.to(loss.device) * self.args.world_size for part in balancing), loss)
         return (loss, {"nll": nll}) if return_outputs else loss
 
-    def _losses(
-        self, model: nn.Module, batch: Batch, weights: Tensor, holds: list[Tensor]
-    ) -> tuple[Tensor, Tensor | float]:
-        """Returns the NLL of every token with weight, and the sum of what the methods that imitate add to the loss."""
-        if not any(bool((hold > 0).any()) for hold in holds):
-            return self.token_nll(model, batch, weights > 0), 0.0
-        held = [
-            Held(hold > 0, self._targets(model, batch, hold > 0, method.teacher()))
-            for hold, method in zip(holds, self.plan.of(Imitates), strict=True)
-        ]
-        nll, softs = token_losses(model, batch, weights > 0, held)
-        return nll, torch.stack([(soft * hold).sum() for soft, hold in zip(softs, holds, strict=True)]).sum()
+    def _losses(self, model: nn.Module, batch: Batch, factors: Tensor, holds: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the sum of factor * NLL and of hold * soft loss over all tokens, and the NLL where a factor is."""
+        wanted = [(hold, method) for hold, method in zip(holds, self.plan.of(Imitates), strict=True) if hold.any()]
+        holds = [hold for hold, _ in wanted]
+        held = [Held(hold > 0, self._targets(model, batch, hold > 0, method.teacher())) for hold, method in wanted]
+        if held or is_frozen(model):
+            return summed_loss(model, batch, factors, held, holds)
+        nll = self.token_nll(model, batch, factors > 0)
+        return (nll * factors).sum(), nll
 
     def _targets(
         self, model: nn.Module, batch: Batch, where: Tensor, teacher: LiveTeacher | StoredTeacher
@@ -280,7 +282,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Runs one micro-batch forward and backward. Raises `NonFinite` before anything is updated or logged."""
         rows = list(inputs.get("row_ids", ()))
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with self._leaner():
+            loss = super().training_step(model, inputs, num_items_in_batch)
         for guide in self._guides:
             guide.check_seen()
             guide.read(None)
@@ -336,6 +339,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+            if self.lean and not self._guides and (found := Lean.of(self.model, dtype)):
+                self._leaner = found.on
             if any(isinstance(method.teacher(), LiveTeacher) for method in self.plan.of(Imitates)):
                 self._start = self._start or Start(
                     self.model, goes_on=self.goes_on
