@@ -175,14 +175,8 @@ class Arm:
         )
         stopping = [] if patience is None else [Stopping(patience, self.folder)]
         self.trackers = self._trackers(trainer)
-        for callback in (
-            metrics,
-            self.trackers,
-            asking,
-            *stopping,
-            Saving(run.train.checkpoint_every, self.stop),
-            display,
-        ):
+        saving = Saving(run.train.checkpoint_every, self.stop)
+        for callback in (metrics, self.trackers, asking, *stopping, saving, display):
             trainer.add_callback(callback)
         try:
             with self.stop.deferring():

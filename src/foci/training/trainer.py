@@ -98,6 +98,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     """
 
     _staging: Path | None = None
+    _anchor: Anchor | None = None
+    _start: Start | None = None
     _leaner: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(
@@ -117,8 +119,6 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         self.copies, self.goes_on, self.lean = copies, goes_on, lean
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
-        self._anchor: Anchor | None = None
-        self._start: Start | None = None
         self.update, self._weighted = Update(), False
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
