@@ -1,0 +1,52 @@
+"""Time per update of an adapter in lean passes (`foci.models.lean`), beside the passes of the model as it is."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from benchmarks.side_by_side import Result
+from benchmarks.sparse import Column
+from benchmarks.training import Setting, smollm2, timed_steps
+from foci import FocusTrainer, Plan
+from foci.focus import Batch
+
+GOAL = 0.70
+
+
+class AsItIs(FocusTrainer):
+    """The same trainer; the LM head's logits are computed again in the backward pass."""
+
+    def _losses(self, model: nn.Module, batch: Batch, factors: Tensor, holds: list[Tensor]) -> tuple[Tensor, Tensor]:
+        nll = self.token_nll(model, batch, factors > 0)
+        return (nll * factors).sum(), nll
+
+
+def run(quick: bool = False) -> list[Result]:
+    """Rows as long as the demo's, and longer ones; all tokens have a weight, or one in twenty."""
+    turns = 2 if quick else 6
+    return [
+        compare(smollm2(8, 136), 1.0, turns, GOAL),
+        compare(smollm2(8, 136), 0.05, turns, 0.60),
+        compare(smollm2(16, 256), 1.0, 2 if quick else 3, GOAL),
+    ]
+
+
+def compare(setting: Setting, share: float, turns: int, goal: float) -> Result:
+    """Raises AssertionError unless both log the same first loss to a hundredth."""
+    warmup = 1
+    rows = setting.rows(turns + warmup, share)
+
+    def lean(model: nn.Module, arguments: TrainingArguments) -> Trainer:
+        return FocusTrainer(model, arguments, plan=Plan([Column()]), train_dataset=rows, lean=True)
+
+    def as_it_is(model: nn.Module, arguments: TrainingArguments) -> Trainer:
+        return AsItIs(model, arguments, plan=Plan([Column()]), train_dataset=rows)
+
+    seconds, losses = timed_steps(setting, {"foci": lean, "rival": as_it_is}, warmup=warmup)
+    firsts: list[Any] = [losses["foci"][0], losses["rival"][0]]
+    assert abs(firsts[0] - firsts[1]) < 0.01 * firsts[1], firsts
+    return Result.of(
+        f"lean passes, time per update: {setting.name}, {share:.0%} of the tokens have a weight", "s",
+        seconds["foci"], seconds["rival"], rival="the passes of the model as it is", goal=goal,
+    )  # fmt: skip
