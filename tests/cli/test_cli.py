@@ -407,13 +407,12 @@ def test_a_folder_that_may_not_be_written(tmp_path, short, monkeypatch, capsys):
     assert "Permission denied: 'out/rows.parquet'" in refused(capsys, "learn", short, code=1)
 
 
-def test_our_own_faults_keep_their_traceback(short, monkeypatch, capsys):
+def test_our_own_faults_are_told_in_a_paragraph_and_keep_their_traceback(short, monkeypatch, capsys):
     def broken(*args, **kwargs):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("foci.learn.baseline.write_rows", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        runs.told(["learn", short], capsys)
+    assert "did not foresee: RuntimeError: a bug" in refused(capsys, "learn", short, code=1)
     monkeypatch.setenv("FOCI_TRACEBACK", "1")
     with pytest.raises(ValueError, match="max_length"):
         runs.told(["learn", short, "corpus.max_length=4096"], capsys)

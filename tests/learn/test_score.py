@@ -139,8 +139,7 @@ def test_a_shard_of_something_else_is_refused(tmp_path):
             Shards(tmp_path, key, "c", others, tokens=20).column_of(column)
     wrong = Shards(tmp_path, {"model": "m"}, "c", rows, tokens=20)
     wrong.path(1).write_bytes(wrong.path(0).read_bytes())
-    with pytest.raises(ValueError, match=r"part-00001.parquet should hold \d+ rows from r\d+ on, got"):
-        wrong.column_of(column)
+    assert wrong.column_of(column) == column(rows)  # a file that is not the one that was written is made again
 
 
 # --- the command ---

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +18,8 @@ from foci.learn.inputs import Material
 from foci.learn.offline import plan_of
 from foci.learn.questions import Questions, is_to_learn
 from foci.models.forward import device_of, pad_id, padded
-from foci.models.losses import token_nll
+from foci.models.lean import Lean
+from foci.models.soft_targets import summed_loss
 from foci.probes import answer
 from foci.system import machine
 
@@ -158,12 +160,14 @@ def _seconds_of_update(model: torch.nn.Module, batch: Batch, dtype: torch.dtype)
     """
     model.train()
     took, moving = 0.0, [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(moving, lr=0.0, weight_decay=0.0)
+    optimizer, lean = torch.optim.AdamW(moving, lr=0.0, weight_decay=0.0), Lean.of(model, dtype)
     for some in (batch.take([0]), batch):
         begin = time.perf_counter()
-        with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = token_nll(model, some).sum() / some.predicted().sum()
-        loss.backward()
+        with nullcontext() if lean is None else lean.on():  # as the trainer does
+            with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
+                factors = some.predicted() / some.predicted().sum()
+                loss, _ = summed_loss(model, some, factors, [], [])
+            loss.backward()
         nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()
         took = time.perf_counter() - begin

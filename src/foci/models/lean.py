@@ -33,7 +33,7 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Lean:
-    """What changes while `on` is open: frozen parameters by place, and the forward passes of some modules."""
+    """The changes while `on` is open: frozen parameters by place, and the forward passes of some modules."""
 
     dtype: torch.dtype
     parameters: tuple[tuple[dict[str, Any], str, nn.Parameter, nn.Parameter], ...]
