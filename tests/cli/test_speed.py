@@ -17,7 +17,7 @@ except SystemExit as stop:
 took = time.process_time() - begun
 heavy = sorted({{"torch", "transformers", "peft", "scipy", "matplotlib"}} & set(sys.modules))
 assert not heavy, heavy
-assert took < 1, took
+assert took < 2, took  # processor seconds; two threads of one core share its time
 """
 
 
