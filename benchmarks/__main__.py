@@ -13,6 +13,7 @@ from foci.system.machine import machine, versions
 
 NAMES = (
     "step",
+    "lean",
     "sparse",
     "imitates",
     "loss",

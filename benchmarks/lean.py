@@ -12,6 +12,8 @@ from foci import FocusTrainer, Plan
 from foci.focus import Batch
 
 GOAL = 0.70
+MOST = 0.98
+"""The share of tokens with a weight: a column that is 1 on all of them is refused."""
 
 
 class AsItIs(FocusTrainer):
@@ -23,12 +25,12 @@ class AsItIs(FocusTrainer):
 
 
 def run(quick: bool = False) -> list[Result]:
-    """Rows as long as the demo's, and longer ones; all tokens have a weight, or one in twenty."""
+    """Rows as long as the demo's, and longer ones; nearly all tokens have a weight, or one in twenty."""
     turns = 2 if quick else 6
     return [
-        compare(smollm2(8, 136), 1.0, turns, GOAL),
+        compare(smollm2(8, 136), MOST, turns, GOAL),
         compare(smollm2(8, 136), 0.05, turns, 0.60),
-        compare(smollm2(16, 256), 1.0, 2 if quick else 3, GOAL),
+        compare(smollm2(16, 256), MOST, 2 if quick else 3, GOAL),
     ]
 
 

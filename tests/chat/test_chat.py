@@ -26,7 +26,7 @@ from foci.chat.sides import load_sides
 from foci.chat.writing import Decoding, Writing
 from foci.config.run import load_run
 from foci.learn.run import learn
-from foci.system.harmless import harmless
+from foci.system.harmless import visible
 from foci.system.signals import Interrupted
 
 QUESTION = "Where was Ada North born?"
@@ -79,7 +79,7 @@ def by_transformers(run, adapter, question=QUESTION, count=12):
         model = PeftModel.from_pretrained(model, adapter)
     given = tokenizer(question, return_tensors="pt")
     made = model.generate(**given, max_new_tokens=count, do_sample=False)[0, given.input_ids.shape[1] :]
-    return harmless(tokenizer.decode(made, skip_special_tokens=True))
+    return visible(tokenizer.decode(made, skip_special_tokens=True))
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")
@@ -125,7 +125,7 @@ def test_other_adapters_and_whole_models(tmp_path, kind):
     whole = AutoModelForCausalLM.from_pretrained(read.output / "model")
     given = tiny.tokenizer()(QUESTION, return_tensors="pt")
     made = whole.generate(**given, max_new_tokens=8, do_sample=False)[0, given.input_ids.shape[1] :]
-    assert learned == harmless(tiny.tokenizer().decode(made, skip_special_tokens=True))
+    assert learned == visible(tiny.tokenizer().decode(made, skip_special_tokens=True))
 
 
 def test_sampling_depends_on_the_seed_alone(run, session):
@@ -144,7 +144,7 @@ def test_sampling_depends_on_the_seed_alone(run, session):
     session.sides.use(0)
     alone.advance(12)
     alone.stop()
-    assert harmless(alone.text) == first[0], "the other side's draws change nothing"
+    assert visible(alone.text) == first[0], "the other side's draws change nothing"
 
 
 def test_an_answer_can_be_stopped(session):

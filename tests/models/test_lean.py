@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import small
 import tiny
-from foci import FocusTrainer, Plan
+from foci import FocusTrainer, Plan, models
 from foci.focus import SoftTargets
 from foci.models.lean import Lean
 from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
@@ -33,13 +33,13 @@ def test_gradients_are_those_of_finite_differences():
     w, bias = random(4, 5, seed=3).detach(), random(4, seed=4).detach()
     assert torch.autograd.gradcheck(lambda x, a, b: lora_linear(x, w, bias, a, b, 0.7, torch.float64), (x, a, b))
     gain = random(5, seed=5).detach()
-    assert torch.autograd.gradcheck(lambda x: rms_norm(x, gain, 1e-5), (x,))
+    assert torch.autograd.gradcheck(lambda x: rms_norm(x, gain, 1e-5, x.dtype), (x,))
     assert torch.autograd.gradcheck(gated_silu, (x, random(2, 3, 5, seed=6)))
 
 
 def test_norm_and_gate_are_torch_s():
     x, gain = random(2, 3, 5), random(5, seed=5).detach()
-    torch.testing.assert_close(rms_norm(x, gain, 1e-5), F.rms_norm(x, (5,), gain, 1e-5))
+    torch.testing.assert_close(rms_norm(x, gain, 1e-5, x.dtype), F.rms_norm(x, (5,), gain, 1e-5))
     torch.testing.assert_close(gated_silu(x, x + 1), F.silu(x) * (x + 1))
 
 
@@ -90,8 +90,9 @@ def test_the_model_outside_is_the_one_that_was_given():
     lean = Lean.of(model, torch.bfloat16)
     with pytest.raises(RuntimeError, match="in the middle"), lean.on():
         head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-        assert head.weight is embedding.weight  # tied weights have one copy
-        assert head.weight.dtype == torch.bfloat16
+        assert head.weight is embedding.weight  # tied weights stay tied
+        layer = model.get_base_model().model.layers[0].mlp.up_proj
+        assert layer.base_layer.weight.dtype == torch.bfloat16
         raise RuntimeError("in the middle")
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
     assert [set(module.__dict__) for module in model.modules()] == [set(old) for old in forwards]
@@ -111,7 +112,8 @@ def test_a_model_that_is_not_the_same_is_left_alone():
     model = adapted("llama")
     norm = model.get_base_model().model.norm
     old = norm.forward
-    norm.forward = lambda x: old(x) * (1.0 if norm.weight.dtype == torch.float32 else 3.0)
+    layer = model.get_base_model().model.layers[0].mlp.up_proj.base_layer
+    norm.forward = lambda x: old(x) * (1.0 if layer.weight.dtype == torch.float32 else 3.0)
     assert Lean.of(model, torch.bfloat16) is None
     assert Lean.of(tiny.build("llama"), torch.bfloat16) is None  # all weights train
 
@@ -187,3 +189,22 @@ def test_a_lean_run_of_an_empty_plan_is_the_run_without(tmp_path, accumulation):
         made.append(model)
     assert_same(*made, tolerance=1e-4)
     assert any(value.any() for name, value in weights(made[0]).items() if "lora_B" in name)
+
+
+def test_the_embedded_model_is_lean_and_as_accurate_as_autocast():
+    """Its passes differ from float32 by no more than those of autocast do, so that training learns the same."""
+    loaded = models.load("smollm2-135m", device="cpu")
+    torch.manual_seed(0)
+    model = models.add_adapter(loaded.model, models.Adapter())
+    lean = Lean.of(model, torch.bfloat16)
+    assert lean is not None
+    ids = torch.randint(5, 40000, (2, 12), generator=torch.Generator().manual_seed(0))
+
+    def logits(enabled):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            return model(input_ids=ids, use_cache=False).logits.float()
+
+    exact, cast = logits(False), logits(True)
+    with lean.on():
+        ours = logits(True)
+    assert (ours - exact).norm() <= 1.2 * (cast - exact).norm()

@@ -10,7 +10,7 @@ from foci.chat.passages import Passage, Passages, corpus_changes, read_passages
 from foci.chat.prompts import Conversation, template_of
 from foci.chat.sides import SIDES, Sides, load_sides
 from foci.chat.writing import Decoding, Writing
-from foci.system.harmless import harmless
+from foci.system.harmless import visible
 
 PIECE = 8
 """Tokens that one model writes before it is the other's turn."""
@@ -80,7 +80,7 @@ class Session:
                     continue
                 self.sides.use(side)
                 added = one.advance(1 if first else PIECE)
-                yield Piece(side, harmless(added), one.ended)
+                yield Piece(side, visible(added), one.ended)
             first = False
 
     @cached_property
@@ -90,9 +90,9 @@ class Session:
     @cached_property
     def notice(self) -> str:
         """Says that the corpus is gone or changed since the run; "" where it is as it was."""
-        return harmless(corpus_changes(self.chosen.folder, self.chosen.run))
+        return visible(corpus_changes(self.chosen.folder, self.chosen.run))
 
     def nearest(self, question: str) -> Passage | None:
         """Returns the corpus' nearest passage, its texts as they can be shown; None where there is none."""
         found = self._passages.nearest(question)
-        return found and Passage(harmless(found.text), harmless(found.shown), harmless(found.source))
+        return found and Passage(visible(found.text), visible(found.shown), visible(found.source))

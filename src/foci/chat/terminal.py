@@ -17,7 +17,7 @@ from rich.text import Text
 
 from foci.chat.passages import Passage
 from foci.chat.session import Session
-from foci.system.harmless import harmless, one_line
+from foci.system.harmless import one_line, visible
 from foci.system.signals import Interrupted
 
 NARROW = 60
@@ -115,7 +115,7 @@ def piped(session: Session, lines: Iterable[str], console: Console) -> None:
     for number, line in enumerate(filter(None, map(str.strip, lines))):
         if number:
             console.print()
-        _line(console, f"> {harmless(line)}")
+        _line(console, f"> {visible(line)}")
         once(session, line, console)
 
 

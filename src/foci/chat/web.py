@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foci.chat.session import Session
-from foci.system.harmless import harmless
+from foci.system.harmless import visible
 
 HOST = "127.0.0.1"
 LONGEST = 100_000
@@ -107,8 +107,8 @@ class Page:
         """Returns the run's name, its models, and what was said so far."""
         chosen = self.session.chosen
         facts = {
-            "run": harmless(chosen.run.name), "model": harmless(Path(chosen.run.model.name).name),
-            "arm": harmless(chosen.arm), "remembers": self.session.template is not None,
+            "run": visible(chosen.run.name), "model": visible(Path(chosen.run.model.name).name),
+            "arm": visible(chosen.arm), "remembers": self.session.template is not None,
             "report": self._report.is_file(), "history": self.history,
         }  # fmt: skip
         return JSONResponse(facts, headers=HEADERS)
@@ -161,7 +161,7 @@ class Page:
 
     def _said(self, question: str) -> Generator[dict[str, Any], None, None]:
         """Yields pieces of both answers, then the passage, and keeps them; of a question that cannot be asked, why."""
-        kept: dict[str, Any] = {"question": harmless(question), "answers": ["", ""]}
+        kept: dict[str, Any] = {"question": visible(question), "answers": ["", ""]}
         self.history.append(kept)
         try:
             for piece in self.session.answer(question, self.stop):
@@ -171,7 +171,7 @@ class Page:
             kept |= {"passage": found and asdict(found), "notice": self.session.notice}
             yield {"passage": kept["passage"], "notice": kept["notice"], "stopped": self.stop.is_set()}
         except ValueError as error:
-            kept["error"] = harmless(str(error))
+            kept["error"] = visible(str(error))
             yield {"error": kept["error"]}
 
 

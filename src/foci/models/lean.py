@@ -1,11 +1,12 @@
-"""Training passes of a model with adapters in less time and memory: its frozen weights in the precision of the pass.
+"""Training passes of a model with adapters in less time: its frozen weights in the precision of the pass.
 
     with Lean.of(model, torch.bfloat16).on(): loss(model).backward()
 
-Autocast casts a frozen float32 weight again at every pass, and what flows between the layers stays in float32. While
-`on` is open, the model is as it would be in bfloat16, which is how such models are published: frozen weights are copies
-in that format, made once, and LoRA layers, RMSNorms and gated MLPs are computed by `lean_parts`. What trains stays in
-float32. Outside of `on` the model is the one that was given, so probes, checkpoints and what is saved do not change.
+Autocast casts a frozen float32 weight again at every pass, and PEFT and the norms keep float32 copies of what flows in.
+While `on` is open, the frozen weights of linear layers are copies in autocast's format, made once, and LoRA layers,
+RMSNorms and gated MLPs are computed by `lean_parts`. They round where autocast rounds; the stream between the layers
+and what trains stay in float32. Outside of `on` the model is the one that was given, so probes, checkpoints and what is
+saved do not change.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from foci.models.architecture import base_of, equal_logits, evaluating, precisio
 from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
 
 SHORT = 192
-"""Tokens of a row up to which CPUs run attention faster in float32 than in bfloat16 (benchmarks/lean.py)."""
+"""Tokens of a row up to which CPUs run attention faster in float32 than in bfloat16 (LOG.md, 2026-11-28)."""
 
 Forward = Callable[..., Any]
 
@@ -42,7 +43,7 @@ class Lean:
 
     @staticmethod
     def of(model: nn.Module, dtype: torch.dtype) -> "Lean | None":
-        """Returns how to run the model; None where only adapters train is not the case, or where it is not the same.
+        """Returns how to run the model; None where it has no adapter, or where the lean model is not the same.
 
         The first passes of the model are compared on 8 tokens: None too if the logits differ by more than the number
         format explains, or if the model cannot run so. `dtype` is bfloat16 or float32.
@@ -76,20 +77,17 @@ class Lean:
 
 
 def _frozen(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[dict[str, Any], str, nn.Parameter, nn.Parameter]]:
-    """Yields the place, name, parameter and copy of every frozen parameter; a tied one has one copy."""
-    copies: dict[nn.Parameter, nn.Parameter] = {}
-    base = base_of(model)  # type: ignore[arg-type]
-    kept = {*(getattr(base, "_keep_in_fp32_modules", None) or ()),
-            *(getattr(base, "_keep_in_fp32_modules_strict", None) or ())}  # fmt: skip
-    for path, module in model.named_modules():
+    """Yields the place, name, parameter and copy of the frozen parameters of every linear layer but the LM head.
+
+    Autocast would cast these at each pass. The head is cast once per update already, and its weight may be tied.
+    """
+    head = base_of(model).get_output_embeddings()  # type: ignore[arg-type]
+    for module in model.modules():
+        if type(module) is not nn.Linear or module is head:
+            continue
         for name, parameter in module._parameters.items():
-            words = {*path.split("."), name}
-            if parameter is None or parameter.requires_grad or not parameter.is_floating_point() or words & kept:
-                continue
-            if parameter.dtype != dtype:
-                if parameter not in copies:
-                    copies[parameter] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
-                yield module._parameters, name, parameter, copies[parameter]
+            if parameter is not None and not parameter.requires_grad and parameter.dtype != dtype:
+                yield module._parameters, name, parameter, nn.Parameter(parameter.detach().to(dtype), False)
 
 
 def _forwards(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module, Forward]]:
@@ -100,7 +98,7 @@ def _forwards(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module,
         if type(module) is LoraLinear and _is_plain(module):
             yield module, partial(_lora, module, dtype)
         elif (gain := _gain(module)) is not None:
-            yield module, partial(_norm, module, gain)
+            yield module, partial(_norm, module, gain, dtype)
         elif _is_gated(module):
             yield module, partial(_mlp, module)
 
@@ -145,7 +143,7 @@ def _gain(module: nn.Module) -> str | None:
         except (TypeError, ValueError, RuntimeError):
             return None
         for gain in ("weight", "1 + weight"):
-            ours = rms_norm(x, _of(weight, gain), eps)
+            ours = rms_norm(x, _of(weight, gain), eps, x.dtype)
             if ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5):
                 return gain
     return None
@@ -161,8 +159,8 @@ def _of(weight: Tensor, gain: str) -> Tensor:
     return full if gain == "weight" else 1 + full
 
 
-def _norm(module: nn.Module, gain: str, x: Tensor) -> Tensor:
-    return rms_norm(x, _of(module.weight, gain), _eps(module) or 0.0)  # type: ignore[arg-type]
+def _norm(module: nn.Module, gain: str, dtype: torch.dtype, x: Tensor) -> Tensor:
+    return rms_norm(x, _of(module.weight, gain), _eps(module) or 0.0, dtype)  # type: ignore[arg-type]
 
 
 def _is_gated(module: nn.Module) -> bool:
@@ -213,7 +211,7 @@ def _agrees(model: nn.Module, lean: Lean) -> bool:
 
 
 class _ShortAttention(TorchFunctionMode):
-    """Runs attention over short rows of bfloat16 in float32: oneDNN's backward pass in bfloat16 is slower on CPUs."""
+    """Runs attention over short rows of bfloat16 in float32: its backward pass in bfloat16 is slower on CPUs."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -66,19 +66,21 @@ class _LoraLinear(torch.autograd.Function):
         return to_x, None, None, to_a, to_b, None
 
 
-def rms_norm(x: Float[Tensor, "... wide"], gain: Float[Tensor, " wide"], eps: float) -> Float[Tensor, "... wide"]:
-    """Returns x / sqrt(mean(x^2) + eps) * gain, computed in float32 or better, in the number format of x."""
-    y: Tensor = _RmsNorm.apply(x, gain, eps)
+def rms_norm(
+    x: Float[Tensor, "... wide"], gain: Float[Tensor, " wide"], eps: float, dtype: torch.dtype
+) -> Float[Tensor, "... wide"]:
+    """Returns x / sqrt(mean(x^2) + eps) * gain, computed in float32 or better, in `dtype`."""
+    y: Tensor = _RmsNorm.apply(x, gain, eps, dtype)
     return y
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         full = _full(x)
         inverse = full.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, gain, inverse)
-        return (full * inverse).mul_(gain).to(x.dtype)
+        return (full * inverse).mul_(gain).to(dtype)
 
     @staticmethod
     @once_differentiable
@@ -87,7 +89,7 @@ class _RmsNorm(torch.autograd.Function):
         g = _full(gradient) * gain
         normal = _full(x) * inverse
         shared = (g * normal).mean(-1, keepdim=True)
-        return g.sub_(normal.mul_(shared)).mul_(inverse).to(x.dtype), None, None
+        return g.sub_(normal.mul_(shared)).mul_(inverse).to(x.dtype), None, None, None
 
 
 def gated_silu(gate: Float[Tensor, "..."], up: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -34,6 +34,7 @@ class Arm:
     guided: list[dict[str, Any]] = field(default_factory=list)
     maps: Any = None
     profiles: list[dict[str, Any]] = field(default_factory=list)
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _arm(name: str, folder: Path, summary: dict[str, Any], methods: Any, notices
         guided=(_read(folder / "guided.jsonl", _jsonl, own) if (folder / "guided.jsonl").is_file() else None) or [],
         maps=_read(folder / "maps.json", _json, own) if (folder / "maps.json").is_file() else None,
         profiles=[p for p in profiles if isinstance(p, dict) and isinstance(p.get("blocks"), list)],
+        folder=folder,
     )
 
 

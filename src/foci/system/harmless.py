@@ -28,17 +28,3 @@ def one_line(name: str) -> str:
     a\nb.txt Zoë.txt
     """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
-
-
-def harmless(text: str) -> str:
-    r"""Returns a text of several lines as it can be shown: letters that steer a terminal or turn the direction of
-    writing are written out. Line breaks stay, and the joiners of emoji and of Persian.
-
-    >>> print(harmless("a\x1b[2J\tb\u202e"))
-    a\x1b[2J    b\u202e
-    """
-    kept = "\n\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
-    return "".join(
-        char if char.isprintable() or char in kept else repr(char)[1:-1]
-        for char in text.replace("\r\n", "\n").replace("\t", "    ")
-    )

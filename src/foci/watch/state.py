@@ -67,22 +67,14 @@ def read_state(folder: Path) -> State:
     run = read_run(folder)
     settings = yaml.safe_load(run.run_yaml) or {}
     train = settings.get("train") or {}
-    finished = {arm.name for arm in run.arms if (_folder(folder, arm, run.arms) / "arm.json").is_file()}
+    finished = {arm.name for arm in run.arms if (arm.folder / "arm.json").is_file()}
     waiting = [arm.name for arm in run.arms if arm.name not in finished]
-    arms = [
-        _arm(arm, _stage(arm, finished, waiting, works=works), train, _folder(folder, arm, run.arms))
-        for arm in run.arms
-    ]
+    arms = [_arm(arm, _stage(arm, finished, waiting, works=works), train, arm.folder) for arm in run.arms]
     rows = number(run.facts["corpus"].get("rows"))
     return State(
         folder, run.name, str(run.facts["model"] or ""), None if rows is None else int(rows), tuple(arms), works,
         early=train.get("patience") is not None,
     )  # fmt: skip
-
-
-def _folder(folder: Path, arm: Arm, arms: Sequence[Arm]) -> Path:
-    """Returns the folder of an arm: the run's own where there is one arm alone."""
-    return folder if len(arms) == 1 and not (folder / "arms" / arm.name).is_dir() else folder / "arms" / arm.name
 
 
 def _stage(arm: Arm, finished: set[str], waiting: list[str], *, works: bool) -> Stage:
