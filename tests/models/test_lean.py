@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 import small
 import tiny
-from foci import FocusTrainer, Plan, models
-from foci.focus import SoftTargets
+from foci import FocusTrainer, Plan, models, token_nll
+from foci.focus import Batch, SoftTargets
 from foci.models.lean import Lean
 from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
 from foci.models.soft_targets import Held, is_frozen, summed_loss, token_losses
@@ -207,4 +207,7 @@ def test_the_embedded_model_is_lean_and_as_accurate_as_autocast():
     exact, cast = logits(False), logits(True)
     with lean.on():
         ours = logits(True)
+        padded = Batch(ids, torch.tensor([[1] * 12, [1] * 9 + [0] * 3]), ids)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            token_nll(model, padded)  # the check of padding was made before, on the model as it is
     assert (ours - exact).norm() <= 1.2 * (cast - exact).norm()

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
 from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
+from foci.models.padding import check_padding
 
 SHORT = 192
 """Tokens of a row up to which CPUs run attention faster in float32 than in bfloat16 (LOG.md, 2026-11-28)."""
@@ -55,6 +56,10 @@ class Lean:
                                                                for p in parameters):  # fmt: skip
             return None
         device = parameters[0].device.type
+        try:  # what is asked of a model once is asked of the model as it is, in float32
+            check_padding(model)
+        except ValueError:
+            return None
         found = Lean(dtype, tuple(_frozen(model, dtype)), tuple(_forwards(model, dtype)), device)
         return found if _agrees(model, found) else None
 
