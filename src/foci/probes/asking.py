@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -53,13 +52,11 @@ def answer(
     batch_size: int = 32,
     max_new_tokens: int | None = None,
     dtype: torch.dtype | None = torch.float32,
-    padding_side: Literal["right", "left"] = "right",
 ) -> list[Answer]:
     """Returns the model's answers, in the order of `probes`; model, random state and settings are not changed.
 
-    Neither `batch_size` nor `padding_side` (of the teacher-forced pass; generation pads on the left) changes
-    an answer. That holds in float32, the default; `dtype=torch.bfloat16` runs under autocast and None under
-    the autocast that is open outside, where a first choice can hang on the shape of a batch.
+    `batch_size` does not change an answer. That holds in float32, the default; `dtype=torch.bfloat16` runs under
+    autocast and None under the autocast that is open outside, where a first choice can hang on the shape of a batch.
     `max_new_tokens`: tokens generated for an answer; None = two more than the longest answer or alias of the probe.
     Each answer's `counted` takes this very model as the baseline. Raises `ValueError` for a probe that
     cannot be asked (nothing before the answer, too long, a foreign token) or logits that are NaN.
@@ -69,7 +66,7 @@ def answer(
     rows = encode(probes, tokenizer)
     said: dict[int, str | None] = {}
     with answering(model, dtype):
-        forced = teacher_forced(model, rows, pad_id(tokenizer), batch_size, padding_side)
+        forced = teacher_forced(model, rows, pad_id(tokenizer), batch_size)
         for name in dict.fromkeys(probe.kind for probe in probes):
             where = [index for index, probe in enumerate(probes) if probe.kind == name]
             some = [probes[index] for index in where]

@@ -64,7 +64,7 @@ def binding(
             asked[probe.id, answer] = replace(probe, answer=answer, aliases=())
     rows = encode(list(asked.values()), tokenizer)
     with answering(model, torch.float32):
-        forced = teacher_forced(model, rows, pad_id(tokenizer), 32, "right")
+        forced = teacher_forced(model, rows, pad_id(tokenizer))
     return share(pairs, {key: -sum(said.nll) for key, said in zip(asked, forced, strict=True)})
 
 
