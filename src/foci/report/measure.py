@@ -34,16 +34,19 @@ def _held_out(answer: Answer) -> bool:
     return bool(answer.get("held_out", str(answer.get("probe_id", "")).startswith("held_out/")))
 
 
+def asked_of(answers: Sequence[Answer], role: str) -> list[Answer]:
+    """Returns the answers that count of the probes to "learn" or to "retain"; none that was held out."""
+    return [a for a in answers if a.get("role") == role and a.get("counted", True) and not _held_out(a)]
+
+
 def accuracy(answers: Sequence[Answer], role: str) -> float | None:
     """Returns the mean accuracy (0..1) over the counted probes to "learn" or to "retain"; higher is better."""
-    own = [a for a in answers if not _held_out(a)]
-    return mean([a.get("accuracy") for a in own if a.get("role") == role and a.get("counted", True)])
+    return mean([a.get("accuracy") for a in asked_of(answers, role)])
 
 
 def whole(answers: Sequence[Answer], role: str) -> float | None:
     """Returns the share (0..1) of counted probes to "learn" or to "retain" whose whole answer is right."""
-    own = [a for a in answers if not _held_out(a) and a.get("role") == role and a.get("counted", True)]
-    return mean([float(bool(a["correct"])) for a in own if a.get("correct") is not None])
+    return mean([float(bool(a["correct"])) for a in asked_of(answers, role) if a.get("correct") is not None])
 
 
 def path(probings: Mapping[int, Sequence[Answer]], texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -103,6 +103,7 @@ def marked(cell: str) -> str:
     text = " ".join(visible(str(cell)).split())
     if isinstance(cell, Code):
         text = text.replace("|", r"\|")
-        return f"`` {text} ``" if "`" in text else f"`{text}`"
+        fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+        return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
     text = _SPECIAL.sub(lambda found: "\\" + found[0], re.sub("[<>&]", lambda found: _ENTITIES[found[0]], text))
     return f"*{text}*" if isinstance(cell, Emphasis) else text

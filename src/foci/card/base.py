@@ -1,0 +1,51 @@
+"""Names a run's base model as others know it, with its licence. Nothing is downloaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from huggingface_hub import metadata_load, try_to_load_from_cache
+
+from foci.models.gguf import EMBEDDED
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that a run began with.
+
+    `name` is that on the hub, or the name of a folder or file; `on_hub` says which. `licence` is its identifier, ""
+    where nothing here says it. `note` is a sentence where the weights of that name are not those of the run; else "".
+    """
+
+    name: str
+    on_hub: bool
+    licence: str = ""
+    note: str = ""
+
+
+def base_named(name: str) -> Base:
+    """Returns what is known of a model by its name in a run file."""
+    if name in EMBEDDED:
+        known = EMBEDDED[name]
+        note = (
+            f"The run learned upon the weights in the package {known.requirement}, a quantised copy of {known.hub}. "
+            f"Upon {known.hub} itself an adapter's answers may differ; that was not measured."
+        )
+        return Base(known.hub, True, known.licence, note)
+    path = Path(name).expanduser()
+    if path.exists():
+        note = f"The base model was the {'folder' if path.is_dir() else 'file'} {path.name} of the machine of the run."
+        return Base(path.name, False, _licence_in(path / "README.md"), note)
+    card = try_to_load_from_cache(name, "README.md")
+    return Base(name, True, _licence_in(Path(card)) if isinstance(card, str) else "")
+
+
+def _licence_in(card: Path) -> str:
+    """Returns the licence that a model card states; "" where there is none, or no card that can be read."""
+    if not card.is_file():
+        return ""
+    try:
+        stated = (metadata_load(card) or {}).get("license")
+    except (ValueError, OSError, yaml.YAMLError):
+        return ""
+    return stated if isinstance(stated, str) else ""

@@ -1,0 +1,48 @@
+"""Writes the adapter for PEFT and vLLM, with the name by which others know its base model."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from foci.export.source import Source
+from foci.learn.finished import read_finished
+from foci.models.loading import is_adapter
+from foci.models.locate import folder_of
+from foci.models.whole import read_json
+
+CONFIG = "adapter_config.json"
+
+
+def write_adapter(source: Source, folder: Path) -> dict[str, Any]:
+    """Copies the adapter; returns its settings, which then name the base model as others know it.
+
+    Raises ValueError, with the command that writes the merged model, where there is no adapter, and where the base
+    model is an adapter itself, which PEFT would leave out.
+    """
+    check_adapter(source)
+    for file in source.folder.adapter.iterdir():
+        if file.is_file() and file.name not in ("README.md", ".lock"):
+            shutil.copyfile(file, folder / file.name)
+    settings = read_json(folder / CONFIG)
+    settings["base_model_name_or_path"] = source.base().name if source.base().on_hub else source.run.model.name
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+    return settings
+
+
+def check_adapter(source: Source) -> None:
+    """Raises ValueError, with the command that writes the merged model, where there is no adapter that others take."""
+    instead = f"write the merged model: {source.command()}"
+    if source.run.adapter is None:
+        raise ValueError(
+            f"the arm {source.arm} of {source.path} trained all weights (adapter: null), so there is no adapter; "
+            f"{instead}"
+        )
+    if not (source.folder.adapter / CONFIG).is_file():
+        raise ValueError(f"there is no {CONFIG} in {source.folder.adapter}; {instead}")
+    if is_adapter(folder_of(source.run.model.name, trust_remote_code=source.trust)):
+        raise ValueError(
+            f"the base model {source.run.model.name} is an adapter itself, which PEFT and vLLM would leave out; "
+            f"{instead}"
+        )
+    read_finished(source.path, source.arm)  # compares the weights with what the run wrote

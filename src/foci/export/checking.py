@@ -1,0 +1,137 @@
+"""Asks the run's questions to what was written, and compares the answers with those of the trained model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from foci import models
+from foci.export.source import Source
+from foci.models.loading import load_tokenizer, load_weights
+from foci.models.saved_adapter import with_adapter
+from foci.probes import Answer, Probe, answer
+from foci.report.tables import Table
+from foci.report.words import NONE, percent
+
+LOST = 0.05
+"""The share of answer tokens whose loss by the export is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answers of one program to the same questions as the trained model, counted.
+
+    `learned` and `retained` are (right answers, questions), None where nothing was asked. `tokens` is the share of
+    answer tokens that are predicted, `same` the number of answers in the same words as the trained model's, of `asked`.
+    `notes` are sentences for people.
+    """
+
+    program: str
+    asked: int = 0
+    learned: tuple[int, int] | None = None
+    retained: tuple[int, int] | None = None
+    tokens: float | None = None
+    same: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_data(self) -> dict[str, Any]:
+        """Returns the check as plain data, for export.json."""
+        return {**vars(self), "notes": list(self.notes)}
+
+
+class Questions:
+    """The questions that are asked of what was written: at most `most` of the run's, and the trained model's answers.
+
+    Half are to learn where there are so many, the others are those to retain that the untouched model answers; both are
+    spread over the run's. Probes that were held out are not asked.
+    """
+
+    def __init__(self, source: Source, most: int) -> None:
+        after = {(one.role, one.probe_id): one for one in source.after if one.counted and not one.held_out}
+        asked = [probe for probe in source.probes if (probe.role, probe.id) in after]
+        learn, retain = ([probe for probe in asked if probe.role == role] for role in ("learn", "retain"))
+        half = min(len(learn), max(most // 2, most - len(retain)))
+        self.probes: list[Probe] = [*_spread(learn, half), *_spread(retain, most - half)]
+        self.known = [after[probe.role, probe.id] for probe in self.probes]
+        self.batch_size = source.run.probes.batch_size
+
+    def trained(self) -> Check:
+        """Returns what the trained model answered, as the run measured it."""
+        return self.compared("trained model", self.known)
+
+    def compared(self, program: str, answers: Sequence[Answer], notes: Sequence[str] = ()) -> Check:
+        """Compares answers, in the order of `probes`, with those of the trained model."""
+        if not answers:
+            return Check(program, notes=tuple(notes))
+        right = {role: [one.correct for one in answers if one.role == role] for role in ("learn", "retain")}
+        learned, retained = ((sum(found), len(found)) if found else None for found in right.values())
+        same = sum(one.predicted == known.predicted for one, known in zip(answers, self.known, strict=True))
+        tokens = sum(one.accuracy for one in answers) / len(answers)
+        return Check(program, len(answers), learned, retained, tokens, same, tuple(notes))
+
+    def ask(
+        self, program: str, model: models.LanguageModel, tokenizer: PreTrainedTokenizerBase, notes: Sequence[str] = ()
+    ) -> Check:
+        """Asks a model in Transformers, in float32."""
+        answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
+        return self.compared(program, answers, notes)
+
+
+def check_merged(source: Source, folder: Path, questions: Questions) -> list[Check]:
+    """Loads a merged model by Transformers and asks it."""
+    loaded = models.load(str(folder), dtype="float32", device="cpu", trust_remote_code=source.trust)
+    return [questions.ask("Transformers", loaded.model, loaded.tokenizer)]
+
+
+def check_adapter(source: Source, folder: Path, questions: Questions) -> list[Check]:
+    """Puts an adapter upon the base model of the run by PEFT and asks it, not merged."""
+    name, trust = source.run.model.name, source.trust
+    adapted = with_adapter(load_weights(name, trust_remote_code=trust), folder, str(folder)).eval()
+    return [questions.ask("PEFT", adapted, load_tokenizer(name, trust_remote_code=trust))]
+
+
+def table_of(checks: Sequence[Check]) -> Table:
+    """Returns the checks that asked something as a table."""
+    rows = [
+        [
+            check.program,
+            _of(check.learned),
+            _of(check.retained),
+            percent(check.tokens),
+            NONE if check.same is None else f"{check.same} of {check.asked}",
+        ]
+        for check in checks
+        if check.asked
+    ]
+    return Table(["", "to learn,\nright", "to retain,\nright", "tokens,\n%", "same\nanswer"], rows)
+
+
+def worse(checks: Sequence[Check]) -> list[str]:
+    """Returns a sentence for each program whose answers are worse than the trained model's by more than `LOST`."""
+    first, *others = checks
+    return [
+        f"{check.program} predicts {percent(check.tokens)} % of the answer tokens, the trained model "
+        f"{percent(first.tokens)} %"
+        for check in others
+        if first.tokens is not None and check.tokens is not None and check.tokens < first.tokens - LOST
+    ]
+
+
+def or_note(program: str, ask: Callable[[], Check]) -> Check:
+    """Returns a check, or one that says why a program cannot read the file."""
+    try:
+        return ask()
+    except (ValueError, KeyError, NotImplementedError, RuntimeError, ImportError) as error:
+        return Check(program, notes=(f"{program} cannot read this file: {' '.join(str(error).split())[:200]}",))
+
+
+def _of(pair: tuple[int, int] | None) -> str:
+    return NONE if pair is None else f"{pair[0]} of {pair[1]}"
+
+
+def _spread(probes: Sequence[Probe], most: int) -> list[Probe]:
+    """Returns at most `most` probes, at equal distances."""
+    count = min(most, len(probes))
+    return [probes[place * len(probes) // count] for place in range(count)]

@@ -1,0 +1,126 @@
+"""Runs `foci export`: an arm of a run -> a folder in some form -> the same questions -> its card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from foci.card.usage import Form, vllm_command
+from foci.card.vllm import why_refused
+from foci.card.write import write_card
+from foci.export.adapter import check_adapter as adapter_there
+from foci.export.adapter import write_adapter
+from foci.export.checking import Check, Questions, check_adapter, check_merged, table_of, worse
+from foci.export.merged import merged_size, write_merged
+from foci.export.place import RECORD, placed
+from foci.export.source import Source
+from foci.report import tables
+from foci.system.files import read_json, write_json
+from foci.system.signals import stoppable
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The form that is to be written: a kind of GGUF, else the adapter alone, else the merged model.
+
+    `asked` is how many questions are asked of it, `out` the folder, None for one in the run's.
+    """
+
+    gguf: str | None = None
+    adapter: bool = False
+    out: Path | None = None
+    asked: int = 100
+    overwrite: bool = False
+
+    def folder(self, source: Source) -> Path:
+        """Returns the folder that is written to."""
+        if self.out is not None:
+            return self.out
+        return source.path / "export" / f"{source.arm}-{self.gguf or ('adapter' if self.adapter else 'model')}"
+
+
+def export(source: Source, wanted: Wanted, console: Console) -> Path:
+    """Writes, asks, and says what came of it; returns the folder.
+
+    Raises ValueError, with commands that can do it, where something cannot be written in this form, FileExistsError for
+    a folder that is not free.
+    """
+    folder, taught = wanted.folder(source), source.taught()
+    questions = Questions(source, wanted.asked)
+    with stoppable(), placed(folder, _size(source, wanted), overwrite=wanted.overwrite) as part:
+        form, checks = _written(source, wanted, part, questions, console)
+        checks = [questions.trained(), *checks]
+        form = replace(form, checked=_told(checks))
+        write_card(part, taught, form)
+        write_json(part / RECORD, _record(source, form, checks))
+    _say(folder, form, checks, source, console)
+    return folder
+
+
+def _size(source: Source, wanted: Wanted) -> int:
+    if wanted.adapter:
+        adapter_there(source)
+        return sum(file.stat().st_size for file in source.folder.adapter.iterdir()) + 2**20
+    return merged_size(source)
+
+
+def _written(
+    source: Source, wanted: Wanted, part: Path, questions: Questions, console: Console
+) -> tuple[Form, list[Check]]:
+    """Writes one form into a folder and asks it."""
+    if wanted.adapter:
+        settings = write_adapter(source, part)
+        form = Form("adapter", source.name, "float32", settings=settings)
+        check = check_adapter
+    else:
+        form = Form("model", source.name, write_merged(source, part))
+        check = check_merged
+    if questions.probes:
+        console.print(f"asking {len(questions.probes)} questions", highlight=False, markup=False)
+    return form, check(source, part, questions)
+
+
+def _told(checks: Sequence[Check]) -> str:
+    """Returns the table of the checks and their notes in Markdown."""
+    notes = [f"{tables.marked(note)}." for check in checks for note in check.notes]
+    shown = [tables.markdown(table_of(checks))] if any(check.asked for check in checks) else []
+    return "\n\n".join([*shown, *notes])
+
+
+def _record(source: Source, form: Form, checks: Sequence[Check]) -> dict[str, object]:
+    return {
+        "foci": version("foci"),
+        "run": source.run.name,
+        "arm": source.arm,
+        "kind": form.kind,
+        "precision": form.precision,
+        "weights_sha256": read_json(source.folder.result)["weights_sha256"],
+        "checks": [check.as_data() for check in checks],
+    }
+
+
+def _say(folder: Path, form: Form, checks: Sequence[Check], source: Source, console: Console) -> None:
+    """Prints what was written, what it answered, and how it is used."""
+
+    def line(words: str) -> None:
+        console.print(words, highlight=False, markup=False, soft_wrap=True)
+
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    if any(check.asked for check in checks):
+        console.print()
+        console.print(tables.terminal(table_of(checks), fold=12))
+    for check in checks:
+        for note in check.notes:
+            line(note)
+    for words in worse(checks):
+        console.print(Text.assemble(("warning: ", "bold yellow"), words))
+    line(f"\n{form.kind}: {folder} ({form.precision}, {size / 1e6:,.0f} MB)")
+    if form.kind == "adapter":
+        base = source.base()
+        refused = why_refused(form.settings)
+        line(f"vLLM does not take it: {refused}" if refused else vllm_command(form, base.name, str(folder.resolve())))
+        if base.note:
+            line(f"note: {base.note}")

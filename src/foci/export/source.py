@@ -1,0 +1,86 @@
+"""Finds in a run's folder what is exported: a finished arm, its model or adapter, its questions and its answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foci.card.base import Base, base_named
+from foci.card.taught import Taught, read_taught
+from foci.card.write import safe_name
+from foci.chat.chosen import choose
+from foci.config.run import Run
+from foci.learn.finished import probes_of
+from foci.learn.folder import ArmFolder, RunFolder
+from foci.models.loading import base_of_adapter, is_adapter
+from foci.models.locate import folder_of
+from foci.probes import Answer, Probe, counted_by, read_answers
+from foci.system.files import read_json
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished arm of a run.
+
+    `before` and `after` are the answers of the untouched and of the trained model to `probes`; all three are empty
+    where the run asks nothing.
+    """
+
+    path: Path
+    run: Run
+    arm: str
+    folder: ArmFolder
+    probes: Sequence[Probe]
+    before: Sequence[Answer]
+    after: Sequence[Answer]
+
+    @property
+    def name(self) -> str:
+        """A name for files and for other programs: run and arm, in letters that all of them take."""
+        return safe_name(f"{self.run.name}-{self.arm}")
+
+    @property
+    def trust(self) -> bool:
+        """Whether code of the model's own may run."""
+        return self.run.model.trust_remote_code
+
+    def base(self) -> Base:
+        """Returns what others call the model that the run began with."""
+        return base_named(self.run.model.name)
+
+    def base_folder(self) -> Path:
+        """Returns the folder of the base model's weights; where the base is an adapter, of the model below it."""
+        name = self.run.model.name
+        folder = folder_of(name, trust_remote_code=self.trust)
+        while is_adapter(folder):
+            folder, name = base_of_adapter(folder, name, self.trust)
+        return folder
+
+    def taught(self) -> Taught:
+        """Returns what a card says of the arm. Raises ValueError where its numbers are not in summary.json."""
+        found = read_taught(self.path)
+        if self.arm not in found:
+            raise ValueError(
+                f"{self.path} has no numbers of the arm {self.arm} in summary.json; write them with: foci learn "
+                f"{self.path} --resume"
+            )
+        return found[self.arm]
+
+    def command(self, flags: str = "") -> str:
+        """Returns the command that exports this arm, with other flags."""
+        return " ".join(["foci export", str(self.path), "--arm", self.arm, *([flags] if flags else [])])
+
+
+def source_of(path: Path, arm: str | None = None) -> Source:
+    """Reads a run's folder. `arm` None: the arm that learned and retained the most.
+
+    Raises FileNotFoundError and ValueError as `foci.chat.chosen.choose` does.
+    """
+    chosen = choose(path, arm)
+    folders = RunFolder(path, len(chosen.run.arms))
+    folder = folders.arm(chosen.arm)
+    result = read_json(folder.result)
+    step = int((result.get("kept") or {}).get("step", result["steps"]))
+    probes = probes_of(folders.questions)
+    before = read_answers(folders.baseline / "probes.parquet") if probes else []
+    after = counted_by(before, read_answers(folder.probes(step))) if probes else []
+    return Source(path, chosen.run, chosen.arm, folder, probes, before, after)
