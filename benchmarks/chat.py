@@ -1,7 +1,8 @@
 """`foci chat` on SmolLM2-135M: the time until both models have said their first words, and the time per token.
 
 Other work on the machine changes seconds on the clock more than processor seconds, so the first are noted and the
-second compared. The rival writes the same tokens with the same weights by one call of Transformers' `generate`.
+second compared. The rival writes the answers of both models, with PEFT's adapter off and on, by Transformers'
+`generate`.
 """
 
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from benchmarks.side_by_side import Result
 from foci import models
+from foci.chat.adapted import BOTH
 from foci.chat.chosen import choose
 from foci.chat.session import Session
 from foci.chat.writing import Decoding, Writing
@@ -24,14 +27,14 @@ from foci.config.run import Run, dump_run
 from foci.corpus import make_rows, write_rows
 from foci.corpus.documents import Document
 from foci.models.gguf import quiet
+from foci.models.loading import compute_dtype, load_weights
+from foci.models.saved_adapter import with_adapter
 
 QUESTION = "How many days of leave does everybody get?"
 TEXT = "Everybody gets 27 days of leave a year. Leave that is not taken by March is lost."
 FIRST = 5.0
 """Seconds until the first words, at most."""
 PER_TOKEN = 1 / 20
-OVERHEAD = 1.1
-"""Processor seconds per token beside those of `generate`, at most."""
 TOKENS = 32
 BEGIN = """
 import time
@@ -54,14 +57,13 @@ def run(quick: bool) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         where = made(Path(folder) / "run")
         starts = [start(where) for _ in range(1 if quick else 3)]
-        session = Session(choose(where), Decoding(TOKENS))
         note = f"on the clock {min(clock for _, clock in starts):.1f} s, {torch.get_num_threads()} threads"
         return [
             Result.of(
                 "foci chat: first words of both models after the command, SmolLM2-135M", "processor s",
                 [used for used, _ in starts], [FIRST] * len(starts), rival="five seconds", goal=1.0, note=note,
             ),
-            *(found for side in (0, 1) for found in compared(session, side, 1 if quick else 3)),
+            *compared(where, 1 if quick else 3),
         ]  # fmt: skip
 
 
@@ -94,45 +96,59 @@ def start(where: Path) -> tuple[float, float]:
     return used, ended - begun
 
 
-def compared(session: Session, side: int, repeats: int) -> list[Result]:
-    """Processor seconds per token of a side, beside `generate`'s, in turns; and its seconds on the clock."""
-    model, ids = session.sides.models[side], session.said[side].ids(QUESTION, 999)
-    long = Long(TOKENS)
-    settings = long.settings(model, session.sides.tokenizer)
-    given, texts = torch.tensor([ids]), dict[str, str]()
+def compared(where: Path, repeats: int) -> list[Result]:
+    """Processor seconds per token that both models write, beside `generate`'s for one after the other, in turns.
+
+    And the seconds on the clock for a token of each.
+    """
+    session, rival, long = Session(choose(where), Decoding(TOKENS)), adapted(where), Long(TOKENS)
+    tokenizer = session.sides.tokenizer
+    asked = [said.ids(QUESTION, 999) for said in session.said]
+    settings, given = long.settings(session.sides.models[0], tokenizer), torch.tensor(asked[:1])
+    tokens: dict[str, list[list[int]]] = {}
+
+    def generated() -> list[int]:
+        with torch.inference_mode(), quiet():
+            out = rival.generate(input_ids=given, attention_mask=torch.ones_like(given), generation_config=settings)
+        return out[0, given.shape[1] :].tolist()  # type: ignore[no-any-return]
 
     def theirs() -> None:
-        with torch.inference_mode(), quiet():
-            out = model.generate(input_ids=given, attention_mask=torch.ones_like(given), generation_config=settings)
-        texts["theirs"] = session.sides.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+        with rival.disable_adapter():
+            untouched = generated()
+        tokens["theirs"] = [untouched, generated()]
 
     def ours() -> None:
-        writing = Writing(model, session.sides.tokenizer, ids, long)
+        writing = Writing(session.sides.models[0], tokenizer, asked, long)
         while not writing.ended:
-            session.sides.use(1 - side)  # the other side's turn
-            session.sides.use(side)
-            writing.advance(8)
-        texts["ours"] = writing.text
+            writing.advance(2)
+        tokens["ours"] = [answer.tokens for answer in writing.answers]
 
-    session.sides.use(side)
+    session.sides.use(BOTH)
     used: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
     for number in range(repeats + 1):
         for name, work in (("ours", ours), ("theirs", theirs)):
             spent = measured(work)
             if number:
                 used[name].append(spent)
-    assert texts["ours"] == texts["theirs"], texts
-    name = ("untouched", "learned")[side]
+    alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(*tokens.values(), strict=True)]
     processor, clock = ([[t[n] / TOKENS for t in used[who]] for who in ("ours", "theirs")] for n in (0, 1))
-    note = f"the same {TOKENS} tokens, {model.dtype}".replace("torch.", "")
-    paces = f"{1 / min(clock[0]):.0f} tokens/s at best; generate: {1 / min(clock[1]):.0f}"
-    what = f"foci chat: a token of the {name} model"
+    note = f"{rival.dtype}, {alike[0]} and {alike[1]} of {TOKENS} tokens are alike".replace("torch.", "")
+    paces = f"{1 / min(clock[0]):.0f} tokens/s of each at best; generate: {1 / min(clock[1]):.0f}"
+    what = "foci chat: a token of both models"
     return [
-        Result.of(what, "processor s", *processor, rival="generate", goal=OVERHEAD, note=note),
+        Result.of(what, "processor s", *processor, rival="generate, one after the other", goal=1.0, note=note),
         Result.of(
             f"{what}, on the clock", "s", clock[0], [PER_TOKEN] * repeats, rival="20 a second", goal=1.0, note=paces
         ),
     ]
+
+
+def adapted(where: Path) -> PeftModel:
+    """The model of a run as PEFT loads it, in the number format of `foci chat`."""
+    dtype = compute_dtype("auto", "cpu")
+    base = load_weights("smollm2-135m", dtype=dtype)
+    model = with_adapter(base, where / "adapter", str(where))
+    return model.to(dtype).eval()
 
 
 class Long(Decoding):

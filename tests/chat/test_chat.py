@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,12 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import runs
 import tiny
 from foci.chat import passages, terminal
+from foci.chat.adapted import Adapted
 from foci.chat.chosen import choose
 from foci.chat.passages import Passages, corpus_changes, read_passages
 from foci.chat.prompts import Conversation, template_of
 from foci.chat.session import Session
 from foci.chat.sides import load_sides
-from foci.chat.writing import Decoding, Writing
+from foci.chat.writing import Answer, Decoding, Drawn, Writing
 from foci.config.run import load_run
 from foci.learn.run import learn
 from foci.system.harmless import visible
@@ -94,9 +96,73 @@ def test_both_sides_answer_as_transformers_does(run, session):
 def test_one_copy_of_the_weights(session):
     assert session.sides.models[0] is session.sides.models[1]
     assert len(session.sides.layers) == 14
-    answered(session)
-    session.sides.use(0)
-    assert all(layer.disable_adapters for layer in session.sides.layers)
+    assert session.sides.adapted is not None
+
+
+@pytest.fixture
+def in_turns(run):
+    """A session whose models answer in turns, PEFT's layers switched on and off."""
+    sides = load_sides(choose(run, "oracle"))
+    for layer in sides.layers:
+        layer.__dict__.pop("forward")
+    return Session(choose(run, "oracle"), Decoding(12), sides=replace(sides, adapted=None))
+
+
+def test_in_one_pass_as_in_turns(session, in_turns, monkeypatch):
+    """The same answers, at half of the passes; a first question, and later ones with prompts of two lengths."""
+    passes, forward = [], session.sides.models[0].forward
+    monkeypatch.setattr(
+        session.sides.models[0], "forward", lambda **x: passes.append(len(x["input_ids"])) or forward(**x)
+    )
+    for one in (session, in_turns):
+        monkeypatch.setattr(one.sides.tokenizer, "chat_template", TEMPLATE)
+    session, in_turns = (Session(one.chosen, one.decoding, sides=one.sides) for one in (session, in_turns))
+    assert session.sides.answer_together([3, 4], 5), "padding is read as nothing"
+    passes.clear()
+    for question in (QUESTION, "Where was Bea Stone born?"):
+        assert answered(session, question) == answered(in_turns, question)
+    assert len({len(said.ids("Who?", 999)) for said in session.said}) == 2, "one prompt was padded"
+    assert set(passes) == {2}
+    assert len(passes) <= 24
+    assert not in_turns.sides.answer_together([3, 3], 5)
+    in_turns.sides.use(0)
+    assert all(layer.disable_adapters for layer in in_turns.sides.layers)
+
+
+def test_an_answer_that_ends_first_waits_for_the_other(session):
+    """What `generate` writes after the end of a row, padding, is no part of its answer."""
+    end = Writing(session.sides.models[0], session.sides.tokenizer, [(5, 6), (5, 6)], Decoding(6))
+    end._ends = {10}
+    end._credit = 99
+    for tokens in ([1, 2], [8, 10], [10, 3], [0, 4]):
+        end.put(torch.tensor(tokens))
+    assert [answer.tokens for answer in end.answers] == [[8, 10], [10]]
+    assert end.ended
+    end.stop()
+
+
+def test_layers_that_get_tokens_without_their_rows(run, monkeypatch):
+    """As in a mixture of experts: the untouched model's tokens could not be told from the other's."""
+    found = load_sides(choose(run, "oracle"))
+    for layer in found.layers:
+        layer.__dict__.pop("forward")
+    part = found.models[0].model.layers[0].mlp
+    forward = part.forward
+    monkeypatch.setattr(part, "forward", lambda x: forward(x.flatten(0, 1)).view_as(x))
+    assert Adapted.of(found.models[0], found.layers) is None
+    assert all("forward" not in layer.__dict__ for layer in found.layers)
+    monkeypatch.undo()
+    assert Adapted.of(found.models[0], found.layers[:0]) is None
+    assert Adapted.of(found.models[0], found.layers) is not None
+
+
+def test_drawn_in_proportion_to_the_probabilities():
+    drawn = Drawn(Decoding(1, temperature=2.0, seed=3), torch.device("cpu"))
+    scores = torch.tensor([[0.0, 2.0], [4.0, 0.0]])
+    took = torch.stack([drawn(torch.empty(2, 0, dtype=torch.long), scores).argmax(-1) for _ in range(4000)])
+    share = took.double().mean(0)
+    for row, probability in enumerate((torch.tensor(1.0).sigmoid(), torch.tensor(-2.0).sigmoid())):
+        assert abs(float(share[row] - probability)) < 0.025
 
 
 def test_pieces_come_in_turns_and_are_the_whole(session):
@@ -120,6 +186,7 @@ def test_other_adapters_and_whole_models(tmp_path, kind):
     learn(read, console=Console(file=io.StringIO()))
     session = Session(choose(read.output), Decoding(8))
     assert bool(session.sides.layers) == (kind == "dora")
+    assert session.sides.adapted is None
     untouched, learned = answered(session)
     assert untouched == by_transformers(read.output, None, count=8)
     whole = AutoModelForCausalLM.from_pretrained(read.output / "model")
@@ -139,12 +206,12 @@ def test_sampling_depends_on_the_seed_alone(run, session):
     assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers change"
     assert drawn(2) != first
     alone = Writing(
-        session.sides.models[0], session.sides.tokenizer, session.said[0].ids(QUESTION, 99), Decoding(12, 1.5, 1)
+        session.sides.models[0], session.sides.tokenizer, [session.said[0].ids(QUESTION, 99)], Decoding(12, 1.5, 1)
     )
     session.sides.use(0)
-    alone.advance(12)
+    (text,) = alone.advance(12)
     alone.stop()
-    assert visible(alone.text) == first[0], "the other side's draws change nothing"
+    assert visible(text) == first[0], "the other side's draws change nothing"
 
 
 def test_an_answer_can_be_stopped(session):
@@ -312,7 +379,7 @@ def test_a_terminal_shows_both_answers(session, width):
 
 def test_hostile_answers_and_passages_steer_nothing(session, monkeypatch):
     evil = "[bold]x[/bold]\x1b[2J\u202egnp.exe\x9b2J"
-    monkeypatch.setattr(Writing, "_added", lambda self: evil if not self.ended else "")
+    monkeypatch.setattr(Answer, "added", lambda self, tokenizer: evil if not self.ended else "")
     monkeypatch.setattr(session, "_passages", Passages([(f"a{evil}\n.md:1", f"Ada {evil}")]))
     console = Console(file=io.StringIO(), width=200, color_system=None)
     terminal.show(session, QUESTION, console)

@@ -1,10 +1,11 @@
-"""A conversation with both models: each question is answered in turns, and the nearest passage follows."""
+"""A conversation with both models: each question is answered by both at once or in turns, then the nearest passage."""
 
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 
+from foci.chat.adapted import BOTH, LEARNED, UNTOUCHED
 from foci.chat.chosen import Chosen
 from foci.chat.passages import Passage, Passages, corpus_changes, read_passages
 from foci.chat.prompts import Conversation, template_of
@@ -14,6 +15,8 @@ from foci.system.harmless import visible
 
 PIECE = 8
 """Tokens that one model writes before it is the other's turn."""
+TOGETHER = 2
+"""Tokens that both write, when they answer in one pass, before they are shown."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Session:
         return SIDES[0], f"{SIDES[1]} ({self.chosen.arm})"
 
     def answer(self, question: str, stop: threading.Event | None = None) -> Generator[Piece, None, None]:
-        """Yields the pieces of both answers as they are written, in turns, until both are whole or `stop` is set.
+        """Yields the pieces of both answers as they are written, until both are whole or `stop` is set.
 
         Raises ValueError for a question that the models have no room for.
         """
@@ -60,27 +63,41 @@ class Session:
                 f"{self.sides.limit:,} tokens; ask for fewer"
             )
         asked = [said.ids(question, room) for said in self.said]
-        writing = [
-            Writing(self.sides.models[side], self.sides.tokenizer, ids, self.decoding) for side, ids in enumerate(asked)
-        ]
+        texts = ["", ""]
+        writing = self._writing(asked)
         try:
-            yield from self._in_turns(writing, stop)
+            for piece in self._in_turns(writing, stop):
+                texts[piece.side] += piece.text
+                yield Piece(piece.side, visible(piece.text), piece.ended)
         finally:
-            for side, one in enumerate(writing):
-                self.sides.use(side)
+            for who, one in writing.items():
+                self.sides.use(who)
                 one.stop()
-        for said, one in zip(self.said, writing, strict=True):
-            said.keep(question, one.text.strip())
+        for said, text in zip(self.said, texts, strict=True):
+            said.keep(question, text.strip())
 
-    def _in_turns(self, writing: list[Writing], stop: threading.Event) -> Generator[Piece, None, None]:
+    def _writing(self, asked: list[tuple[int, ...]]) -> dict[int, Writing]:
+        """Returns what writes the answers, by who it is that writes: both in one pass where that is possible."""
+        tokenizer, models = self.sides.tokenizer, self.sides.models
+        if self.sides.answer_together([len(ids) for ids in asked], self.decoding.max_tokens):
+            return {BOTH: Writing(models[0], tokenizer, asked, self.decoding)}
+        return {side: Writing(models[side], tokenizer, [ids], self.decoding) for side, ids in enumerate(asked)}
+
+    def _in_turns(self, writing: dict[int, Writing], stop: threading.Event) -> Generator[Piece, None, None]:
         first = True
-        while not all(one.ended for one in writing) and not stop.is_set():
-            for side, one in enumerate(writing):
-                if one.ended or stop.is_set():
+        while not all(one.ended for one in writing.values()):
+            for who, one in writing.items():
+                if one.ended:
                     continue
-                self.sides.use(side)
-                added = one.advance(1 if first else PIECE)
-                yield Piece(side, visible(added), one.ended)
+                self.sides.use(who)
+                sides = (UNTOUCHED, LEARNED) if who == BOTH else (who,)
+                open_ = [side for side, answer in zip(sides, one.answers, strict=True) if not answer.ended]
+                added = one.advance(1 if first else TOGETHER if who == BOTH else PIECE)
+                for side, text, answer in zip(sides, added, one.answers, strict=True):
+                    if side in open_:
+                        yield Piece(side, text, answer.ended)
+                        if stop.is_set():
+                            return
             first = False
 
     @cached_property

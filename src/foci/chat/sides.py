@@ -9,11 +9,14 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from foci.chat.adapted import LEARNED, UNTOUCHED, Adapted
 from foci.chat.chosen import Chosen
 from foci.config.run import ModelConfig
 from foci.models.architecture import max_length
+from foci.models.decoding import decodes_from_cache
 from foci.models.loading import compute_dtype, load_tokenizer, load_weights
 from foci.models.locate import check_folder
+from foci.models.padding import neighbour_limits
 from foci.models.saved_adapter import with_adapter
 from foci.models.whole import read_json
 from foci.system.texts import read_text
@@ -26,21 +29,41 @@ SWITCHED = ("LORA",)
 
 @dataclass(frozen=True)
 class Sides:
-    """Both models, by `SIDES`, with their tokenizer; of two with one copy of the weights, one can answer at a time.
+    """Both models, by `SIDES`, with their tokenizer; `limit` is in tokens.
 
-    `layers` are those that the adapter sits in, none where there are two models. `limit` is in tokens.
+    With one copy of the weights, `layers` are those that the adapter sits in, and `adapted` lets both answer in one
+    pass where that is possible. Two models have neither.
     """
 
     models: tuple[PreTrainedModel, PreTrainedModel]
     tokenizer: PreTrainedTokenizerFast
-    layers: Sequence[BaseTunerLayer]
     limit: int
+    layers: Sequence[BaseTunerLayer] = ()
+    adapted: Adapted | None = None
 
-    def use(self, side: int) -> None:
-        """Makes the model of a side the one that answers now: switches the adapter on for the learned one, else off."""
+    def use(self, who: int) -> None:
+        """Makes one model the one that answers now (`UNTOUCHED`, `LEARNED`), or both, in two rows (`BOTH`)."""
+        if self.adapted is not None:
+            self.adapted.use(who)
+            return
         for layer in self.layers:
-            if layer.disable_adapters == bool(side):
-                layer.enable_adapters(bool(side))
+            if layer.disable_adapters == (who == LEARNED):
+                layer.enable_adapters(who == LEARNED)
+
+    def answer_together(self, lengths: Sequence[int], more: int) -> bool:
+        """Returns whether two prompts of these lengths, and `more` tokens after each, are read in one batch as alone.
+
+        Where lengths differ the shorter prompt is padded on the left, which not every model can read.
+        """
+        if self.adapted is None:
+            return False
+        if len(set(lengths)) == 1:
+            return True
+        longest = max(lengths) + more
+        if any(longest > limit for limit, *_ in neighbour_limits(self.models[0])):
+            return False
+        self.use(UNTOUCHED)
+        return decodes_from_cache(self.models[0])
 
 
 def load_sides(chosen: Chosen) -> Sides:
@@ -57,10 +80,10 @@ def load_sides(chosen: Chosen) -> Sides:
         _cast(adapted, dtype)
         model = adapted.get_base_model().to(device).eval()
         layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-        return Sides((model, model), tokenizer, layers, max_length(model))
+        return Sides((model, model), tokenizer, max_length(model), layers, Adapted.of(model, layers))
     learned = _learned(chosen, dtype)
     both = untouched.to(device).eval(), learned.to(device).eval()
-    return Sides(both, tokenizer, (), min(map(max_length, both)))
+    return Sides(both, tokenizer, min(map(max_length, both)))
 
 
 def _untouched(chosen: Chosen, dtype: torch.dtype) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
