@@ -161,6 +161,20 @@ def test_a_signal_outside_of_training_stops_at_once(tmp_path, things, whole):
     assert_same(tmp_path / "out", whole)
 
 
+def test_a_signal_while_questions_are_asked_does_not_wait_for_the_answers(tmp_path, things, whole):
+    """The checkpoint is written at once, and the resume asks what was not answered."""
+    file, out = runs.run_file(tmp_path, things), tmp_path / "out"
+    moment = ("foci.probes.asking.encode", 2, signal.SIGTERM)  # the first is the baseline's
+    words = runs.finished(["learn", file], tmp_path, code=143, moment=moment).err.read_text()
+    assert "a checkpoint is written now, and what is being asked is asked again later" in words
+    assert "Traceback" not in words
+    arm = out / "arms" / "plain"
+    assert checkpoint.newest(arm / "checkpoints")[0].name == "step-3"
+    assert not (arm / "probes" / "step-000003.parquet").exists()
+    runs.finished(["learn", out, "--resume"], tmp_path)
+    assert_same(out, whole, checkpoints=False)
+
+
 def test_a_second_signal_ends_at_once(tmp_path, things):
     file, metrics = runs.run_file(tmp_path, things), tmp_path / "out" / "arms" / "plain" / "metrics.jsonl"
     child = runs.start(["learn", file], tmp_path, slow=1.5)

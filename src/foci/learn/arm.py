@@ -4,6 +4,7 @@ import gc
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from foci import models
 from foci.attention.heads import GuidedHeads
 from foci.config.run import TrainConfig
 from foci.focus import MixesRows, Row
+from foci.learn import records
 from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
@@ -48,10 +50,10 @@ class Arm:
     @without_bars()
     def result(self) -> dict[str, Any]:
         """Returns the arm's part of summary.json: computed, or read where the arm was finished before."""
-        done = read_json(self.folder.result)
+        done = records.finished(self.folder, self._say, stops=self.start.run.train.patience is not None)
         if done is not None:
             self._say(f"finished before, {done['steps']} updates")
-            return done  # type: ignore[no-any-return]
+            return done
         gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)
         self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
@@ -83,7 +85,7 @@ class Arm:
             "weights_sha256": saved.sha256,
             "notes": list(saved.notes),
         }
-        write_json(self.folder.result, found)
+        records.finish(self.folder, found)
         shutil.rmtree(self.folder.best, ignore_errors=True)
         return found
 
@@ -101,7 +103,7 @@ class Arm:
     def _ended(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, last: int) -> Ending | None:
         """Measures the last update; with patience gives the model the best update's weights and says which it is."""
         patience = self.start.run.train.patience
-        noted = any(line["step"] == last for line in read_lines(self.folder.texts))
+        noted = self._is_noted(last)
         if patience is None or not noted:
             self._measure(model, tokenizer, last)
         if patience is None:
@@ -114,6 +116,10 @@ class Arm:
         self._say(found.words(patience))
         self._ask_earlier(model, tokenizer)
         return found
+
+    def _is_noted(self, step: int) -> bool:
+        """Tells whether the questions were answered after update `step`: the line of texts is written last."""
+        return any(line["step"] == step for line in read_lines(self.folder.texts))
 
     def _say(self, words: str) -> None:
         """Prints a line about this arm."""
@@ -134,16 +140,16 @@ class Arm:
 
     def _checkpoint_to_resume(self) -> Path | None:
         """Returns the checkpoint to go on from; prints which were skipped; deletes all that was written after it."""
-        found, skipped = checkpoint.newest(self.folder.checkpoints)
+        found, skipped = checkpoint.newest(self.folder.checkpoints, partial(records.why_changed, self.folder))
         for path, reason in skipped:
-            self.console.print(
-                f"  {self.name}  skipped checkpoint {path.name}: {reason}", highlight=False, markup=False
-            )
+            self._say(f"skipped checkpoint {path.name}: {reason}")
         step = checkpoint.step_of(found) if found else 0
         if found or self.folder.metrics.exists():
             words = f"resumes after update {step}" if found else "starts again"
             self.console.print(f"  {self.name}  {words}", highlight=False, markup=False)
-        self.folder.rewind(step)
+        if found:
+            records.cut(self.folder, found)
+        self.folder.rewind(step if found else -1)
         write_answers(self.folder.probes(0), self.start.answers)
         append_step(self.folder.texts, {"step": 0, **self.start.texts})
         return found
@@ -172,11 +178,12 @@ class Arm:
             lambda step: self._measure(model, tokenizer, step),
             metrics.clock,
             often=patience is not None,
+            noted=self._is_noted,
         )
         stopping = [] if patience is None else [Stopping(patience, self.folder)]
         self.trackers = self._trackers(trainer)
         saving = Saving(run.train.checkpoint_every, self.stop)
-        for callback in (metrics, self.trackers, asking, *stopping, saving, display):
+        for callback in (metrics, self.trackers, asking, *stopping, saving, records.Records(self.folder), display):
             trainer.add_callback(callback)
         try:
             with self.stop.deferring():
@@ -204,12 +211,13 @@ class Arm:
 
     def _measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
         """Writes the answers and the bits per byte of the model after update `step`."""
-        answers, texts = self.start.questions.ask(model, tokenizer)
+        with self.stop.abandoning():
+            answers, texts = self.start.questions.ask(model, tokenizer)
         if answers:
             write_answers(self.folder.probes(step), answers, self.start.answers)
-        append_step(self.folder.texts, {"step": step, **texts})
         if self.heads is not None:
             self.heads.note(model, self.folder.guided, step)
+        append_step(self.folder.texts, {"step": step, **texts})
         if self.trackers is not None:
             self.trackers.measured(step, {**self._accuracy_at(step), **texts})
 

@@ -1,5 +1,6 @@
 """The frozen baseline: the answers of the untouched model, before the first update."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from foci import models
-from foci.config.run import Run
+from foci.config.run import Run, dump_run
 from foci.corpus import read_rows, write_quarantine, write_rows
 from foci.corpus.samples import samples
 from foci.corpus.telling import counted, left_out
@@ -31,8 +32,8 @@ from foci.learn.making import rows_with_evidence, write_made
 from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, read_answers, write_answers
-from foci.system.files import read_json, write_json, write_lines
-from foci.system.inputs import noted
+from foci.system.files import read_json, write_json, write_lines, write_text
+from foci.system.inputs import damaged, hashes, noted
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Start:
     fingerprint: str
     evidence: Path
     earlier: Earlier | None = None
+    tokenizer: str | None = None
+    """The fingerprint of the tokenizer; None in a run of an earlier version."""
 
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
@@ -67,12 +70,17 @@ def load(start: Start) -> models.Loaded:
             f"model {start.run.model.name} is not the one this run began with (fingerprint {loaded.fingerprint}, "
             f"began with {start.fingerprint}); put the old one back, or start again with --overwrite"
         )
+    if start.tokenizer not in (None, models.tokenizer_fingerprint(loaded.tokenizer)):
+        raise ValueError(
+            f"the tokenizer of model {start.run.model.name} is not the one this run began with, and its rows were made "
+            "with that one; put the old files back, or start again with --overwrite"
+        )
     return loaded
 
 
 def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict[str, Any]]:
     """Returns rows, questions and frozen baseline, made now or read from an earlier process; and corpus.json."""
-    known = _known(folder)
+    known = _known(folder, run)
     if known is None:
         _write_start(run, folder, console)
         known = read_json(folder.start)
@@ -96,6 +104,7 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
         fingerprint=known["model"],
         evidence=folder.evidence,
         earlier=earlier,
+        tokenizer=known.get("tokenizer"),
     )
     return start, read_json(folder.corpus)
 
@@ -104,7 +113,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again."""
     inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
-    counts = made.corpus.counts()
+    counts, tokens_of = made.corpus.counts(), models.tokenizer_fingerprint(made.loaded.tokenizer)
     _tell_read(run, made, counts, console)
     write_rows(made.rows, folder.rows)
     _write_held_out(made, folder, console)
@@ -112,7 +121,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     write_json(folder.corpus, {**counts, "notes": made.corpus.notes})
     write_lines(folder.questions, [{**vars(probe), "aliases": list(probe.aliases)} for probe in made.questions.probes])
     if made.questions.text is not None:
-        folder.text.write_text(made.questions.text, encoding="utf-8")
+        write_text(folder.text, made.questions.text)
     write_made(made.made, folder)
     if evidence := rows_with_evidence(made.questions.probes, made.rows):
         write_json(folder.evidence, evidence)
@@ -135,7 +144,11 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
             "sample_nll": nll,
             "methods": method_hashes(run.arms),
             "inputs": inputs,
+            "tokenizer": tokens_of,
+            "settings": _settings(run),
+            "files": hashes(folder.path, folder.of_start()),
         },
+        sealed=True,
     )
 
 
@@ -174,12 +187,34 @@ def _write_held_out(made: Material, folder: RunFolder, console: Console) -> None
         console.print(f"  {words}", highlight=False)
 
 
-def _known(folder: RunFolder) -> dict[str, Any] | None:
-    """Returns start.json; None where the run did not start. Raises ValueError for one that is damaged."""
+def _known(folder: RunFolder, run: Run) -> dict[str, Any] | None:
+    """Returns start.json; None where the run did not start.
+
+    Raises ValueError where it, or another file that was written before training, is no longer what was written.
+    """
     known = read_json(folder.start)
-    if known is None or (isinstance(known, dict) and {"model", "texts", "sample_nll"} <= known.keys()):
-        return known
-    raise ValueError(f"{folder.start} is damaged: got {str(known)[:60]!r}; put the whole file back, or use --overwrite")
+    if known is None:
+        return None
+    if not isinstance(known, dict) or not {"model", "texts", "sample_nll"} <= known.keys():
+        raise ValueError(
+            f"{folder.start} is damaged: got {str(known)[:60]!r}; put the whole file back, or use --overwrite"
+        )
+    if known.get("settings", _settings(run)) != _settings(run):
+        raise ValueError(
+            f"{folder.config} is not as it was when this run began: a setting in it was changed, or it is damaged; put "
+            "the old file back, or start again with --overwrite"
+        )
+    if wrong := damaged(folder.path, known.get("files")):
+        raise ValueError(
+            f"{folder.path / wrong[0]} is damaged: it is not what this run wrote (its hash in {folder.start.name} "
+            "differs); put the whole file back, or start again with --overwrite"
+        )
+    return known
+
+
+def _settings(run: Run) -> str:
+    """Returns the SHA-256 of the settings, without the folder, which may be moved."""
+    return hashlib.sha256(dump_run(run.model_copy(update={"output": Path()})).encode()).hexdigest()
 
 
 def _text_of(path: Path) -> str | None:

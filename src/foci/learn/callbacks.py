@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from foci.learn.folder import ArmFolder
 from foci.system.files import append_line
-from foci.system.signals import Stop
+from foci.system.signals import Interrupted, Stop
 
 
 class Clock:
@@ -93,16 +94,33 @@ def empty_updates(metrics: Sequence[Mapping[str, Any]]) -> int:
 class Probing(TrainerCallback):
     """A callback that asks the questions every `every` updates, but not after the last one: the arm asks then.
 
-    `every` None: never; with `often`, twenty times in all.
+    `every` None: never; with `often`, twenty times in all. A signal ends the asking: the checkpoint is written without
+    answers, and a resume, which `noted` tells of it, asks first.
     """
 
-    def __init__(self, every: int | None, ask: Callable[[int], None], clock: Clock, *, often: bool = False) -> None:
-        self.every, self.ask, self.clock, self.often = every, ask, clock, often
+    def __init__(
+        self,
+        every: int | None,
+        ask: Callable[[int], None],
+        clock: Clock,
+        *,
+        often: bool = False,
+        noted: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        self.every, self.ask, self.clock, self.often, self.noted = every, ask, clock, often, noted
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step and not self.noted(state.global_step):
+            self._ask(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._ask(state)
+
+    def _ask(self, state: TrainerState) -> None:
         every = self.every or (max(1, math.ceil(state.max_steps / 20)) if self.often else None)
         if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            self.ask(state.global_step)
+            with suppress(Interrupted):  # the callback that saves sees the signal
+                self.ask(state.global_step)
             self.clock.skip()
 
 

@@ -125,7 +125,7 @@ def read_finished(path: Path, arm: str | None) -> Finished:
         raise ValueError(
             f"{path} is not finished: arm {missing[0]} has no result; finish it with: foci learn {path} --resume"
         )
-    arm = arm or best_arm(known)
+    arm = arm or best_arm({name: known[name] for name in run.arms})
     own = RunFolder(path, len(run.arms)).arm(arm)
     result = _mapping(read_json(own.result), own.result)
     if "weights_sha256" not in result:

@@ -96,6 +96,13 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.report = path / "report.html"
 
+    def of_start(self) -> list[Path]:
+        """Returns the files that were written before the first update and are read again."""
+        own = [self.rows, self.held_out, self.quarantine, self.corpus, self.questions, self.made, self.evidence]
+        earlier = [self.earlier_state, self.earlier_rows, self.earlier_probes, self.untouched]
+        answers = self.baseline / "probes.parquet"
+        return [file for file in (*own, self.text, answers, *earlier) if file.is_file()]
+
     def arm(self, name: str) -> ArmFolder:
         """Returns the folder of one arm."""
         return ArmFolder(self.path if self.single else self.path / "arms" / name)

@@ -30,10 +30,10 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     console = console or Terminal()
     with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
         start, corpus = prepared(run, folder, console)
-        summary = read_json(folder.summary) or _summary_without_arms(run, corpus, start.earlier)
+        summary = _begun(folder, console) or _summary_without_arms(run, corpus, start.earlier)
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
-            write_json(folder.summary, summary)
+            write_json(folder.summary, summary, sealed=True)
         folder.link(list(run.arms)[-1])
         with reporting(folder, console):
             write_report([folder.path], folder.report)
@@ -41,6 +41,17 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
             arms = {name: folder.arm(name) for name in run.arms}
             write_cards(folder.path, {name: (arm.model, arm.adapter) for name, arm in arms.items()})
     return summary
+
+
+def _begun(folder: RunFolder, console: Console) -> dict[str, Any] | None:
+    """Returns the summary of the arms that were finished; None where there is none, or a damaged one, which is told."""
+    try:
+        return read_json(folder.summary)  # type: ignore[no-any-return]
+    except ValueError as error:
+        console.print(
+            f"  summary.json is damaged and is written again ({error})", highlight=False, markup=False, soft_wrap=True
+        )
+        return None
 
 
 def _summary_without_arms(run: Run, corpus: dict[str, Any], earlier: Earlier | None) -> dict[str, Any]:

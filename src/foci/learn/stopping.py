@@ -82,14 +82,17 @@ class Stopping(TrainerCallback):
         self.patience, self.folder = patience, folder
         self.scored = scores(folder)
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
+    ) -> None:
+        self.on_step_end(args, state, control, model)  # what a signal left unasked was asked just now
         control.should_training_stop = control.should_training_stop or is_over(self.scored, self.patience)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
         step = state.global_step
-        if (self.folder.probes(step).exists() or _is_noted(self.folder, step)) and step not in self.scored:
+        if _is_noted(self.folder, step) and step and step not in self.scored:
             self.note(model, step)
             control.should_training_stop = control.should_training_stop or is_over(self.scored, self.patience)
 

@@ -98,7 +98,7 @@ def told_of_scale(text: PreTrainedConfig, folder: Path) -> str | None:
     None where it does not. Aya Vision and Granite Speech: their language models were trained with the scale.
     """
     whole = getattr(transformers, str((read_json(folder / "config.json").get("architectures") or [""])[0]), None)
-    if whole is None:
+    if not (inspect.isclass(whole) and issubclass(whole, transformers.PreTrainedModel)):
         return None
     source = inspect.getsource(whole)
     for field in SCALES:

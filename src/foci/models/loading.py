@@ -205,7 +205,7 @@ def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) ->
             f"on into base_model_name_or_path of {folder / 'adapter_config.json'}"
         )
     try:
-        base = folder_of(base_name, trust_remote_code=trust_remote_code)
+        base = folder_of(base_name, trust_remote_code=trust_remote_code, fetches=False)
     except ValueError as error:
         raise ValueError(
             f"the adapter {name!r} needs its base model {base_name!r}: {error}; if the base lies elsewhere "

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from foci.config.values import PICKLES, meant_as_path
 from foci.models.gguf import EMBEDDED, converted, embedded_file
 from foci.models.language_part import check_direction, language_config
+from foci.models.stated import check_stated
 from foci.models.whole import check_pointer, check_weights, read_json, weight_names
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md"]
@@ -31,11 +32,12 @@ TOKENIZER_JSON = ("tokenizer_config.json", "special_tokens_map.json", "added_tok
 OFFLINE = f"a local folder, a .gguf file or an embedded model ({', '.join(EMBEDDED)}) works without a network"
 
 
-def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
+def folder_of(name: str, *, trust_remote_code: bool = False, fetches: bool = True) -> Path:
     """Returns the local folder of a model; `name` is an embedded model, a folder, a .gguf file or a hub id.
 
     The folder has the configuration and the safetensors of a model or of a PEFT adapter. Raises ValueError, with the
-    cure, if there is no such model or foci cannot use it.
+    cure, if there is no such model or foci cannot use it. `fetches=False`, for a name that a file holds: a hub id is
+    taken where the user has fetched it before, and never fetched.
     """
     if name in EMBEDDED:
         return converted(embedded_file(name), label=name)
@@ -47,7 +49,7 @@ def folder_of(name: str, *, trust_remote_code: bool = False) -> Path:
             raise ValueError(
                 f"no model at {name!r}: there is no such file or folder{_nearest(path) or '; check the path'}"
             )
-        path = _from_hub(name, trust_remote_code)
+        path = _from_hub(name, trust_remote_code) if fetches else _fetched(name)
     check_folder(path, name, trust_remote_code=trust_remote_code)
     return path
 
@@ -106,6 +108,17 @@ def _from_hub(name: str, trust_remote_code: bool) -> Path:
     return _download(name, [glob.escape(file) for file in weight_names(folder, stem)])
 
 
+def _fetched(name: str) -> Path:
+    """Returns the folder of a hub model that is on this machine. Raises ValueError where it is not."""
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        raise ValueError(
+            f"it is not on this machine, and foci fetches nothing because a file names it; if you want it, fetch it "
+            f"yourself: hf download {name}"
+        ) from None
+
+
 def _download(name: str, patterns: list[str], ignored: list[str] | None = None) -> Path:
     """Downloads the hub's files that match and returns their folder; without a network, one downloaded before.
 
@@ -137,6 +150,7 @@ def _check_config(folder: Path, name: str, trust_remote_code: bool) -> None:
         raise ValueError(f"model {name!r} has no config.json in {folder}; name a folder saved by save_pretrained")
     config = read_json(path)
     _check_types(path, config)
+    check_stated(config, path)
     config = {key: value for key, value in config.items() if value is not None}
     if "auto_map" in config and not trust_remote_code:
         code = ", ".join(sorted(str(value) for value in config["auto_map"].values()))

@@ -7,6 +7,7 @@ from typing import Any
 import peft
 import torch
 from peft import PeftModel, PeftType
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -89,6 +90,16 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
         raise ValueError(
             f"the adapter {name!r} is of the type {settings.get('peft_type')!r}, which this PEFT ({peft.__version__}) "
             f"does not know; look at peft_type in {folder / 'adapter_config.json'}, or update PEFT"
+        )
+    if PeftType(settings["peft_type"]) not in PEFT_TYPE_TO_TUNER_MAPPING:  # prompts: PEFT would fetch a tokenizer
+        raise ValueError(
+            f"the adapter {name!r} is of the type {settings['peft_type']}, which cannot be merged into the weights; "
+            "name an adapter such as LoRA"
+        )
+    if settings.get("megatron_config") is not None:
+        raise ValueError(
+            f"the adapter {name!r} names a Python module to import (megatron_config in {folder / 'adapter_config.json'}"
+            "); foci imports nothing because a file names it: take megatron_config out, or name another adapter"
         )
     return settings
 

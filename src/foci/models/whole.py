@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from foci.system.files import is_plain
+
 POINTER = b"version https://git-lfs"
 """The first bytes of a Git LFS pointer."""
 _LARGEST_HEADER = 100_000_000
@@ -47,6 +49,11 @@ def weight_names(folder: Path, stem: str) -> list[str]:
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(
             f"{index} should name a file for each weight in 'weight_map', got {str(names)[:60]}; get it again"
+        )
+    if odd := sorted(name for name in set(names.values()) if not is_plain(name)):
+        raise ValueError(
+            f"{index} names the weight file {odd[0]!r}, which leads out of the model's folder; expected files beside "
+            "it: get the model again from where it came from"
         )
     return sorted(set(names.values()))
 

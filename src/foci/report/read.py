@@ -12,7 +12,9 @@ import yaml
 
 from foci.report.measure import Answer, Evidence, path, reconstruct
 from foci.report.words import number
+from foci.system.files import is_plain, read_json
 from foci.system.harmless import visible
+from foci.system.inputs import damaged
 
 MARKS = ("run.yaml", "summary.json")
 """Files that make a folder a run: at least one of them is there."""
@@ -84,6 +86,7 @@ def read_run(folder: Path) -> Run:
     facts["corpus"] = facts["corpus"] or _mapping(_read(folder / "corpus.json", _json, notices))
     name = str(summary.get("name") or config.get("name") or folder.resolve().name)
     arms = _arms(folder, summary, config, notices)
+    notices += [f"Files are {words}" for words in _told_damaged(folder, "start.json")]
     slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
     notes = _notes(facts["corpus"].get("notes"))
     return Run(folder, visible(name), facts, arms, run_yaml, notices, notes, slide, _evidence(folder, notices))
@@ -123,7 +126,10 @@ def _facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
 def _arms(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], notices: list[str]) -> list[Arm]:
     numbers, methods = _mapping(summary.get("arms")), _mapping(config.get("arms"))
     folders = sorted(p.name for p in (folder / "arms").glob("*") if p.is_dir())
-    names = list(dict.fromkeys([*numbers, *methods])) or list(folders) or ["plain"]
+    listed = list(dict.fromkeys([*numbers, *methods]))
+    names = [name for name in listed if is_plain(name)] or list(folders) or ["plain"]
+    if odd := [name for name in listed if not is_plain(name)]:
+        notices.append(f"Left out: {visible(odd[0])!r} is no name of an arm; it leads out of the run's folder.")
     arms = []
     for name in names:
         where = folder if len(names) == 1 and name not in folders else folder / "arms" / name
@@ -148,7 +154,7 @@ def _arm(name: str, folder: Path, summary: dict[str, Any], methods: Any, notices
     kept = _mapping(summary.get("kept")).get("step")
     last = kept if kept in probings else last
     profiles = [_read(file, _json, own) for file in sorted((folder / "scores").glob("*/profile.json"))]
-    own += _missing(metrics, probings, samples)
+    own += _missing(metrics, probings, samples) + _told_damaged(folder, "arm.json")
     notices.extend(f"Arm {name}: {notice}" for notice in own)
     return Arm(
         name=visible(name),
@@ -175,6 +181,14 @@ def _joined(summary: Mapping[str, Any], measured: list[dict[str, Any]]) -> list[
     known = {point["step"]: point for point in measured}
     points = [p for p in path_of_summary if isinstance(p, dict) and number(p.get("step")) is not None]
     return [known.get(p["step"], {}) | p for p in sorted(points, key=lambda p: p["step"])]
+
+
+def _told_damaged(folder: Path, record: str) -> list[str]:
+    """Returns a notice on the files, of those read here, that are not what the run wrote; `record` has their hashes."""
+    written = _mapping(_mapping(_read(folder / record, _json, [])).get("files"))
+    shown = {name: digest for name, digest in written.items() if not name.endswith((".safetensors", "rows.parquet"))}
+    wrong = damaged(folder, shown)
+    return [f"not as the run wrote them (damaged or changed): {', '.join(wrong)}."] if wrong else []
 
 
 def _missing(metrics: list[Any], probings: Mapping[int, Any], samples: Any) -> list[str]:
@@ -223,7 +237,7 @@ def _text(file: Path, _: list[str]) -> str:
 
 
 def _json(file: Path, _: list[str]) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file)
 
 
 def _yaml(file: Path, _: list[str]) -> Any:

@@ -8,7 +8,7 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,11 +117,16 @@ def _promised(folder: Path) -> dict[str, tuple[int, str]] | str:
         return f"its {MANIFEST} cannot be read ({error})"
 
 
-def newest(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """Returns the newest complete checkpoint below `root`, and the newer ones that are not, each with the reason."""
+def newest(
+    root: Path, why_not: Callable[[Path], str | None] = lambda _: None
+) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """Returns the newest complete checkpoint below `root`, and the newer ones that are not, each with the reason.
+
+    `why_not` gives a further reason against a complete checkpoint, None where there is none.
+    """
     skipped: list[tuple[Path, str]] = []
     for _, folder in sorted(_steps(root), reverse=True):
-        reason = why_incomplete(folder)
+        reason = why_incomplete(folder) or why_not(folder)
         if reason is None:
             return folder, skipped
         skipped.append((folder, reason))

@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 
+def is_plain(name: str) -> bool:
+    """Tells whether a name that was read from a file names something in a folder itself, and leads nowhere else.
+
+    >>> is_plain("model.safetensors"), is_plain("../model.safetensors"), is_plain("/etc/passwd"), is_plain("..")
+    (True, False, False, False)
+    """
+    return bool(name) and name not in (".", "..") and not any(char in name for char in "/\\\0")
+
+
 def existing(path: str | Path, noun: str, cure: str) -> Path:
     """Returns the path if something is there.
 
@@ -63,21 +72,41 @@ def _take_place(part: Path, path: Path) -> None:
     part.rename(path)
 
 
+SEAL = "seal"
+"""The key of a sealed JSON file that holds the hash of all the others."""
+
+
 def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file; None where there is no file. Raises ValueError, with its name, for others."""
+    """Returns the content of a JSON file, without its seal; None where there is no file.
+
+    Raises ValueError, with its name, for a file that is no JSON or whose content is not that which was sealed.
+    """
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged: it is not JSON ({error}); put the whole file back, or begin anew"
         ) from None
+    if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != seal_of(value):
+        raise ValueError(
+            f"{path} is damaged: its content is not what was written (the hash under {SEAL!r} differs); put the whole "
+            "file back, or begin anew"
+        )
+    return value
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, all or nothing."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def seal_of(value: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the content of a JSON file, however it is laid out."""
+    plain = json.loads(json.dumps(value))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
+    """Writes JSON, all or nothing. `sealed`: with the hash of its content, so that `read_json` refuses another one."""
+    written = {**value, SEAL: seal_of(value)} if sealed else value
+    write_text(path, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

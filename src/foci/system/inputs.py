@@ -1,7 +1,8 @@
 """Notes the files that something was begun with, and says later which of them are no longer the same."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from foci.system.files import sha256
 
@@ -12,6 +13,26 @@ NAMED = 3
 def noted(files: Iterable[Path]) -> dict[str, str]:
     """Returns the SHA-256 of every file that is there, by its path."""
     return {str(file): sha256(file) for file in files if file.is_file()}
+
+
+def hashes(root: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Returns the SHA-256 of every file that is there, by its path below `root`."""
+    return {file.relative_to(root).as_posix(): sha256(file) for file in files if file.is_file()}
+
+
+def damaged(root: Path, written: object, may_miss: Collection[str] = ()) -> list[str]:
+    """Returns the files that are no longer what was written, sorted; `written` is what `hashes` returned.
+
+    Files in the folders `may_miss` may be gone. What is no such mapping (of an earlier version) names no file.
+    """
+    named: Mapping[Any, Any] = written if isinstance(written, Mapping) else {}
+    return sorted(
+        str(name)
+        for name, digest in named.items()
+        if ".." not in Path(str(name)).parts and not Path(str(name)).is_absolute()
+        if not ((root / name).is_file() and sha256(root / name) == digest)
+        and ((root / name).exists() or Path(name).parts[0] not in may_miss)
+    )
 
 
 def differences(begun: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -53,12 +53,16 @@ _open: list["Stop"] = []
 
 
 class Stop:
-    """A request to stop. While `deferred`, a signal only sets `signum`; otherwise it raises `Interrupted`."""
+    """A request to stop. While `deferred`, a signal only sets `signum`; otherwise it raises `Interrupted`.
+
+    `abandons`: what is done now writes nothing and may be left at once.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.words = ""
         self.deferred = False
+        self.abandons = False
 
     def ask(self, signum: int, _frame: FrameType | None = None, words: str = "") -> None:
         """Handles a signal: the first is a request to stop, a second Ctrl-C or SIGTERM ends the process at once."""
@@ -70,8 +74,11 @@ class Stop:
         if not self.deferred:
             raise Interrupted(signum, words)
         how = "; press again to quit at once" if signum in _AT_ONCE else ""
+        when = "now, and what is being asked is asked again later" if self.abandons else "after this update"
         with suppress(OSError):  # a closed terminal
-            print(f"\nstopping: a checkpoint is written after this update{how}", file=sys.stderr, flush=True)
+            print(f"\nstopping: a checkpoint is written {when}{how}", file=sys.stderr, flush=True)
+        if self.abandons:
+            raise Interrupted(signum, words)
 
     @staticmethod
     def _end(signum: int) -> None:
@@ -90,6 +97,24 @@ class Stop:
             self.deferred = False
         if self.signum is not None:
             raise Interrupted(self.signum, self.words)
+
+    @contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """Raises `Interrupted` in the block as soon as a signal arrives, also while `deferring`.
+
+        For work that is long, writes nothing, and can be done again. Of several processes none leaves the others
+        waiting: the block is then done to its end.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            yield
+            return
+        if self.signum is not None:
+            raise Interrupted(self.signum, self.words)
+        self.abandons = True
+        try:
+            yield
+        finally:
+            self.abandons = False
 
 
 def output_lost(error: OSError) -> None:

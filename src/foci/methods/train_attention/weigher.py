@@ -29,6 +29,7 @@ from foci.corpus.characters import retokenised, to_characters, to_tokens
 from foci.focus import Batch, Row
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.gguf import EMBEDDED, embedded_file
+from foci.models.locate import folder_of
 from foci.models.losses import hidden_states
 from foci.models.saved_adapter import with_adapter
 from foci.models.whole import check_safetensors, check_weights, read_json
@@ -131,7 +132,7 @@ def load(name: str) -> Loaded:
     check(name)
     folder = _folder(name)
     settings = _settings_of(folder)
-    base = models.load(_base(folder, settings), dtype="float32")
+    base = models.load(str(_base_folder(name, folder, settings)), dtype="float32")
     if settings.get("fingerprint") not in (None, base.fingerprint):
         raise ValueError(
             f"the weigher {name!r} was made over {settings['base']!r} with fingerprint {settings['fingerprint']}, "
@@ -157,6 +158,17 @@ def _base(folder: Path, settings: dict[str, Any]) -> str:
             "again, or write the model's name there"
         )
     return base
+
+
+def _base_folder(name: str, folder: Path, settings: dict[str, Any]) -> Path:
+    """Returns the folder of the base model. Raises ValueError where it is not on this machine."""
+    base = _base(folder, settings)
+    try:
+        return folder_of(base, fetches=False)
+    except ValueError as error:
+        raise ValueError(
+            f"the weigher {name!r} needs its base model {base!r} ('base' of {folder / SETTINGS}): {error}"
+        ) from None
 
 
 def _folder(name: str) -> Path:
