@@ -11,7 +11,7 @@ from torch import nn
 
 from foci import models
 from foci.config.run import Run, dump_run
-from foci.corpus import read_rows, write_quarantine, write_rows
+from foci.corpus import read_rows, tokenizer_fingerprint, write_quarantine, write_rows
 from foci.corpus.samples import samples
 from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
@@ -70,7 +70,7 @@ def load(start: Start) -> models.Loaded:
             f"model {start.run.model.name} is not the one this run began with (fingerprint {loaded.fingerprint}, "
             f"began with {start.fingerprint}); put the old one back, or start again with --overwrite"
         )
-    if start.tokenizer not in (None, models.tokenizer_fingerprint(loaded.tokenizer)):
+    if start.tokenizer not in (None, tokenizer_fingerprint(loaded.tokenizer)):
         raise ValueError(
             f"the tokenizer of model {start.run.model.name} is not the one this run began with, and its rows were made "
             "with that one; put the old files back, or start again with --overwrite"
@@ -113,7 +113,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
     """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again."""
     inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
-    counts, tokens_of = made.corpus.counts(), models.tokenizer_fingerprint(made.loaded.tokenizer)
+    counts, tokens_of = made.corpus.counts(), tokenizer_fingerprint(made.loaded.tokenizer)
     _tell_read(run, made, counts, console)
     write_rows(made.rows, folder.rows)
     _write_held_out(made, folder, console)

@@ -95,7 +95,13 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
     inputs = _unchanged(run)
     made = material(run)
     start = {"model": made.fingerprint, "pairs": len(made.train), "held_out": len(made.held_out), "inputs": inputs}
-    write_json(run.output / META.started, start)
+    begun_with = (read_json(run.output / META.started) or {}).get("model", made.fingerprint)
+    if begun_with != made.fingerprint:
+        raise ValueError(
+            f"model {run.model.name} is not the one this meta-training began with (fingerprint {made.fingerprint}, "
+            f"began with {begun_with}); put the old one back, or start again with --overwrite"
+        )
+    write_json(run.output / META.started, start, sealed=True)
     tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun
@@ -120,7 +126,7 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
         "best_epoch": training.best_epoch(),
         **measured(made, objective, after, _step(run)),
     }
-    write_json(run.output / "summary.json", found)
+    write_json(run.output / "summary.json", found, sealed=True)
     write_report([run.output], run.output)
     return found
 

@@ -23,7 +23,6 @@ from foci.models.architecture import (
     fingerprint,
     layer_count,
     max_length,
-    tokenizer_fingerprint,
 )
 from foci.models.head import Head, head_of
 from foci.models.loading import Loaded, compute_dtype, load
@@ -50,7 +49,6 @@ __all__ = [
     "layer_count",
     "load",
     "max_length",
-    "tokenizer_fingerprint",
     "unadapted_blocks",
     "without_adapters",
 ]

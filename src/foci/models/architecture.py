@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 LanguageModel: TypeAlias = PreTrainedModel | PeftModel
 """A Transformers model, bare or with an adapter."""
@@ -202,17 +202,6 @@ def max_length(model: LanguageModel) -> int:
 
 
 _NOT_THE_MODEL = re.compile(r"^(_.*|transformers_version|architectures|(torch_)?dtype|use_cache)$")
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Returns 16 hex digits of the SHA-256 of a tokenizer's vocabulary, rules and special tokens.
-
-    How it pads and cuts, which changes while it is used, does not count.
-    """
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    rules = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
-    known = json.dumps([rules, tokenizer.special_tokens_map], sort_keys=True, default=str)
-    return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 def fingerprint(model: LanguageModel) -> str:

@@ -47,11 +47,6 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: tuple[st
             f"the adapter {name!r} does not fit its base model {base_name!r}: {reason[:300]}; give the base model that "
             f"it was trained on in {where}"
         ) from None
-    if not hasattr(adapted.base_model, "merge_and_unload"):
-        raise ValueError(
-            f"the adapter {name!r} is of the type {settings.get('peft_type')}, which cannot be merged into the "
-            "weights; name an adapter such as LoRA"
-        )
     if found.unexpected_keys or found.missing_keys:
         parts = {
             "have no place in the model": found.unexpected_keys,
@@ -91,7 +86,8 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
             f"the adapter {name!r} is of the type {settings.get('peft_type')!r}, which this PEFT ({peft.__version__}) "
             f"does not know; look at peft_type in {folder / 'adapter_config.json'}, or update PEFT"
         )
-    if PeftType(settings["peft_type"]) not in PEFT_TYPE_TO_TUNER_MAPPING:  # prompts: PEFT would fetch a tokenizer
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(settings["peft_type"])]
+    if not hasattr(tuner, "merge_and_unload"):  # prompts: to load one, PEFT would fetch a tokenizer
         raise ValueError(
             f"the adapter {name!r} is of the type {settings['peft_type']}, which cannot be merged into the weights; "
             "name an adapter such as LoRA"
