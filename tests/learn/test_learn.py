@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import runs
 import tiny
+from foci import models
 from foci.config.run import load_run
 from foci.learn import arm as arms
 from foci.learn import baseline
@@ -295,12 +296,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, things
     assert found[0] == found[1] != found[2]
 
 
+def test_the_model_that_was_asked_is_the_first_arms(tmp_path, things, monkeypatch):
+    loaded: list[str] = []
+    loading = models.load
+    monkeypatch.setattr(models, "load", lambda name, **how: loaded.append(name) or loading(name, **how))
+    settings = runs.run_file(tmp_path, things, train={"steps": 1, "epochs": None}, probes={"every": None})
+    learn(load_run(settings), console=Console(quiet=True))
+    assert len(loaded) == 2  # one per arm, and none for the baseline alone
+
+
 def test_an_arm_does_not_keep_the_models_of_the_one_before(tmp_path, things, monkeypatch):
     """Cycles between trainer and model are not left to a collector that counts objects, not bytes."""
     alive: list[int] = []
 
     def load(start):
-        alive.append(sum(issubclass(type(thing), PreTrainedModel) for thing in gc.get_objects()))
+        held = sum(issubclass(type(thing), PreTrainedModel) for thing in gc.get_objects())
+        alive.append(held - len(start.untouched))  # the model that was asked is the first arm's
         return loading(start)
 
     loading = baseline.load

@@ -6,7 +6,7 @@ a curve from a kink (Richardson's extrapolation), and where it is a kink, double
 itself, with the experts that theta chooses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -71,12 +71,15 @@ def by_differences(
     taken too, and (4 D(eps / 2) - D(eps)) / 3 is compared with the same one length below: on a curve, the error of both
     is of fourth order.
     """
-    eps, change = _first(model, batch, direction)
-    once, half = change / (2 * eps), _change(model, batch, direction, eps / 2) / eps
-    off = _disagree(model, once, half)
-    if off <= AGREE:
-        return once, off
-    quarter = _change(model, batch, direction, eps / 4) / (eps / 2)
+    parameters = trainable(model)
+    eps = 3e-4 * fsdp.norm({name: parameters[name] for name in direction}) / fsdp.norm(direction)
+    with moved(model, direction) as move:
+        eps, change = _first(model, batch, move, eps)
+        once, half = change / (2 * eps), _change(model, batch, move, eps / 2) / eps
+        off = _disagree(model, once, half)
+        if off <= AGREE:
+            return once, off
+        quarter = _change(model, batch, move, eps / 4) / (eps / 2)
     above, below = (4 * half - once) / 3, (4 * quarter - half) / 3
     return above, _disagree(model, above, below)
 
@@ -87,28 +90,27 @@ def _disagree(model: nn.Module, one: Tensor, other: Tensor) -> float:
     return fsdp.largest(model, float((one - other).abs().max())) / largest if largest else 0.0
 
 
-def _first(model: nn.Module, batch: Batch, direction: Mapping[str, Tensor]) -> tuple[float, Tensor]:
-    """Returns a step eps, and nll(theta + eps v) - nll(theta - eps v).
+def _first(model: nn.Module, batch: Batch, move: Callable[[float], None], eps: float) -> tuple[float, Tensor]:
+    """Returns a step eps, and nll(theta + eps v) - nll(theta - eps v); `move` goes to theta + length * v.
 
     The first eps is 3e-4 |theta| / |v|. v may be large on few weights: if the largest change of a loss is too small for
     float32, or too large for a straight line (`MOVES`), eps is corrected and the passes are repeated.
     """
-    parameters = trainable(model)
-    eps = 3e-4 * fsdp.norm({name: parameters[name] for name in direction}) / fsdp.norm(direction)
     for _ in range(3):
-        change = _change(model, batch, direction, eps)
+        change = _change(model, batch, move, eps)
         largest = fsdp.largest(model, float(change.abs().max()))
         if largest == 0 or MOVES[0] <= largest <= MOVES[1]:
             return eps, change
         eps *= min(max(MOVES[2] / largest, 1e-3), 1e3)
-    return eps, _change(model, batch, direction, eps)
+    return eps, _change(model, batch, move, eps)
 
 
-def _change(model: nn.Module, batch: Batch, direction: Mapping[str, Tensor], eps: float) -> Tensor:
+def _change(model: nn.Module, batch: Batch, move: Callable[[float], None], eps: float) -> Tensor:
     """Returns nll(theta + eps v) - nll(theta - eps v)."""
-    with torch.no_grad(), moved(model, direction, eps, -eps) as moves:
+    with torch.no_grad():
+        move(eps)
         above = token_nll(model, batch)
-        next(moves)
+        move(-eps)
         return above - token_nll(model, batch)
 
 

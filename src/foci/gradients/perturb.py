@@ -3,9 +3,8 @@
 Works for whole parameters and for those that FSDP2 shards over processes (`foci.models.fsdp`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,27 +43,25 @@ def gradients(model: nn.Module, loss: Tensor, parameters: Mapping[str, nn.Parame
 
 
 @contextmanager
-def moved(model: nn.Module, direction: Mapping[str, Tensor], *lengths: float) -> Iterator[Any]:
+def moved(model: nn.Module, direction: Mapping[str, Tensor], length: float = 0.0) -> Iterator[Callable[[float], None]]:
     """Sets the weights to theta + length * direction while open; afterwards they are theta again, bit for bit.
 
-    The first length holds at once; `next` on what is yielded goes to the next one.
+    Yields a function that goes to another length. Theta is copied once, however many lengths follow.
     """
     parameters = trainable(model)
     places = {name: (fsdp.local(parameters[name]), fsdp.local(along)) for name, along in direction.items()}
     before = {name: place.clone() for name, (place, _) in places.items()}
 
-    def moves() -> Iterator[None]:
-        for length in lengths:
-            fsdp.reset(model)
-            with torch.no_grad():
-                for name, (place, along) in places.items():
-                    torch.add(before[name], along, alpha=length, out=place)
-            yield
+    def move(length: float) -> None:
+        fsdp.reset(model)
+        with torch.no_grad():
+            for name, (place, along) in places.items():
+                torch.add(before[name], along, alpha=length, out=place)
 
-    steps = moves()
-    next(steps)
+    if length:
+        move(length)
     try:
-        yield steps
+        yield move
     finally:
         fsdp.reset(model)
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Start:
     earlier: Earlier | None = None
     tokenizer: str | None = None
     """The fingerprint of the tokenizer; None in a run of an earlier version."""
+    untouched: list[models.Loaded] = field(default_factory=list)
+    """The model that was asked, for the first arm of this process; `load` takes it out."""
 
 
 def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
@@ -63,7 +65,12 @@ def context_of(start: Start, loaded: models.Loaded, folder: Path) -> Context:
 
 
 def load(start: Start) -> models.Loaded:
-    """Loads the untouched model. Raises ValueError where it is not the one that the run began with."""
+    """Returns the untouched model: the one that was asked, else loaded anew, as an arm changes it.
+
+    Raises ValueError where it is not the one that the run began with.
+    """
+    if start.untouched:
+        return start.untouched.pop()
     loaded = loaded_model(start.run)
     if loaded.fingerprint != start.fingerprint:
         raise ValueError(
@@ -78,11 +85,14 @@ def load(start: Start) -> models.Loaded:
     return loaded
 
 
-def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict[str, Any]]:
-    """Returns rows, questions and frozen baseline, made now or read from an earlier process; and corpus.json."""
-    known = _known(folder, run)
+def prepared(run: Run, folder: RunFolder, console: Console, *, keep: bool = False) -> tuple[Start, dict[str, Any]]:
+    """Returns rows, questions and frozen baseline, made now or read from an earlier process; and corpus.json.
+
+    `keep`: a model that was loaded for it stays in memory, for the first arm.
+    """
+    known, untouched = _known(folder, run), list[models.Loaded]()
     if known is None:
-        _write_start(run, folder, console)
+        untouched = _write_start(run, folder, console)
         known = read_json(folder.start)
     elif changes := changed_since(run, known.get("inputs")):
         console.print(f"  {changes}", highlight=False, markup=False, soft_wrap=True)
@@ -105,12 +115,16 @@ def prepared(run: Run, folder: RunFolder, console: Console) -> tuple[Start, dict
         evidence=folder.evidence,
         earlier=earlier,
         tokenizer=known.get("tokenizer"),
+        untouched=untouched if keep else [],
     )
     return start, read_json(folder.corpus)
 
 
-def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
-    """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again."""
+def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.Loaded]:
+    """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again.
+
+    Returns the untouched model; nothing in a run that goes on, which frees it.
+    """
     inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
     counts, tokens_of = made.corpus.counts(), tokenizer_fingerprint(made.loaded.tokenizer)
@@ -150,6 +164,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> None:
         },
         sealed=True,
     )
+    return [made.loaded] if made.rehearsal is None else []
 
 
 def _tell_read(run: Run, made: Material, counts: dict[str, Any], console: Console) -> None:

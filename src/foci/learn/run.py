@@ -29,7 +29,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     """
     console = console or Terminal()
     with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
-        start, corpus = prepared(run, folder, console)
+        start, corpus = prepared(run, folder, console, keep=True)
         summary = _begun(folder, console) or _summary_without_arms(run, corpus, start.earlier)
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
