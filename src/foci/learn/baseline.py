@@ -127,8 +127,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.L
     """
     inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
-    counts, tokens_of = made.corpus.counts(), tokenizer_fingerprint(made.loaded.tokenizer)
-    _tell_read(run, made, counts, console)
+    _tell_read(run, made, counts := made.corpus.counts(), console)
     write_rows(made.rows, folder.rows)
     _write_held_out(made, folder, console)
     write_quarantine(made.corpus.bad, folder.quarantine)
@@ -158,7 +157,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.L
             "sample_nll": nll,
             "methods": method_hashes(run.arms),
             "inputs": inputs,
-            "tokenizer": tokens_of,
+            "tokenizer": tokenizer_fingerprint(made.loaded.tokenizer),
             "settings": _settings(run),
             "files": hashes(folder.path, folder.of_start()),
         },
