@@ -12,8 +12,8 @@ from foci.advise import trials
 from foci.advise.results import Result, behind, ranked
 from foci.advise.trials import Cost, Rounds, Trial, planned
 from foci.config.run import load_run
-from foci.learn.folder import RunFolder
 from foci.probes import read_answers
+from foci.system.run_folder import RunFolder
 from paths import HELPERS
 
 FEW = {

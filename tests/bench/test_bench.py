@@ -22,11 +22,11 @@ from foci.config.adapter import Adapter
 from foci.config.run import Run, dump_run, load_run
 from foci.learn import baseline
 from foci.learn import run as learning
-from foci.learn.folder import ArmFolder
 from foci.learn.offline import plan_of
 from foci.learn.run import learn
 from foci.probes import read_answers
 from foci.system.files import read_json
+from foci.system.run_folder import ArmFolder
 from paths import ROOT
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import runs
 import tiny
+from foci import models
 from foci.chat import passages, terminal
 from foci.chat.adapted import Adapted
 from foci.chat.chosen import choose
@@ -26,9 +27,11 @@ from foci.chat.prompts import Conversation, template_of
 from foci.chat.session import Session
 from foci.chat.sides import load_sides
 from foci.chat.writing import Answer, Decoding, Drawn, Writing
-from foci.config.run import load_run
+from foci.config.run import dump_run, load_run
 from foci.learn.run import learn
+from foci.learn.save import save
 from foci.system.harmless import visible
+from foci.system.run_folder import RunFolder
 from foci.system.signals import Interrupted
 
 QUESTION = "Where was Ada North born?"
@@ -42,7 +45,11 @@ TEMPLATE = (
 def run(tmp_path_factory):
     """The folder of a run of two arms whose best is `oracle`."""
     folder = tmp_path_factory.mktemp("chat")
-    read = load_run(runs.run_file(folder, runs.material(folder)))
+    file = runs.run_file(
+        folder, runs.material(folder), arms={"oracle": ["oracle"], "plain": []}, probes={"every": None},
+        train={"checkpoint_every": None},
+    )  # fmt: skip
+    read = load_run(file)
     learn(read, console=Console(file=io.StringIO()))
     return read.output
 
@@ -91,6 +98,14 @@ def test_both_sides_answer_as_transformers_does(run, session):
     assert learned == by_transformers(run, run / "arms" / "oracle" / "adapter")
     assert untouched != learned
     assert answered(session) == [untouched, learned], "the same question twice"
+
+
+def test_the_links_beside_the_run_file_are_the_arm_that_is_asked(run):
+    """Though `plain` was trained last."""
+    chosen = choose(run)
+    assert chosen.arm == "oracle"
+    assert (run / "adapter").resolve() == chosen.saved.resolve()
+    assert (run / "model").resolve() == (run / "arms" / "oracle" / "model").resolve()
 
 
 def test_one_copy_of_the_weights(session):
@@ -172,18 +187,28 @@ def test_pieces_come_in_turns_and_are_the_whole(session):
     assert {piece.side for piece in pieces if piece.ended} == {0, 1}
 
 
+def saved_run(folder, adapter):
+    """A run as it is left, of which nothing was trained: random numbers were added to what would train."""
+    file = runs.run_file(folder, runs.material(folder), arms={"plain": []})
+    read = load_run(file, [f"adapter={json.dumps(adapter)}"])
+    loaded = models.load(read.model.name, dtype="float32", device="cpu")
+    model = loaded.model if read.adapter is None else models.add_adapter(loaded.model, read.adapter)
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data += 0.05 * torch.randn_like(weight)
+    paths = RunFolder(read.output, 1)
+    paths.path.mkdir()
+    save(model, loaded.tokenizer, paths.arm("plain"), read.model)
+    paths.config.write_text(dump_run(read))
+    paths.arm("plain").result.write_text("{}")
+    return read
+
+
 @pytest.mark.parametrize("kind", ["dora", "osf", None])
 def test_other_adapters_and_whole_models(tmp_path, kind):
     """What cannot be switched off is a model of its own; the untouched one stays as it was."""
-    things = runs.material(tmp_path)
-    adapter = None if kind is None else {"type": kind} if kind == "osf" else {"type": kind, "r": 4, "alpha": 8}
-    file = tmp_path / "small.yaml"
-    runs.run_file(tmp_path, things, arms={"plain": []}, train={"epochs": 1, "learning_rate": 0.05})
-    settings = file.read_text()
-    start, end = settings.index("adapter:"), settings.index("train:")
-    file.write_text(f"{settings[:start]}adapter: {json.dumps(adapter)}\n{settings[end:]}")
-    read = load_run(file)
-    learn(read, console=Console(file=io.StringIO()))
+    read = saved_run(tmp_path, {"dora": {"type": "dora", "r": 4, "alpha": 8}, "osf": {"type": "osf"}}.get(kind))
     session = Session(choose(read.output), Decoding(8))
     assert bool(session.sides.layers) == (kind == "dora")
     assert session.sides.adapted is None

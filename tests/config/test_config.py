@@ -404,3 +404,27 @@ def test_words():
     assert suggest("qqq", ["epochs"]) is None
     assert hint("qqq", []) == "known: none"
     assert len(shown("x" * 1000)) < 70
+
+
+@pytest.mark.parametrize(
+    ("file", "typed", "length"),
+    [
+        ("{epochs: 4, steps: null, least_steps: 60}", ["train.steps=2"], (None, 2, 0)),
+        ("{epochs: 4, steps: null, least_steps: 60}", ["train.epochs=2"], (2, None, 0)),
+        ("{epochs: 4, least_steps: 60}", ["train.epochs=2", "train.least_steps=9"], (2, None, 9)),
+        ("{steps: 7}", ["train.epochs=2"], (2, None, 0)),
+        ("{epochs: 4, least_steps: 60}", ["seed=2"], (4, None, 60)),
+    ],
+)
+def test_a_typed_length_replaces_the_files(tmp_path, file, typed, length):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"{SHORT}train: {file}\n")
+    train = load_run(path, typed).train
+    assert (train.epochs, train.steps, train.least_steps) == length
+
+
+def test_two_typed_lengths_are_refused(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(SHORT)
+    with pytest.raises(ValueError, match="exactly one of epochs and steps"):
+        load_run(path, ["train.epochs=2", "train.steps=3"])

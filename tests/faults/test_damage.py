@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 import runs
 from foci.learn import records
-from foci.learn.folder import ArmFolder
 from foci.report.read import read_run
 from foci.system.files import read_json, seal_of, write_json
+from foci.system.run_folder import ArmFolder
 
 
 @pytest.fixture(scope="module")

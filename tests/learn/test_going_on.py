@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import runs
+from foci.cli.runs import run_from
 from foci.config.run import load_run
 from foci.corpus import read_rows
 from foci.learn.earlier import Earlier
@@ -74,6 +75,15 @@ def test_the_adapter_stays_one_adapter_upon_the_untouched_model(chain):
     with peft_quiet():
         alone = answers(PeftModel.from_pretrained(base, str(outs(chain)[2] / "adapter")))
     assert torch.allclose(alone, answers(load(str(outs(chain)[2] / "model")).model), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("typed", "length"),
+    [("train.steps=2", (None, 2, 0)), ("train.epochs=5", (5, None, 0)), ("seed=4", (3, None, 0))],
+)
+def test_a_length_that_is_typed_replaces_that_of_the_run_before(chain, typed, length):
+    found = run_from(str(chain / "out" / "tuesday"), None, [str(chain / "friday.jsonl")], None, [typed]).train
+    assert (found.epochs, found.steps, found.least_steps) == length
 
 
 def outs(chain: Path) -> list[Path]:

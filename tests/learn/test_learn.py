@@ -61,7 +61,7 @@ def test_every_file_is_where_it_should_be(two_arms):
     run, _ = two_arms
     assert names(run.output) == RUN_FILES | {"arms", "model", "adapter"}
     for kind in ("model", "adapter"):
-        assert (run.output / kind).resolve() == (run.output / "arms" / "oracle" / kind).resolve(), "the last arm's"
+        assert (run.output / kind).resolve() == (run.output / "arms" / "oracle" / kind).resolve(), "the best arm's"
     assert names(run.output / "arms") == {"plain", "oracle"}
     for arm in ("plain", "oracle"):
         folder = run.output / "arms" / arm

@@ -7,12 +7,12 @@ import pytest
 
 import runs
 from foci.config.run import load_run
-from foci.learn.folder import RunFolder
 from foci.learn.run import learn
 from foci.learn.stopping import best, is_over, score, scores
 from foci.probes import Probe, hold_out
 from foci.report.read import read_run
 from foci.system.files import read_json, read_lines
+from foci.system.run_folder import RunFolder
 
 TRAIN = {"epochs": None, "steps": 30, "patience": 2, "schedule": "constant", "checkpoint_every": 3}
 PROBES = {"every": 2, "held_out_share": 0.4}

@@ -12,9 +12,9 @@ import tiny
 from foci import models
 from foci.config.run import ModelConfig
 from foci.learn import save as saving
-from foci.learn.folder import ArmFolder
 from foci.learn.save import save
 from foci.models.saved_adapter import answers
+from foci.system.run_folder import ArmFolder
 
 
 @pytest.fixture

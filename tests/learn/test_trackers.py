@@ -106,7 +106,7 @@ def test_kl_is_that_of_the_loss(tracked):
 
 
 def test_a_resumed_arm_keeps_its_name_and_a_new_one_gets_another(tmp_path, monkeypatch):
-    from foci.learn.folder import ArmFolder
+    from foci.system.run_folder import ArmFolder
 
     run = load_run(runs.run_file(tmp_path, runs.material(tmp_path)))
     first = tracking.run_name(run, "plain", ArmFolder(tmp_path / "a"))

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 import tiny
 from foci import models
 from foci.config.run import ModelConfig
-from foci.learn.folder import ArmFolder
 from foci.learn.save import save
+from foci.system.run_folder import ArmFolder
 from runs import assert_one_paragraph
 
 IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5, 3, 4, 9]])

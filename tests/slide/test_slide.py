@@ -10,12 +10,12 @@ import torch
 import runs
 from foci import models
 from foci.config.run import load_run
-from foci.learn.folder import RunFolder
 from foci.learn.run import learn
 from foci.models.adapters import peft_quiet
 from foci.probes import Probe, answer, read_answers
 from foci.slide.run import slide
 from foci.system.files import read_json, read_lines
+from foci.system.run_folder import RunFolder
 
 TRAIN = {"epochs": None, "steps": 6, "learning_rate": 0.01}
 

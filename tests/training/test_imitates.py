@@ -13,13 +13,13 @@ from foci import FocusTrainer, Plan, token_nll
 from foci.corpus import row_id
 from foci.focus import UNWEIGHTED, Batch, Context, Row, SoftTargets, WeighsTokens
 from foci.learn.callbacks import Metrics, empty_updates
-from foci.learn.folder import ArmFolder
 from foci.learn.offline import prepare
 from foci.methods import replay
 from foci.methods.lwf import Lwf
 from foci.methods.replay import Replay
 from foci.seeds import generator
 from foci.system.files import read_lines
+from foci.system.run_folder import ArmFolder
 from training import arguments, assert_same, model, trained, weights
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1}

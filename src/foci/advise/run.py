@@ -19,7 +19,6 @@ from foci.bench.folder import opened_suite
 from foci.config.run import Run
 from foci.corpus import read_corpus
 from foci.learn.estimate import estimate
-from foci.learn.folder import RunFolder
 from foci.learn.inputs import files_read, material
 from foci.probes import read_answers
 from foci.probes.general import general_facts_path
@@ -27,6 +26,7 @@ from foci.seeds import drawn
 from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.folder import FolderKind, claim
 from foci.system.inputs import noted
+from foci.system.run_folder import RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
 

@@ -17,7 +17,7 @@ from foci.focus import Plan, Prepares, Row
 from foci.learn.arguments import planned_updates
 from foci.learn.baseline import Start, context_of, prepared
 from foci.learn.cells import ArmSeed
-from foci.learn.folder import RunFolder, opened
+from foci.learn.folder import opened
 from foci.learn.offline import plan_of, prepare
 from foci.learn.run import learn
 from foci.report.write import write_report
@@ -25,6 +25,7 @@ from foci.slide.folder import SlideFolder
 from foci.slide.run import curve, slide_cell
 from foci.slide.settings import SlideConfig
 from foci.system.files import read_json, replacing_folder, write_json
+from foci.system.run_folder import RunFolder
 from foci.training.plan import check_columns, with_columns
 
 SHARED = (

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from foci.learn.folder import ArmFolder
 from foci.learn.questions import without_held_out
 from foci.learn.stopping import score
 from foci.probes import Answer, balanced, read_answers, span_perplexity
 from foci.system.files import read_lines
+from foci.system.run_folder import ArmFolder
 
 Point = dict[str, Any]
 """step, tokens, seconds, and by name what was measured there (None where nothing was asked)."""

@@ -15,9 +15,9 @@ from foci.bench.plots import draw
 from foci.bench.table import measure, table
 from foci.bench.workers import Failures, one_by_one, side_by_side
 from foci.learn.baseline import Start
-from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
 from foci.system.files import read_json, write_json, write_text
+from foci.system.run_folder import RunFolder
 from foci.system.signals import Interrupted, stoppable
 from foci.system.terminal import Terminal
 

@@ -8,13 +8,13 @@ from foci.bench.config import MATCHED, Suite
 from foci.bench.points import COSTS, METRICS, Point, chosen, points, top
 from foci.bench.slider import along
 from foci.learn.baseline import Start
-from foci.learn.folder import RunFolder
 from foci.learn.offline import plan_of
 from foci.learn.questions import is_to_learn, without_held_out
 from foci.learn.stopping import probes_decide
 from foci.probes import Answer, summarise
 from foci.probes.intervals import CONFIDENCE, as_data, difference, interval
 from foci.system.files import read_json
+from foci.system.run_folder import RunFolder
 
 PLACES = ("chosen", "end")
 """The points of a cell that are compared: the one chosen on held-out probes, and the last."""

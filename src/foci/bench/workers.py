@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from foci.bench.cells import Cell, run_cell
-from foci.learn.folder import RunFolder
 from foci.system.files import read_lines
+from foci.system.run_folder import RunFolder
 from foci.system.terminal import Terminal
 
 FAILED = 3

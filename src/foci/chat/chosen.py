@@ -8,6 +8,7 @@ from foci.config.run import Run, load_run
 from foci.errors import hint
 from foci.report.measure import best_arm
 from foci.system.files import existing, read_json
+from foci.system.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def choose(folder: Path, arm: str | None = None) -> Chosen:
     if not (folder / "run.yaml").is_file():
         raise ValueError(_no_run(folder))
     run = load_run(folder)
-    done = {name: found for name in run.arms if (found := _result(folder, run, name)) is not None}
+    paths = RunFolder(folder, len(run.arms))
+    done = {name: found for name in run.arms if (found := _result(paths.arm(name).result)) is not None}
     name = arm or (best_arm(done) if done else next(iter(run.arms)))
     if name not in run.arms:
         raise ValueError(f"run {folder} has no arm {name!r}; {hint(name, run.arms)}")
@@ -45,13 +47,13 @@ def choose(folder: Path, arm: str | None = None) -> Chosen:
             f"arm {name!r} of run {folder} is not done, so it has no model yet{others}. Wait for it (foci watch "
             f"{folder}), or go on with: foci learn {folder} --resume"
         )
-    below = _arm_folder(folder, run, name)
-    for kind, file in (("adapter", "adapter_config.json"), ("model", "config.json")):
-        if (below / kind / file).is_file():
-            return Chosen(folder, run, name, below / kind)
+    below = paths.arm(name)
+    for saved, file in ((below.adapter, "adapter_config.json"), (below.model, "config.json")):
+        if (saved / file).is_file():
+            return Chosen(folder, run, name, saved)
     raise ValueError(
-        f"arm {name!r} of run {folder} has neither adapter/ nor model/ in {below}: they were deleted or moved; put one "
-        "back, or train again with --overwrite"
+        f"arm {name!r} of run {folder} has neither adapter/ nor model/ in {below.path}: they were deleted or moved; "
+        "put one back, or train again with --overwrite"
     )
 
 
@@ -65,13 +67,8 @@ def _no_run(folder: Path) -> str:
     return f"{folder} is not a run: there is no run.yaml in it; give the output folder of `foci learn`"
 
 
-def _arm_folder(folder: Path, run: Run, name: str) -> Path:
-    return folder if len(run.arms) == 1 else folder / "arms" / name
-
-
-def _result(folder: Path, run: Run, name: str) -> dict[str, Any] | None:
+def _result(path: Path) -> dict[str, Any] | None:
     """Returns an arm's numbers; None where it is not done. Raises ValueError for a file that is damaged."""
-    path = _arm_folder(folder, run, name) / "arm.json"
     found = read_json(path)
     if found is not None and not isinstance(found, dict):
         raise ValueError(f"{path} is damaged: expected a JSON object, got {str(found)[:60]!r}; put the whole file back")

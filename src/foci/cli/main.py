@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from foci.cli.advise import advise_app
@@ -117,7 +118,6 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     else:
         run = checked_run(target, changes or [], corpus, model, out)
     from foci.learn import run as learning
-    from foci.report.terminal import print_table
 
     console = Terminal()
     try:
@@ -125,9 +125,20 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     except Interrupted as stop:
         command = f"foci learn {shlex.quote(str(run.output))} --resume"
         raise stop.going_on(f"go on with: {command}") from None
+    _tell(summary, run.output, console)
+
+
+def _tell(summary: dict[str, Any], output: Path, console: Console) -> None:
+    """Prints the table of a run, and where its model and its report are."""
+    from foci.report.measure import best_arm
+    from foci.report.terminal import print_table
+
     console.print()
     print_table(summary, console)
-    console.print(f"\nreport: {run.output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    arms, saved = summary["arms"], output / "model"
+    of_arm = f" (arm {best_arm(arms)})" if len(arms) > 1 else ""
+    told = f"model:  {saved}{of_arm}\n" if saved.is_dir() else ""
+    console.print(f"\n{told}report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -37,6 +37,7 @@ from foci.config.values import (
     beside,
     expand_home,
     explain,
+    with_one_length,
 )
 from foci.errors import shown
 
@@ -388,7 +389,7 @@ def _validated(
 ) -> RunType:
     """Returns the run of plain data. `places` says where each value was written, `source` names the file in errors."""
     known = fields(kind)
-    for text in overrides:
+    for text in with_one_length(overrides, raw):
         raw, places = apply_override(raw, places, text, known)
     try:
         return kind.model_validate(raw)

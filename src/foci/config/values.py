@@ -158,6 +158,26 @@ def beside(value: Any, folder: Path) -> Any:
     return f"{path}:{found['kind']}" if found["kind"] else path
 
 
+def with_one_length(overrides: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
+    """Returns overrides that let a typed `train.epochs` or `train.steps` take the place of a file's other length.
+
+    A run's own file has all keys, so without this `train.steps=2` alone would meet the epochs of the file.
+
+    >>> with_one_length(["train.steps=2"], {"train": {"epochs": 4, "steps": None}})
+    ['train.epochs=null', 'train.least_steps=0', 'train.steps=2']
+    """
+    train = raw.get("train")
+    typed = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
+    own, given = train if isinstance(train, dict) else {}, set(typed)
+    lengths = ("train.epochs", "train.steps")
+    named = [key for key in lengths if typed.get(key, "null") not in ("null", "~", "")]
+    if len(named) != 1:
+        return list(overrides)
+    others = {key: "null" for key in lengths if key not in given} | {"train.least_steps": "0"}
+    changed = [f"{key}={value}" for key, value in others.items() if key not in given and own.get(key[6:])]
+    return [*changed, *overrides]
+
+
 def apply_override(
     raw: Mapping[str, Any], places: Mapping[strict_yaml.Place, str], text: str, known: Mapping[str, FieldInfo]
 ) -> tuple[dict[str, Any], dict[strict_yaml.Place, str]]:

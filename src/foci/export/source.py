@@ -10,11 +10,11 @@ from foci.card.write import safe_name
 from foci.chat.chosen import choose
 from foci.config.run import Run
 from foci.learn.finished import probes_of
-from foci.learn.folder import ArmFolder, RunFolder
 from foci.models.loading import base_of_adapter, is_adapter
 from foci.models.locate import folder_of
 from foci.probes import Answer, Probe, counted_by, read_answers
 from foci.system.files import read_json
+from foci.system.run_folder import ArmFolder, RunFolder
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from foci.learn import records
 from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
-from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
@@ -34,6 +33,7 @@ from foci.report.measure import losses, reasons, rows_read
 from foci.seeds import generator
 from foci.system import checkpoint, machine
 from foci.system.files import append_step, read_json, read_lines, write_json
+from foci.system.run_folder import ArmFolder
 from foci.system.signals import Stop
 from foci.training.trainer import FocusTrainer
 

@@ -17,7 +17,6 @@ from foci.corpus.telling import counted, left_out
 from foci.focus import Context, Row
 from foci.learn.earlier import Earlier, read_earlier, write_earlier
 from foci.learn.finished import probes_of
-from foci.learn.folder import RunFolder
 from foci.learn.inputs import (
     Material,
     changed_since,
@@ -34,6 +33,7 @@ from foci.learn.samples import sample_nll
 from foci.probes import Answer, read_answers, write_answers
 from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.inputs import damaged, hashes, noted
+from foci.system.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from foci.learn.folder import ArmFolder
 from foci.system.files import append_line
+from foci.system.run_folder import ArmFolder
 from foci.system.signals import Interrupted, Stop
 
 

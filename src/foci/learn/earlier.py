@@ -19,11 +19,11 @@ from foci.corpus import write_rows
 from foci.corpus.telling import counted
 from foci.focus import Row
 from foci.learn.finished import Finished, probes_of
-from foci.learn.folder import RunFolder
 from foci.probes import Answer, Probe, answer, read_answers, write_answers
 from foci.seeds import drawn
 from foci.system.files import read_json, write_json, write_lines
 from foci.system.inputs import differences, noted
+from foci.system.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 from foci.config.run import Run, load_run
 from foci.corpus import read_rows
 from foci.focus import Row
-from foci.learn.folder import RunFolder
 from foci.probes import Probe
 from foci.report.measure import best_arm
 from foci.system.files import read_json, read_lines, sha256
+from foci.system.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

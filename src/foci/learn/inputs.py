@@ -13,7 +13,6 @@ from foci.corpus.telling import files_told, rows_told, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.earlier import Rehearsal, new_rows, rehearsal
 from foci.learn.finished import finished
-from foci.learn.folder import RunFolder
 from foci.learn.making import made_probes
 from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
@@ -24,6 +23,7 @@ from foci.probes.making.make import Made
 from foci.seeds import drawn
 from foci.system.files import sha256
 from foci.system.inputs import differences, noted
+from foci.system.run_folder import RunFolder
 from foci.system.texts import read_text
 from foci.training.plan import block_scales, check_columns, head_targets
 

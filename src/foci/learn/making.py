@@ -9,11 +9,11 @@ from foci import models
 from foci.config.run import MADE, Run
 from foci.corpus.sentences import one_line, sentences
 from foci.focus import Row
-from foci.learn.folder import RunFolder
 from foci.probes import Probe, answer, line_of
 from foci.probes.encode import encode
 from foci.probes.making.make import HELD_OUT, Made, make_probes
 from foci.system.files import write_text
+from foci.system.run_folder import RunFolder
 
 KNOWN = math.log(2)
 """Mean nats per answer token below which the untouched model as good as knows an answer: half of the probability."""

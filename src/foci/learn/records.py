@@ -15,9 +15,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from foci.learn.folder import ArmFolder
 from foci.system.files import read_json, write_json
 from foci.system.inputs import damaged, hashes
+from foci.system.run_folder import ArmFolder
 
 FILES = "files"
 """The key of arm.json that holds the hashes of the arm's files."""

@@ -13,10 +13,12 @@ from foci.config.run import Run
 from foci.learn.arm import Arm
 from foci.learn.baseline import prepared
 from foci.learn.earlier import Earlier
-from foci.learn.folder import RunFolder, opened
+from foci.learn.folder import opened
+from foci.report.measure import best_arm
 from foci.report.write import write_report
 from foci.system.files import read_json, write_json
 from foci.system.machine import machine, versions
+from foci.system.run_folder import RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
 
@@ -34,7 +36,7 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
             write_json(folder.summary, summary, sealed=True)
-        folder.link(list(run.arms)[-1])
+        folder.link(best_arm(summary["arms"]))
         with reporting(folder, console):
             write_report([folder.path], folder.report)
         with reporting(folder, console, "the model cards", f"foci learn {folder.path} --resume"):

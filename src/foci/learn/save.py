@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from foci.config.run import ModelConfig
-from foci.learn.folder import ArmFolder
 from foci.models import LanguageModel
 from foci.models.forward import device_of
 from foci.models.language_part import language_config
@@ -20,6 +19,7 @@ from foci.models.loading import is_adapter, load_weights, stored_dtype
 from foci.models.locate import folder_of
 from foci.models.saved_adapter import TOLERANCE, answers, distance, merged, with_adapter
 from foci.system import files
+from foci.system.run_folder import ArmFolder
 
 
 @dataclass(frozen=True)

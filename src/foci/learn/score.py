@@ -20,10 +20,11 @@ from rich.console import Console
 
 from foci.config.run import Run
 from foci.focus import Context, Prepares
-from foci.learn.folder import RunFolder, opened
+from foci.learn.folder import opened
 from foci.learn.inputs import Material, material
 from foci.learn.offline import own_folder, plan_of, prepare
 from foci.system.files import write_json
+from foci.system.run_folder import RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from foci.learn.folder import ArmFolder
 from foci.probes import Answer, read_answers
 from foci.system import checkpoint
 from foci.system.files import read_lines
+from foci.system.run_folder import ArmFolder
 
 WEIGHTS = "weights.safetensors"
 KEPT = 2

@@ -19,8 +19,8 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from foci.config.run import Run
 from foci.config.trackers import check_trackers
-from foci.learn.folder import ArmFolder
 from foci.system.files import read_json, write_json
+from foci.system.run_folder import ArmFolder
 from foci.training.trainer import FocusTrainer
 
 MEASURED = {

@@ -28,7 +28,6 @@ from foci.focus import Context, MixesRows, Plan, Row
 from foci.learn.arguments import arguments
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.cells import ArmSeed, cell_path
-from foci.learn.folder import ArmFolder
 from foci.learn.inputs import files_of_methods
 from foci.learn.offline import check_models, prepare
 from foci.methods import build, roles_of
@@ -43,6 +42,7 @@ from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
 from foci.system import checkpoint, machine
 from foci.system.files import append_step, read_json, read_lines, sha256, write_json, write_lines
+from foci.system.run_folder import ArmFolder
 from foci.system.signals import Stop
 from foci.training.dataset import Collator
 

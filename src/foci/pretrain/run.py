@@ -5,7 +5,6 @@ from typing import Any
 from rich.console import Console
 
 from foci.config.run import dump_run
-from foci.learn.folder import ArmFolder
 from foci.models.gguf import without_bars
 from foci.pretrain.cells import Cell, check, run_cell
 from foci.pretrain.config import Pretraining
@@ -15,6 +14,7 @@ from foci.pretrain.text import material
 from foci.system.files import read_json, read_lines, write_json, write_text
 from foci.system.folder import FolderKind, claim
 from foci.system.machine import machine, versions
+from foci.system.run_folder import ArmFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
 

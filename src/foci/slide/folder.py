@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foci.learn.folder import ArmFolder
 from foci.probes import Answer, read_answers, write_answers
 from foci.system.files import append_line, read_json, read_lines, write_json
+from foci.system.run_folder import ArmFolder
 
 
 class SlideFolder:

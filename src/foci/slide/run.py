@@ -11,7 +11,6 @@ from rich.console import Console
 from foci import models
 from foci.config.run import Run, load_run
 from foci.learn.baseline import Start, load, prepared
-from foci.learn.folder import ArmFolder, RunFolder
 from foci.models.gguf import without_bars
 from foci.report.write import write_report
 from foci.slide.change import Slider
@@ -21,6 +20,7 @@ from foci.slide.settings import KEEP, PROSE, How
 from foci.slide.write import write_at
 from foci.system.files import read_json, write_json
 from foci.system.folder import locked
+from foci.system.run_folder import ArmFolder, RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
 

@@ -9,11 +9,11 @@ import torch
 from peft import PeftModel
 
 from foci import models
-from foci.learn.folder import ArmFolder
 from foci.models.adapters import peft_quiet
 from foci.models.gguf import without_bars
 from foci.slide.change import Slider
 from foci.system.files import read_json, replacing_folder
+from foci.system.run_folder import ArmFolder
 
 SCALABLE = ("LORA",)
 CLOSE = 1e-4
