@@ -14,6 +14,7 @@ from foci.system.machine import machine, versions
 NAMES = (
     "step",
     "lean",
+    "passes",
     "sparse",
     "imitates",
     "loss",

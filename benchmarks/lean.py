@@ -10,6 +10,7 @@ from benchmarks.sparse import Column
 from benchmarks.training import Setting, smollm2, timed_steps
 from foci import FocusTrainer, Plan
 from foci.focus import Batch
+from foci.training.passes import Passes
 
 GOAL = 0.70
 MOST = 0.98
@@ -40,7 +41,7 @@ def compare(setting: Setting, share: float, turns: int, goal: float) -> Result:
     rows = setting.rows(turns + warmup, share)
 
     def lean(model: nn.Module, arguments: TrainingArguments) -> Trainer:
-        return FocusTrainer(model, arguments, plan=Plan([Column()]), train_dataset=rows, lean=True)
+        return FocusTrainer(model, arguments, plan=Plan([Column()]), train_dataset=rows, passes=Passes(lean=True))
 
     def as_it_is(model: nn.Module, arguments: TrainingArguments) -> Trainer:
         return AsItIs(model, arguments, plan=Plan([Column()]), train_dataset=rows)

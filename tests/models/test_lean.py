@@ -13,6 +13,7 @@ from foci.focus import Batch, SoftTargets
 from foci.models.lean import Lean
 from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
 from foci.models.soft_targets import Held, is_frozen, summed_loss, token_losses
+from foci.training.passes import Passes
 from training import Recorder, arguments, assert_same, weights
 
 DOUBLE = {"dtype": torch.float64}
@@ -167,7 +168,7 @@ def test_under_autocast_the_losses_are_those_of_the_model_as_it_is(tmp_path):
         recorder = Recorder()
         trainer = FocusTrainer(
             tiny.lora(tiny.build("llama")), arguments(tmp_path / str(lean), bf16=True, learning_rate=1e-3),
-            plan=Plan([small.Column()]), train_dataset=small.rows(), lean=lean, callbacks=[recorder],
+            plan=Plan([small.Column()]), train_dataset=small.rows(), passes=Passes(lean), callbacks=[recorder],
         )  # fmt: skip
         trainer.train()
         assert (trainer._leaner is not nullcontext) is lean
@@ -183,7 +184,7 @@ def test_a_lean_run_of_an_empty_plan_is_the_run_without(tmp_path, accumulation):
         torch.manual_seed(0)
         model = tiny.lora(tiny.build("llama"))
         trainer = FocusTrainer(model, arguments(tmp_path / str(lean), **changes), plan=Plan(),
-                               train_dataset=small.rows(), lean=lean)  # fmt: skip
+                               train_dataset=small.rows(), passes=Passes(lean))  # fmt: skip
         trainer.train()
         assert (trainer._leaner is not nullcontext) is lean
         made.append(model)

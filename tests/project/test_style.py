@@ -67,7 +67,6 @@ TOP = 8
 NAMED = {
     "foci.probes.probe:_around",  # 'prompt' with 'answer_start'
     "foci.probes.table:counted_by",  # the same id twice
-    "foci.training.trainer:train",  # guides with fp16
 }
 """Functions with an error about one value alone, which its words name; "got none" needs no value either."""
 ABSENT = re.compile(r"\b(none|no|neither)\b")

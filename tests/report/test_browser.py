@@ -130,7 +130,7 @@ def test_filters_combine_and_reset(page: Any, folder: Path) -> None:
     rows = page.locator("#probe-table tbody tr").count()
     assert 0 < rows < 120
     assert set(shown(page, 1)) == {"oracle"}
-    assert set(shown(page, 2)) == {"+ newly right"}
+    assert set(shown(page, 2)) == {"+\u00a0newly right"}
     assert page.locator("#probe-status").inner_text() == f"{rows} of 240 answers to probes"
     page.locator("#filters [name=text]").fill("EMPLOYER corvane")
     assert set(shown(page, 4)) == {"Corvane Ltd"}
@@ -195,7 +195,7 @@ def test_three_lines_and_the_picture_come_first(browser: Any, folder: Path, widt
 def test_answers_that_changed_come_first(page: Any, folder: Path) -> None:
     open_report(page, folder / "fair.html")
     page.locator("#page-size").select_option("500")
-    outcomes = [text.strip("+−=· ") for text in shown(page, 2)]  # noqa: RUF001 - the signs of the table
+    outcomes = [text.strip("+−=·\u00a0 ") for text in shown(page, 2)]  # noqa: RUF001 - the signs of the table
     first = [outcome for outcome in outcomes if outcome in ("forgotten", "newly right")]
     assert len(first) > 20
     assert outcomes[: len(first)] == sorted(first), "forgotten, then newly right, then the others"

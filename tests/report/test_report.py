@@ -64,9 +64,10 @@ def rows_of(html: str, table: str) -> list[str]:
 
 
 def test_says_the_result_of_each_arm_in_words(html: str) -> None:
+    said = html.replace("\u00a0%", " %")
     right = "gave 68 % of the answers right (before: 8 %) and 74 % of the answer tokens (before: 20 %)"
-    assert f"<strong>oracle</strong> {right}" in html
-    assert "and kept 89 % of what the model knew (54 facts)." in html
+    assert f"<strong>oracle</strong> {right}" in said
+    assert "and kept 89 % of what the model knew (54 facts)." in said
 
 
 def test_before_after_table_has_the_numbers_of_the_summary(html: str) -> None:
@@ -284,6 +285,17 @@ def test_probe_rows_join_by_id_not_by_position(run: Path) -> None:
         "the", "Corvane Ltd", "newly right",
     ]  # fmt: skip
     assert rows["probe-0003"][12:] == [3.11, 0.31, 1]
+
+
+def test_the_best_arm_comes_first_among_the_changed(run: Path) -> None:
+    """The run's arms are plain and oracle, and oracle learned and kept more."""
+    table = probe_table([(arm.name, arm) for arm in read_run(run).arms])
+    names = {outcome: [] for outcome in ("forgotten", "newly right")}
+    for row in table["rows"]:
+        names.setdefault(table["texts"][row[8]], []).append(table["texts"][row[0]])
+    for outcome in ("forgotten", "newly right"):
+        assert set(names[outcome]) == {"plain", "oracle"}
+        assert names[outcome] == sorted(names[outcome]), "oracle before plain"
 
 
 def test_sample_rows_keep_their_source_and_short_columns_are_padded(run: Path) -> None:

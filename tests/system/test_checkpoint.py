@@ -14,7 +14,7 @@ import small
 import training
 from foci import FocusTrainer, Plan
 from foci.system import checkpoint
-from foci.training.trainer import NonFinite
+from foci.training.non_finite import NonFinite
 from training import arguments, assert_same, model, trained
 
 

@@ -14,7 +14,7 @@ from foci.methods.known import Known
 from foci.models import balancing
 from foci.models.losses import token_nll
 from foci.training.dataset import Collator
-from foci.training.trainer import NonFinite
+from foci.training.non_finite import NonFinite
 from training import arguments, assert_same, model, trained, trained_plainly, weights
 
 

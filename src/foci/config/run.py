@@ -164,8 +164,12 @@ class TrainConfig(Section):
         ge=0,
         description="fewest updates of an arm, so that a small corpus is read often; 0 where epochs or steps is set",
     )
-    batch_size: Count = Field(default=16, description="rows per forward pass, on each process")
-    accumulation: Count = Field(default=1, description="forward passes per update")
+    batch_size: Count = Field(default=16, description="rows of a batch, on each process")
+    accumulation: Count = Field(default=1, description="batches of rows per update")
+    batch_tokens: Count | None = Field(
+        default=None,
+        description="most tokens of a forward pass, with padding; null = what fits, at most 1,024 on a CPU",
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="largest learning rate, after warm-up")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear",

@@ -21,6 +21,8 @@ from foci.learn import records
 from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
+from foci.learn.fitting import fitting
+from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
@@ -35,6 +37,7 @@ from foci.system import checkpoint, machine
 from foci.system.files import append_step, read_json, read_lines, write_json
 from foci.system.run_folder import ArmFolder
 from foci.system.signals import Stop
+from foci.training.passes import Passes
 from foci.training.trainer import FocusTrainer
 
 
@@ -159,14 +162,18 @@ class Arm:
     ) -> tuple[list[dict[str, Any]], float | None]:
         """Trains; returns the metrics of all updates, and the peak memory in MiB."""
         run, tokenizer = self.start.run, loaded.tokenizer
+        settings, dtype = self._settings(rows), loaded.compute_dtype
+        fit = fitting(settings, model, max(map(len, rows)), dtype)
+        if fit.words():
+            self._say(fit.words())
         trainer = FocusTrainer(
             model,
-            arguments(self._settings(rows), run.seed, self.folder.checkpoints, loaded.compute_dtype, self._tracked()),
+            arguments(settings, run.seed, self.folder.checkpoints, dtype, self._tracked()),
             plan=self.plan,
             train_dataset=rows,
             copies=run.train.copies,
             goes_on=run.continues is not None,
-            lean=True,
+            passes=Passes(lean=True, tokens=fit.tokens),
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)

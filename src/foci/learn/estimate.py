@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -14,10 +14,11 @@ from foci import models
 from foci.config.run import Run
 from foci.focus import Batch, Prepares
 from foci.learn.arguments import learner, planned_updates, updates_of_epoch
+from foci.learn.fitting import fitting
 from foci.learn.inputs import Material
 from foci.learn.offline import plan_of
 from foci.learn.questions import Questions, is_to_learn
-from foci.models.forward import device_of, pad_id, padded
+from foci.models.forward import buckets, device_of, pad_id, padded
 from foci.models.lean import Lean
 from foci.models.soft_targets import summed_loss
 from foci.probes import answer
@@ -94,10 +95,13 @@ def estimate(run: Run, material: Material) -> Estimate:
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     longest = sorted(rows, key=len)[-train.batch_size :]
-    batch = padded(longest, pad_id(loaded.tokenizer), "right", device_of(model))
+    fit = fitting(train, model, max(map(len, longest)), loaded.compute_dtype)
+    groups = buckets([len(row) for row in longest], train.batch_size, fit.tokens)
+    pad, device = pad_id(loaded.tokenizer), device_of(model)
+    parts = [padded([longest[n] for n in group], pad, "right", device) for group in groups]
     machine.reset_peak()
-    seconds = _seconds_of_update(model, batch, loaded.compute_dtype)
-    peak, per_token = machine.peak_mib(), seconds / max(1, int(batch.attention_mask.sum()))
+    seconds = _seconds_of_update(model, parts, loaded.compute_dtype)
+    peak, per_token = machine.peak_mib(), seconds / max(1, sum(map(len, longest)))
     return Estimate(
         parameters=parameters,
         trained=trained,
@@ -153,21 +157,21 @@ def _seconds_of_measure(questions: Questions, loaded: models.Loaded) -> float:
     return time.perf_counter() - begin
 
 
-def _seconds_of_update(model: torch.nn.Module, batch: Batch, dtype: torch.dtype) -> float:
-    """Returns the seconds of one update of a batch, after one of its first row, which warms up.
+def _seconds_of_update(model: torch.nn.Module, parts: Sequence[Batch], dtype: torch.dtype) -> float:
+    """Returns the seconds of one update, read in parts, after one of its first row, which warms up.
 
     It is a forward and a backward pass, clipping, and a step of AdamW whose rate is 0, so that no weight moves.
     """
     model.train()
     took, moving = 0.0, [p for p in model.parameters() if p.requires_grad]
     optimizer, lean = torch.optim.AdamW(moving, lr=0.0, weight_decay=0.0), Lean.of(model, dtype)
-    for some in (batch.take([0]), batch):
-        begin = time.perf_counter()
-        with nullcontext() if lean is None else lean.on():  # as the trainer does
-            with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                factors = some.predicted() / some.predicted().sum()
-                loss, _ = summed_loss(model, some, factors, [], [])
-            loss.backward()
+    for some in ([parts[0].take([0])], parts):
+        begin, total = time.perf_counter(), sum(int(part.predicted().sum()) for part in some)
+        for part in some:
+            with nullcontext() if lean is None else lean.on():  # as the trainer does
+                with torch.autocast(part.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    loss, _ = summed_loss(model, part, part.predicted() / total, [], [])
+                loss.backward()
         nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()
         took = time.perf_counter() - begin

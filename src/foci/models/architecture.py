@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -151,6 +151,17 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
         for module in checkpointing:
             module.training = True
         yield
+
+
+def recompute_activations(model: LanguageModel) -> None:
+    """Makes training passes compute each layer's activations again in the backward pass (activation checkpointing).
+
+    Raises ValueError for an architecture that cannot.
+    """
+    base: Any = base_of(model)
+    name = "activation_checkpointing_enable"  # of Transformers 5.23; before it had another name
+    enable = getattr(base, name, None) or base.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def sample_ids(model: PreTrainedModel) -> Int[Tensor, "one seq"]:

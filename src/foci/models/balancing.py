@@ -16,6 +16,11 @@ COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "moe_loss_weight")
 """Attributes of a model, or of its configuration, by which it multiplies its balancing loss."""
 
 
+def is_balanced(model: nn.Module) -> bool:
+    """Returns whether the model's configuration asks for a balancing loss."""
+    return bool(getattr(base_of(model).config.get_text_config(), "output_router_logits", False))
+
+
 @contextmanager
 def balancing_losses(model: nn.Module) -> Iterator[list[Tensor]]:
     """Yields a list to which each training pass of `model` appends coefficient * balancing loss, while open.
@@ -24,7 +29,7 @@ def balancing_losses(model: nn.Module) -> Iterator[list[Tensor]]:
     counted. Raises ValueError for a model whose coefficient is not known.
     """
     base, found = base_of(model), list[Tensor]()
-    if not getattr(base.config.get_text_config(), "output_router_logits", False):
+    if not is_balanced(base):
         yield found
         return
     coefficient = _coefficient(base)

@@ -70,8 +70,10 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(next(token for token in known if token is not None))
 
 
-def buckets(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET) -> list[list[int]]:
+def buckets(lengths: Sequence[int], batch_size: int, budget: int | None = TOKEN_BUDGET) -> list[list[int]]:
     """Returns batches of indices of similar lengths, longest first, each of at most `budget` tokens (or one row).
+
+    None: of any number of tokens.
 
     >>> buckets([3, 9, 4, 8], batch_size=2)
     [[1, 3], [2, 0]]
@@ -82,8 +84,8 @@ def buckets(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET)
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     made: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        full = not made or len(made[-1]) == batch_size or (len(made[-1]) + 1) * lengths[made[-1][0]] > budget
-        if full:
+        wide = bool(made) and budget is not None and (len(made[-1]) + 1) * lengths[made[-1][0]] > budget
+        if not made or len(made[-1]) == batch_size or wide:
             made.append([])
         made[-1].append(index)
     return made

@@ -12,7 +12,7 @@ from foci.report.batches import NOTE as BATCHES_NOTE
 from foci.report.batches import page_tables
 from foci.report.contrast import contrasts
 from foci.report.glance import EXAMPLES, flipped, glance, picture
-from foci.report.measure import Answer, Evidence, reasons, rows_read, verdict, why_not
+from foci.report.measure import Answer, Evidence, best_arm, reasons, rows_read, verdict, why_not
 from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
 from foci.report.warnings import warnings_of
@@ -190,14 +190,15 @@ def probe_table(
 
     A row: arm, role, kind, group, prompt, answer, said before, said after, outcome, id, evidence, its source (numbers
     in `texts`), then NLL before, NLL after (nats per answer token), and 1 if the probe counts. Those whose outcome
-    changed come first.
+    changed come first, and among them those of the arm that is best.
     """
     texts: dict[str, int] = {}
 
     def intern(value: Any) -> int:
         return texts.setdefault("" if value is None else str(value), len(texts))
 
-    rows: list[tuple[int, list[Any]]] = []
+    best = best_arm({name: arm.numbers for name, arm in arms}) if arms else ""
+    rows: list[tuple[tuple[int, bool], list[Any]]] = []
     for name, arm in arms:
         before = {a.get("probe_id"): a for a in arm.before}
         after = {a.get("probe_id"): a for a in arm.after}
@@ -212,6 +213,6 @@ def probe_table(
             words += [own.get("evidence"), own.get("source")]
             numbers = [short(a.get("nll") if a else None) for a in (was, now)]
             line = [*map(intern, words), *numbers, int(bool(one.get("counted", True)))]
-            rows.append((flipped(was, now), line))
+            rows.append(((flipped(was, now), name != best), line))
     steps = {name: arm.last_step for name, arm in arms}
     return {"texts": list(texts), "rows": [line for _, line in sorted(rows, key=lambda r: r[0])], "steps": steps}

@@ -24,8 +24,8 @@
   ];
   const FIELDS = ["arm", "role", "kind", "group", "prompt", "answer", "before", "after", "verdict", "id", "evidence", "source"];
   const ALL = { verdict: "all outcomes", role: "both", kind: "all kinds", group: "all groups", arm: "all arms" };
-  const SIGNS = { "newly right": "+ ", forgotten: "− ", "still right": "= ", "still wrong": "· ", "never read": "∅ ",
-    "says what it said before": "· ", "read, not recalled in other words": "· ", "read, not recalled": "· " };
+  const SIGNS = { "newly right": "+", forgotten: "−", "still right": "=", "still wrong": "·", "never read": "∅",
+    "says what it said before": "·", "read, not recalled in other words": "·", "read, not recalled": "·" };
   const LONG = 320;
 
   function probes(data, marks) {
@@ -57,7 +57,7 @@
       if (column.name === "num") td.textContent = value === null ? "–" : value.toFixed(2);
       else if (column.key === "arm") td.append(marks(value));
       else if (column.key === "verdict") {
-        td.textContent = (SIGNS[value] || "") + value + (row.counted ? "" : " (not counted)");
+        td.textContent = (value in SIGNS ? SIGNS[value] + "\u00a0" : "") + value + (row.counted ? "" : " (not counted)");
         td.classList.add(value.replace(/[ ,]+/g, "-"));
       } else if (value.length > LONG) {
         const details = make("details");

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 
@@ -28,6 +29,40 @@ def peak_mib() -> float | None:
         return None
     lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
     return int(lines[0].split()[1]) / 2**10 if lines else None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Returns the bytes that a process can still take on a device, or of the machine's memory on a CPU; else None.
+
+    A limit on the process' control group counts too (cgroup v2, as containers have).
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    if device.type != "cpu":
+        return None
+    return min([int(psutil.virtual_memory().available), *_free_in_groups()])
+
+
+def _free_in_groups(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Returns what is left of the limit on this process' control group, in bytes; cached files count as free."""
+    found = []
+    for folder in (root, *_own_group(root)):
+        try:
+            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except OSError:
+            continue
+        if limit != "max":
+            found.append(int(limit) - int(used) + int(stat.get("inactive_file", 0)))
+    return found
+
+
+def _own_group(root: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        name = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+        return [root / name] if name else []
+    return []
 
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pyarrow")

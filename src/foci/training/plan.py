@@ -151,6 +151,8 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
             f"{args.n_gpu} GPUs in one process would split an update; set CUDA_VISIBLE_DEVICES to one of them, or "
             "launch your own script with torchrun"
         )
+    if plan.of(GuidesHeads) and args.fp16:
+        raise ValueError(f"fp16={args.fp16} scales the loss, which guided heads do not take; use bf16 or float32")
     if replaces_loss(plan) and (args.label_smoothing_factor or compute_loss_func is not None):
         raise ValueError(
             f"this plan brings its own loss, so label_smoothing_factor={args.label_smoothing_factor} and "
@@ -213,6 +215,15 @@ def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:
             f"({_listed(trained)}): their scale is 0; give one of them a scale above 0, or train with another adapter"
         )
     return scales
+
+
+def scaled_groups(groups: Sequence[dict[str, Any]], scales: Mapping[Tensor, float]) -> list[dict[str, Any]]:
+    """Returns an optimiser's groups of parameters, split so that each has one learning rate: its own times a scale."""
+    return [
+        {**group, "params": [p for p in group["params"] if scales[p] == scale], "lr": group["lr"] * scale}
+        for group in groups
+        for scale in sorted({scales[p] for p in group["params"]})
+    ]
 
 
 def _listed(blocks: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import DistributedType  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
@@ -36,7 +37,7 @@ from foci.focus import (
     StoredTeacher,
 )
 from foci.models import LanguageModel, block_of, evaluating
-from foci.models.balancing import balancing_losses
+from foci.models.balancing import balancing_losses, is_balanced
 from foci.models.forward import check_ids
 from foci.models.lean import Lean
 from foci.models.losses import token_entropy, token_nll
@@ -60,6 +61,8 @@ from foci.training.dataset import (
     joined,
     pad_id,
 )
+from foci.training.non_finite import NonFinite
+from foci.training.passes import WHOLE, Passes, parts_of
 from foci.training.plan import (
     block_scales,
     check_arguments,
@@ -69,6 +72,7 @@ from foci.training.plan import (
     head_targets,
     live_columns,
     replaces_loss,
+    scaled_groups,
     update_holds,
     update_weights,
     with_columns,
@@ -76,11 +80,6 @@ from foci.training.plan import (
 
 EXTRAS = ("columns", "holds", "row_ids", "weights")
 """Keys that our batches carry beside the model's own inputs."""
-
-
-class NonFinite(ArithmeticError):
-    """A loss or gradient became NaN or infinite; the update was not applied."""
-
 
 if TYPE_CHECKING:
     Base = Trainer
@@ -93,8 +92,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
     the trainer it is mixed into. `copies` repeats the rows within an epoch, each with its own edits. `goes_on`: the
-    model's adapter was trained before, and the start that methods hold to is the model with it. `lean`: an adapter
-    trains in less time and memory (`foci.models.lean`), and an empty plan has foci's loss instead of the Trainer's own.
+    model's adapter was trained before, and the start that methods hold to is the model with it. `passes`: how an
+    update passes through the model.
     """
 
     _staging: Path | None = None
@@ -111,12 +110,12 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         train_dataset: Any = None,
         copies: int = 1,
         goes_on: bool = False,
-        lean: bool = False,
+        passes: Passes = WHOLE,
         **trainer: Any,
     ) -> None:
         self.plan = Plan() if plan is None else plan
         check_prepared(self.plan)
-        self.copies, self.goes_on, self.lean = copies, goes_on, lean
+        self.copies, self.goes_on, self.passes = copies, goes_on, passes
         self._scales: dict[str, float] = {}
         self._guides: list[Guide] = []
         self.update, self._weighted = Update(), False
@@ -144,8 +143,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     @property
     def replaces_loss(self) -> bool:
-        """True where the plan, the corpus' own weights, or `lean` need another loss than the Trainer's own."""
-        return replaces_loss(self.plan) or self._weighted or self.lean
+        """True where the plan, the corpus' own weights, or lean passes need another loss than the Trainer's own."""
+        return replaces_loss(self.plan) or self._weighted or self.passes.lean
 
     def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)
@@ -175,6 +174,10 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             inputs["weights"] = part
         self._set_holds(samples, whole, weights, split)
         self._set_guides(whole)
+        for inputs in samples:
+            inputs["parts"] = self._parts(inputs)
+        positions = sum(part["input_ids"].numel() for inputs in samples for part in inputs["parts"])
+        self.update = replace(self.update, positions=positions)
         return samples, self._summed(weights.sum(), device)
 
     def _set_holds(
@@ -278,16 +281,29 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         with self._start.of(model, self.accelerator.unwrap_model(model)) as start:
             return live_targets(start, batch, where, teacher)
 
+    def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the parts of a micro-batch that pass through the model one after another.
+
+        Sharded models make all processes pass equally often, and a router's balancing loss is one of its whole batch.
+        """
+        shards = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        if shards or is_balanced(self.model):
+            return [inputs]
+        return parts_of(inputs, self.passes.tokens, trims=not self._guides and not self.plan.of(Imitates))
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Runs one micro-batch forward and backward. Raises `NonFinite` before anything is updated or logged."""
-        rows = list(inputs.get("row_ids", ()))
-        with self._leaner():
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        for guide in self._guides:
-            guide.check_seen()
-            guide.read(None)
+        parts, losses = inputs.pop("parts", [inputs]), []
+        for number, part in enumerate(parts, 1):
+            alone = nullcontext() if number == len(parts) else self.accelerator.no_sync(model)
+            with alone, self._leaner():
+                losses.append(super().training_step(model, part, num_items_in_batch))
+            for guide in self._guides:
+                guide.check_seen()
+                guide.read(None)
+        loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):
-            raise self._non_finite("loss", float(loss), rows)
+            raise self._non_finite("loss", float(loss), list(inputs.get("row_ids", ())))
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -298,25 +314,14 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         return norm
 
     def _non_finite(self, what: str, value: float, rows: Sequence[str]) -> NonFinite:
-        last = checkpoint.newest(Path(self.args.output_dir))[0]
-        return NonFinite(
-            f"training diverged: the {what} is {value} at update {self.state.global_step + 1}, with the learning rate "
-            f"{self.args.learning_rate:g}; rows in the batch: {', '.join(rows) or 'unknown'}; last good checkpoint: "
-            f"{last or 'none'}. The update was not applied. Lower the learning rate (train.learning_rate of a run "
-            "file, the default is 0.001), look at these rows, or train in float32"
-        )
+        return NonFinite.of(what, value, self.state.global_step + 1, self.args, rows)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Makes the Trainer's optimiser with one learning rate per block where the plan scales layers."""
         optimizer = super().create_optimizer(model)
         if self.plan.of(ScalesLayers) and not getattr(optimizer, "foci_scaled", False):
-            names = {p: n for n, p in (model or self.model).named_parameters()}
-            groups: list[dict[str, Any]] = []
-            for group in optimizer.param_groups:
-                for scale in sorted({self._scales[block_of(names[p])] for p in group["params"]}):
-                    params = [p for p in group["params"] if self._scales[block_of(names[p])] == scale]
-                    groups.append({**group, "params": params, "lr": group["lr"] * scale})
-            optimizer.param_groups[:] = groups
+            scales = {p: self._scales[block_of(name)] for name, p in (model or self.model).named_parameters()}
+            optimizer.param_groups[:] = scaled_groups(optimizer.param_groups, scales)
             optimizer.foci_scaled = True
         return optimizer
 
@@ -334,17 +339,13 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         with ExitStack() as stack:
             stack.enter_context(frozen(self.model, self._scales))
             self._guides = [Guide(targets) for targets in head_targets(self.plan, self.model, self._scales)]
-            if self._guides and self.args.fp16:
-                raise ValueError("guided heads and fp16 loss scaling do not go together; use bf16 or float32")
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
             dtype = torch.bfloat16 if self.args.bf16 else torch.float32
-            if self.lean and not self._guides and (found := Lean.of(self.model, dtype)):
+            if self.passes.lean and not self._guides and (found := Lean.of(self.model, dtype)):
                 self._leaner = found.on
             if any(isinstance(method.teacher(), LiveTeacher) for method in self.plan.of(Imitates)):
-                self._start = self._start or Start(
-                    self.model, goes_on=self.goes_on
-                )  # the start is that of the first call
+                self._start = self._start or Start(self.model, goes_on=self.goes_on)  # of the first call
             if self.plan.of(HoldsWeights):
                 self._anchor = self._anchor or Anchor(self.model)
                 self.add_callback(callback := HoldCallback(self.plan.of(HoldsWeights), self._anchor))
@@ -367,10 +368,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             parts = [range(len(dataset))]
         else:
             return super()._get_train_sampler(train_dataset)
-        args = self.args
-        self._epochs.sampler = OrderedSampler(
-            parts, dataset.lengths(), args.train_batch_size, seed=args.seed, group=group
-        )
+        batch, seed = self.args.train_batch_size, self.args.seed
+        self._epochs.sampler = OrderedSampler(parts, dataset.lengths(), batch, seed=seed, group=group)
         return self._epochs.sampler
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -1,0 +1,57 @@
+"""Time and memory of an update that is read in parts of 1,024 tokens (`foci.training.passes`), beside one pass."""
+
+from typing import Any
+
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from benchmarks.lean import MOST
+from benchmarks.side_by_side import Result, allocated_peak_mib
+from benchmarks.sparse import Column
+from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps
+from foci import FocusTrainer, Plan
+from foci.learn.fitting import CPU_TOKENS
+from foci.training.passes import Passes
+
+GOAL = 1.02
+MEMORY_GOAL = 0.50
+
+
+def run(quick: bool = False) -> list[Result]:
+    """16 rows of 256 tokens: four parts."""
+    setting = smollm2(16, 256)
+    return [time(setting, 2 if quick else 5), memory(setting)]
+
+
+def maker(setting: Setting, updates: int, tokens: int | None) -> MakeTrainer:
+    rows = setting.rows(updates, MOST)
+
+    def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
+        passes = Passes(lean=True, tokens=tokens)
+        return FocusTrainer(model, arguments, plan=Plan([Column()]), train_dataset=rows, passes=passes)
+
+    return make
+
+
+def time(setting: Setting, turns: int) -> Result:
+    """Raises AssertionError unless both log the same first loss to a hundredth."""
+    sides = {"foci": maker(setting, turns + 1, CPU_TOKENS), "rival": maker(setting, turns + 1, None)}
+    seconds, losses = timed_steps(setting, sides, warmup=1)
+    firsts: list[Any] = [losses["foci"][0], losses["rival"][0]]
+    assert abs(firsts[0] - firsts[1]) < 0.01 * firsts[1], firsts
+    return Result.of(
+        f"parts of {CPU_TOKENS:,} tokens, time per update: {setting.name}", "s",
+        seconds["foci"], seconds["rival"], rival="one pass", goal=GOAL,
+    )  # fmt: skip
+
+
+def memory(setting: Setting) -> Result:
+    """The most that tensors take during an update, beyond the model's weights."""
+    found = {}
+    for name, tokens in {"foci": CPU_TOKENS, "rival": None}.items():
+        make = {name: maker(setting, 1, tokens)}
+        found[name] = [allocated_peak_mib(lambda make=make: timed_steps(setting, make, warmup=0))]  # type: ignore[misc]
+    return Result.of(
+        f"parts of {CPU_TOKENS:,} tokens, most memory of tensors: {setting.name}", "MiB",
+        found["foci"], found["rival"], rival="one pass", goal=MEMORY_GOAL,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""How many tokens pass through a model at once, so that training fits in the memory there is."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foci.config.run import TrainConfig
+from foci.focus import Batch
+from foci.models import LanguageModel, layer_count
+from foci.models.architecture import base_of, recompute_activations, sample_ids
+from foci.models.forward import device_of
+from foci.models.soft_targets import summed_loss
+from foci.system import machine
+
+CPU_TOKENS = 1024
+"""Most positions of a pass on a CPU: longer passes take more memory there and no less time (`benchmarks/passes.py`)."""
+SHARE = 0.6
+"""The share of the free memory that may be planned for activations; the rest is for all that is not counted."""
+COMPARED = (16, 48)
+"""Positions of the two passes whose difference tells the activations of a position."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an arm reads its updates.
+
+    `tokens`: most positions of a pass, padding counted; None: no limit. `recomputes`: the activations of each layer are
+    computed again in the backward pass (activation checkpointing), since not even one row fits otherwise.
+    """
+
+    tokens: int | None
+    recomputes: bool = False
+
+    def words(self) -> str:
+        """Returns in a sentence what a user should know; empty where nothing is out of the ordinary."""
+        if not self.recomputes:
+            return ""
+        return (
+            "memory is short: the activations of each layer are computed twice, which takes about a third more time; "
+            "lower corpus.max_length to avoid it"
+        )
+
+
+def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype) -> Fit:
+    """Returns how rows of up to `longest` tokens are read; `dtype` is the type that is computed in.
+
+    `train.batch_tokens` is taken where it is given. Else a pass takes as many positions as the free memory holds, and
+    on a CPU no more than `CPU_TOKENS`. Where not even one row fits, the model is made to compute activations again, if
+    it can.
+    """
+    if train.batch_tokens is not None:
+        return Fit(train.batch_tokens)
+    device = device_of(model)
+    most = CPU_TOKENS if device.type == "cpu" else None
+    free = machine.free_bytes(device)
+    if free is None:
+        return Fit(most)
+    each = kept_bytes(model, dtype)
+    fits = int(SHARE * free / each)
+    if fits >= longest:
+        return Fit(min(fits, most or fits))
+    try:
+        recompute_activations(model)
+    except ValueError:  # this architecture cannot
+        return Fit(1)
+    size = base_of(model).config.get_text_config().hidden_size
+    again = each / layer_count(model) + 4 * size * layer_count(
+        model
+    )  # one layer's activations, and every layer's input
+    return Fit(max(1, min(int(SHARE * free / again), most or fits + longest)), recomputes=True)
+
+
+def kept_bytes(model: LanguageModel, dtype: torch.dtype) -> float:
+    """Returns the bytes that a training pass keeps for the backward pass, per position of a short row.
+
+    Attention that keeps a number for each pair of positions takes more in long rows, which is not counted.
+    """
+    short, long = (_kept(model, positions, dtype) for positions in COMPARED)
+    return max(1.0, (long - short) / (COMPARED[1] - COMPARED[0]))
+
+
+def _kept(model: LanguageModel, positions: int, dtype: torch.dtype) -> int:
+    """Returns the bytes of all tensors that one pass over a row keeps for its backward pass; each storage once."""
+    ids = sample_ids(base_of(model)).flatten()
+    ids = ids.repeat(-(-positions // len(ids)))[None, :positions]
+    batch = Batch(ids, torch.ones_like(ids), ids.clone())
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    training = model.training
+    nn.Module.train(model)
+    try:
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast(ids.device.type, dtype=dtype, enabled=dtype != torch.float32),
+            torch.random.fork_rng(devices=[]),
+        ):
+            loss, _ = summed_loss(model, batch, batch.predicted().float(), [], [])
+    finally:
+        nn.Module.train(model, training)
+    del loss
+    return sum(kept.values())

@@ -1,0 +1,79 @@
+"""How many tokens pass at once: what is asked for, what memory holds, and one layer at a time where it holds little."""
+
+import pytest
+import torch
+
+import runs
+import tiny
+from foci.config.run import TrainConfig, load_run
+from foci.learn import fitting as module
+from foci.learn.fitting import CPU_TOKENS, Fit, fitting, kept_bytes
+from foci.learn.run import learn
+from foci.system import machine
+from foci.system.files import read_json
+
+FLOAT = torch.float32
+
+
+def test_what_is_asked_for_is_taken():
+    assert fitting(TrainConfig(batch_tokens=7), tiny.build("llama"), 50, FLOAT) == Fit(7)
+
+
+def test_a_cpu_with_memory_reads_as_many_as_pay():
+    assert fitting(TrainConfig(), tiny.lora(tiny.build("llama")), 50, FLOAT) == Fit(CPU_TOKENS)
+
+
+def test_what_is_kept_grows_with_the_layers():
+    """At the least each layer keeps what goes into two norms, attention and MLP; a model twice as deep keeps twice."""
+    model = tiny.lora(tiny.build("llama"))
+    config = model.config
+    each = kept_bytes(model, FLOAT)
+    assert each >= 4 * 4 * config.hidden_size * config.num_hidden_layers
+    deep = tiny.lora(tiny.build("llama", layers=3 * config.num_hidden_layers))
+    assert kept_bytes(deep, FLOAT) == pytest.approx(3 * each, rel=0.3)
+
+
+@pytest.mark.parametrize(("free", "fit"), [
+    (1.0, Fit(100)),
+    (0.25, Fit(25, recomputes=True)),
+])  # fmt: skip
+def test_memory_decides(monkeypatch, free, fit):
+    """100 positions fit into a whole budget; rows of 50 do not fit into a quarter of it."""
+    model = tiny.lora(tiny.build("llama"))
+    budget = 100 * kept_bytes(model, FLOAT) / module.SHARE
+    monkeypatch.setattr(machine, "free_bytes", lambda device: int(budget * free) + 1)
+    found = fitting(TrainConfig(), model, 50, FLOAT)
+    assert found.recomputes == fit.recomputes
+    assert found.tokens == fit.tokens if not fit.recomputes else found.tokens > fit.tokens
+
+
+def test_a_run_that_is_short_of_memory_learns_the_same(tmp_path, monkeypatch, capsys):
+    """But for rounding in bfloat16; `test_passes` compares in float64."""
+    things = runs.material(tmp_path)
+
+    def losses(name):
+        run = load_run(runs.run_file(tmp_path, things, output=str(tmp_path / name)))
+        learn(run)
+        return {
+            arm: found["loss"]["last"] for arm, found in read_json(tmp_path / name / "summary.json")["arms"].items()
+        }
+
+    ample = losses("ample")
+    assert "memory is short" not in capsys.readouterr().out
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 1)
+    short = losses("short")
+    assert capsys.readouterr().out.count("memory is short") == len(ample)
+    assert short == pytest.approx(ample, rel=0.02)
+
+
+def test_the_limit_on_a_control_group_counts(tmp_path):
+    assert machine._free_in_groups(tmp_path) == []
+    for name, words in {
+        "memory.max": "1000",
+        "memory.current": "700",
+        "memory.stat": "inactive_file 50\nanon 3",
+    }.items():
+        (tmp_path / name).write_text(words + "\n")
+    assert machine._free_in_groups(tmp_path) == [350]
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine._free_in_groups(tmp_path) == []
