@@ -1,5 +1,7 @@
 """Time and memory of an update that is read in parts of 1,024 tokens (`foci.training.passes`), beside one pass."""
 
+import copy
+import tempfile
 from typing import Any
 
 from torch import nn
@@ -47,11 +49,13 @@ def time(setting: Setting, turns: int) -> Result:
 
 def memory(setting: Setting) -> Result:
     """The most that tensors take during an update, beyond the model's weights."""
-    found = {}
-    for name, tokens in {"foci": CPU_TOKENS, "rival": None}.items():
-        make = {name: maker(setting, 1, tokens)}
-        found[name] = [allocated_peak_mib(lambda make=make: timed_steps(setting, make, warmup=0))]  # type: ignore[misc]
+
+    def most(tokens: int | None) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = maker(setting, 1, tokens)(copy.deepcopy(setting.model), setting.arguments(folder))
+            return allocated_peak_mib(trainer.train)
+
     return Result.of(
         f"parts of {CPU_TOKENS:,} tokens, most memory of tensors: {setting.name}", "MiB",
-        found["foci"], found["rival"], rival="one pass", goal=MEMORY_GOAL,
+        [most(CPU_TOKENS)], [most(None)], rival="one pass", goal=MEMORY_GOAL,
     )  # fmt: skip
