@@ -22,7 +22,6 @@ from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
 from foci.learn.fitting import fitting
-from foci.learn.folder import ArmFolder
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
