@@ -87,7 +87,7 @@ def test_the_file_in_the_folder_is_the_same_run(two_arms):
 
 def test_the_summary_says_what_happened(two_arms):
     run, summary = two_arms
-    assert json.loads((run.output / "summary.json").read_text()) == summary
+    assert read_json(run.output / "summary.json") == summary
     assert {"foci", "name", "started", "model", "seed", "machine", "versions", "corpus", "arms"} == set(summary)
     assert (summary["name"], summary["seed"], summary["model"]) == ("small", 3, run.model.name)
     assert list(summary["arms"]) == ["plain", "oracle"]
