@@ -89,9 +89,11 @@ def test_hostile_texts_stay_texts(run, tmp_path):
     """Whatever stands in a name, a question or an answer, the card shows it and reads nothing of it."""
     copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
     start = json.loads((copy / "start.json").read_text())
+    start.pop("seal")
     start["inputs"] = {f"/somewhere/{EVIL.replace('/', '')}": "0" * 64}
     (copy / "start.json").write_text(json.dumps(start))
     summary = json.loads((copy / "summary.json").read_text())
+    summary.pop("seal")
     summary["foci"], summary["versions"] = EVIL, {"torch": EVIL}
     (copy / "summary.json").write_text(json.dumps(summary))
     taught = read_taught(copy)["plain"]

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
     "chat": "config errors system models corpus report",
-    "export": "config system models probes report card learn chat",
+    "export": "focus config system models probes report card learn chat",
     "cli": "config system corpus data models methods probes study learn slide bench pretrain meta report watch chat "
     "export advise",
     "__main__": "cli",

@@ -1,14 +1,19 @@
 """Asks the run's questions to what was written, and compares the answers with those of the trained model."""
 
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from foci import models
+from foci.export import llama
 from foci.export.source import Source
+from foci.models.gguf import quiet
 from foci.models.loading import load_tokenizer, load_weights
 from foci.models.saved_adapter import with_adapter
 from foci.probes import Answer, Probe, answer
@@ -25,7 +30,7 @@ class Check:
 
     `learned` and `retained` are (right answers, questions), None where nothing was asked. `tokens` is the share of
     answer tokens that are predicted, `same` the number of answers in the same words as the trained model's, of `asked`.
-    `notes` are sentences for people.
+    `notes` are sentences for people; `loaded` is False where the program could not read what was written.
     """
 
     program: str
@@ -35,6 +40,7 @@ class Check:
     tokens: float | None = None
     same: int | None = None
     notes: tuple[str, ...] = ()
+    loaded: bool = True
 
     def as_data(self) -> dict[str, Any]:
         """Returns the check as plain data, for export.json."""
@@ -92,6 +98,49 @@ def check_adapter(source: Source, folder: Path, questions: Questions) -> list[Ch
     return [questions.ask("PEFT", adapted, load_tokenizer(name, trust_remote_code=trust))]
 
 
+def check_gguf(source: Source, folder: Path, questions: Questions) -> list[Check]:
+    """Loads the GGUF file of a folder by Transformers' reader and by llama.cpp, where they can, and asks both.
+
+    Raises ValueError where neither can load it.
+    """
+    (file,) = folder.glob("*.gguf")
+    tokenizer = load_tokenizer(source.run.model.name, trust_remote_code=source.trust)
+    checks = [
+        _or_note("Transformers", lambda: _by_reader(file, tokenizer, questions)),
+        _or_note("llama.cpp", lambda: _by_llama(file, tokenizer, questions)),
+    ]
+    if not any(check.loaded for check in checks):
+        raise ValueError(
+            f"{file.name} was written, but nothing here can load it: {'; '.join(n for c in checks for n in c.notes)}. "
+            "It was deleted; try a newer llama.cpp (pip install -U cyllama), or another kind"
+        )
+    return checks
+
+
+def _by_reader(file: Path, tokenizer: PreTrainedTokenizerBase, questions: Questions) -> Check:
+    """Asks by Transformers' reader of GGUF, and compares the tokens of the file's own tokenizer."""
+    read = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    with quiet(), redirect_stderr(StringIO()):  # the reader draws a bar of its own
+        model = AutoModelForCausalLM.from_pretrained(**read, dtype=torch.float32).eval()
+        own = AutoTokenizer.from_pretrained(**read)
+    others = sum(own(probe.text)["input_ids"] != tokenizer(probe.text)["input_ids"] for probe in questions.probes)
+    return questions.ask("Transformers", model, tokenizer, _about_tokens(others, "Transformers", questions))
+
+
+def _by_llama(file: Path, tokenizer: PreTrainedTokenizerBase, questions: Questions) -> Check:
+    if not llama.is_there():
+        words = "llama.cpp was not asked: the package cyllama is not installed (pip install 'foci[export]')"
+        return Check("llama.cpp", notes=(words,), loaded=False)
+    answers, others = llama.answers_of(file, tokenizer, questions.probes, questions.known)
+    return questions.compared("llama.cpp", answers, _about_tokens(others, "llama.cpp", questions))
+
+
+def _about_tokens(others: int, program: str, questions: Questions) -> list[str]:
+    """Returns a note where a program reads texts as other tokens than the run did; the answers above used the run's."""
+    of = len(questions.probes)
+    return [f"{program} reads {others} of {of} questions as other tokens than the run's tokenizer"] if others else []
+
+
 def table_of(checks: Sequence[Check]) -> Table:
     """Returns the checks that asked something as a table."""
     rows = [
@@ -119,12 +168,14 @@ def worse(checks: Sequence[Check]) -> list[str]:
     ]
 
 
-def or_note(program: str, ask: Callable[[], Check]) -> Check:
+def _or_note(program: str, ask: Callable[[], Check]) -> Check:
     """Returns a check, or one that says why a program cannot read the file."""
     try:
         return ask()
     except (ValueError, KeyError, NotImplementedError, RuntimeError, ImportError) as error:
-        return Check(program, notes=(f"{program} cannot read this file: {' '.join(str(error).split())[:200]}",))
+        return Check(
+            program, notes=(f"{program} cannot read this file: {' '.join(str(error).split())[:200]}",), loaded=False
+        )
 
 
 def _of(pair: tuple[int, int] | None) -> str:

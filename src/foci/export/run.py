@@ -1,6 +1,6 @@
 """Runs `foci export`: an arm of a run -> a folder in some form -> the same questions -> its card."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +13,12 @@ from foci.card.vllm import why_refused
 from foci.card.write import write_card
 from foci.export.adapter import check_adapter as adapter_there
 from foci.export.adapter import write_adapter
-from foci.export.checking import Check, Questions, check_adapter, check_merged, table_of, worse
+from foci.export.checking import Check, Questions, check_adapter, check_gguf, check_merged, table_of, worse
+from foci.export.gguf import check_kind, gguf_size, write_gguf
 from foci.export.merged import merged_size, write_merged
+from foci.export.ollama import write_modelfile
 from foci.export.place import RECORD, placed
+from foci.export.push import Hub
 from foci.export.source import Source
 from foci.report import tables
 from foci.system.files import read_json, write_json
@@ -60,7 +63,30 @@ def export(source: Source, wanted: Wanted, console: Console) -> Path:
     return folder
 
 
+def written(source: Source, wanted: Wanted, console: Console, hub: Hub | None = None) -> None:
+    """Writes an export and puts it on the hub; with a hub, an export that is there already is sent as it is."""
+    there = hub is not None and not wanted.overwrite and is_there(source, wanted)
+    folder = wanted.folder(source) if there else export(source, wanted, console)
+    if hub is not None:
+        page = hub.push(folder, f"{source.run.name}, {source.arm}")
+        console.print(f"pushed {folder}: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+def is_there(source: Source, wanted: Wanted) -> bool:
+    """Returns whether the folder holds this very export already: the same weights in the same form."""
+    record = read_json(wanted.folder(source) / RECORD)
+    if not isinstance(record, dict):
+        return False
+    kind = "gguf" if wanted.gguf else "adapter" if wanted.adapter else "model"
+    same = record.get("kind") == kind and (wanted.gguf is None or record.get("precision") == wanted.gguf)
+    return same and record.get("weights_sha256") == read_json(source.folder.result)["weights_sha256"]
+
+
 def _size(source: Source, wanted: Wanted) -> int:
+    """Returns about how many bytes are written; raises ValueError where the form cannot be written here."""
+    if wanted.gguf is not None:
+        check_kind(wanted.gguf, source)
+        return gguf_size(source, wanted.gguf)
     if wanted.adapter:
         adapter_there(source)
         return sum(file.stat().st_size for file in source.folder.adapter.iterdir()) + 2**20
@@ -71,13 +97,17 @@ def _written(
     source: Source, wanted: Wanted, part: Path, questions: Questions, console: Console
 ) -> tuple[Form, list[Check]]:
     """Writes one form into a folder and asks it."""
-    if wanted.adapter:
-        settings = write_adapter(source, part)
-        form = Form("adapter", source.name, "float32", settings=settings)
+    check: Callable[[Source, Path, Questions], list[Check]]
+    if wanted.gguf is not None:
+        file = write_gguf(source, part, wanted.gguf)
+        if note := write_modelfile(source, file):
+            console.print(f"Modelfile: {note}", highlight=False, markup=False, soft_wrap=True)
+        form, check = Form("gguf", source.name, wanted.gguf, file=file.name), check_gguf
+    elif wanted.adapter:
+        form = Form("adapter", source.name, "float32", settings=write_adapter(source, part))
         check = check_adapter
     else:
-        form = Form("model", source.name, write_merged(source, part))
-        check = check_merged
+        form, check = Form("model", source.name, write_merged(source, part)), check_merged
     if questions.probes:
         console.print(f"asking {len(questions.probes)} questions", highlight=False, markup=False)
     return form, check(source, part, questions)
@@ -124,3 +154,5 @@ def _say(folder: Path, form: Form, checks: Sequence[Check], source: Source, cons
         line(f"vLLM does not take it: {refused}" if refused else vllm_command(form, base.name, str(folder.resolve())))
         if base.note:
             line(f"note: {base.note}")
+    elif form.kind == "gguf":
+        line(f"ollama create {form.name.lower()} -f {folder.resolve() / 'Modelfile'}")
