@@ -64,10 +64,8 @@ def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch
         recompute_activations(model)
     except ValueError:  # this architecture cannot
         return Fit(1)
-    size = base_of(model).config.get_text_config().hidden_size
-    again = each / layer_count(model) + 4 * size * layer_count(
-        model
-    )  # one layer's activations, and every layer's input
+    layers, size = layer_count(model), base_of(model).config.get_text_config().hidden_size
+    again = each / layers + 4 * size * layers  # the activations of one layer, and the inputs of all
     return Fit(max(1, min(int(SHARE * free / again), most or fits + longest)), recomputes=True)
 
 
