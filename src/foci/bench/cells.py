@@ -15,7 +15,7 @@ from foci.bench.folder import SuiteFolder
 from foci.config.run import Run, dump_run
 from foci.focus import Plan, Prepares, Row
 from foci.learn.arguments import planned_updates
-from foci.learn.baseline import Start, context_of, prepared
+from foci.learn.baseline import Start, context_of, prepared, settings_hash
 from foci.learn.cells import ArmSeed
 from foci.learn.folder import opened
 from foci.learn.offline import plan_of, prepare
@@ -168,6 +168,14 @@ def _stage(cell: Cell) -> None:
         if cell.scores is not None and cell.scores.is_dir():
             shutil.copytree(cell.scores, RunFolder(part, 1).arm(cell.arm).scores)
         (part / "run.yaml").write_text(dump_run(cell.run), encoding="utf-8")
+        _own_start(part, cell.run)
+
+
+def _own_start(folder: Path, run: Run) -> None:
+    """Writes into the start of a seed, which was copied, that it is the cell's: its settings, and the files it has."""
+    start = read_json(folder / "start.json")
+    kept = {name: digest for name, digest in start.get("files", {}).items() if (folder / name).is_file()}
+    write_json(folder / "start.json", {**start, "settings": settings_hash(run), "files": kept}, sealed=True)
 
 
 def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> tuple[int, Path]:

@@ -158,7 +158,7 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.L
             "methods": method_hashes(run.arms),
             "inputs": inputs,
             "tokenizer": tokenizer_fingerprint(made.loaded.tokenizer),
-            "settings": _settings(run),
+            "settings": settings_hash(run),
             "files": hashes(folder.path, folder.of_start()),
         },
         sealed=True,
@@ -213,7 +213,7 @@ def _known(folder: RunFolder, run: Run) -> dict[str, Any] | None:
         raise ValueError(
             f"{folder.start} is damaged: got {str(known)[:60]!r}; put the whole file back, or use --overwrite"
         )
-    if known.get("settings", _settings(run)) != _settings(run):
+    if known.get("settings", settings_hash(run)) != settings_hash(run):
         raise ValueError(
             f"{folder.config} is not as it was when this run began: a setting in it was changed, or it is damaged; put "
             "the old file back, or start again with --overwrite"
@@ -226,7 +226,7 @@ def _known(folder: RunFolder, run: Run) -> dict[str, Any] | None:
     return known
 
 
-def _settings(run: Run) -> str:
+def settings_hash(run: Run) -> str:
     """Returns the SHA-256 of the settings, without the folder, which may be moved."""
     return hashlib.sha256(dump_run(run.model_copy(update={"output": Path()})).encode()).hexdigest()
 
