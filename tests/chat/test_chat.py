@@ -30,6 +30,7 @@ from foci.chat.writing import Answer, Decoding, Drawn, Writing
 from foci.config.run import dump_run, load_run
 from foci.learn.run import learn
 from foci.learn.save import save
+from foci.system.files import read_json
 from foci.system.harmless import visible
 from foci.system.run_folder import RunFolder
 from foci.system.signals import Interrupted
@@ -355,7 +356,7 @@ def test_a_corpus_that_changed_or_is_gone_is_told(copy, tmp_path):
     read = load_run(copy)
     corpus = tmp_path / "corpus.jsonl"
     shutil.copy(read.corpus.path[0], corpus)
-    start = json.loads((copy / "start.json").read_text())
+    start = read_json(copy / "start.json")
     start["inputs"] = {str(corpus): start["inputs"][read.corpus.path[0]], "other.jsonl": "0"}
     (copy / "start.json").write_text(json.dumps(start))
     moved = read.model_copy(update={"corpus": read.corpus.model_copy(update={"path": (str(corpus),)})})

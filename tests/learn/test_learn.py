@@ -23,6 +23,7 @@ from foci.learn import baseline
 from foci.learn.run import learn
 from foci.probes import answer, read_probes
 from foci.report.measure import MEASURED
+from foci.system.files import read_json
 
 UPDATES = 9  # 10 rows, batches of 4, 3 epochs: 3 updates each
 ARM_FILES = {"metrics.jsonl", "samples.json", "arm.json", "checkpoints", "probes", "model", "adapter"}

@@ -29,6 +29,7 @@ from foci.models.forward import device_of
 from foci.models.gguf import EMBEDDED, Embedded
 from foci.models.losses import hidden_states, token_nll
 from foci.report.write import write_report
+from foci.system.files import read_json
 from foci.system.folder import locked
 from foci.training.plan import check_columns, update_weights
 from runs import assert_one_paragraph
@@ -562,7 +563,7 @@ def test_weights_of_any_size_and_a_locality_term_from_file_to_method(files, tmp_
         main()
     assert ended.value.code == 0
     assert "moved on other text (nats)" in " ".join(capsys.readouterr().out.split())
-    whole, epoch = json.loads((tmp_path / "whole/summary.json").read_text()), Training.epoch
+    whole, epoch = read_json(tmp_path / "whole/summary.json"), Training.epoch
 
     def dies(self: Training):
         epoch(self)
