@@ -66,7 +66,7 @@ def test_a_lost_page_is_no_lost_document(folder):
         (folder / name).unlink()
     assert read_corpus(folder, tiny.tokenizer(), max_length=64, max_bad=0.0).documents == 4
     papers.scan(folder / "scan.pdf", [])
-    with pytest.raises(ValueError, match=r"1 of 4 documents .* are bad: .*scan\.pdf:1: a scanned page"):
+    with pytest.raises(ValueError, match=r"1 of 4 documents .* is bad: .*scan\.pdf:1: a scanned page"):
         read_corpus(folder, tiny.tokenizer(), max_length=64, max_bad=0.0)
 
 

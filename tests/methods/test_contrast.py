@@ -155,7 +155,7 @@ def test_a_rate_that_is_written_down_is_met(by):
 def test_models_that_attend_alike_are_refused():
     with pytest.raises(ValueError, match=r"attend alike: .* all 1 rows"):
         chances([seen([0.2, 0.1], [0.2, 0.1])], "difference", 0.6, 0.03, 0)
-    with pytest.raises(ValueError, match="none of the 2 tokens of 1 rows may be dropped"):
+    with pytest.raises(ValueError, match="none of the 2 tokens of 1 row may be dropped"):
         chances([seen([0.2, 0.1], [0.1, 0.1], [False, False])], "difference", 0.6, 0.03, 0)
 
 

@@ -232,7 +232,7 @@ def test_questions_that_the_run_asks_are_left_out(tmp_path):
     settings = ContextDistillation(pairs(tmp_path))
     method, _ = settings.prepare(context(tmp_path / "a", asked=frozenset({"Ada was born in"})))
     assert [row.text for row in method.pool.rows] == ["What does Ben like? the north"]
-    assert method.summary() == "context_distillation: 1 questions, 1 left out because the run asks them"
+    assert method.summary() == "context_distillation: 1 question, 1 left out because the run asks them"
     both = frozenset({"Ada was born in", "What does Ben like?"})
     with pytest.raises(ValueError, match=r"the run asks all 2 questions.*no method may learn from what is asked"):
         settings.prepare(context(tmp_path / "b", asked=both))

@@ -313,7 +313,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(FileExistsError, match="holds something that is no pretraining"):
         pretrain(run_of(tmp_path, output=str(tmp_path / "out2")), console=quiet())
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe bad")
-    with pytest.raises(ValueError, match=r"1 of 1 documents \(100.0%\) are bad"):
+    with pytest.raises(ValueError, match=r"1 of 1 document \(100.0%\) is bad"):
         documents(CorpusConfig(path=(str(tmp_path / "bad.txt"),)))
     short = run_of(tmp_path)
     (tmp_path / "text.txt").write_text("x")

@@ -140,7 +140,7 @@ def test_a_torn_line_is_cut_off_and_a_damaged_one_is_asked_again(corpus, tmp_pat
         kept = (out / "requests.jsonl").read_bytes().splitlines(keepends=True)
         (out / "requests.jsonl").write_bytes(b"".join([kept[0], kept[1][:50] + b"\n", *kept[2:-1], kept[-1][:-40]]))
         said = runs.told(arguments(corpus, server, out), capsys)
-        assert "1 damaged lines; what they held is asked again" in said
+        assert "1 damaged line; what they held is asked again" in said
         assert sum(server.asked.values()) == 18
     good = [line for line in (out / "requests.jsonl").read_bytes().splitlines() if line != kept[1][:50]]
     assert sorted(json.loads(line)["key"] for line in good) == sorted(json.loads(line)["key"] for line in kept)

@@ -29,6 +29,7 @@ from foci.system.inputs import noted
 from foci.system.run_folder import RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
+from foci.system.words import counted, form
 
 ADVICE = FolderKind("advice", "advice.json")
 ROWS, FACTS, FEWEST = 24, 64, 6
@@ -127,7 +128,8 @@ def _plan(made: Advice, base: dict[str, Any], rows: int) -> Rounds:
         held = sum(probe.held_out and probe.role == "learn" for probe in read.questions.probes)
         if held < FEWEST:
             raise ValueError(
-                f"{', '.join(made.run.corpus.path)}: {held} held-out questions could be made of {rows} rows, "
+                f"{', '.join(made.run.corpus.path)}: {counted(held, 'held-out question')} could be made of "
+                f"{counted(rows, 'row')}, "
                 f"expected at least {FEWEST}, so trials could not be compared; give more text of English sentences "
                 "with names, numbers or dates, or compare arms with questions of yours: foci bench"
             )
@@ -137,8 +139,10 @@ def _plan(made: Advice, base: dict[str, Any], rows: int) -> Rounds:
         known = {"trials": plan.trials, "updates": plan.updates}
         write_json(made.path / "plan.json", known)
     plan = Rounds(tuple(known["trials"]), tuple(known["updates"]))
-    each = "; ".join(f"{n} of {u} updates" for n, u in zip(plan.trials, plan.updates, strict=True))
-    made.tell(f"{rows} rows, {sum(plan.trials)} trials in {made.seconds / 60:g} minutes at most: {each}")
+    each = "; ".join(f"{n} of {counted(u, 'update')}" for n, u in zip(plan.trials, plan.updates, strict=True))
+    made.tell(
+        f"{counted(rows, 'row')}, {counted(sum(plan.trials), 'trial')} in {_minutes(made.seconds)} at most: {each}"
+    )
     return plan
 
 
@@ -156,7 +160,7 @@ def _rounds(made: Advice, base: dict[str, Any], plan: Rounds) -> list[dict[str, 
             break
     if len(found[0]) < 2:
         raise ValueError(
-            f"{len(found[0])} of the trials were finished in {made.seconds / 60:g} minutes, expected at least 2 to "
+            f"{len(found[0])} of the trials were finished in {_minutes(made.seconds)}, expected at least 2 to "
             "compare; run the same command with more --minutes: what is finished is kept"
         )
     return found
@@ -183,7 +187,7 @@ def _round(made: Advice, suite: Suite, number: int, before: list[dict[str, Resul
             answers = read_answers(RunFolder(one.path, 1).arm(arm).probes(updates))
             results[arm] = Result.of(answers, made.times.get(name, 0.0))
             least = max(least, results[arm].seconds)
-            made.tell(f"round {number}  {arm:<14} {updates} updates  {told(results[arm])}")
+            made.tell(f"round {number}  {arm:<14} {counted(updates, 'update')}  {told(results[arm])}")
     return results, True
 
 
@@ -202,3 +206,7 @@ def _seen(found: list[dict[str, Result]], plan: Rounds, seed: int, rows: int, of
     trials: dict[str, Trial] = {name: TRIALS[name] for name in order}
     round_ = len(found), plan.trials[len(found) - 1]
     return Seen(trials, last, gaps, round_, sum(map(len, found)), updates, rows, of)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:g} {form(seconds / 60, 'minute')}"

@@ -8,6 +8,7 @@ from foci.advise.results import Result
 from foci.advise.trials import BATCH, WARMUP, Trial
 from foci.config.commented import run_file
 from foci.config.run import Run
+from foci.system.words import counted, form
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,12 @@ def advice(run: Run, seen: Seen, minutes: float) -> tuple[str, list[str]]:
         "arms": {name: list(trial.methods)},
     }
     head = [
-        f"Advised by foci after {seen.count} trials in at most {minutes:g} minutes: {trial.said}.",
+        f"Advised by foci after {counted(seen.count, 'trial')} in at most {minutes:g} "
+        f"{form(minutes, 'minute')}: {trial.said}.",
         *lines,
         "",
-        f"train.steps reads each row as often as the trials of the last round did ({seen.of:,} rows here, {seen.rows} "
-        "there).",
+        f"train.steps reads each row as often as the trials of the last round did ({counted(seen.of, 'row')} here, "
+        f"{seen.rows} there).",
     ]
     return run_file(settings, head, further=("adapter.r", "train.patience", "probes.every")), lines
 
@@ -57,7 +59,7 @@ def _lines(seen: Seen) -> list[str]:
     """Says what each trial of the last round learned and kept, and how sure the order is."""
     best, *others = seen.trials
     width = max(len(trial.said) for trial in seen.trials.values())
-    found = [f"Round {seen.round[0]}, on {seen.rows} of {seen.of:,} rows. Shares of answer tokens, in %:"]
+    found = [f"Round {seen.round[0]}, on {seen.rows} of {counted(seen.of, 'row')}. Shares of answer tokens, in %:"]
     for name, trial in seen.trials.items():
         learned, kept = (100 * sum(v.values()) / max(1, len(v)) for v in (
             seen.results[name].learned, seen.results[name].kept))  # fmt: skip
@@ -67,7 +69,9 @@ def _lines(seen: Seen) -> list[str]:
             gap = f"  behind by {less:.1f} points [{low:.1f}, {high:.1f}]" + ("" if low > 0 else ", not told apart")
         found.append(f"  {trial.said:<{width}}  learned {learned:5.1f}  kept {kept:5.1f}{gap}")
     if len(seen.trials) < seen.round[1]:
-        found.append(f"Only {len(seen.trials)} of the {seen.round[1]} trials of this round fitted into the time.")
+        found.append(
+            f"Only {len(seen.trials)} of the {counted(seen.round[1], 'trial')} of this round fitted into the time."
+        )
     alike = [seen.trials[name].said for name in others if seen.gaps[name][1] <= 0]
     asked = len(seen.results[best].learned), len(seen.results[best].kept)
     if alike:
@@ -75,7 +79,8 @@ def _lines(seen: Seen) -> list[str]:
     elif others:
         found.append("The best is better than all others of this round.")
     found.append(
-        f"Learned is of {asked[0]} held-out questions, kept of {asked[1]} general facts; intervals are over these "
+        f"Learned is of {counted(asked[0], 'held-out question')}, kept of "
+        f"{counted(asked[1], 'general fact')}; intervals are over these "
         "questions, at 95 %, with one seed."
     )
     return found

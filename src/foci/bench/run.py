@@ -20,6 +20,7 @@ from foci.system.files import read_json, write_json, write_text
 from foci.system.run_folder import RunFolder
 from foci.system.signals import Interrupted, stoppable
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 
 def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
         _check_files(suite, folder, overwrite)
         begun = starts(suite, folder, console, overwrite=overwrite)
         if suite.match != "steps":
-            console.print(f"matching {len(suite.arms)} arms by {suite.match}", highlight=False)
+            console.print(f"matching {counted(len(suite.arms), 'arm')} by {suite.match}", highlight=False)
         cells = [cell(suite, folder, arm, begun[seed]) for seed in suite.seeds for arm in suite.arms]
         for one in cells if overwrite else ():
             one.forget()

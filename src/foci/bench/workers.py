@@ -20,6 +20,7 @@ from foci.bench.cells import Cell, run_cell
 from foci.system.files import read_lines
 from foci.system.run_folder import RunFolder
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 FAILED = 3
 """Exit status of a process whose cell could not go on; the reason is in the cell's error file."""
@@ -32,7 +33,10 @@ def one_by_one(cells: Sequence[Cell], console: Console) -> Failures:
     """Runs cells in this process. Reports a cell that fails and goes on; a full disk or a signal ends all."""
     failures: Failures = []
     for number, cell in enumerate(cells, start=1):
-        console.print(f"cell {number} of {len(cells)}: {cell.name}, {cell.run.train.steps} updates", highlight=False)
+        console.print(
+            f"cell {number} of {len(cells)}: {cell.name}, {counted(cell.run.train.steps or 0, 'update')}",
+            highlight=False,
+        )
         try:
             run_cell(cell, console)
         except (ValueError, ArithmeticError, RuntimeError) as error:
@@ -156,7 +160,7 @@ class _Progress:
         if self.bars is not None:
             self.tasks[cell.name] = self.bars.add_task(f"  {cell.name}", total=cell.run.train.steps)
         else:
-            self.console.print(f"{cell.name}: begins, {cell.run.train.steps} updates", highlight=False)
+            self.console.print(f"{cell.name}: begins, {counted(cell.run.train.steps or 0, 'update')}", highlight=False)
 
     def look(self, cells: Sequence[Cell]) -> None:
         if self.bars is not None:

@@ -10,6 +10,7 @@ from foci.report.read import Arm, read_run
 from foci.report.words import count
 from foci.system.files import read_json
 from foci.system.harmless import visible
+from foci.system.words import form
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class Taught:
         corpus, numbers = self.facts["corpus"], self.arm.numbers
         found = {name: corpus.get(name) for name in ("documents", "rows", "tokens")}
         said = [f"{count(value)} {name}" for name, value in found.items() if value is not None]
-        return ", ".join([*said, f"{count(numbers.get('steps'))} updates, seed {self.facts['seed']}"])
+        return ", ".join(
+            [
+                *said,
+                f"{count(numbers.get('steps'))} {form(numbers.get('steps') or 0, 'update')}, seed {self.facts['seed']}",
+            ]
+        )
 
 
 def read_taught(folder: Path) -> dict[str, Taught]:

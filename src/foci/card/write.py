@@ -15,6 +15,7 @@ from foci.report.tables import Code, Table, markdown, marked
 from foci.report.warnings import warnings_of
 from foci.report.words import count, moment
 from foci.system.files import read_json, write_text
+from foci.system.words import form
 
 CARD = "README.md"
 FILES = 20
@@ -115,7 +116,9 @@ def _corpus(taught: Taught) -> str:
     rows = [[Code(name), Code(digest)] for name, digest in taught.files[:FILES]]
     table = markdown(Table(["file", "SHA-256"], rows, align="ll"))
     more = len(taught.files) - FILES
-    return "\n\n".join([" ".join(said), table, *([f"And {count(more)} more files."] if more > 0 else [])])
+    return "\n\n".join(
+        [" ".join(said), table, *([f"And {count(more)} more {form(more, 'file')}."] if more > 0 else [])]
+    )
 
 
 def _methods(taught: Taught) -> str:

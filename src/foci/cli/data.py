@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 if TYPE_CHECKING:
     from foci.data.suite import Suite
@@ -70,7 +71,7 @@ def pairs(
     from foci.data.encyclopedia import write
 
     file = write(count, seed, out, every)
-    Terminal().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
+    Terminal().print(f"{counted(count, 'pair')} in {file}", highlight=False, soft_wrap=True)
 
 
 @data_app.command()
@@ -83,7 +84,7 @@ def pages(
     from foci.data.pages import write
 
     file = write(count, seed, out)
-    Terminal().print(f"{count} pairs in {file}", highlight=False, soft_wrap=True)
+    Terminal().print(f"{counted(count, 'pair')} in {file}", highlight=False, soft_wrap=True)
 
 
 @data_app.command("lama-ckl")

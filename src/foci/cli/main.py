@@ -30,6 +30,7 @@ from foci.config.run import dump_run
 from foci.system.files import existing
 from foci.system.signals import Interrupted, stoppable
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 if TYPE_CHECKING:
     from foci.probes import Probe
@@ -174,7 +175,7 @@ def check(
     for name, value in {
         "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
         **({"adapter": cost.left_out} if cost.left_out else {}),
-        "tokens": f"{cost.tokens_per_epoch:,} in {cost.rows:,} rows, read {cost.tokens:,} in all",
+        "tokens": f"{cost.tokens_per_epoch:,} in {counted(cost.rows, 'row')}, read {cost.tokens:,} in all",
         "updates": most + _updates(cost.arm_updates) + (f", {seeds} seeds" if seeds > 1 else ""),
         "peak memory": f"about {memory}",
         "time": f"about {_duration(seconds)}, {_duration(cost.train_seconds)} of training per arm, "
@@ -228,7 +229,8 @@ def _export(probes: "list[Probe]", folder: Path, source: str, overwrite: bool) -
 
     name = export_lm_eval(probes, folder, source=source, overwrite=overwrite)
     Terminal().print(
-        f"{len(probes)} probes: {folder}\nlm_eval --include_path {shlex.quote(str(folder))} --tasks {name} --model hf "
+        f"{counted(len(probes), 'probe')}: {folder}\nlm_eval --include_path {shlex.quote(str(folder))} --tasks {name} "
+        "--model hf "
         "--model_args pretrained=MODEL,dtype=float32",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foci.corpus.documents import BadLine, Document, Empty, LeftOut, Sample, find_sources, read_source
+from foci.system.words import counted, form
 
 FORGIVEN = 10
 """Documents of which one bad one never ends a run (unless none is allowed)."""
@@ -109,4 +110,5 @@ def _reasons(bad: Sequence[BadLine], lost: int, total: int) -> str:
     bad = [one for one in bad if not isinstance(one, LeftOut)] or bad
     reasons = "; ".join(map(str, bad[:3]))
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return f"{lost} of {total} documents ({lost / total:.1%}) are bad: {reasons}{more}. Repair them"
+    said = f"{lost} of {counted(total, 'document')} ({lost / total:.1%}) {form(lost, 'is', 'are')} bad"
+    return f"{said}: {reasons}{more}. Repair them"

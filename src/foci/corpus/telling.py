@@ -11,20 +11,12 @@ from foci.corpus.documents import BadLine
 from foci.corpus.gathering import FileRead
 from foci.focus import UNWEIGHTED, Row
 from foci.system.harmless import one_line
+from foci.system.words import counted
 
 NAMED = 3
 """Names in a line, at most."""
 LISTED = 20
 """Bad lines that are listed, at most."""
-
-
-def counted(count: int, noun: str) -> str:
-    """Returns a count with its noun, in the plural where it is not 1.
-
-    >>> counted(1, "row"), counted(2000, "row")
-    ('1 row', '2,000 rows')
-    """
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def files_told(made: Corpus | CorpusError) -> Iterator[str]:

@@ -22,6 +22,7 @@ from foci.data.suite import Document, LeftOut, Suite, merged
 from foci.probes.asking import Answer, answer
 from foci.probes.probe import Probe, Role
 from foci.seeds import drawn
+from foci.system.words import counted
 
 NAME = "lama-ckl"
 FILES = tuple(source.name for source in sources.SOURCES[NAME])
@@ -101,7 +102,7 @@ def convert(path: Path, settings: LamaCkl, tell: Callable[[str], None] = lambda 
     files = [sources.located(NAME, Path(path) / name) for name in FILES]
     facts = read_facts(files, left)
     loaded = models.load(settings.model)
-    tell(f"asking {settings.model} {len(facts)} facts")
+    tell(f"asking {settings.model} {counted(len(facts), 'fact')}")
 
     def ask(probes: Sequence[Probe]) -> list[Answer]:
         made: dict[str, Answer] = {}

@@ -23,6 +23,7 @@ from foci.export.source import Source
 from foci.report import tables
 from foci.system.files import read_json, write_json
 from foci.system.signals import stoppable
+from foci.system.words import counted
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _written(
     else:
         form, check = Form("model", source.name, write_merged(source, part)), check_merged
     if questions.probes:
-        console.print(f"asking {len(questions.probes)} questions", highlight=False, markup=False)
+        console.print(f"asking {counted(len(questions.probes), 'question')}", highlight=False, markup=False)
     return form, check(source, part, questions)
 
 

@@ -36,6 +36,7 @@ from foci.system import checkpoint, machine
 from foci.system.files import append_step, read_json, read_lines, write_json
 from foci.system.run_folder import ArmFolder
 from foci.system.signals import Stop
+from foci.system.words import counted
 from foci.training.passes import Passes
 from foci.training.trainer import FocusTrainer
 
@@ -54,7 +55,7 @@ class Arm:
         """Returns the arm's part of summary.json: computed, or read where the arm was finished before."""
         done = records.finished(self.folder, self._say, stops=self.start.run.train.patience is not None)
         if done is not None:
-            self._say(f"finished before, {done['steps']} updates")
+            self._say(f"finished before, {counted(done['steps'], 'update')}")
             return done
         gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)

@@ -13,7 +13,7 @@ from foci import models
 from foci.config.run import Run, dump_run
 from foci.corpus import read_rows, tokenizer_fingerprint, write_quarantine, write_rows
 from foci.corpus.samples import samples
-from foci.corpus.telling import counted, left_out
+from foci.corpus.telling import left_out
 from foci.focus import Context, Row
 from foci.learn.earlier import Earlier, read_earlier, write_earlier
 from foci.learn.finished import probes_of
@@ -34,6 +34,7 @@ from foci.probes import Answer, read_answers, write_answers
 from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.inputs import damaged, hashes, noted
 from foci.system.run_folder import RunFolder
+from foci.system.words import counted, form
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _tell_read(run: Run, made: Material, counts: dict[str, Any], console: Consol
     """Says what was read and left out; in a run that goes on, what it goes on from."""
     console.print(
         f"{run.model.name} reads {counted(counts['documents'], 'document')} ({counted(counts['rows'], 'row')}, "
-        f"{counts['tokens']:,} tokens)",
+        f"{counted(counts['tokens'], 'token')})",
         *left_out(made.corpus, "in quarantine.jsonl"),
         sep="\n  ",
         highlight=False,
@@ -197,7 +198,7 @@ def _write_held_out(made: Material, folder: RunFolder, console: Console) -> None
     folder.held_out.unlink(missing_ok=True)
     if held := made.questions.held_out_rows:
         write_rows(held, folder.held_out)
-        words = f"{counted(len(held), 'row')} of these {'is' if len(held) == 1 else 'are'} held out to say when to stop"
+        words = f"{counted(len(held), 'row')} of these {form(len(held), 'is', 'are')} held out to say when to stop"
         console.print(f"  {words}", highlight=False)
 
 

@@ -16,7 +16,6 @@ from torch import nn
 from foci import models
 from foci.config.run import Run
 from foci.corpus import write_rows
-from foci.corpus.telling import counted
 from foci.focus import Row
 from foci.learn.finished import Finished, probes_of
 from foci.probes import Answer, Probe, answer, read_answers, write_answers
@@ -24,6 +23,7 @@ from foci.seeds import drawn
 from foci.system.files import read_json, write_json, write_lines
 from foci.system.inputs import differences, noted
 from foci.system.run_folder import RunFolder
+from foci.system.words import counted, form
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Rehearsal:
             f"{counted(len(self.rows), 'row')} of earlier pages, and asks {counted(probes, 'earlier probe')} again"
         ]
         if self.known:
-            found.append(f"{counted(self.known, 'row')} of these pages {_were(self.known)} learned before")
+            found.append(
+                f"{counted(self.known, 'row')} of these pages {form(self.known, 'was', 'were')} learned before"
+            )
         begun = {file: digest for batch in self.before.batches() for file, digest in batch["files"].items()}
         if changes := differences(begun, noted(map(Path, begun))):
             found.append(
@@ -119,10 +121,6 @@ class Rehearsal:
                 "learned, from the rows that the run kept"
             )
         return found
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
 
 
 def rehearsal(before: Finished, run: Run, rows: Sequence[Row], known: int) -> Rehearsal:

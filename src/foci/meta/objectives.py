@@ -22,6 +22,7 @@ from foci.meta.material import Material
 from foci.methods.train_attention.pairs import Pair
 from foci.methods.train_attention.weigher import Weigher
 from foci.system.cache import kept
+from foci.system.words import counted
 
 PAPER = InnerStep(2e-4, "adam")
 """The paper's inner step: Adam at rate 2e-4."""
@@ -94,7 +95,7 @@ class Amortised(Objective):
                 read_rows,
             )  # fmt: skip
             self.found |= {row.row_id: tuple(row.columns["alignment"]) for row in scored}
-            tell(f"influence of {len(self.found)} of {len(pairs)} pairs")
+            tell(f"influence of {len(self.found)} of {counted(len(pairs), 'pair')}")
         self.wanted = self._targets(pairs)
         batch, wanted = self._wanted(material.train)
         mean = float((wanted * batch.predicted()).sum() / batch.predicted().sum())

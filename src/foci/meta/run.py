@@ -40,6 +40,7 @@ from foci.system.files import append_line, read_json, read_lines, write_json, wr
 from foci.system.folder import LOCK, FolderKind, claim
 from foci.system.inputs import differences, noted
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 META = FolderKind("meta-training", "meta.yaml", started="start.json")
 
@@ -102,7 +103,7 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
             f"began with {begun_with}); put the old one back, or start again with --overwrite"
         )
     write_json(run.output / META.started, start, sealed=True)
-    tell(f"{run.model.name}: {len(made.train)} pairs to learn from, {len(made.held_out)} held out")
+    tell(f"{run.model.name}: {counted(len(made.train), 'pair')} to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun
     shape = run.weigher.model_dump(exclude={"half"})

@@ -19,6 +19,7 @@ from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import Pool
 from foci.methods.train_attention.pairs import Pair, read_pairs
 from foci.models import max_length
+from foci.system.words import counted
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,5 @@ class ContextDistillationRows(Prepared, MixesRows, Imitates):
 
     def summary(self) -> str:
         """Says how many questions there are, and how many were left out because the run asks them."""
-        return (
-            f"context_distillation: {len(self.pool.rows)} questions, {self.left_out} left out because the run asks them"
-        )
+        asked = counted(len(self.pool.rows), "question")
+        return f"context_distillation: {asked}, {self.left_out} left out because the run asks them"

@@ -25,6 +25,7 @@ from foci.focus import Batch, Context, Imitates, LiveTeacher, MixesRows, Prepare
 from foci.methods._pieces import Piece, Told, joined, piece_of, tell
 from foci.methods._prepared import Prepared
 from foci.seeds import generator
+from foci.system.words import counted, form
 
 
 def sentences_of(row: Row) -> list[tuple[int, int]]:
@@ -76,8 +77,8 @@ class Disc(Prepares):
         pieces = [piece for some in drawn for piece in some]
         if not pieces:
             raise ValueError(
-                f"disc found no sentence to learn in {len(context.rows)} documents: it needs documents of at least two "
-                "sentences"
+                f"disc found no sentence to learn in {counted(len(context.rows), 'document')}: it needs documents "
+                "of at least two sentences"
             )
         told = tell(context, pieces, LiveTeacher(self.k, self.temperature), "disc")
         rows, without = tuple(piece.row for piece in pieces), sum(not some for some in drawn)
@@ -122,8 +123,10 @@ class DiscHold(Prepared, Imitates):
 
     def summary(self) -> str:
         """Says how many sentences were drawn, and what becomes of documents that have none to learn."""
-        left = "are read with labels alone" if self.settings.labels else "are not read"
-        return f"disc: {len(self.told.places)} sentences; {self.without} documents of one sentence {left}"
+        alone = form(self.without, "is", "are")
+        left = f"{alone} read with labels alone" if self.settings.labels else f"{alone} not read"
+        without = counted(self.without, "document")
+        return f"disc: {counted(len(self.told.places), 'sentence')}; {without} of one sentence {left}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -30,6 +30,7 @@ from foci.models import fingerprint, max_length
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.seeds import generator
 from foci.system.cache import kept
+from foci.system.words import counted
 
 Choice = Literal["attended", "random", "first"]
 
@@ -144,7 +145,9 @@ class Stoc(Prepares):
                 span = row.input_ids[start : start + length]
                 found += [((*lead, *span), f"span {start}:{start + length} of row {row.row_id}")] * self.samples
         if not found:
-            raise ValueError(f"stoc found no span to continue in {len(context.rows)} rows; their text is too short")
+            raise ValueError(
+                f"stoc found no span to continue in {counted(len(context.rows), 'row')}; their text is too short"
+            )
         if len(found) > self.limit:
             chosen = generator(context.seed, "stoc").permutation(len(found))[: self.limit]
             found = [found[n] for n in sorted(chosen.tolist())]

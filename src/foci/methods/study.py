@@ -20,6 +20,7 @@ from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import rehearsed
 from foci.methods.train_attention.method import COLUMN as WEIGHER
 from foci.methods.train_attention.weigher import READY_MADE, load, weigh_rows
+from foci.system.words import counted
 
 Form = Literal["blank", "what", "statement"]
 
@@ -77,8 +78,8 @@ class Study(Prepares):
         texts = tuple(found for found in pieces if found)
         if not texts and self.spans == "answers":
             raise ValueError(
-                f"study found nothing to ask for in {len(context.rows)} rows: no row has a marked answer; give the "
-                "documents answer_spans, or leave out spans: answers"
+                f"study found nothing to ask for in {counted(len(context.rows), 'row')}: no row has a marked answer; "
+                "give the documents answer_spans, or leave out spans: answers"
             )
         start = tuple(context.tokenizer("").input_ids)
         return StudyRows(
@@ -197,4 +198,5 @@ class StudyRows(Prepared, MixesRows):
                 "study asks for nothing: no sentence has a name, a number or a heavy word, "
                 "or each holds the prompt of a probe"
             )
-        return f"study asks for {sum(map(len, self.texts)):,} parts of sentences of {len(self.texts):,} texts"
+        parts = counted(sum(map(len, self.texts)), "part")
+        return f"study asks for {parts} of sentences of {counted(len(self.texts), 'text')}"

@@ -17,6 +17,7 @@ from foci.system.machine import machine, versions
 from foci.system.run_folder import ArmFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 PRETRAINING = FolderKind("pretraining", "pretrain.yaml", begun=("tokenizer",))
 
@@ -36,7 +37,7 @@ def pretrain(run: Pretraining, *, overwrite: bool = False, console: Console | No
         text = material(run)
         check(run, text)
         console.print(
-            f"{run.output}: {len(text.rows)} rows to learn ({sum(map(len, text.rows)):,} tokens), "
+            f"{run.output}: {counted(len(text.rows), 'row')} to learn ({sum(map(len, text.rows)):,} tokens), "
             f"{len(text.held_out)} to validate on, {len(text.tokenizer):,} tokens known",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip

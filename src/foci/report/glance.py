@@ -13,6 +13,7 @@ from foci.report.plots import inline
 from foci.report.read import Arm
 from foci.report.style import PAGE, page_colour
 from foci.report.words import count, decimal, duration, number, percent
+from foci.system.words import counted, form
 
 Numbers = Mapping[str, Any]
 EXAMPLES = 4
@@ -53,7 +54,11 @@ def _learned(arm: Numbers, others: Mapping[str, Numbers]) -> str:
     if after is not None and asked:
         was = "" if before is None else f", {count(round(before * asked))} before"
         also = _also(others, lambda one: _right(one, asked))
-        said = f"{count(round(after * asked))} of {count(asked)} questions are answered right{was}{also}."
+        right = round(after * asked)
+        said = (
+            f"{count(right)} of {count(asked)} {form(asked, 'question')} {form(right, 'is', 'are')} answered right"
+            f"{was}{also}."
+        )
         first, last = _pair(arm, "learned")
         if after or last is None:
             return said
@@ -78,7 +83,10 @@ def _lost(arm: Numbers, others: Mapping[str, Numbers]) -> str:
         words.append(f"{count(gone) if gone else 'None'} of the {count(known)} answers that it knew{also}.")
     if (earlier := earlier_pages(arm)) is not None:
         asked, was, now = earlier
-        words.append(f"Of {count(asked)} questions about earlier pages {count(now)} are answered right, {was} before.")
+        words.append(
+            f"Of {count(asked)} {form(asked, 'question')} about earlier pages {count(now)} "
+            f"{form(now, 'is', 'are')} answered right, {was} before."
+        )
     before, after = _pair(arm, "bits_per_byte")
     if before is not None and after is not None:
         words.append(f"General text is predicted {_moved(before, after)}.")
@@ -108,7 +116,7 @@ def _gone(arm: Numbers, known: float) -> str:
 def _also(others: Mapping[str, Numbers], said: Any) -> str:
     """Returns what the other arms have, in brackets: at most three of them."""
     found = [f"{name}: {words}" for name, one in others.items() if (words := said(one))]
-    more = f"; {len(found) - 3} more arms below" if len(found) > 3 else ""
+    more = f"; {counted(len(found) - 3, 'more arm')} below" if len(found) > 3 else ""
     return f" ({'; '.join(found[:3])}{more})" if found else ""
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from foci.system.words import form
+
 NONE = "\N{EN DASH}"
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
@@ -109,7 +111,7 @@ def retained_words(arm: Mapping[str, Any]) -> str:
     if after is None:
         return "was not yet asked what it kept"
     start = "" if before is None or before > 0.995 else _was(before)
-    asked = "" if known is None else f" ({count(known)} facts)" if known != 1 else " (1 fact)"
+    asked = "" if known is None else f" ({count(known)} {form(known, 'fact')})"
     return f"kept {percent(after, 0)} % of what the model knew{start}{asked}"
 
 

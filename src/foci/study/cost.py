@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from foci.study.prompts import Request
 from foci.study.settings import Settings
 from foci.study.store import Reply
+from foci.system.words import form
 
 CHARACTERS = 4
 """Characters of a token, in an estimate."""
@@ -31,7 +32,7 @@ class Cost:
 
     def words(self, settings: Settings) -> str:
         """Says the tokens, and the money where prices are given."""
-        said = f"{self.tokens_in:,.0f} tokens read and {self.tokens_out:,.0f} written"
+        said = f"{self.tokens_in:,.0f} {form(self.tokens_in, 'token')} read and {self.tokens_out:,.0f} written"
         if settings.price_in is None and settings.price_out is None:
             return said
         money = (self.tokens_in * (settings.price_in or 0) + self.tokens_out * (settings.price_out or 0)) / 1e6

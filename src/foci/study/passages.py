@@ -11,6 +11,7 @@ from foci.corpus.documents import Document, where
 from foci.corpus.gathering import check_share, gather
 from foci.corpus.sentences import sentences
 from foci.corpus.split import Span
+from foci.system.words import counted, form
 
 LEAST = 12
 """Words of a passage that is asked about, at least."""
@@ -51,11 +52,11 @@ class Passages:
         """Says in a line what was read."""
         asked = sum(passage.words >= LEAST for passage in self.passages)
         short = len(self.passages) - asked
-        found = f"{asked:,} passages of {self.files:,} file{'s' * (self.files != 1)}"
+        found = f"{counted(asked, 'passage')} of {counted(self.files, 'file')}"
         if short:
-            found += f"; {short:,} more are too short to ask about (below {LEAST} words)"
+            found += f"; {short:,} more {form(short, 'is', 'are')} too short to ask about (below {LEAST} words)"
         if self.bad:
-            found += f"; {self.bad:,} documents cannot be read (foci check says why)"
+            found += f"; {counted(self.bad, 'document')} cannot be read (foci check says why)"
         if self.conversations:
             found += f"; {self.conversations:,} conversations or completions are left out: they are no running text"
         return found

@@ -20,6 +20,7 @@ from foci.study.write import examples, write_suite
 from foci.study.writers import writer_of
 from foci.study.writers.writer import Writer
 from foci.system.folder import FolderKind, claim
+from foci.system.words import counted
 
 REQUESTS = "requests.jsonl"
 KIND = FolderKind("study", marker=REQUESTS)
@@ -58,14 +59,16 @@ def study(settings: Settings, tell: Tell, *, dry: bool = False) -> Studied:
     with claim(settings.folder, KIND), opened(settings.folder / REQUESTS) as store:
         asking = Asking(writer, store, tell)
         if store.damaged:
-            tell(f"{settings.folder / REQUESTS}: {store.damaged:,} damaged lines; what they held is asked again")
+            tell(
+                f"{settings.folder / REQUESTS}: {counted(store.damaged, 'damaged line')}; what they held is asked again"
+            )
         if answered := len(requests) - len(waiting := asking.waiting(requests)):
-            tell(f"{answered:,} of {len(requests):,} requests for questions were answered before")
+            tell(f"{answered:,} of {counted(len(requests), 'request')} for questions were answered before")
         tell(_cost_words(waiting, max(0, most - store.kinds["rewrite"]), settings, chosen))
         try:
             return _made(settings, asking, read.passages, requests)
         finally:
-            tell(f"this run: {asking.cost.requests:,} requests answered, {asking.cost.words(settings)}")
+            tell(f"this run: {counted(asking.cost.requests, 'request')} answered, {asking.cost.words(settings)}")
             if asking.cost.unknown:
                 tell(f"  {asking.cost.unknown:,} replies came without a number of tokens")
             if words := asking.left_words():
@@ -100,7 +103,7 @@ def _cost_words(waiting: Sequence[Request], most: int, settings: Settings, chose
     words = sum(passage.words for passage in chosen) / len(chosen)
     cost = estimated(waiting, settings, rewrites=most, words=words)
     return (
-        f"to ask: {len(waiting):,} requests for questions and at most {most:,} for rewrites, about "
+        f"to ask: {counted(len(waiting), 'request')} for questions and at most {most:,} for rewrites, about "
         f"{cost.words(settings)}"
     )
 
@@ -190,7 +193,7 @@ def _split_words(split: Split, rewrites: Sequence[Rewrite]) -> list[str]:
     return [
         f"facts (questions whose evidence is the same): {facts:,}, {len(split.learn):,} to learn and "
         f"{len(split.held_out):,} held out; no question and no rewrite of a held-out fact is trained on",
-        f"study rows: {len(split.studied):,} questions with answers and {len(rewrites):,} rewrites",
+        f"study rows: {counted(len(split.studied), 'question')} with answers and {counted(len(rewrites), 'rewrite')}",
         f"probes: {len(split.asked):,} to learn, in words that no row has, and {len(split.held):,} held out",
         *examples(split),
     ]
@@ -202,6 +205,7 @@ def _nothing(settings: Settings, written: int, dropped: Counter[str], asking: As
     if not written:
         return f"the writer {settings.writer} answered nothing: {asking.left_words() or 'no request was made'}"
     return (
-        f"of {written:,} questions that the writer {settings.writer} wrote, none can be asked ({why or 'too few'}); "
+        f"of {counted(written, 'question')} that the writer {settings.writer} wrote, none can be asked "
+        f"({why or 'too few'}); "
         f"name a larger writer, {'' if settings.by == 'sentence' else 'use --by sentence, '}or ask about more passages"
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 from foci.report.tables import Table, terminal
 from foci.report.words import NONE, count, decimal, duration, percent
 from foci.system.harmless import one_line
+from foci.system.words import form
 from foci.watch.state import ArmState, Pair, State, read_state
 
 Wait = Callable[[int | float], None]
@@ -58,7 +59,11 @@ def _told(state: State, console: Console, every: int | float, wait: Wait) -> Sta
 
 def picture(state: State) -> Group:
     """Returns the head, a table with a line per arm, and a sentence on what happens now."""
-    facts = [one_line(state.name), one_line(state.model), "" if state.rows is None else f"{count(state.rows)} rows"]
+    facts = [
+        one_line(state.name),
+        one_line(state.model),
+        "" if state.rows is None else f"{count(state.rows)} {form(state.rows, 'row')}",
+    ]
     head = Text("  ".join(fact for fact in facts if fact), style="bold")
     heads = ("arm", "\nupdate", "loss\nnats", "learned\n%", "retained\n%", "bits per\nbyte", "\ntime")
     rows = [
@@ -108,7 +113,7 @@ def sentence(arm: ArmState) -> str:
         return STAGES[arm.stage] + at
     words = [f"update {count(arm.update)} of {NONE if arm.updates is None else count(arm.updates)}"]
     if arm.stage == "done":
-        words = [f"done, {count(arm.update)} updates"]
+        words = [f"done, {count(arm.update)} {form(arm.update, 'update')}"]
     if arm.loss is not None:
         words.append(f"loss {decimal(arm.loss)}")
     for name, noun in (("learned_whole", "learned"), ("retained_whole", "retained")):

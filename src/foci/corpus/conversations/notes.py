@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from foci.corpus.conversations.rows import MadeOfSamples
 from foci.corpus.reading import Reading
 from foci.corpus.rows import Made
+from foci.system.words import counted
 
 RAW = "plain text"
 """How the note begins that a chat model is given plain text."""
@@ -16,27 +17,23 @@ def notes_of(made: Made, other: MadeOfSamples, tokenizer: PreTrainedTokenizerBas
     """Yields a line for each thing that people may not expect."""
     if made.documents and tokenizer.chat_template and not reading.control_words:
         yield (
-            f"{RAW} for a chat model: it learns {_counted(made.documents, 'document')} as running text, without its "
+            f"{RAW} for a chat model: it learns {counted(made.documents, 'document')} as running text, without its "
             "chat template, and may recall them less when it is asked in a chat; 'messages' teach it answers"
         )
     if made.documents and reading.control_words:
         yield (
-            f"control words in {_counted(made.documents, 'text')} become control tokens (corpus.control_words), and "
+            f"control words in {counted(made.documents, 'text')} become control tokens (corpus.control_words), and "
             "every token is learned"
         )
     if other.split:
         yield (
-            f"{_counted(other.split, 'conversation')} longer than corpus.max_length: cut between turns, into "
-            f"{other.split_rows:,} rows"
+            f"{counted(other.split, 'conversation')} longer than corpus.max_length: cut between turns, into "
+            f"{counted(other.split_rows, 'row')}"
         )
     if other.again:
         yield (
-            f"{_counted(other.again, 'conversation')} with an answer that the chat template writes otherwise once the "
+            f"{counted(other.again, 'conversation')} with an answer that the chat template writes otherwise once the "
             "conversation goes on: such an answer has a row of its own"
         )
     if other.rows and reading.loss == "all":
         yield "questions are learned like answers (corpus.loss=all)"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

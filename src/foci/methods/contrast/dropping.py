@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foci.seeds import generator
+from foci.system.words import counted
 
 By = Literal["difference", "reversed", "large", "small", "random", "random_ranks", "forward", "backward", "told"]
 """By what tokens are ranked: d, -d, one model's attention alone, nothing (all chances alike), chance, or the position:
@@ -96,7 +97,7 @@ def chances(
     tokens = sum(len(row.free) for row in rows)
     if not wanted:
         raise ValueError(
-            f"none of the {tokens} tokens of {len(rows)} rows may be dropped: they are "
+            f"none of the {tokens} tokens of {counted(len(rows), 'row')} may be dropped: they are "
             "protected, special, seen by no query or alone in their row; protect less, or give longer rows"
         )
     if by in ("random", "told"):

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 from foci.corpus.sentences import LONGEST, WORD, is_prose, known_names, one_line, sentences
-from foci.corpus.telling import counted
 from foci.focus import Row
 from foci.probes.making.facts import NUMBERS, Fact, facts_of, plain
 from foci.probes.making.wording import Wording, wordings
 from foci.probes.probe import Probe
 from foci.seeds import drawn
+from foci.system.words import counted
 
 MOST, HELD_OUT = 125, 0.2
 """The most probes that are made, and the share of them that is held out."""
