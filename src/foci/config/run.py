@@ -28,7 +28,6 @@ from foci.config.adapter import Adapter, Count, Section
 from foci.config.continuing import Continues
 from foci.config.trackers import Tracker, as_trackers
 from foci.config.values import (
-    apply_override,
     arm_name,
     as_method,
     as_methods,
@@ -37,7 +36,7 @@ from foci.config.values import (
     beside,
     expand_home,
     explain,
-    with_one_length,
+    with_overrides,
 )
 from foci.errors import shown
 
@@ -393,8 +392,7 @@ def _validated(
 ) -> RunType:
     """Returns the run of plain data. `places` says where each value was written, `source` names the file in errors."""
     known = fields(kind)
-    for text in with_one_length(overrides, raw):
-        raw, places = apply_override(raw, places, text, known)
+    raw, places = with_overrides(raw, places, overrides, known)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

@@ -178,6 +178,19 @@ def with_one_length(overrides: Sequence[str], raw: Mapping[str, Any]) -> list[st
     return [*changed, *overrides]
 
 
+def with_overrides(
+    raw: Mapping[str, Any],
+    places: Mapping[strict_yaml.Place, str],
+    overrides: Sequence[str],
+    known: Mapping[str, FieldInfo],
+) -> tuple[dict[str, Any], dict[strict_yaml.Place, str]]:
+    """Returns run data and places after overrides, each `key=value`, a dotted key and a YAML value."""
+    changed, where = dict(raw), dict(places)
+    for text in with_one_length(overrides, raw):
+        changed, where = apply_override(changed, where, text, known)
+    return changed, where
+
+
 def apply_override(
     raw: Mapping[str, Any], places: Mapping[strict_yaml.Place, str], text: str, known: Mapping[str, FieldInfo]
 ) -> tuple[dict[str, Any], dict[strict_yaml.Place, str]]:
