@@ -143,7 +143,7 @@ def test_only_the_last_sentence_and_a_draw_of_the_others_are_read(tmp_path):
     assert [text_of(piece) for piece in pieces] == [SENTENCES[0][3], SENTENCES[1][1]]
     method, pieces = Disc().prepare(context(tmp_path / "short", rows=[*rows(), Row("s", *_read("It rained."))]))
     assert len(pieces) == 4
-    assert method.summary() == "disc: 4 sentences; 1 documents of one sentence are not read"
+    assert method.summary() == "disc: 4 sentences; 1 document of one sentence is not read"
 
 
 def test_with_labels_documents_are_read_too(tmp_path):
@@ -174,7 +174,7 @@ def test_a_first_token_is_put_before_the_sentence_and_not_held(tmp_path):
 
 
 def test_what_disc_cannot_do_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"disc found no sentence to learn in 1 documents.*at least two sentences"):
+    with pytest.raises(ValueError, match=r"disc found no sentence to learn in 1 document:.*at least two sentences"):
         Disc().prepare(context(tmp_path, rows=rows(["It rained."])))
     long = rows(["It rained in Bern and in Rome. " * 9])
     with pytest.raises(ValueError, match=r"the teacher would read \d+ tokens of texts:1, the model reads at most 128"):

@@ -184,7 +184,7 @@ def test_special_tokens_are_in_no_span_and_what_begins_a_text_begins_a_prompt(tm
     (row,) = pool.rows
     assert row.input_ids[0] == tiny.EOS
     assert tiny.EOS not in row.input_ids[1:11]
-    with pytest.raises(ValueError, match="found no span to continue in 1 rows"):
+    with pytest.raises(ValueError, match="found no span to continue in 1 row;"):
         Stoc().prepare(context(tmp_path / "none", rows=[Row("r", (9, tiny.EOS))]))
 
 
