@@ -229,6 +229,7 @@ def _server() -> Any:
             "foci.study.run",
             "openai",
             "runs",
+            "several",
             "training",
             "kept",
         ]
@@ -248,7 +249,7 @@ def start(
     `stdout`: a file of the caller's for the output, such as a pipe.
     """
     words = [str(argument) for argument in arguments]
-    return start_call(_command, words, folder=folder, moment=moment, slow=slow, stdout=stdout)
+    return start_call(command, words, folder=folder, moment=moment, slow=slow, stdout=stdout)
 
 
 def start_call(
@@ -271,7 +272,7 @@ def finished(arguments: Sequence[object], folder: Path, *, code: int = 0, moment
     return child
 
 
-def _command(arguments: list[str]) -> None:
+def command(arguments: list[str]) -> None:
     sys.argv = ["foci", *arguments]
     main.main()
 
@@ -279,7 +280,7 @@ def _command(arguments: list[str]) -> None:
 def under_nohup(arguments: list[str]) -> None:
     """Runs a command as `nohup` does."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _command(arguments)
+    command(arguments)
 
 
 def _called(

@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+import yaml
 
 from paths import ROOT
 
@@ -102,3 +103,18 @@ def there_is(name: str) -> bool:
     if find_spec(parent).submodule_search_locations:
         return find_spec(name) is not None
     return hasattr(importlib.import_module(parent), last)
+
+
+def test_launch_files_are_what_shell_and_kubernetes_can_read():
+    page = (DOCS / "scale.md").read_text()
+    (script,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    (objects,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    service, job = yaml.safe_load_all(objects)
+    assert [service["kind"], job["kind"]] == ["Service", "Job"]
+    pod = job["spec"]["template"]["spec"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    words = [*pod["containers"][0]["command"], *script.split()]
+    assert words.count("torchrun") == 2
+    assert f"--rdzv-endpoint={job['metadata']['name']}-0.{service['metadata']['name']}:29500" in words
+    assert f"--nnodes={job['spec']['completions']}" in words

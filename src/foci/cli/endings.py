@@ -5,6 +5,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from foci.system import launch
 from foci.system.harmless import visible
 
 
@@ -32,6 +33,15 @@ def _unforeseen(error: Exception) -> str:
         f"{ours.lineno}). What was written before is intact. Set FOCI_TRACEBACK=1 to see where it came from, and "
         "please report it"
     )
+
+
+def speaks() -> bool:
+    """Returns whether this process tells how the command ended: of several processes one does, the first to end."""
+    if launch.count() == 1:
+        return True
+    from foci.system import processes
+
+    return processes.speaks()
 
 
 def say(words: str | None) -> None:

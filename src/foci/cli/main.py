@@ -16,11 +16,12 @@ from rich.table import Table
 from foci.cli.advise import advise_app
 from foci.cli.chat import chat_app
 from foci.cli.data import data_app
-from foci.cli.endings import say, told
+from foci.cli.endings import say, speaks, told
 from foci.cli.export import export_app
 from foci.cli.init import init_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
+from foci.cli.processes import check_processes
 from foci.cli.runs import checked_run, run_from, without_change
 from foci.cli.score import score_app
 from foci.cli.slide import slide_app
@@ -103,6 +104,8 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     ] = None,
 ) -> None:
     """Train a model on new texts; get the model, a table of what it learned and forgot, and a report.
+
+    On several GPUs: torchrun --nproc-per-node 2 -m foci learn my_texts/
 
     By default plain fine-tuning is compared with `focused`, a composite of methods. Probes are asked before and after
     training; without probes.learn they are made from the texts by rule (English).
@@ -241,12 +244,16 @@ def _ask(model: str, probes: "list[Probe]", out: Path | None, batch_size: int) -
     from foci import models
     from foci.cli.tables import print_answers
     from foci.probes import answer, binding, write_answers
+    from foci.system import processes
 
-    loaded = models.load(model)
-    answers = answer(loaded.model, loaded.tokenizer, probes, batch_size=batch_size)
     console = Terminal()
-    learned = [probe for probe in probes if probe.role == "learn"]
-    print_answers(answers, binding(loaded.model, loaded.tokenizer, learned), console)
+    with processes.together():
+        loaded = models.load(model)
+        net, tokenizer = loaded.model, loaded.tokenizer
+        answers = processes.shared_out(lambda some: answer(net, tokenizer, some, batch_size=batch_size), probes)
+        if not processes.is_first():
+            return
+        print_answers(answers, binding(net, tokenizer, [probe for probe in probes if probe.role == "learn"]), console)
     if out is not None:
         write_answers(out, answers)
         console.print(f"answers: {out}", highlight=False, markup=False, soft_wrap=True)
@@ -347,15 +354,16 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         with stoppable():
+            check_processes(sys.argv[1:])
             app()  # tells what is wrong with flags, and exits, by itself
     except Interrupted as stop:
-        if not stop.is_silent:
+        if not stop.is_silent and speaks():
             say(str(stop))
         sys.exit(stop.code)
     except Exception as error:
         if os.environ.get("FOCI_TRACEBACK"):
             raise
-        sys.exit(told(error))
+        sys.exit(told(error) if speaks() else 1)
 
 
 def _updates(by_arm: Mapping[str, int]) -> str:

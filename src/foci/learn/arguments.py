@@ -14,7 +14,9 @@ from foci.learn.finished import finished
 from foci.models.forward import device_of
 from foci.models.loading import load_weights
 from foci.models.saved_adapter import going_on
+from foci.system import processes
 from foci.training.plan import block_scales
+from foci.training.sharing import shares, with_rows
 
 
 def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> models.LanguageModel:
@@ -41,17 +43,18 @@ def arguments(
 ) -> TrainingArguments:
     """Returns the Trainer's arguments for the settings of a run file; `dtype` is the type to compute in.
 
-    `tracked`: the project and the name of the run in trackers.
+    `tracked`: the project and the name of the run in trackers. Processes share the rows of an update.
     """
     names = {} if tracked is None else {"project": tracked[0], "run_name": tracked[1]}
+    batch, accumulation = shares(train.batch_size * train.accumulation, train.batch_size, processes.size())
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
     settings = TrainingArguments(
         output_dir=str(output),
         seed=seed,
         num_train_epochs=train.epochs or 1,
         max_steps=train.steps or -1,
-        per_device_train_batch_size=train.batch_size,
-        gradient_accumulation_steps=train.accumulation,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
         learning_rate=train.learning_rate,
         lr_scheduler_type=schedule,
         warmup_steps=train.warmup,
@@ -69,8 +72,8 @@ def arguments(
         use_cpu=not torch.cuda.is_available(),
     )
     if settings.n_gpu > 1:
-        settings._n_gpu = 1  # a run uses one device
-    return settings
+        settings._n_gpu = 1  # one process uses one device
+    return with_rows(settings, train.batch_size * train.accumulation)
 
 
 def updates_of_epoch(rows: int, train: TrainConfig) -> int:

@@ -3,7 +3,7 @@
 import gc
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
 from foci.learn.fitting import fitting
 from foci.learn.offline import Summarises, plan_of, prepare
-from foci.learn.questions import held_out_learned, without_held_out
+from foci.learn.questions import answered, held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
 from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
-from foci.probes import Answer, answer, read_answers, summarise, write_answers
+from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
 from foci.seeds import generator
-from foci.system import checkpoint, machine
+from foci.system import checkpoint, machine, processes
 from foci.system.files import append_step, read_json, read_lines, write_json
 from foci.system.run_folder import ArmFolder
 from foci.system.signals import Stop
@@ -52,42 +52,52 @@ class Arm:
 
     @without_bars()
     def result(self) -> dict[str, Any]:
-        """Returns the arm's part of summary.json: computed, or read where the arm was finished before."""
-        done = records.finished(self.folder, self._say, stops=self.start.run.train.patience is not None)
+        """Returns the arm's part of summary.json: computed, or read where the arm was finished before.
+
+        Every process must call it.
+        """
+        stops = self.start.run.train.patience is not None
+        done = processes.from_first(lambda: records.finished(self.folder, self._say, stops=stops))
         if done is not None:
             self._say(f"finished before, {counted(done['steps'], 'update')}")
             return done
         gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
         loaded = load(self.start)
-        self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores))
+        self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores), together=True)
         for method in self.plan.of(Summarises):
             self._say(method.summary())
         self.heads = GuidedHeads.of(self.plan, loaded.model, rows, loaded.tokenizer)
-        maps = self.heads and self.heads.maps(loaded.model)
-        entropy = sample_entropy(loaded.model, loaded.tokenizer, self.start.samples, self.plan)
+        first = processes.is_first()
+        maps = self.heads.maps(loaded.model) if self.heads and first else None
+        entropy = sample_entropy(loaded.model, loaded.tokenizer, self.start.samples, self.plan) if first else []
         model = learner(self.start.run, loaded.model, self.plan)
         reach = models.coverage(model)
         if reach.words():
             self._say(reach.words())
-        resume = self._checkpoint_to_resume()
-        if self.heads is not None and resume is None:
+        resume = processes.from_first(self._checkpoint_to_resume)
+        if self.heads is not None and resume is None and first:
             self.heads.note(model, self.folder.guided, 0)
         machine.reset_peak()
         metrics, ended, peak = self._trained(model, rows, loaded, resume)
-        self._write_samples(model, loaded.tokenizer, rows, entropy)
-        if self.heads is not None:
-            write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
+
+        def finished() -> dict[str, Any]:
+            self._write_samples(model, loaded.tokenizer, rows, entropy)
+            if self.heads is not None:
+                write_json(self.folder.maps, {"before": maps, "after": self.heads.maps(model)})
+            found = {**self._summary(metrics, ended), "adapted": reach.share, "peak_memory_mib": peak}
+            return self._saved(model, loaded, found)
+
+        return processes.from_first(finished)
+
+    def _saved(self, model: models.LanguageModel, loaded: models.Loaded, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes model/, adapter/ and arm.json, which says what was found; returns its content."""
+        guessing = math.log(loaded.model.config.get_text_config().vocab_size)
         saved = save(model, loaded.tokenizer, self.folder, self.start.run.model)
         for note in saved.notes:
             self._say(note)
         found = {
-            **self._summary(metrics, ended),
-            "adapted": reach.share,
-            "guessing_loss": math.log(loaded.model.config.get_text_config().vocab_size),
-            "peak_memory_mib": peak,
-            "weights_sha256": saved.sha256,
-            "notes": list(saved.notes),
-        }
+            **found, "guessing_loss": guessing, "weights_sha256": saved.sha256, "notes": list(saved.notes)
+        }  # fmt: skip
         records.finish(self.folder, found)
         shutil.rmtree(self.folder.best, ignore_errors=True)
         return found
@@ -95,9 +105,13 @@ class Arm:
     def _trained(
         self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
     ) -> tuple[list[dict[str, Any]], Ending | None, float | None]:
-        """Trains and measures the last update, which trackers still log; returns metrics, ending and peak in MiB."""
+        """Trains and measures the last update, which trackers still log; returns metrics, ending and peak in MiB.
+
+        The peak is that of the process that takes most.
+        """
         try:
-            metrics, peak = self._train(model, rows, loaded, resume)
+            metrics, own = self._train(model, rows, loaded, resume)
+            peak = max((mib for mib in processes.gathered(own) if mib is not None), default=None)
             return metrics, self._ended(model, loaded.tokenizer, metrics[-1]["step"]), peak
         finally:
             if self.trackers is not None:
@@ -106,7 +120,7 @@ class Arm:
     def _ended(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, last: int) -> Ending | None:
         """Measures the last update; with patience gives the model the best update's weights and says which it is."""
         patience = self.start.run.train.patience
-        noted = self._is_noted(last)
+        noted = processes.from_first(lambda: self._is_noted(last))
         if patience is None or not noted:
             self._measure(model, tokenizer, last)
         if patience is None:
@@ -114,6 +128,7 @@ class Arm:
             return None
         if not noted:
             Stopping(patience, self.folder).note(model, last)
+        processes.wait()
         found = ending(self.folder, last, patience, self.start.answers)
         restore(model, self.folder.best, found.kept)
         self._say(found.words(patience))
@@ -160,7 +175,7 @@ class Arm:
     def _train(
         self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
     ) -> tuple[list[dict[str, Any]], float | None]:
-        """Trains; returns the metrics of all updates, and the peak memory in MiB."""
+        """Trains; returns the metrics of all updates, and the peak memory of this process in MiB."""
         run, tokenizer = self.start.run, loaded.tokenizer
         settings, dtype = self._settings(rows), loaded.compute_dtype
         fit = fitting(settings, model, max(map(len, rows)), dtype)
@@ -197,7 +212,7 @@ class Arm:
                 trainer.train(resume_from_checkpoint=resume)
         finally:
             display.close()
-        return read_lines(self.folder.metrics), machine.peak_mib()
+        return processes.from_first(lambda: read_lines(self.folder.metrics)), machine.peak_mib()
 
     def _settings(self, rows: Sequence[Row]) -> TrainConfig:
         """Returns the run's settings of training, with as many updates as this arm has."""
@@ -208,18 +223,26 @@ class Arm:
     def _tracked(self) -> tuple[str, str] | None:
         """Returns the project and the name of this arm's run in trackers; None where there are none."""
         run = self.start.run
-        return (run.name, run_name(run, self.name, self.folder)) if run.train.report_to else None
+        tracks = bool(run.train.report_to) and processes.is_first()
+        return (run.name, run_name(run, self.name, self.folder)) if tracks else None
 
     def _trackers(self, trainer: FocusTrainer) -> Trackers:
         """Returns the callback that logs to the trackers of the run file."""
-        names = self.start.run.train.report_to
+        names = self.start.run.train.report_to if processes.is_first() else ()
         first = {**self._accuracy_at(0), **self.start.texts} if names else {}
         return Trackers(names, self.folder.tensorboard, first, lambda: tracked_of(trainer), self._say)
 
     def _measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
-        """Writes the answers and the bits per byte of the model after update `step`."""
+        """Asks in all processes, and writes the answers and the bits per byte of the model after update `step`."""
         with self.stop.abandoning():
             answers, texts = self.start.questions.ask(model, tokenizer)
+        if processes.is_first():
+            self._write_measures(model, step, answers, texts)
+        processes.wait()  # training may end early by what was written
+
+    def _write_measures(
+        self, model: nn.Module, step: int, answers: Sequence[Answer], texts: Mapping[str, float | None]
+    ) -> None:
         if answers:
             write_answers(self.folder.probes(step), answers, self.start.answers)
         if self.heads is not None:
@@ -231,9 +254,9 @@ class Arm:
     def _ask_earlier(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
         """Writes the answers to the probes of earlier pages, in a run that goes on."""
         if self.start.earlier is not None:
-            probes = self.start.earlier.probes
-            found = answer(model, tokenizer, probes, batch_size=self.start.questions.batch_size) if probes else []
-            write_answers(self.folder.earlier, found)
+            found = answered(model, tokenizer, self.start.earlier.probes, self.start.questions.batch_size)
+            if processes.is_first():
+                write_answers(self.folder.earlier, found)
 
     def _batches(self, after: Sequence[Answer], bits: float | None) -> dict[str, Any]:
         """Returns what each batch of pages taught and what was kept of it, in a run that goes on."""

@@ -31,6 +31,7 @@ from foci.learn.making import rows_with_evidence, write_made
 from foci.learn.questions import UNASKED, Questions, is_to_learn
 from foci.learn.samples import sample_nll
 from foci.probes import Answer, read_answers, write_answers
+from foci.system import processes
 from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.inputs import damaged, hashes, noted
 from foci.system.run_folder import RunFolder
@@ -89,9 +90,9 @@ def load(start: Start) -> models.Loaded:
 def prepared(run: Run, folder: RunFolder, console: Console, *, keep: bool = False) -> tuple[Start, dict[str, Any]]:
     """Returns rows, questions and frozen baseline, made now or read from an earlier process; and corpus.json.
 
-    `keep`: a model that was loaded for it stays in memory, for the first arm.
+    `keep`: a model that was loaded for it stays in memory, for the first arm. Every process must call it.
     """
-    known, untouched = _known(folder, run), list[models.Loaded]()
+    known, untouched = processes.from_first(lambda: _known(folder, run)), list[models.Loaded]()
     if known is None:
         untouched = _write_start(run, folder, console)
         known = read_json(folder.start)
@@ -124,8 +125,22 @@ def prepared(run: Run, folder: RunFolder, console: Console, *, keep: bool = Fals
 def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.Loaded]:
     """Writes rows, questions and baseline; start.json comes last, so that a torn start begins again.
 
-    Returns the untouched model; nothing in a run that goes on, which frees it.
+    The first process reads and writes; the others load the model and answer their part of the questions. Returns the
+    untouched model; nothing in a run that goes on, which frees it.
     """
+    read = _write_inputs(run, folder, console) if processes.is_first() else None
+    questions = processes.from_first(lambda: read and read[0].questions)
+    loaded = loaded_model(run) if read is None else read[0].loaded
+    assert questions is not None
+    answers, texts = questions.ask(loaded.model, loaded.tokenizer)
+    if read is not None:
+        _write_baseline(run, folder, read, answers, texts)
+    processes.wait()
+    return [loaded] if run.continues is None else []
+
+
+def _write_inputs(run: Run, folder: RunFolder, console: Console) -> tuple[Material, dict[str, str]]:
+    """Reads the inputs and writes rows and questions; returns them, and the hashes of the files."""
     inputs = noted(files_read(run))  # before they are read: what changes from here on is told
     made = material(run, folder)
     _tell_read(run, made, counts := made.corpus.counts(), console)
@@ -143,7 +158,18 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.L
         console.print(f"  {made.made.words()}", highlight=False, markup=False, soft_wrap=True)
     who = "the untouched model" if made.rehearsal is None else f"the model of {made.rehearsal.before.path}"
     _announce(made.questions, who, console)
-    answers, texts = made.questions.ask(made.loaded.model, made.loaded.tokenizer)
+    return made, inputs
+
+
+def _write_baseline(
+    run: Run,
+    folder: RunFolder,
+    read: tuple[Material, dict[str, str]],
+    answers: Sequence[Answer],
+    texts: dict[str, float | None],
+) -> None:
+    """Writes the untouched model's answers and what else is known of it."""
+    made, inputs = read
     if answers:
         write_answers(folder.baseline / "probes.parquet", answers)
     nll = sample_nll(made.loaded.model, made.loaded.tokenizer, samples(made.rows, run.seed))
@@ -164,7 +190,6 @@ def _write_start(run: Run, folder: RunFolder, console: Console) -> list[models.L
         },
         sealed=True,
     )
-    return [made.loaded] if made.rehearsal is None else []
 
 
 def _tell_read(run: Run, made: Material, counts: dict[str, Any], console: Console) -> None:

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from foci.system import processes
 from foci.system.files import append_line
 from foci.system.run_folder import ArmFolder
 from foci.system.signals import Interrupted, Stop
@@ -53,7 +55,11 @@ class Metrics(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock.read()
-        self.tokens += self.trainer.update.tokens
+        update = self.trainer.update
+        self.tokens += update.tokens
+        if update.held:  # all else was counted over all processes
+            parts = processes.gathered(update.divergence)
+            self.trainer.update = replace(update, divergence=sum(parts) / len(parts))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock.skip()
@@ -61,7 +67,7 @@ class Metrics(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
-        if "loss" not in logs:
+        if "loss" not in logs or not processes.is_first():
             return
         update = self.trainer.update
         new = [row_id for row_id in dict.fromkeys(update.rows) if row_id in self.unread]
@@ -134,7 +140,10 @@ class Saving(TrainerCallback):
         every = self.every or max(1, math.ceil(state.max_steps / 10))
         if state.global_step % every == 0:
             control.should_save = True
-        if self.stop.signum is not None:
+        asked = processes.largest(self.stop.signum or 0)  # all processes stop after the same update
+        if asked and self.stop.signum is None:
+            self.stop.ask(asked)
+        if asked:
             control.should_save = control.should_training_stop = True
 
 

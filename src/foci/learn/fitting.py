@@ -11,7 +11,7 @@ from foci.models import LanguageModel, layer_count
 from foci.models.architecture import base_of, recompute_activations, sample_ids
 from foci.models.forward import device_of
 from foci.models.soft_targets import summed_loss
-from foci.system import machine
+from foci.system import launch, machine
 
 CPU_TOKENS = 1024
 """Most positions of a pass on a CPU: longer passes take more memory there and no less time (`benchmarks/passes.py`)."""
@@ -56,6 +56,8 @@ def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch
     free = machine.free_bytes(device)
     if free is None:
         return Fit(most)
+    if device.type == "cpu":
+        free //= launch.local_count()  # the processes of a machine share its memory
     each = kept_bytes(model, dtype)
     fits = int(SHARE * free / each)
     if fits >= longest:

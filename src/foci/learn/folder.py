@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from foci.config.run import Run, dump_run
+from foci.system import processes
 from foci.system.files import write_text
 from foci.system.folder import claim
 from foci.system.run_folder import RUN, RunFolder
@@ -11,9 +13,23 @@ from foci.system.run_folder import RUN, RunFolder
 
 @contextmanager
 def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
-    """Opens the run's folder, a new one or its own, and writes run.yaml. Raises FileExistsError as `claim` does."""
+    """Opens the run's folder, a new one or its own, and writes run.yaml. Raises FileExistsError as `claim` does.
+
+    Of several processes the first does so. Raises FileNotFoundError where another one does not see the folder.
+    """
+    folder = RunFolder(run.output, len(run.arms))
+    with processes.opened_by_first(partial(_claimed, run, folder, resume=resume, overwrite=overwrite)):
+        if not folder.config.is_file():
+            raise FileNotFoundError(
+                f"process {processes.number() + 1} of {processes.size()} does not see {folder.config}, which the first "
+                "one wrote; give an output folder that all machines share"
+            )
+        yield folder
+
+
+@contextmanager
+def _claimed(run: Run, folder: RunFolder, *, resume: bool, overwrite: bool) -> Iterator[None]:
     settings = dump_run(run)
     with claim(run.output, RUN, settings, resume=resume, overwrite=overwrite):
-        folder = RunFolder(run.output, len(run.arms))
         write_text(folder.config, settings)
-        yield folder
+        yield

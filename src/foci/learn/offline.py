@@ -1,7 +1,8 @@
 """Runs the offline stage of an arm's methods: what they compute before the first update."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 from foci.config.run import Run
 from foci.focus import Context, Method, Plan, Prepares, Row
 from foci.methods import build
+from foci.system import processes
 
 
 @runtime_checkable
@@ -30,6 +32,15 @@ class Summarises(Protocol):
         ...
 
 
+@runtime_checkable
+class SharesWork(Protocol):
+    """A method whose offline stage can be shared out among processes, in parts that `prepare` finds again."""
+
+    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
+        """Does part `number` of `count` of the work; yields the tokens read and the seconds of each piece."""
+        ...
+
+
 def plan_of(run: Run, arm: str) -> Plan:
     """Returns the plan of one arm, before its methods are prepared."""
     return Plan([build(spec) for spec in run.arms[arm]], normalise=run.train.normalise)
@@ -42,17 +53,25 @@ def check_models(methods: Sequence[Method], model: PreTrainedModel) -> None:
             method.check_model(model)
 
 
-def prepare(plan: Plan, context: Context) -> tuple[Plan, Sequence[Row]]:
+def prepare(plan: Plan, context: Context, *, together: bool = False) -> tuple[Plan, Sequence[Row]]:
     """Runs the offline stages of a plan's methods, one after another, each on the rows of the one before.
 
-    Returns the plan that plays in training, and its rows with the columns it reads. Raises what a method raises.
+    Returns the plan that plays in training, and its rows with the columns it reads. Raises what a method raises. With
+    `together` every process must call it: they share the work where a method allows it; where not, the others begin
+    when the first is done, and read what it kept.
     """
     playing, rows = list[Method](), context.rows
     for number, method in enumerate(plan.methods):
         if isinstance(method, Prepares):
             folder = own_folder(context, number, method)
             folder.mkdir(parents=True, exist_ok=True)
-            prepared, rows = method.prepare(replace(context, rows=rows, folder=folder))
+            own = replace(context, rows=rows, folder=folder)
+            if together and processes.size() > 1 and isinstance(method, SharesWork):
+                for _ in method.fill(own, processes.number(), processes.size()):
+                    continue
+                processes.wait()
+            make = partial(method.prepare, own)
+            prepared, rows = processes.first_then_others(make) if together else make()
             playing.append(prepared)
         else:
             playing.append(method)

@@ -1,7 +1,7 @@
 """The questions of a run: probes, and the texts whose bits per byte are measured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from foci.models.losses import token_nll
 from foci.probes import Answer, Probe, answer, binding, bits_per_byte, summarise
 from foci.probes.making.wording import FRONT
 from foci.seeds import generator
+from foci.system import processes
 
 UNASKED = (
     "what the model learns is measured by how well it predicts your text; probes.learn=FILE.jsonl asks questions too"
@@ -56,20 +57,33 @@ class Questions:
         """Returns the answers to all probes, and further measures by name, None where not asked.
 
         These are bits per byte of the text to retain and of the corpus, and `binding` of the probes to learn; where
-        rows are held out, also their bits per byte.
+        rows are held out, also their bits per byte. Processes share the probes, and every one must call it.
         """
-        answers = answer(model, tokenizer, self.probes, batch_size=self.batch_size) if self.probes else []
-        return answers, self.measures(model, tokenizer)
+        return answered(model, tokenizer, self.probes, self.batch_size), self.measures(model, tokenizer)
 
     def measures(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, float | None]:
-        """Returns bits per byte of the text to retain and of the corpus, and `binding`; None where not asked."""
-        held = self.held_out_rows
-        return {
-            "bits_per_byte": bits_per_byte(model, tokenizer, self.text) if self.text else None,
-            "corpus_bits_per_byte": rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
-            "binding": binding(model, tokenizer, [probe for probe in self.probes if is_to_learn(probe)]),
-            **({"held_out_bits_per_byte": rows_bits_per_byte(model, tokenizer, held)} if held else {}),
+        """Returns bits per byte of the text to retain and of the corpus, and `binding`; None where not asked.
+
+        Processes share the measures, and every one must call it.
+        """
+        text, held = self.text, self.held_out_rows
+        learn = [probe for probe in self.probes if is_to_learn(probe)]
+        wanted: dict[str, Callable[[], float | None]] = {
+            "bits_per_byte": lambda: bits_per_byte(model, tokenizer, text) if text else None,
+            "corpus_bits_per_byte": lambda: rows_bits_per_byte(model, tokenizer, self.rows) if self.rows else None,
+            "binding": lambda: binding(model, tokenizer, learn),
         }
+        if held:
+            wanted["held_out_bits_per_byte"] = lambda: rows_bits_per_byte(model, tokenizer, held)
+        found = processes.shared_out(lambda names: [wanted[name]() for name in names], list(wanted))
+        return dict(zip(wanted, found, strict=True))
+
+
+def answered(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, probes: Sequence[Probe], batch_size: int
+) -> list[Answer]:
+    """Returns the answers to all probes, in their order. Processes share the probes, and every one must call it."""
+    return processes.shared_out(lambda some: answer(model, tokenizer, some, batch_size=batch_size), probes)
 
 
 def is_to_learn(probe: Probe) -> bool:

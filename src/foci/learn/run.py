@@ -1,7 +1,7 @@
 """Runs `foci learn`: corpus -> rows -> baseline -> arms -> summary -> report."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,7 @@ from foci.learn.earlier import Earlier
 from foci.learn.folder import opened
 from foci.report.measure import best_arm
 from foci.report.write import write_report
+from foci.system import processes
 from foci.system.files import read_json, write_json
 from foci.system.machine import machine, versions
 from foci.system.run_folder import RunFolder
@@ -28,21 +29,32 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
 
     Raises ValueError for input that cannot work, FileExistsError for a folder that is not free, `Interrupted` after
     a signal (the checkpoint is written), `NonFinite` and `DiskFull` where training cannot go on.
+
+    Under a launcher such as torchrun, processes share the work, and the first reads and writes; the summary is that of
+    one process, but for times, memory and padding.
     """
     console = console or Terminal()
-    with stoppable() as stop, opened(run, resume=resume, overwrite=overwrite) as folder:
+    with stoppable() as stop, processes.together(), opened(run, resume=resume, overwrite=overwrite) as folder:
         start, corpus = prepared(run, folder, console, keep=True)
-        summary = _begun(folder, console) or _summary_without_arms(run, corpus, start.earlier)
+        known = processes.from_first(lambda: _begun(folder, console))
+        summary = known or _summary_without_arms(run, corpus, start.earlier)
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
-            write_json(folder.summary, summary, sealed=True)
-        folder.link(best_arm(summary["arms"]))
-        with reporting(folder, console):
-            write_report([folder.path], folder.report)
-        with reporting(folder, console, "the model cards", f"foci learn {folder.path} --resume"):
-            arms = {name: folder.arm(name) for name in run.arms}
-            write_cards(folder.path, {name: (arm.model, arm.adapter) for name, arm in arms.items()})
+            if processes.is_first():
+                write_json(folder.summary, summary, sealed=True)
+        if processes.is_first():
+            folder.link(best_arm(summary["arms"]))
+            _show(folder, list(run.arms), console)
     return summary
+
+
+def _show(folder: RunFolder, names: Sequence[str], console: Console) -> None:
+    """Writes what people look at: the report and the model cards."""
+    with reporting(folder, console):
+        write_report([folder.path], folder.report)
+    with reporting(folder, console, "the model cards", f"foci learn {folder.path} --resume"):
+        arms = {name: folder.arm(name) for name in names}
+        write_cards(folder.path, {name: (arm.model, arm.adapter) for name, arm in arms.items()})
 
 
 def _begun(folder: RunFolder, console: Console) -> dict[str, Any] | None:
@@ -64,7 +76,7 @@ def _summary_without_arms(run: Run, corpus: dict[str, Any], earlier: Earlier | N
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": run.model.name,
         "seed": run.seed,
-        "machine": machine(),
+        "machine": {**machine(), **({"processes": processes.size()} if processes.size() > 1 else {})},
         "versions": versions(),
         "corpus": corpus,
         **({} if earlier is None else {"continues": {"name": earlier.history["after"][-1], "arm": earlier.arm}}),

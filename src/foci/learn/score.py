@@ -7,37 +7,24 @@ First every process does its part of the work that can be shared (`SharesWork.fi
 arm, and measures the premises of its methods where they can be measured.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
-from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from rich.console import Console
 
 from foci.config.run import Run
 from foci.focus import Context, Prepares
 from foci.learn.folder import opened
 from foci.learn.inputs import Material, material
-from foci.learn.offline import own_folder, plan_of, prepare
+from foci.learn.offline import SharesWork, own_folder, plan_of, prepare
+from foci.system import processes
 from foci.system.files import write_json
 from foci.system.run_folder import RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
 
 SCORES = "scores.json"
-
-
-@runtime_checkable
-class SharesWork(Protocol):
-    """A method whose offline stage can be shared out among processes, in parts that `prepare` finds again."""
-
-    def fill(self, context: Context, number: int = 0, count: int = 1) -> Iterator[tuple[int, float]]:
-        """Does part `number` of `count` of the work; yields the tokens read and the seconds of each piece."""
-        ...
 
 
 @runtime_checkable
@@ -59,7 +46,8 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
     """
     arms = _arms_to_score(run, shared_only)
     console = console or Terminal()
-    with stoppable(), _processes() as (number, count), _opened(run, number) as folder:
+    with stoppable(), processes.together(), opened(run, resume=True, overwrite=False) as folder:
+        number, count = processes.number(), processes.size()
         made = material(run, folder if number == 0 else None)
         tokens, seconds = _do_part(run, arms, made, folder, (number, count), console)
         found: dict[str, Any] = {"processes": count, "tokens": tokens, "seconds": seconds, "methods": {}, "premise": []}
@@ -92,29 +80,6 @@ def _arms_to_score(run: Run, shared_only: bool) -> list[str]:
     return arms
 
 
-@contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
-    """Yields the number of this process and the count of all, as a launcher such as torchrun started them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0, 1
-        return
-    state = PartialState(cpu=not torch.cuda.is_available())
-    try:
-        yield state.process_index, state.num_processes
-    finally:
-        state.destroy_process_group()
-
-
-@contextmanager
-def _opened(run: Run, number: int) -> Iterator[RunFolder]:
-    """Yields the run's folder; the first process locks it."""
-    if number:
-        yield RunFolder(run.output, len(run.arms))
-        return
-    with opened(run, resume=True, overwrite=False) as folder:
-        yield folder
-
-
 def _context_of(run: Run, made: Material, folder: RunFolder, arm: str) -> Context:
     """Returns the things that the offline stages of one arm may look at."""
     return Context(
@@ -143,7 +108,5 @@ def _do_part(
                 if read and number == 0:
                     words = f"  {arm}  {tokens:,} tokens{f' of process 1 of {count}' if count > 1 else ''}"
                     console.print(f"{words}, {tokens / seconds:,.0f} per second", highlight=False, markup=False)
-    if count == 1:
-        return tokens, seconds
-    every = gather_object([(tokens, seconds)])  # all processes have done their part when this returns
+    every = processes.gathered((tokens, seconds))  # all processes have done their part when this returns
     return sum(read for read, _ in every), max(took for _, took in every)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from foci.probes import Answer, read_answers
-from foci.system import checkpoint
+from foci.system import checkpoint, processes
 from foci.system.files import read_lines
 from foci.system.run_folder import ArmFolder
 
@@ -97,7 +97,7 @@ class Stopping(TrainerCallback):
             control.should_training_stop = control.should_training_stop or is_over(self.scored, self.patience)
 
     def note(self, model: nn.Module, step: int) -> None:
-        """Reads the score of an update that was probed, and writes the model's trained weights where it is the best.
+        """Reads the score of an update that was probed; keeps the model's trained weights where it is the best.
 
         Raises ValueError where nothing is held out.
         """
@@ -117,7 +117,9 @@ def _is_noted(folder: ArmFolder, step: int) -> bool:
 
 
 def write(model: nn.Module, root: Path, step: int) -> None:
-    """Writes the weights that train, whole or not at all, and deletes all but the newest `KEPT`."""
+    """Writes the weights that train, whole or not at all, and deletes all but the newest `KEPT`; the first process."""
+    if not processes.is_first():
+        return
     trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     with checkpoint.staged(root, step) as staging:
         save_file(trained, staging / WEIGHTS)

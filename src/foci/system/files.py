@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from foci.system import launch
+
 
 def is_plain(name: str) -> bool:
     """Tells whether a name that was read from a file names something in a folder itself, and leads nowhere else.
@@ -42,10 +44,12 @@ def existing(path: str | Path, noun: str, cure: str) -> Path:
 def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yields a name beside `path` to write a file to; the file takes the place of `path` where no error is raised.
 
-    So `path` is whole or as it was, at every moment. `shared`: several processes may write the file at the same time.
+    So `path` is whole or as it was, at every moment. `shared`: several processes may write the file at the
+    same time; those of a launcher always may.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
+    own = f".{os.getpid()}" if shared else f".{launch.number()}" if launch.number() else ""
+    part = path.with_name(f".{path.name}{own}.part")
     try:
         yield part
         flush(part)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from foci.system import launch
+
 
 class Interrupted(BaseException):
     """The end of a run by a signal, in good order: everything that can be saved is saved.
@@ -75,6 +77,8 @@ class Stop:
             raise Interrupted(signum, words)
         how = "; press again to quit at once" if signum in _AT_ONCE else ""
         when = "now, and what is being asked is asked again later" if self.abandons else "after this update"
+        if not launch.is_first():
+            return
         with suppress(OSError):  # a closed terminal
             print(f"\nstopping: a checkpoint is written {when}{how}", file=sys.stderr, flush=True)
         if self.abandons:
@@ -105,7 +109,7 @@ class Stop:
         For work that is long, writes nothing, and can be done again. Of several processes none leaves the others
         waiting: the block is then done to its end.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if launch.count() > 1:
             yield
             return
         if self.signum is not None:

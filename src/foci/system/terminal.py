@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from foci.system import launch
 from foci.system.harmless import visible
 from foci.system.signals import output_lost
 
@@ -16,11 +17,12 @@ class Terminal(Console):
     """A console without markup: `[x]` in a path is `[x]`. What would steer the terminal is written out.
 
     Where its stream can no longer be written (a closed pipe, a full disk), it becomes silent, and the run that is open
-    is asked to stop, as by a signal.
+    is asked to stop, as by a signal. Of several processes of a launcher, the first alone prints.
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
+        plain = {"markup": False, "emoji": False, "highlight": False, "quiet": not launch.is_first()}
+        super().__init__(**{**plain, **settings})
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Returns a string as rich text, harmless: rich itself would leave some controls out without a trace."""

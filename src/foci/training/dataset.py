@@ -20,6 +20,15 @@ from foci.focus import IGNORED, LOSS_WEIGHT, REHEARSED, UNWEIGHTED, Batch, Edits
 from foci.seeds import generator
 from foci.training.plan import with_columns
 
+FILLER = -1
+"""The index of a row that counts for nothing: it keeps a process busy that has no row while others have one."""
+_FILLER_ROW = Row("(no row)", (0, 0))
+
+
+def is_filler(batch: Batch, number: int) -> bool:
+    """Returns whether a row of a batch is `FILLER`."""
+    return bool(batch.row_ids) and batch.row_ids[number] == _FILLER_ROW.row_id
+
 
 def as_rows(dataset: Sequence[Any]) -> list[Row]:
     """Makes rows of rows, or of mappings with `input_ids` (other lists of the same length become columns)."""
@@ -62,6 +71,8 @@ class RowDataset(Dataset):
         return len(self.rows) * self.copies
 
     def __getitem__(self, index: int) -> Row:
+        if index == FILLER:
+            return _FILLER_ROW
         copy, at = divmod(index, len(self.rows))
         return edited(self.rows[at], self.edits, (self.seed, self.epoch, copy))
 
@@ -75,12 +86,13 @@ class EpochCallback(TrainerCallback):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.sampler: OrderedSampler | None = None
+        self.sampler: Any = None
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        for told in (self.dataset, self.sampler):
-            if isinstance(told, RowDataset | OrderedSampler):
-                told.set_epoch(int(state.epoch or 0))
+        if isinstance(self.dataset, RowDataset):
+            self.dataset.set_epoch(int(state.epoch or 0))
+        if self.sampler is not None:
+            self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class MixedDataset(Dataset):
@@ -111,6 +123,8 @@ class MixedDataset(Dataset):
         return self.starts[-1]
 
     def __getitem__(self, index: int) -> Row:
+        if index == FILLER:
+            return _FILLER_ROW
         epoch = bisect_right(self.starts, index) - 1
         at = index - self.starts[epoch]
         if at >= len(self.new):
@@ -209,6 +223,8 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         batch = Batch.of(as_rows(rows), self.pad_id, self.side)
         labels = batch.labels
+        if fillers := [n for n in range(len(rows)) if is_filler(batch, n)]:
+            labels[fillers] = IGNORED
         if self.labelled and UNWEIGHTED in batch.columns:
             labels = labels.masked_fill(batch.columns[UNWEIGHTED] != 0, IGNORED)
         return {
@@ -289,7 +305,7 @@ class Update:
 
     @classmethod
     def of(cls, whole: Batch, weights: Tensor, positions: int) -> "Update":
-        """Counts an update; `positions` are those of its micro-batches as they were padded."""
+        """Counts an update of all processes; `positions` are those of its micro-batches as they were padded."""
         return cls(whole.row_ids, int(whole.attention_mask.sum()), positions, int((weights > 0).sum()))
 
 

@@ -8,6 +8,7 @@ bit.
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -44,12 +45,12 @@ from foci.models.losses import token_entropy, token_nll
 from foci.models.padding import changes_of, warn_of_neighbours
 from foci.models.soft_targets import Held, Start, is_frozen, live_targets, summed_loss
 from foci.system import checkpoint
+from foci.training import sharing
 from foci.training.anchor import Anchor, HoldCallback
 from foci.training.dataset import (
     Collator,
     EpochCallback,
     MixedDataset,
-    OrderedSampler,
     RowDataset,
     Update,
     are_ours,
@@ -58,7 +59,6 @@ from foci.training.dataset import (
     batch_of,
     check_inputs,
     has_weights,
-    joined,
     pad_id,
 )
 from foci.training.non_finite import NonFinite
@@ -134,6 +134,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             raise TypeError(
                 f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
             )
+        sharing.for_our_loss(args, replaced=self.replaces_loss)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
         check_arguments(self.plan, self.args, self.compute_loss_func)
         self._epochs = EpochCallback(self.train_dataset)
@@ -152,33 +153,37 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             return new
         epochs = math.ceil(args.num_train_epochs)
         if args.max_steps > 0:
-            per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            epochs = math.ceil(args.max_steps * per_update / len(new))
+            epochs = math.ceil(args.max_steps * sharing.rows_of_update(args) / len(new))
         args.num_train_epochs = 1  # one pass over all epochs; see MixedDataset
         return MixedDataset(new, self.plan, epochs)
+
+    def _width(self) -> torch.dtype:
+        """Returns float32, or float64 for a model in float64."""
+        return torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """Returns the micro-batches of one update, and the sum of weights over all of them and all processes."""
+        """Returns this process' micro-batches of one update, and the sum of weights over those of all processes."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not samples or not (self.replaces_loss or are_ours(samples)):
             return samples, items
         check_inputs(samples)
-        whole, split = joined([self._with_live(batch_of(inputs)) for inputs in samples])
+        whole, split = sharing.whole_update([self._with_live(batch_of(inputs)) for inputs in samples])
         weights = update_weights(self.plan, whole)
-        self.update = Update.of(whole, weights, sum(inputs["input_ids"].numel() for inputs in samples))
+        self.update = Update.of(whole, weights, sharing.positions_of(samples))
         if not self.replaces_loss:
             return samples, items
+        weights = weights.to(self._width())
         for inputs, part in zip(samples, split(weights), strict=True):
             inputs["weights"] = part
         self._set_holds(samples, whole, weights, split)
         self._set_guides(whole)
         for inputs in samples:
             inputs["parts"] = self._parts(inputs)
-        positions = sum(part["input_ids"].numel() for inputs in samples for part in inputs["parts"])
+        positions = sharing.positions_of(part for inputs in samples for part in inputs["parts"])
         self.update = replace(self.update, positions=positions)
-        return samples, self._summed(weights.sum(), device)
+        return samples, weights.sum().to(device)
 
     def _set_holds(
         self, samples: list[Any], whole: Batch, weights: Tensor, split: Callable[[Tensor], list[Tensor]]
@@ -187,21 +192,16 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         methods = self.plan.of(Imitates)
         if not methods:
             return
-        largest = float(self.accelerator.gather(weights.max().reshape(1).to(self.args.device)).max())
         factors, any_held = [], torch.zeros_like(weights, dtype=torch.bool)
-        for method, hold in zip(methods, update_holds(self.plan, whole, weights, largest), strict=True):
+        for method, hold in zip(methods, update_holds(self.plan, whole, weights, float(weights.max())), strict=True):
             strength = method.strength(self.state.global_step, self.state.max_steps)
-            total = float(self._summed(hold.sum(), self.args.device))
-            factors.append(split(hold * (strength * self.args.world_size / total if total else 0.0)))
+            total = float(hold.sum(dtype=weights.dtype))
+            share = strength * self.args.world_size / total if total else 0.0
+            factors.append(split(hold.to(weights.dtype) * share))
             any_held |= hold * strength > 0
         self.update = replace(self.update, held=int(any_held.sum()))
         for n, inputs in enumerate(samples):
             inputs["holds"] = [parts[n] for parts in factors]
-
-    def _summed(self, value: Tensor, device: torch.device) -> Tensor:
-        """Returns the sum over all processes."""
-        total: Tensor = self.accelerator.gather(value.to(device)).sum()
-        return total
 
     def _with_live(self, batch: Batch) -> Batch:
         """Adds the columns of the learner's own that weighers ask for: its NLL, and its entropy."""
@@ -232,8 +232,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             strength = method.strength(self.state.global_step, self.state.max_steps) * self.args.world_size
             for pattern, count in guide.counts(whole).items():
                 self.update = replace(self.update, guided=self.update.guided + (int(count) if strength > 0 else 0))
-                total = self._summed(count, self.args.device).clamp(min=1)
-                guide.scales = {**guide.scales, pattern: strength / float(total)}
+                guide.scales = {**guide.scales, pattern: strength / max(float(count), 1.0)}
 
     def compute_loss(
         self,
@@ -252,7 +251,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         for guide in self._guides:
             if words := changes_of(model, batch.attention_mask):
                 raise ValueError(f"heads cannot be guided here: {words}")
-            guide.read(batch)
+            guide.read(sharing.without_fillers(batch))
         total = torch.as_tensor(num_items_in_batch, device=weights.device)
         factors = weights * (self.args.world_size / torch.where(total > 0, total, torch.ones_like(total)))
         with self.accelerator.autocast(), balancing_losses(model) as balancing:
@@ -341,7 +340,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             self._guides = [Guide(targets) for targets in head_targets(self.plan, self.model, self._scales)]
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
-            dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+            dtype = torch.bfloat16 if self.args.bf16 else self._width()
             if self.passes.lean and not self._guides and (found := Lean.of(self.model, dtype)):
                 self._leaner = found.on
             if any(isinstance(method.teacher(), LiveTeacher) for method in self.plan.of(Imitates)):
@@ -350,6 +349,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
                 self._anchor = self._anchor or Anchor(self.model)
                 self.add_callback(callback := HoldCallback(self.plan.of(HoldsWeights), self._anchor))
                 stack.callback(self.remove_callback, callback)
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # accelerate's
             return super().train(resume_from_checkpoint=resume, **kwargs)
 
     def _run_epoch(self, **epoch: Any) -> None:
@@ -361,16 +362,15 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        group = self.args.train_sampling_strategy == "group_by_length"
-        if isinstance(dataset, MixedDataset):
-            parts = dataset.parts()
-        elif isinstance(dataset, RowDataset) and group:
-            parts = [range(len(dataset))]
-        else:
+        if not isinstance(dataset, RowDataset | MixedDataset):
             return super()._get_train_sampler(train_dataset)
-        batch, seed = self.args.train_batch_size, self.args.seed
-        self._epochs.sampler = OrderedSampler(parts, dataset.lengths(), batch, seed=seed, group=group)
-        return self._epochs.sampler
+        rows, args = sharing.rows_of_update(self.args), self.args
+        own: Sampler[int] | None = sharing.ordered(dataset, args, rows)
+        sampler = own or super()._get_train_sampler(train_dataset)
+        if sampler is not None and args.world_size > 1 and self.replaces_loss:
+            sampler = own = sharing.shared(sampler, args, rows)
+        self._epochs.sampler = own
+        return sampler
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging else super()._get_output_dir(trial)

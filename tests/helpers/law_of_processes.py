@@ -1,0 +1,132 @@
+"""Trainings in float64 with every role at work, in any number of processes; test_law_of_processes.py compares them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+import small
+import tiny
+from foci import FocusTrainer, Plan
+from foci.focus import Batch, HoldsWeights, Row, WeighsTokens
+from foci.system import processes
+from foci.training.passes import Passes
+from foci.training.sharing import shares, with_rows
+
+ROWS = 4
+"""Rows of an update."""
+UPDATES = 20
+
+
+@dataclass(frozen=True)
+class Ranked(WeighsTokens):
+    """Weighs the half of an update's tokens with the larger column, by their rank."""
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"w"})
+
+    def weigh(self, batch: Batch) -> Tensor:
+        at = batch.predicted()
+        ranks = batch.columns["w"][at].argsort().argsort().float() / at.sum()
+        return torch.zeros(at.shape).masked_scatter(at, ranks * (ranks >= 0.5))
+
+
+@dataclass(frozen=True)
+class Elastic(HoldsWeights):
+    """Pulls single weights with strengths of their own, as `ewc` does."""
+
+    strengths: Mapping[str, Tensor]
+
+    def pull(self, step: int) -> Mapping[str, Tensor]:
+        return self.strengths
+
+
+def elastic() -> Elastic:
+    draw = torch.Generator().manual_seed(3)
+    named = tiny.build("llama").double().named_parameters()
+    return Elastic({name: torch.rand(p.shape, generator=draw).double() for name, p in named})
+
+
+def everything() -> list[Any]:
+    """A method of each role, several of some."""
+    return [
+        small.Column(), small.ByPosition(), small.Dropped(), small.LookTwoWays(), small.Imitating(),
+        small.Scaled({"layers.0": 0.5, "embeddings": 2.0}), small.Old(small.rows(5, seed=9)), small.Pulled(), elastic(),
+    ]  # fmt: skip
+
+
+class ExactRMSNorm(nn.Module):
+    """Llama's norm without its cast to float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt())
+
+
+def double(net: nn.Module) -> nn.Module:
+    """The model in float64 throughout."""
+    for module in net.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.__class__ = ExactRMSNorm
+    return net.double()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, a plan, and how it is trained."""
+
+    model: Callable[[], nn.Module]
+    methods: Callable[[], Sequence[Any]]
+    normalise: str = "update"
+    lean: bool = False
+    tokens: int | None = None
+    changes: Mapping[str, Any] | None = None
+
+
+CASES: dict[str, Case] = {
+    "every role": Case(lambda: tiny.build("llama"), everything, changes={"train_sampling_strategy": "group_by_length"}),
+    "tied head, live losses": Case(lambda: tiny.build("llama-tied"), lambda: [small.Hard(), Ranked()]),
+    "rows alike": Case(
+        lambda: tiny.build("gpt2"), lambda: [Ranked(), small.Imitating(temperature=2.0)], normalise="row",
+        changes={"train_sampling_strategy": "sequential"},
+    ),
+    "adapter, lean": Case(
+        lambda: tiny.lora(tiny.build("llama")), lambda: [small.Column(), small.Imitating(), small.Pulled()], lean=True,
+        tokens=30,
+    ),
+    "rows that are read apart": Case(lambda: tiny.stretched("longrope"), lambda: [small.Column()]),
+}  # fmt: skip
+
+
+def rows() -> list[Row]:
+    """Rows that do not come out even: 11 of them, some beyond the length at which rows are read apart."""
+    return small.rows(11, shortest=5, longest=24)
+
+
+def trained(name: str, folder: Path) -> dict[str, Tensor]:
+    """The trained weights after the updates of one case, in this process and those that are connected."""
+    case, count = CASES[name], processes.size()
+    batch, micro_batches = shares(ROWS, ROWS, count)
+    arguments = TrainingArguments(
+        str(folder), per_device_train_batch_size=batch, gradient_accumulation_steps=micro_batches, max_steps=UPDATES,
+        learning_rate=1e-2, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+        seed=5, logging_steps=100, **(case.changes or {}),
+    )  # fmt: skip
+    trainer = FocusTrainer(
+        double(case.model()), with_rows(arguments, ROWS), plan=Plan(case.methods(), normalise=case.normalise),
+        train_dataset=rows(), passes=Passes(lean=case.lean, tokens=case.tokens),
+    )  # fmt: skip
+    trainer.train()
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def train_all(folder: Path) -> None:
+    """Trains every case in the processes of a launcher; the first writes the weights."""
+    with processes.together():
+        for name in CASES:
+            found = trained(name, folder / "run")
+            if processes.is_first():
+                torch.save(found, folder / f"{processes.size()} {name}.pt")

@@ -1,0 +1,148 @@
+"""`foci learn` in several processes: the summary of one, and an end in good order."""
+
+import json
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import runs
+import several
+from foci.cli.processes import INSTEAD
+from foci.system import launch, processes
+
+ARMS = {
+    "plain": [],
+    "several": [
+        "oracle",
+        {"lwf": {"below": 0.5}},
+        {"l2_sp": {"strength": 0.1}},
+        {"replay": {"ratio": 0.4, "samples": 4}},
+        {"guidance": {"patterns": ["previous"]}},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    return runs.material(tmp_path_factory.mktemp("things"))
+
+
+def run_file(folder: Path, things: runs.Things, **changes) -> Path:
+    return runs.run_file(folder, things, adapter={"dropout": 0.0}, arms=ARMS, **changes)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, things):
+    folder = tmp_path_factory.mktemp("one")
+    runs.finished(["learn", run_file(folder, things)], folder)
+    return folder / "out"
+
+
+def outcome(out: Path) -> dict:
+    """All that a run found, but for time, memory and padding."""
+    summary = json.loads((out / "summary.json").read_text())
+    for arm in summary["arms"].values():
+        for name in ("seconds", "peak_memory_mib", "weights_sha256", "padding"):
+            del arm[name]
+    lines = {
+        name: [json.loads(line) for line in (out / "arms" / name / "metrics.jsonl").read_text().splitlines()]
+        for name in summary["arms"]
+    }
+    kept = [
+        [{k: v for k, v in line.items() if k not in ("seconds", "padding")} for line in some] for some in lines.values()
+    ]
+    tables = [pq.read_table(path).to_pylist() for path in sorted(out.glob("arms/*/probes/*.parquet"))]
+    return {"corpus": summary["corpus"], "arms": summary["arms"], "metrics": kept, "answers": tables}
+
+
+def assert_same(found, expected, place: str = "") -> None:
+    """Equal but for rounding."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for name in expected:
+            assert_same(found[name], expected[name], f"{place}/{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for n, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"{place}[{n}]")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=2e-4, abs=2e-5), place
+    else:
+        assert found == expected, place
+
+
+def assert_same_weights(out: Path, one: Path) -> None:
+    for arm in ARMS:
+        ours, theirs = (load_file(path / "arms" / arm / "adapter" / "adapter_model.safetensors") for path in (out, one))
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=0)
+
+
+def test_stopped_in_two_processes_and_gone_on_with_in_three(tmp_path, things, one):
+    """A signal to one of two processes stops both after the same update; three go on to the end of one."""
+    file = run_file(tmp_path, things)
+    moment = ("foci.learn.callbacks.Metrics.on_step_end", 5, signal.SIGTERM)
+    children = several.start(["learn", file], tmp_path, 2, {1: moment})
+    assert [child.wait(120) for child in children] == [143, 143]
+    words = "".join(child.err.read_text() for child in children)
+    assert words.count("stopped by SIGTERM; go on with: foci learn") == 1, words
+    saved = sorted(path.name for path in (tmp_path / "out" / "arms" / "plain" / "checkpoints").iterdir())
+    assert saved[-1] == "step-5"
+    children = several.finished(["learn", file, "--resume"], tmp_path, 3)
+    said = [child.out.read_text() for child in children]
+    assert "resumes after update 5" in said[0]
+    assert said[0].count("plain  update 9/9") == 1
+    assert said[1:] == ["", ""]
+    assert not [child.err.read_text() for child in children if child.err.read_text()]
+    assert_same(outcome(tmp_path / "out"), outcome(one))
+    assert_same_weights(tmp_path / "out", one)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.endswith(".part")]
+
+
+def test_an_error_of_one_process_is_told_once_and_ends_all(tmp_path, things):
+    """The first process reads the corpus; the other one waits for it, and says nothing of the lost connection."""
+    file = run_file(tmp_path, things)
+    things.corpus.with_name("broken.jsonl").write_text("{\n")
+    children = several.start(["learn", file, f"corpus.path={things.corpus.with_name('broken.jsonl')}"], tmp_path, 2)
+    codes = [child.wait(60) for child in children]
+    words = "".join(child.err.read_text() for child in children)
+    assert codes[0] == 2
+    assert codes[1] == 1
+    runs.assert_one_paragraph(words)
+    assert "broken.jsonl" in words
+
+
+def test_a_killed_process_ends_the_other_with_a_word(tmp_path, things):
+    moment = ("foci.learn.callbacks.Metrics.on_step_end", 4, signal.SIGKILL)
+    children = several.start(["learn", run_file(tmp_path, things)], tmp_path, 2, {1: moment})
+    assert [child.wait(60) for child in children] == [1, -signal.SIGKILL]
+    words = children[0].err.read_text()
+    runs.assert_one_paragraph(words)
+    assert "another process of this run ended without a word" in words
+    assert "--resume" in words
+
+
+@pytest.mark.parametrize("command", ["bench", "meta", "study", "check", "slide", "data"])
+def test_commands_of_one_process_are_refused_by_name(command, monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    processes.speaks.cache_clear()
+    words = runs.refused([command, "x.yaml"], capsys)
+    assert f"foci {command} runs in one process, got 2" in words
+    assert INSTEAD.get(command, "start it without the launcher") in " ".join(words.split())
+    monkeypatch.setenv("RANK", "1")
+    processes.speaks.cache_clear()
+    assert not processes.speaks()
+    assert launch.number() == 1
+
+
+def test_what_accelerate_is_configured_for_is_refused_by_name(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"asks for DeepSpeed .*Start with torchrun"), processes.together():
+        pass
