@@ -112,6 +112,7 @@ def test_the_difference_is_right_beside_kinks_and_jumps(name, first, monkeypatch
         return changes[-1][0]
 
     monkeypatch.setattr(directional, "_change", seen)
+    monkeypatch.setattr(directional, "MEAN_MOVE", float("inf"))  # steps long enough to meet a kink
     for seed in range(first, first + 5):
         changes = []
         model = families.build(name, seed=seed)
@@ -183,6 +184,24 @@ class _Detached(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.inner(x)
         return y / 2 + (y / 2).detach()
+
+
+def test_the_mean_derivative_gives_a_first_step_that_need_not_be_corrected(monkeypatch):
+    """Large logits: with the usual first eps losses change by more than a difference can take."""
+    model, steps, inner = tiny.build("llama", layers=3), [], directional._change
+    with torch.no_grad():
+        model.lm_head.weight.mul_(30)
+    monkeypatch.setattr(directional, "_change", lambda *given: steps.append(given[-1]) or inner(*given))
+    batch, later, weights = pair()
+    truth = token_influence(model, batch, later, weights, lr=1e-4, mode="unroll")
+    firsts = []
+    for most in (float("inf"), directional.MEAN_MOVE):
+        monkeypatch.setattr(directional, "MEAN_MOVE", most)
+        steps.clear()
+        found = token_influence(model, batch, later, weights, lr=1e-4)
+        firsts.append(sum(step > steps[-1] for step in steps))
+        assert ((found - truth).norm() / truth.norm()).item() < 3e-3
+    assert firsts[1] < firsts[0]
 
 
 def test_the_difference_corrects_a_wrong_first_eps(monkeypatch):

@@ -90,8 +90,9 @@ def gradient_alignment(
     weights = _checked_weights(batch, weights)
     with deterministic(model):
         direction, slopes = _direction(model, batch, later_batch, weights, step)
-        found = derivative(model, batch, direction)
-    _check_gradients(model, found, direction, slopes, step.loss(found, weights, batch.predicted()))
+        mean = _along(model, direction, slopes)
+        found = derivative(model, batch, direction, mean)
+    _check_gradients(model, found, mean, step.loss(found, weights, batch.predicted()))
     return found
 
 
@@ -229,20 +230,24 @@ def _direction(
     return found, slopes_at
 
 
-def _check_gradients(
-    model: nn.Module, found: Tensor, direction: Mapping[str, Tensor], slopes: Mapping[str, Tensor], expected: Tensor
-) -> None:
+def _along(model: nn.Module, direction: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> float | None:
+    """Returns the derivative of the inner loss along a direction, by its gradient; None in a sharded model."""
+    if not slopes or fsdp.root(model) is not None:
+        return None
+    return sum(
+        float((slopes[name].double() * along.double()).sum()) for name, along in direction.items() if name in slopes
+    )
+
+
+def _check_gradients(model: nn.Module, found: Tensor, said: float | None, expected: Tensor) -> None:
     """Raises ValueError if the model's gradients are not the derivatives of its losses.
 
     `expected` is the inner loss of the alignments `found`. The inner loss is linear in the NLL of tokens, so it equals
-    <gradient of the inner loss, direction> where gradients are right. Layers that detach a part of what they compute,
-    or that round and hand gradients through, are wrong without an error.
+    `said`, <gradient of the inner loss, direction>, where gradients are right. Layers that detach a part of what they
+    compute, or that round and hand gradients through, are wrong without an error.
     """
-    if not slopes or fsdp.root(model) is not None:
+    if said is None:
         return
-    said = sum(
-        float((slopes[name].double() * along.double()).sum()) for name, along in direction.items() if name in slopes
-    )
     if abs(said - float(expected)) <= 2e-2 * abs(said) + 5e-3 * float(found.abs().max()):
         return
     raise ValueError(
