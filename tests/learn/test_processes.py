@@ -146,3 +146,13 @@ def test_what_accelerate_is_configured_for_is_refused_by_name(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"asks for DeepSpeed .*Start with torchrun"), processes.together():
         pass
+
+
+def test_probes_are_shared_out_and_put_together(tmp_path, things):
+    asked = runs.write_lines(tmp_path / "asked.jsonl", [{**line, "role": "learn"} for line in runs.questions()])
+    runs.finished(["probe", things.model, asked, "--out", tmp_path / "one.parquet"], tmp_path)
+    children = several.finished(["probe", things.model, asked, "--out", tmp_path / "two.parquet"], tmp_path, 2)
+    one, two = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("one", "two"))
+    assert [line["probe_id"] for line in two] == [line["probe_id"] for line in one]
+    assert_same(two, one)
+    assert [child.out.read_text() == "" for child in children] == [False, True]
