@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -116,8 +117,8 @@ def converted(path: Path, label: str | None = None) -> Path:
     with path.open("rb") as file:
         if (magic := file.read(4)) != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file (it begins with {magic!r}); name one, or a model's folder")
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    known = path.stat()
+    digest = _digest(path.resolve(), known.st_size, known.st_mtime_ns)
     folder = cache_folder() / f"{label or path.stem}-{digest}-r{RECIPE}"
     if why_damaged(folder) is None:
         return folder
@@ -127,6 +128,13 @@ def converted(path: Path, label: str | None = None) -> Path:
             if (reason := why_damaged(folder)) is not None:
                 _make(path, folder, reason)
     return folder
+
+
+@lru_cache
+def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a file of another size or time is another
+    """Returns the beginning of a file's SHA-256. Tokenizer and weights ask for it one after the other."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _make(path: Path, folder: Path, reason: str) -> None:
