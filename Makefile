@@ -4,6 +4,7 @@
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
 # make fuzz    2,000 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
+# make faults  100 kills at random moments, full disks, damaged files, signals (half an hour; FOCI_FAULTS_SEED=N: others)
 # make served  `foci study` against a real server, `transformers serve` (a minute; needs 'transformers[serving]')
 # make docs    builds the documentation in out/site, without a network; warnings are errors
 # make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
@@ -25,7 +26,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
   tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
 
-.PHONY: demo check test bench sweep fuzz served lint docs package readme setup clean
+.PHONY: demo check test bench sweep fuzz faults served lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -71,6 +72,10 @@ lint: setup
 
 fuzz: setup
 	FOCI_FUZZ=long $(PYTEST) tests/fuzz
+
+# One after the other: moments are random, machines that are busy make more of them late
+faults: setup
+	FOCI_FAULTS=long FOCI_TEST_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/faults
 
 served: setup
 	$(INSTALL) 'transformers[serving]'

@@ -404,7 +404,9 @@ def test_a_folder_that_may_not_be_written(tmp_path, short, monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", "out/rows.parquet")
 
     monkeypatch.setattr("foci.learn.baseline.write_rows", denied)
-    assert "Permission denied: 'out/rows.parquet'" in refused(capsys, "learn", short, code=1)
+    assert "out/rows.parquet cannot be read or written (Permission denied); check that it is there" in refused(
+        capsys, "learn", short, code=1
+    )
 
 
 def test_our_own_faults_are_told_in_a_paragraph_and_keep_their_traceback(short, monkeypatch, capsys):

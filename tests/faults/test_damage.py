@@ -136,6 +136,16 @@ def test_a_damaged_summary_is_written_again_and_a_report_tells_of_damage(whole, 
     assert not read_run(whole).notices
 
 
+def test_a_clock_that_goes_backwards_changes_nothing(whole, things, tmp_path, monkeypatch, capsys):
+    moments = iter(range(2_000_000_000, 0, -3600))
+    monkeypatch.setattr("time.time", lambda: next(moments))
+    file = runs.run_file(tmp_path, things, arms={"plain": []})
+    runs.told(["learn", file], capsys)
+    assert outcome_of(tmp_path / "out") == outcome_of(whole)
+    metrics = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["seconds"] > 0 for line in metrics)
+
+
 def test_another_tokenizer_is_refused(stopped, tmp_path, things, capsys):
     out = copied(stopped, tmp_path)
     model = tmp_path / "tiny"

@@ -39,6 +39,15 @@ def test_a_held_folder_is_refused_in_words_and_at_once(holder, tmp_path):
     assert time.monotonic() - begun < 5
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match=r"output .*out cannot be written \(Not a directory\); name another one"),
+        locked(tmp_path / "file" / "out"),
+    ):
+        pass
+
+
 def test_a_killed_process_frees_its_folder(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     assert holder.wait() == -signal.SIGKILL

@@ -14,8 +14,18 @@ def told(error: Exception) -> int:
     if not isinstance(error, ValueError | OSError | ArithmeticError | TypeError | ImportError):
         say(_unforeseen(error))
         return 1
-    say(error.strerror if type(error).__name__ == "DiskFull" and isinstance(error, OSError) else str(error))
+    say(_of_system(error) if isinstance(error, OSError) else str(error))
     return 2 if isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError) else 1
+
+
+def _of_system(error: OSError) -> str:
+    """Returns the words for an error of the system: where it was, and what can be done."""
+    if type(error).__name__ == "DiskFull" or error.filename is None or not str(error).startswith("[Errno"):
+        return error.strerror if type(error).__name__ == "DiskFull" and error.strerror else str(error)
+    return (
+        f"{error.filename} cannot be read or written ({error.strerror}); check that it is there, and its rights: what "
+        "was written before is intact"
+    )
 
 
 def _unforeseen(error: Exception) -> str:

@@ -123,7 +123,8 @@ def read_corpus(
     gathered = gather([paths] if isinstance(paths, str | Path) else list(paths), text_field)
     documents: dict[str, Document] = {}
     for read in gathered.documents:
-        documents[read.text] = _joined(documents.get(read.text, read), read)
+        first = documents.get(read.text)
+        documents[read.text] = read if first is None else _joined(first, read)
     control = reading.control_words
     made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos, control_words=control)
     other = rows_of_samples(gathered.samples, tokenizer, max_length=max_length, loss=reading.loss, add_eos=add_eos)

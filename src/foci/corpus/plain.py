@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _SHAPE = re.compile(r"▁?[<\[{|｜].+[>\]}|｜]", re.DOTALL)  # noqa: RUF001
 _FENCED = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)  # noqa: RUF001
@@ -81,6 +81,11 @@ def _called(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
         return []
     before = backend.encode_special_tokens
     try:
+        if type(tokenizer)._encode_plus is PreTrainedTokenizerFast._encode_plus:  # the same, without lists for models
+            backend.no_truncation()
+            backend.no_padding()
+            backend.encode_special_tokens = split
+            return [_of(encoding) for encoding in backend.encode_batch(list(texts), add_special_tokens=special)]
         batch: Any = tokenizer(
             list(texts),
             add_special_tokens=special,
@@ -156,8 +161,8 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def _of(encoding: Encoding) -> Encoded:
-    added = tuple(mask == 1 for mask in encoding.special_tokens_mask)
-    return Encoded(tuple(encoding.ids), tuple((int(start), int(end)) for start, end in encoding.offsets), added)
+    added = tuple(map(bool, encoding.special_tokens_mask))
+    return Encoded(tuple(encoding.ids), tuple(encoding.offsets), added)
 
 
 def _copy(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:

@@ -16,6 +16,10 @@ from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
 from foci.focus import Row
 
 _BATCH = 1024
+_CHARACTERS = 2**20
+"""Characters of a batch of documents, at most (or one document)."""
+WINDOW = 2**17
+"""Characters of a longer document that are tokenised at a time, at least."""
 ANSWER = "answer"
 """The spans that a cut does not tear where they fit into one row."""
 
@@ -85,9 +89,42 @@ class _Encoder:
     max_length: int
     eos: int | None
     control: bool = False
+    same: dict[int, int] = field(default_factory=dict)
+    place: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def encode(self, pieces: Sequence[_Piece]) -> Iterator[_Tokens | BadLine]:
         """Yields the tokens of the pieces in order, each piece cut as often as needed."""
+        for part in _batches(pieces):
+            if len(part) == 1 and part[0].end - part[0].start > self.window:
+                yield from self.long(part[0])
+            else:
+                yield from self._encode(part)
+
+    @property
+    def window(self) -> int:
+        """The number of characters of a document that are tokenised at a time; they make several rows."""
+        return max(WINDOW, 64 * self.max_length)
+
+    def long(self, piece: _Piece) -> Iterator[_Tokens | BadLine]:
+        """Yields the tokens of a long piece, window by window, so that memory does not grow with it.
+
+        The last two parts of a window are read again in the next one, because a cut depends on what follows it.
+        """
+        size = self.window
+        while piece.end - piece.start > size:
+            window = replace(piece, end=_boundary(piece.document.text, piece.start, piece.start + size), last=False)
+            (made,) = encoded([window.text], self.tokenizer, control=self.control)
+            parts = self.cut(window, made)
+            if len(parts) < 4:  # few tokens of many characters
+                size *= 2
+                continue
+            yield from self.encode(parts[:-2])
+            begin = parts[-2].start
+            begin -= piece.document.text[begin - 1] == " "  # a part of the word's token
+            piece = replace(piece, start=begin, line=parts[-2].line)
+        yield from self._encode([piece])
+
+    def _encode(self, pieces: Sequence[_Piece]) -> Iterator[_Tokens | BadLine]:
         texts = [piece.text for piece in pieces]
         for piece, made in zip(pieces, encoded(texts, self.tokenizer, control=self.control), strict=True):
             if len(made.ids) - self.spared(piece, made) + self.owed(piece, made) <= self.max_length:
@@ -117,7 +154,14 @@ class _Encoder:
             return piece.bad(f"{len(ids)} token(s): a row needs 2 to have one that is predicted")
         if not any(end > start for start, end in offsets):
             return piece.bad("the tokenizer makes no token of this text")
-        return _Tokens(piece, ids, offsets)
+        return _Tokens(piece, *self.shared(ids, offsets))
+
+    def shared(
+        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """Returns ids and offsets made of objects that all rows share: a tenth of the memory."""
+        same, place = self.same.setdefault, self.place.setdefault
+        return tuple(map(same, ids, ids)), tuple(map(place, offsets, offsets))
 
     def cut(self, piece: _Piece, made: Encoded) -> list[_Piece]:
         """Returns smaller pieces; none for a single character."""
@@ -138,6 +182,32 @@ class _Encoder:
                 seen = tight[0]
                 parts.append(_Piece(piece.document, piece.start + tight[0], piece.start + tight[1], line, False))
         return [*parts[:-1], replace(parts[-1], last=piece.last)] if parts else []
+
+
+def _batches(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    """Yields the pieces in order, so many at a time that they have no more than `_CHARACTERS` characters together."""
+    part, size = list[_Piece](), 0
+    for piece in pieces:
+        length = piece.end - piece.start
+        if part and size + length > _CHARACTERS:
+            yield part
+            part, size = [], 0
+        part.append(piece)
+        size += length
+        if length > WINDOW:
+            yield from ([part[:-1]] if part[:-1] else [])
+            yield part[-1:]
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _boundary(text: str, start: int, end: int) -> int:
+    """Returns a place where words end, as near to `end` as possible: after it tokens do not change those before it."""
+    for sign in ("\n", " "):
+        if (at := text.rfind(sign, start + (end - start) // 2, end)) >= 0:
+            return at
+    return end
 
 
 def make_rows(

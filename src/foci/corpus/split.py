@@ -79,7 +79,7 @@ def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = (
     levels = _levels(text, starts, spans)
     solid = _solid(text, starts)
     found: list[int] = []
-    first, total = 0, len(starts)
+    first, total = next(iter(solid), 0), len(starts)
     while total - first > room.last and len(solid) > 1:
         bounds = _bounds(starts, solid, first, room)
         hits = (_last_within(level, low, high) for low, high in bounds for level in levels)

@@ -31,6 +31,8 @@ def existing(path: str | Path, noun: str, cure: str) -> Path:
     path = Path(path)
     if path.exists():
         return path
+    if path.is_symlink():
+        raise FileNotFoundError(f"{noun} {path} is a link to {path.readlink()}, which leads to nothing; {cure}")
     missing = path
     while not missing.parent.exists():
         missing = missing.parent

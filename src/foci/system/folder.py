@@ -69,12 +69,16 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises FileExistsError where another process holds it, `DiskFull` where the disk is full.
     """
-    path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=MOMENT, poll_interval=MOMENT / 10)
     except Timeout:
         raise FileExistsError(f"another process is working in {path}; wait for it, or name another output") from None
+    except OSError as error:
+        raise ValueError(
+            f"output {path} cannot be written ({error.strerror or error}); name another one, or change its rights"
+        ) from None
     try:
         with says_when_full(path):
             yield

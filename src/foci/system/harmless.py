@@ -27,4 +27,6 @@ def one_line(name: str) -> str:
     >>> print(one_line("a\nb.txt"), one_line("Zoë.txt"))
     a\nb.txt Zoë.txt
     """
+    if name.isprintable():
+        return name
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)

@@ -53,8 +53,7 @@ def decoded(raw: bytes) -> str:
     """
     try:
         text = raw.decode("utf-8-sig")
-        reason = why_no_text(text) or ("" if _is_plain(raw) else "not text")
-        at = _first_control(raw)
+        reason, at = why_no_text(text) or ("" if _is_plain(raw) else "not text"), -1
     except UnicodeDecodeError as error:
         reason, at = f"not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start})", error.start
     if not reason:
@@ -64,7 +63,8 @@ def decoded(raw: bytes) -> str:
     if _is_utf16(raw):
         raise NotText("UTF-16 without a byte-order mark, not UTF-8; save it as UTF-8, or: iconv -f UTF-16LE -t UTF-8")
     windows = "save it as UTF-8 (an old Windows file: iconv -f WINDOWS-1252 -t UTF-8)"
-    raise NotText(f"{reason}; {windows if 'UTF-8' in reason else 'leave it out, or repair it'}", at)
+    place = at if at >= 0 else _first_control(raw)
+    raise NotText(f"{reason}; {windows if 'UTF-8' in reason else 'leave it out, or repair it'}", place)
 
 
 def read_text(path: str | Path, noun: str) -> str:
