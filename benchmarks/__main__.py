@@ -25,6 +25,7 @@ NAMES = (
     "attention",
     "documents",
     "chat",
+    "checkpoint",
 )
 RESULTS = Path(__file__).with_name("results.json")
 

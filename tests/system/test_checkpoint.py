@@ -182,3 +182,18 @@ def test_a_failed_run_names_its_last_checkpoint(tmp_path):
         match=r"loss is nan at update 4, with the learning rate 0.01; rows .*: 0-.*last good checkpoint: .*step-3",
     ):
         trainer.train()
+
+
+def test_a_manifest_of_an_earlier_version_is_compared_by_its_sha256(tmp_path):
+    with checkpoint.staged(tmp_path, 2) as staging:
+        (staging / "weights").write_bytes(b"abc")
+    manifest = tmp_path / "step-2" / checkpoint.MANIFEST
+    assert json.loads(manifest.read_text())["files"]["weights"] == {
+        "bytes": 3,
+        "xxh3_128": "06b05ab6733a618578af5f94892f3950",
+    }
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    manifest.write_text(json.dumps({"step": 2, "files": {"weights": {"bytes": 3, "sha256": known}}}))
+    assert checkpoint.why_incomplete(tmp_path / "step-2") is None
+    (tmp_path / "step-2" / "weights").write_bytes(b"abd")
+    assert "its hash differs" in checkpoint.why_incomplete(tmp_path / "step-2")

@@ -9,12 +9,17 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from foci.system.files import flush, sha256
+from foci.system.files import flush, sha256, xxh3
 
 MANIFEST = "manifest.json"
+HASH, XXH3_DIGITS = "xxh3_128", 32
+"""The key of a file's hash in a manifest, and its length; manifests of earlier versions hold SHA-256."""
+THREADS = 4
+"""Files that are flushed or hashed at the same time; both leave the interpreter to others."""
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -73,11 +78,20 @@ def says_when_full(path: Path) -> Iterator[None]:
 
 
 def seal(folder: Path, step: int) -> None:
-    """Flushes every file of a folder to the disk and writes its manifest, last."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        flush(path)
-        files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    """Flushes every file of a folder to the disk and writes its manifest, last.
+
+    The disk writes while the files are hashed, from memory: the system still holds what was written just now.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(THREADS) as pool:
+        flushed = [pool.submit(flush, path) for path in sorted(paths, key=lambda p: p.stat().st_size)]
+        digests = list(pool.map(xxh3, paths))
+        for one in flushed:
+            one.result()
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, HASH: digest}
+        for path, digest in zip(paths, digests, strict=True)
+    }
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"step": step, "files": files}, indent=1))
     flush(manifest)
@@ -101,16 +115,17 @@ def why_incomplete(folder: Path, hashed: int | None = None) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, the manifest says {size}"
-        if (hashed is None or size <= hashed) and sha256(path) != digest:
+        made = xxh3 if len(digest) == XXH3_DIGITS else sha256  # of an earlier version
+        if (hashed is None or size <= hashed) and made(path) != digest:
             return f"{name} is not what was written (its hash differs from the manifest)"
     return None
 
 
 def _promised(folder: Path) -> dict[str, tuple[int, str]] | str:
-    """Returns size and SHA-256 of each file of a manifest, by name, or the reason why it cannot be read."""
+    """Returns size and hash of each file of a manifest, by name, or the reason why it cannot be read."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
-        return {str(name): (int(kept["bytes"]), str(kept["sha256"])) for name, kept in files.items()}
+        return {str(name): (int(kept["bytes"]), str(kept.get(HASH) or kept["sha256"])) for name, kept in files.items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST}: it was not finished"
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

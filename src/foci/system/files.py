@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from foci.system import launch
 
 
@@ -157,6 +159,12 @@ def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def xxh3(path: Path) -> str:
+    """Returns the XXH3 (128 bits) of a file's bytes, in hexadecimal digits: it finds damage, six times as fast."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()  # type: ignore[arg-type]
 
 
 def flush(path: Path) -> None:
