@@ -3,7 +3,7 @@
 # make test    sets up what developers need too and passes every test
 # make bench   speed and memory, each beside its rival (minutes)
 # make lint    ruff and mypy
-# make fuzz    2,000 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
+# make fuzz    2,400 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
 # make faults  100 kills at random moments, full disks, damaged files, signals (half an hour; FOCI_FAULTS_SEED=N: others)
 # make served  `foci study` against a real server, `transformers serve` (a minute; needs 'transformers[serving]')
 # make docs    builds the documentation in out/site, without a network; warnings are errors

@@ -1,6 +1,6 @@
 """Damaged inputs of every kind that foci reads: each is read, or refused in one paragraph that names the file.
 
-A short form runs with the other tests. `make fuzz` tries 2,000 (FOCI_FUZZ=long); one alone: FOCI_FUZZ=corpus:17.
+A short form runs with the other tests. `make fuzz` tries 2,400 (FOCI_FUZZ=long); one alone: FOCI_FUZZ=corpus:17.
 """
 
 import json
@@ -18,13 +18,14 @@ from foci import models
 from foci.cli.inputs import check_run
 from foci.config.run import dump_run, load_run
 from foci.corpus import read_corpus
+from foci.methods.train_attention import weigher
 from foci.probes import read_probes
 from foci.probes.encode import encode, encode_prompts
 from foci.system import checkpoint
 
-SHORT = {"corpus": 20, "probes": 40, "runs": 30, "models": 4, "checkpoints": 30}
+SHORT = {"corpus": 20, "probes": 40, "runs": 30, "models": 4, "adapters": 3, "weighers": 3, "checkpoints": 30}
 """Inputs of each kind that are tried with the other tests."""
-LONG = {"corpus": 700, "probes": 500, "runs": 400, "models": 200, "checkpoints": 200}
+LONG = {"corpus": 700, "probes": 500, "runs": 400, "models": 200, "adapters": 200, "weighers": 200, "checkpoints": 200}
 """Inputs of each kind that `make fuzz` tries."""
 ASKED = os.environ.get("FOCI_FUZZ", "short")
 
@@ -174,6 +175,21 @@ def yaml_of(value):
     return "\n".join(f"{key}: {json.dumps(inner)}" for key, inner in value.items()).encode("utf-8", "surrogatepass")
 
 
+def damage(folder, files, draw):
+    """Damages one or two of a folder's files: their bytes, or what their JSON says."""
+    for file in draw.sample(files, draw.choice([1, 1, 2])):
+        raw = (folder / file).read_bytes()
+        if draw.random() < 0.4:
+            raw = fuzz.damaged(raw, draw)
+        elif file.endswith(".json"):
+            raw = fuzz.written(fuzz.changed(json.loads(raw), draw, 2), draw)
+        else:
+            length = int.from_bytes(raw[:8], "little")
+            header = fuzz.written(fuzz.changed(json.loads(raw[8 : 8 + length]), draw, 2), draw)
+            raw = len(header).to_bytes(8, "little") + header + raw[8 + length :]
+        (folder / file).write_bytes(raw)
+
+
 def test_model_folders(tmp_path):
     whole = tiny.save_model(tmp_path / "whole")
     files = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"]
@@ -181,20 +197,45 @@ def test_model_folders(tmp_path):
     for number in numbers("models"):
         draw = fuzz.rng("models", number)
         folder = shutil.copytree(whole, tmp_path / f"model-{number}")
-        for file in draw.sample(files, draw.choice([1, 1, 2])):
-            raw = (whole / file).read_bytes()
-            if draw.random() < 0.4:
-                raw = fuzz.damaged(raw, draw)
-            elif file.endswith(".json"):
-                raw = fuzz.written(fuzz.changed(json.loads(raw), draw, 2), draw)
-            else:
-                length = int.from_bytes(raw[:8], "little")
-                header = fuzz.written(fuzz.changed(json.loads(raw[8 : 8 + length]), draw, 2), draw)
-                raw = len(header).to_bytes(8, "little") + header + raw[8 + length :]
-            (folder / file).write_bytes(raw)
+        damage(folder, files, draw)
         tried(number, lambda: models.load(str(folder), device="cpu"), folder)  # noqa: B023
         shutil.rmtree(folder)
     tried.end()
+
+
+def test_adapter_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr("foci.models.locate._fetched", not_here)
+    base = tiny.save_model(tmp_path / "base")
+    adapted = models.add_adapter(models.load(str(base)).model, models.Adapter(r=2))
+    for settings in adapted.peft_config.values():
+        settings.base_model_name_or_path = str(base)
+    adapted.save_pretrained(tmp_path / "whole", save_embedding_layers=False)
+    tried = Tries("adapters")
+    for number in numbers("adapters"):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / f"adapter-{number}")
+        damage(folder, ["adapter_config.json", "adapter_model.safetensors"], fuzz.rng("adapters", number))
+        tried(number, lambda: models.load(str(folder), device="cpu"), folder)  # noqa: B023
+        shutil.rmtree(folder)
+    tried.end()
+
+
+def test_weigher_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr("foci.models.locate._fetched", not_here)
+    made = weigher.new(str(tiny.save_model(tmp_path / "base")), r=2, alpha=4)
+    weigher.save(made.weigher, tmp_path / "whole", base=str(tmp_path / "base"), made_by={"how": "amortised"})
+    files = ["weigher.json", "head.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
+    tried = Tries("weighers")
+    for number in numbers("weighers"):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / f"weigher-{number}")
+        damage(folder, files, fuzz.rng("weighers", number))
+        tried(number, lambda: weigher.load(str(folder)), folder)  # noqa: B023
+        shutil.rmtree(folder)
+    tried.end()
+
+
+def not_here(name):
+    """A damaged name of a base model is never asked of the hub."""
+    raise ValueError(f"{name!r} is not on this machine")
 
 
 def test_checkpoints(tmp_path):
