@@ -25,7 +25,6 @@ from foci.pretrain.text import Material, documents, material, rows_of, split, to
 from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
 from foci.system.files import read_lines
-from foci.system.signals import Interrupted
 from foci.training.dataset import edited
 
 TEXT = "The town of Bern, in the north. She was born there; Größe 3 né ☕ <mask> and </s> stay text.\n" * 30
@@ -238,11 +237,11 @@ def test_a_torn_cell_goes_on_and_ends_in_the_same_bits(tmp_path, monkeypatch):
     def stopped(self, model, batch_size=32):
         calls.append(1)
         if len(calls) == 2:  # at update 3, after the checkpoint of update 2
-            raise Interrupted(15)
+            raise ConnectionResetError("the cell is torn")
         return measure(self, model, batch_size)
 
     monkeypatch.setattr(Validation, "measure", stopped)
-    with pytest.raises(Interrupted):
+    with pytest.raises(ConnectionResetError, match="torn"):
         pretrain(torn, console=quiet())
     assert (torn.output / "cells/guided/seed-0/checkpoints/step-2").is_dir()
     pretrain(torn, console=quiet())
