@@ -19,6 +19,7 @@ import tiny
 from foci import __version__
 from foci.cli import main
 from foci.config.run import load_run
+from foci.report.measure import best_arm
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def test_learn_a_folder_of_texts(tmp_path, things, monkeypatch, capsys):
     assert list(summary["arms"]) == ["plain", "focused"]
     weights = json.loads((tmp_path / "elsewhere" / "arms" / "focused" / "samples.json").read_text())
     assert all(len(set(sample["weights"])) > 2 for sample in weights)
-    assert (tmp_path / "elsewhere" / "model").resolve() == tmp_path / "elsewhere" / "arms" / "focused" / "model"
+    best = best_arm(summary["arms"])
+    assert (tmp_path / "elsewhere" / "model").resolve() == tmp_path / "elsewhere" / "arms" / best / "model"
     AutoModelForCausalLM.from_pretrained(tmp_path / "elsewhere" / "model")
 
 

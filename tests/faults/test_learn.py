@@ -218,7 +218,7 @@ def test_overwrite_deletes_results_before_what_they_came_from(tmp_path, things, 
     text = (whole / "run.yaml").read_text().replace(str(whole), str(tmp_path / "out"))
     (tmp_path / "out" / "run.yaml").write_text(text)
     runs.finished(
-        ["learn", file, "--overwrite"], tmp_path, code=-9, moment=("foci.learn.folder.Path.unlink", 3, signal.SIGKILL)
+        ["learn", file, "--overwrite"], tmp_path, code=-9, moment=("foci.system.folder.Path.unlink", 3, signal.SIGKILL)
     )
     assert (tmp_path / "out" / "run.yaml").is_file()
     assert not (tmp_path / "out" / "arms").exists()

@@ -200,7 +200,7 @@ REPOSITORY = [
 ]
 INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
 SMALL = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-         "params.json"}  # fmt: skip
+         "params.json", "README.md"}  # fmt: skip
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reports: `fair.html`, `evil.html` with markup wherever a run has text, and `guided.html` of guided heads."""
     folder = tmp_path_factory.mktemp("browser")
     write_report([write_run(folder / "fair")], folder / "fair.html")
-    evil = write_run(folder / "evil", name=EVIL, arms=("plain", f"oracle{EVIL}"), probes=40, evil=EVIL)
+    evil = write_run(folder / "evil", name=EVIL, arms=("plain", "oracle" + EVIL.replace("/", "")), probes=40, evil=EVIL)
     write_report([write_evidence(evil, 40, EVIL)], folder / "evil.html")
     write_report([write_evidence(write_run(folder / "made"))], folder / "made.html")
     guided = write_run(folder / "guided")

@@ -23,6 +23,8 @@ from foci.report.tokens import kinds, spread
 from foci.report.write import write_report
 
 EVIL = "</script><script>window.evil=1;alert(1)</script><img src=x onerror='window.evil=1'>\u2028&amp;"
+NAME = EVIL.replace("/", "")
+"""The same as the name of an arm, which leads to no other folder."""
 
 
 class Page(HTMLParser):
@@ -141,7 +143,7 @@ def test_figures_are_titled_themed_and_told_apart(html: str) -> None:
 
 
 def test_text_of_the_run_is_text(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", name=f"run{EVIL}", arms=("plain", f"oracle{EVIL}"), probes=20, evil=EVIL)
+    folder = write_run(tmp_path / "run", name=f"run{EVIL}", arms=("plain", f"oracle{NAME}"), probes=20, evil=EVIL)
     html = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
     harmless = write_report([write_run(tmp_path / "ok", probes=20)], tmp_path / "ok.html").read_text(encoding="utf-8")
     page, expected = Page(html), Page(harmless)

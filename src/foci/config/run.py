@@ -372,7 +372,7 @@ def fields(kind: type[Section] = Run) -> dict[str, FieldInfo]:
     """Returns every key of a run file by its dotted name, in order, with `.description`, `.default`, `.annotation`.
 
     >>> fields()["train.accumulation"].description
-    'forward passes per update'
+    'batches of rows per update'
     """
     found: dict[str, FieldInfo] = {}
     for name, info in kind.model_fields.items():

@@ -163,7 +163,7 @@ def with_one_length(overrides: Sequence[str], raw: Mapping[str, Any]) -> list[st
 
     A run's own file has all keys, so without this `train.steps=2` alone would meet the epochs of the file.
 
-    >>> with_one_length(["train.steps=2"], {"train": {"epochs": 4, "steps": None}})
+    >>> with_one_length(["train.steps=2"], {"train": {"epochs": 4, "steps": None, "least_steps": 60}})
     ['train.epochs=null', 'train.least_steps=0', 'train.steps=2']
     """
     train = raw.get("train")
