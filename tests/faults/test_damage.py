@@ -74,7 +74,26 @@ def test_a_setting_that_was_changed_is_refused(stopped, tmp_path, capsys):
     out = copied(stopped, tmp_path)
     text = (out / "run.yaml").read_text()
     (out / "run.yaml").write_text(text.replace("learning_rate: 0.02", "learning_rate: 0.03"))
-    assert "a setting in it was changed, or it is damaged" in runs.refused(["learn", out, "--resume"], capsys)
+    words = runs.refused(["learn", out, "--resume"], capsys)
+    assert "is not as it was when this run began: train.learning_rate was changed" in words
+
+
+def test_a_run_of_an_earlier_version_goes_on(stopped, whole, tmp_path, capsys):
+    """Its files know neither the keys of today's settings, nor hashes, nor seals."""
+    out = copied(stopped, tmp_path)
+    text = (out / "run.yaml").read_text()
+    (out / "run.yaml").write_text(text.replace("  batch_tokens: null\n", ""))
+    start = read_json(out / "start.json")
+    assert start["settings"]["train"].pop("batch_tokens", "no such key") is None
+    write_json(out / "start.json", start, sealed=True)
+    runs.told(["learn", out, "--resume"], capsys)
+    assert outcome_of(out) == outcome_of(whole)
+    for name in ("start.json", "arm.json", "summary.json"):
+        value = read_json(out / name)
+        write_json(out / name, {key: kept for key, kept in value.items() if key not in ("settings", "files")})
+    (out / "run.yaml").write_text(text.replace("  batch_tokens: null\n", ""))
+    runs.told(["learn", out, "--resume"], capsys)
+    assert outcome_of(out) == outcome_of(whole)
 
 
 def test_a_damaged_file_of_an_arm_is_told_and_made_again(stopped, whole, tmp_path, capsys):

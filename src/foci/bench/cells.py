@@ -15,9 +15,9 @@ from foci.bench.folder import SuiteFolder
 from foci.config.run import Run, dump_run
 from foci.focus import Plan, Prepares, Row
 from foci.learn.arguments import planned_updates
-from foci.learn.baseline import Start, context_of, prepared, settings_hash
+from foci.learn.baseline import Start, context_of, prepared, settings_of
 from foci.learn.cells import ArmSeed
-from foci.learn.folder import opened
+from foci.learn.folder import has_settings, opened
 from foci.learn.offline import plan_of, prepare
 from foci.learn.run import learn
 from foci.report.write import write_report
@@ -67,7 +67,7 @@ class Cell(ArmSeed):
         A cell that was not asked along its change, and whose model is gone, differs from one that is to be.
         """
         config = RunFolder(self.path, 1).config
-        if config.is_file() and config.read_text(encoding="utf-8") != dump_run(self.run):
+        if config.is_file() and not has_settings(config, self.run):
             return "other settings than the suite has now"
         if (waiting := self.unasked()) and not RunFolder(self.path, 1).arm(self.arm).model.is_dir():
             shares = ", ".join(f"{share:g}" for share in waiting)
@@ -100,7 +100,7 @@ def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bo
     for seed in suite.seeds:
         run = start_run(suite, seed, folder.start(seed))
         config = RunFolder(run.output, 1).config
-        stale = overwrite and config.is_file() and config.read_text(encoding="utf-8") != dump_run(run)
+        stale = overwrite and config.is_file() and not has_settings(config, run)
         with opened(run, resume=True, overwrite=stale) as shared:
             found[seed], _ = prepared(run, shared, console)
     if len(prints := {start.fingerprint for start in found.values()}) > 1:
@@ -175,7 +175,7 @@ def _own_start(folder: Path, run: Run) -> None:
     """Writes into the start of a seed, which was copied, that it is the cell's: its settings, and the files it has."""
     start = read_json(folder / "start.json")
     kept = {name: digest for name, digest in start.get("files", {}).items() if (folder / name).is_file()}
-    write_json(folder / "start.json", {**start, "settings": settings_hash(run), "files": kept}, sealed=True)
+    write_json(folder / "start.json", {**start, "settings": settings_of(run), "files": kept}, sealed=True)
 
 
 def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start, updates: int) -> tuple[int, Path]:

@@ -1,7 +1,6 @@
 """The frozen baseline: the answers of the untouched model, before the first update."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from rich.console import Console
 from torch import nn
 
 from foci import models
-from foci.config.run import Run, dump_run
+from foci.config.run import Run
 from foci.corpus import read_rows, tokenizer_fingerprint, write_quarantine, write_rows
 from foci.corpus.samples import samples
 from foci.corpus.telling import left_out
@@ -185,7 +184,7 @@ def _write_baseline(
             "methods": method_hashes(run.arms),
             "inputs": inputs,
             "tokenizer": tokenizer_fingerprint(made.loaded.tokenizer),
-            "settings": settings_hash(run),
+            "settings": settings_of(run),
             "files": hashes(folder.path, folder.of_start()),
         },
         sealed=True,
@@ -239,10 +238,10 @@ def _known(folder: RunFolder, run: Run) -> dict[str, Any] | None:
         raise ValueError(
             f"{folder.start} is damaged: got {str(known)[:60]!r}; put the whole file back, or use --overwrite"
         )
-    if known.get("settings", settings_hash(run)) != settings_hash(run):
+    if other := _other_settings(known.get("settings"), settings_of(run)):
         raise ValueError(
-            f"{folder.config} is not as it was when this run began: a setting in it was changed, or it is damaged; put "
-            "the old file back, or start again with --overwrite"
+            f"{folder.config} is not as it was when this run began: {', '.join(other)} was changed, or the file is "
+            "damaged; put the old file back, or start again with --overwrite"
         )
     if wrong := damaged(folder.path, known.get("files")):
         raise ValueError(
@@ -252,9 +251,25 @@ def _known(folder: RunFolder, run: Run) -> dict[str, Any] | None:
     return known
 
 
-def settings_hash(run: Run) -> str:
-    """Returns the SHA-256 of the settings, without the folder, which may be moved."""
-    return hashlib.sha256(dump_run(run.model_copy(update={"output": Path()})).encode()).hexdigest()
+def settings_of(run: Run) -> dict[str, Any]:
+    """Returns the settings as plain data, without the folder, which may be moved."""
+    return run.model_dump(mode="json", exclude={"output"})
+
+
+def _other_settings(begun: object, now: Mapping[str, Any]) -> list[str]:
+    """Returns the keys whose values are no longer those that a run began with.
+
+    `begun` is what `settings_of` returned then. Keys that it lacks came with a later version of foci and are not
+    compared; what is no such mapping (of an earlier version) names no key.
+    """
+    found = []
+    for name, before in (begun if isinstance(begun, Mapping) else {}).items():
+        after = now.get(name, before)
+        if name != "arms" and isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += [f"{name}.{key}" for key, value in before.items() if after.get(key, value) != value]
+        elif after != before:
+            found.append(name)
+    return found
 
 
 def _text_of(path: Path) -> str | None:

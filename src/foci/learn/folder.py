@@ -1,10 +1,11 @@
 """Opens the folder of a run."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
-from foci.config.run import Run, dump_run
+from foci.config.run import Run, dump_run, load_run
 from foci.system import processes
 from foci.system.files import write_text
 from foci.system.folder import claim
@@ -29,7 +30,18 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
 
 @contextmanager
 def _claimed(run: Run, folder: RunFolder, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    settings = dump_run(run)
-    with claim(run.output, RUN, settings, resume=resume, overwrite=overwrite):
-        write_text(folder.config, settings)
+    known = folder.config.read_text(encoding="utf-8") if has_settings(folder.config, run) else dump_run(run)
+    with claim(run.output, RUN, known, resume=resume, overwrite=overwrite):
+        write_text(folder.config, dump_run(run))
         yield
+
+
+def has_settings(config: Path, run: Run) -> bool:
+    """Returns whether a run.yaml has the settings of a run.
+
+    Keys that it lacks have their defaults: an earlier version of foci did not know them.
+    """
+    settings = dump_run(run)
+    with suppress(ValueError, OSError):
+        return config.read_text(encoding="utf-8") == settings or dump_run(load_run(config)) == settings
+    return False
