@@ -201,6 +201,11 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     with pytest.raises(ValueError, match="stop"), placed(out, 1, overwrite=True):
         raise ValueError("stop")
     assert (out / "export.json").is_file()
+    shutil.copytree(out, tmp_path / ".out.old")  # killed after its last rename, before it deleted what was there
+    with placed(out, 1, overwrite=True) as part:
+        (part / "export.json").write_text('{"new": 1}')
+    assert "new" in (out / "export.json").read_text()
+    assert not list(tmp_path.glob(".out.*"))
 
 
 def test_two_processes_do_not_write_the_same_folder(tmp_path):

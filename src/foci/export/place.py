@@ -33,6 +33,7 @@ def placed(folder: Path, size: int, *, overwrite: bool) -> Iterator[Path]:
                 flush(file)
             (part / LOCK).unlink(missing_ok=True)
             if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after its last rename
                 folder.rename(old)
             part.rename(folder)
             flush(folder.parent)
