@@ -70,6 +70,8 @@ def test_a_base_that_is_a_folder_is_no_name_on_the_hub(run):
     assert base_named("smollm2-135m").name == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert base_named("smollm2-135m").licence == "apache-2.0"
     assert base_named("org/model").on_hub
+    gone = base_named("/home/someone/models/gone")
+    assert (gone.name, gone.on_hub) == ("gone", False)
 
 
 def test_the_licence_is_that_of_the_bases_card(tmp_path):

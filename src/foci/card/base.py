@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import metadata_load, try_to_load_from_cache
 
+from foci.config.values import meant_as_path
 from foci.models.gguf import EMBEDDED
 
 
@@ -33,8 +34,9 @@ def base_named(name: str) -> Base:
         )
         return Base(known.hub, True, known.licence, note)
     path = Path(name).expanduser()
-    if path.exists():
-        note = f"The base model was the {'folder' if path.is_dir() else 'file'} {path.name} of the machine of the run."
+    if path.exists() or meant_as_path(name):
+        kind = "file" if path.suffix == ".gguf" else "folder"
+        note = f"The base model was the {kind} {path.name} of the machine of the run."
         return Base(path.name, False, _licence_in(path / "README.md"), note)
     card = try_to_load_from_cache(name, "README.md")
     return Base(name, True, _licence_in(Path(card)) if isinstance(card, str) else "")
