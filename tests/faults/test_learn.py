@@ -171,6 +171,9 @@ def test_a_signal_while_questions_are_asked_does_not_wait_for_the_answers(tmp_pa
     arm = out / "arms" / "plain"
     assert checkpoint.newest(arm / "checkpoints")[0].name == "step-3"
     assert not (arm / "probes" / "step-000003.parquet").exists()
+    again = ("foci.probes.asking.encode", 1, signal.SIGTERM)  # a second time, when the resume asks first
+    runs.finished(["learn", out, "--resume"], tmp_path, code=143, moment=again)
+    assert checkpoint.newest(arm / "checkpoints")[0].name == "step-3"
     runs.finished(["learn", out, "--resume"], tmp_path)
     assert_same(out, whole, checkpoints=False)
 

@@ -116,18 +116,23 @@ class Probing(TrainerCallback):
         self.every, self.ask, self.clock, self.often, self.noted = every, ask, clock, often, noted
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step and not self.noted(state.global_step):
-            self._ask(state)
+        if state.global_step and not self.noted(state.global_step) and not self._ask(state):
+            control.should_training_stop = True  # else an update would follow, and these questions be left for good
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._ask(state)
 
-    def _ask(self, state: TrainerState) -> None:
+    def _ask(self, state: TrainerState) -> bool:
+        """Asks where it is time to; returns False where a signal ended the asking."""
         every = self.every or (max(1, math.ceil(state.max_steps / 20)) if self.often else None)
-        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            with suppress(Interrupted):  # the callback that saves sees the signal
-                self.ask(state.global_step)
-            self.clock.skip()
+        if not every or state.global_step % every or state.global_step >= state.max_steps:
+            return True
+        done = False
+        with suppress(Interrupted):  # the callback that saves sees the signal
+            self.ask(state.global_step)
+            done = True
+        self.clock.skip()
+        return done
 
 
 class Saving(TrainerCallback):
