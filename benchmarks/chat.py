@@ -20,12 +20,12 @@ from transformers import GenerationConfig
 from benchmarks.side_by_side import Result
 from foci import models
 from foci.chat.adapted import BOTH
-from foci.chat.chosen import choose
 from foci.chat.session import Session
 from foci.chat.writing import Decoding, Writing
 from foci.config.run import Run, dump_run
 from foci.corpus import make_rows, write_rows
 from foci.corpus.documents import Document
+from foci.learn.chosen import choose
 from foci.models.gguf import quiet
 from foci.models.loading import compute_dtype, load_weights
 from foci.models.saved_adapter import with_adapter
@@ -41,7 +41,7 @@ import time
 from pathlib import Path
 from foci.cli import main
 from foci.cli.chat import _loaded
-from foci.chat.chosen import choose
+from foci.learn.chosen import choose
 session, said = _loaded(choose(Path({run!r})), (64, 0.0, 0), plain=False), set()
 for piece in session.answer({question!r}):
     said.add(piece.side)

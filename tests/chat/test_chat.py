@@ -21,13 +21,13 @@ import tiny
 from foci import models
 from foci.chat import passages, terminal
 from foci.chat.adapted import Adapted
-from foci.chat.chosen import choose
 from foci.chat.passages import Passages, corpus_changes, read_passages
 from foci.chat.prompts import Conversation, template_of
 from foci.chat.session import Session
 from foci.chat.sides import load_sides
 from foci.chat.writing import Answer, Decoding, Drawn, Writing
 from foci.config.run import dump_run, load_run
+from foci.learn.chosen import choose
 from foci.learn.run import learn
 from foci.learn.save import save
 from foci.system.files import read_json

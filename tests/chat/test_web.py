@@ -275,8 +275,8 @@ def test_words_can_be_read_in_light_and_dark(page, scheme):
 def test_a_session_without_a_report(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
     (copy / "report.html").unlink()
-    from foci.chat.chosen import choose
     from foci.chat.writing import Decoding
+    from foci.learn.chosen import choose
 
     page = web.Page(Session(choose(copy), Decoding(2)))
     assert not page._report.is_file()

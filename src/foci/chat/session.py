@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from foci.chat.adapted import BOTH, LEARNED, UNTOUCHED
-from foci.chat.chosen import Chosen
 from foci.chat.passages import Passage, Passages, corpus_changes, read_passages
 from foci.chat.prompts import Conversation, template_of
 from foci.chat.sides import SIDES, Sides, load_sides
 from foci.chat.writing import Decoding, Writing
+from foci.learn.chosen import Chosen
 from foci.system.harmless import visible
 
 PIECE = 8

@@ -10,8 +10,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from foci.chat.adapted import LEARNED, UNTOUCHED, Adapted
-from foci.chat.chosen import Chosen
 from foci.config.run import ModelConfig
+from foci.learn.chosen import Chosen
 from foci.models.architecture import max_length
 from foci.models.decoding import decodes_from_cache
 from foci.models.loading import compute_dtype, load_tokenizer, load_weights

@@ -16,8 +16,8 @@ from rich.console import Console
 from foci.system.terminal import Terminal
 
 if TYPE_CHECKING:
-    from foci.chat.chosen import Chosen
     from foci.chat.session import Session
+    from foci.learn.chosen import Chosen
 
 chat_app = typer.Typer()
 
@@ -48,7 +48,7 @@ def chat(
 
     Examples: foci chat out/my_texts "Who built the mill?" or foci chat out/my_texts --web
     """
-    from foci.chat.chosen import choose
+    from foci.learn.chosen import choose
 
     chosen = choose(run, arm)
     if question is not None and not question.strip():

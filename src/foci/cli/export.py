@@ -53,7 +53,7 @@ def export(  # noqa: PLR0913, PLR0917 - a command may have many flags
         raise ValueError(f"--adapter and --gguf {gguf} are two forms, expected one; give two commands")
     if push is None and (public or yes):
         raise ValueError(f"{'--public' if public else '--yes'} goes with --push REPOSITORY, got none; give both")
-    from foci.chat.chosen import choose
+    from foci.learn.chosen import choose
 
     choose(run, arm)  # what is wrong with the folder is told before torch is imported
     hub = _hub(push, public=public, yes=yes) if push is not None else None

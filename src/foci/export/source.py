@@ -7,8 +7,8 @@ from pathlib import Path
 from foci.card.base import Base, base_named
 from foci.card.taught import Taught, read_taught
 from foci.card.write import safe_name
-from foci.chat.chosen import choose
 from foci.config.run import Run
+from foci.learn.chosen import choose
 from foci.learn.finished import probes_of
 from foci.models.loading import base_of_adapter, is_adapter
 from foci.models.locate import folder_of
@@ -73,7 +73,7 @@ class Source:
 def source_of(path: Path, arm: str | None = None) -> Source:
     """Reads a run's folder. `arm` None: the arm that learned and retained the most.
 
-    Raises FileNotFoundError and ValueError as `foci.chat.chosen.choose` does.
+    Raises FileNotFoundError and ValueError as `foci.learn.chosen.choose` does.
     """
     chosen = choose(path, arm)
     folders = RunFolder(path, len(chosen.run.arms))

@@ -1,4 +1,4 @@
-"""Finds in a run's folder the arm to talk to, and what it has saved. Imports no torch."""
+"""Finds in a run's folder the arm to talk to or to export, and what it has saved. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
