@@ -7,7 +7,7 @@ import runs
 import tiny
 from foci.config.run import TrainConfig, load_run
 from foci.learn import fitting as module
-from foci.learn.fitting import CPU_TOKENS, Fit, fitting, kept_bytes
+from foci.learn.fitting import CPU_TOKENS, Fit, fitting, kept_bytes, later_bytes
 from foci.learn.run import learn
 from foci.system import machine
 from foci.system.files import read_json
@@ -41,7 +41,9 @@ def test_memory_decides(monkeypatch, free, fit):
     """100 positions fit into a whole budget; rows of 50 do not fit into a quarter of it."""
     model = tiny.lora(tiny.build("llama"))
     budget = 100 * kept_bytes(model, FLOAT) / module.SHARE
-    monkeypatch.setattr(machine, "free_bytes", lambda device: int(budget * free) + 1)
+    later = later_bytes(model)
+    assert later == 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)  # float32, three times
+    monkeypatch.setattr(machine, "free_bytes", lambda device: int(budget * free) + later + 1)
     found = fitting(TrainConfig(), model, 50, FLOAT)
     assert found.recomputes == fit.recomputes
     assert found.tokens == fit.tokens if not fit.recomputes else found.tokens > fit.tokens

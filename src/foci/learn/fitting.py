@@ -58,6 +58,7 @@ def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch
         return Fit(most)
     if device.type == "cpu":
         free //= launch.local_count()  # the processes of a machine share its memory
+    free -= later_bytes(model)
     each = kept_bytes(model, dtype)
     fits = int(SHARE * free / each)
     if fits >= longest:
@@ -69,6 +70,11 @@ def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch
     layers, size = layer_count(model), base_of(model).config.get_text_config().hidden_size
     again = each / layers + 4 * size * layers  # the activations of one layer, and the inputs of all
     return Fit(max(1, min(int(SHARE * free / again), most or fits + longest)), recomputes=True)
+
+
+def later_bytes(model: LanguageModel) -> int:
+    """Returns the bytes that the first update adds for good: gradients, and the two moments of AdamW."""
+    return sum(3 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def kept_bytes(model: LanguageModel, dtype: torch.dtype) -> float:
