@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from foci.system.folder import LOCK, FolderKind, claim, locked
+from foci.system.run_folder import RunFolder
 
 HOLD = (
     "import pathlib, sys, time\n"
@@ -127,3 +128,16 @@ def test_a_kill_while_a_folder_is_cleared_leaves_it_its_own(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "unlink", lambda path: (gone.append(path.name), unlink(path)))
     claimed(out, overwrite=True)
     assert gone == ["result", "begun.json", "rows", "study.yaml"]
+
+
+def test_a_folder_in_the_place_of_a_link_stays(tmp_path):
+    """A run that was copied with its links followed goes on."""
+    folder = RunFolder(tmp_path, 2)
+    for name in ("one", "two"):
+        folder.arm(name).model.mkdir(parents=True)
+    folder.link("two")
+    assert (tmp_path / "model").resolve() == folder.arm("two").model.resolve()
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").mkdir()
+    folder.link("one")
+    assert not (tmp_path / "model").is_symlink()

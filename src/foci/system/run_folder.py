@@ -111,7 +111,7 @@ class RunFolder:
             return
         for kind in ("model", "adapter"):
             link, target = self.path / kind, Path("arms") / name / kind
-            link.unlink(missing_ok=True)
-            if (self.path / target).is_dir():
-                with suppress(OSError):
+            with suppress(OSError):  # such as a folder in its place, where the run was copied with its links followed
+                link.unlink(missing_ok=True)
+                if (self.path / target).is_dir():
                     link.symlink_to(target, target_is_directory=True)
