@@ -93,6 +93,20 @@ def test_shared_tokens_are_read_once():
     assert distinct <= sum(read) <= 1.1 * distinct < 0.75 * sum(map(len, drawn(0)))
 
 
+def test_a_pass_reads_no_more_tokens_than_the_budget(monkeypatch):
+    """Whatever `batch_size` says of long texts, their rows are read in several passes."""
+    model, read = tiny.build("llama"), []
+    assert shares_prefixes(model)
+    monkeypatch.setattr("foci.models.prefixes.TOKEN_BUDGET", 32)
+    monkeypatch.setattr("foci.models.prefixes.WIDTH", 16)
+    hook = model.model.embed_tokens.register_forward_hook(lambda _m, inputs, _o: read.append(inputs[0].numel()))
+    ours = said(model, drawn(0, longest=8))
+    hook.remove()
+    assert len(read) > 1
+    assert max(read) <= 32
+    assert torch.allclose(ours, alone(model, drawn(0, longest=8)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_model_that_reads_other_tokens_of_a_packed_row_is_not_given_one():
     class Leaks(torch.nn.Module):
         """Adds the token before in the row, as a convolution does."""

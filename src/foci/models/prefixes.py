@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from foci.focus import Row
 from foci.models.architecture import base_of, equal_logits, evaluating, max_length, precision_of, sample_ids
-from foci.models.forward import buckets, device_of, padded
+from foci.models.forward import TOKEN_BUDGET, buckets, device_of, padded
 from foci.models.head import head_of
 from foci.models.losses import captured_hidden, hidden_states
 from foci.models.padding import neighbour_limits
@@ -88,14 +88,14 @@ def after(
     """Yields, pass by pass, indices of beginnings and the LM head's input after the last token of each.
 
     Every beginning has a token and comes once. A pass reads about as many tokens as `batch_size` of the longest
-    beginnings. Run it under `answering`.
+    beginnings, at most `TOKEN_BUDGET` (or one row). Run it under `answering`.
     """
     if not beginnings:
         return
     longest = max(map(len, beginnings))
     width = min(max(WIDTH, 2 * longest), max_length(model))  # type: ignore[arg-type]
     if _fits(model, longest, width) and shares_prefixes(model):
-        yield from _together(model, beginnings, pad, width, batch_size * longest)
+        yield from _together(model, beginnings, pad, width, min(batch_size * longest, TOKEN_BUDGET))
     else:
         yield from _apart(model, beginnings, pad, batch_size)
 
