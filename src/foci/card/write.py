@@ -146,7 +146,7 @@ def _base(taught: Taught) -> str:
     licence = (
         f"Its licence is {marked(Code(base.licence))}."
         if base.licence
-        else "Its licence was not found; look it up there."
+        else "Its licence was not found; look it up where the base model comes from."
     )
     said = [f"The base model is {named}.", licence, marked(base.note)]
     if taught.fingerprint:
