@@ -1,5 +1,6 @@
 """The README.md of a learned model: valid for the hub, true to the run's numbers, harmless whatever the texts say."""
 
+import dataclasses
 import io
 import json
 import re
@@ -85,6 +86,16 @@ def test_the_licence_is_that_of_the_bases_card(tmp_path):
 def test_methods_have_their_papers(run):
     assert "[arXiv 2407.16920](https://arxiv.org/abs/2407.16920)" in loaded(run / "arms" / "oracle" / "model").text
     assert "Plain fine-tuning" in loaded(run / "arms" / "plain" / "model").text
+
+
+def test_no_folder_of_the_machine_is_told(run):
+    """The settings of a method may name files, and the last part of a path is enough."""
+    taught = read_taught(run)["plain"]
+    files = {"path": ["/home/me/old.txt", "~/more/pages"], "weigher": "../weigher", "anchor": "kl", "hub": "org/model"}
+    known = taught.run.model_copy(update={"arms": {"plain": [{"replay": files}]}})
+    card = model_card(dataclasses.replace(taught, run=known), Form("model", "x", "float32")).content
+    assert "path=['old.txt', 'pages'], weigher=weigher, anchor=kl, hub=org/model" in card
+    assert "/home" not in card
 
 
 def test_hostile_texts_stay_texts(run, tmp_path):

@@ -470,6 +470,8 @@ def broken(copy, kind):
         case "cut adapter":
             file = arm / "adapter" / "adapter_model.safetensors"
             file.write_bytes(file.read_bytes()[:-100])
+        case "other adapter":
+            shutil.copy(copy / "arms" / "plain" / "adapter" / "adapter_model.safetensors", arm / "adapter")
         case "no base":
             (copy / "run.yaml").write_text(config.replace(load_run(copy).model.name, str(copy / "gone")))
         case "no rows":
@@ -486,6 +488,7 @@ def broken(copy, kind):
         ("none done", "is not done, so it has no model yet. Wait for it"),
         ("no model", "has neither adapter/ nor model/ in"),
         ("cut adapter", "adapter_model.safetensors.*get it again"),
+        ("other adapter", "adapter_model.safetensors are not those that the run wrote"),
         ("no base", "the untouched model of run .* cannot be loaded: .*gone.*model.name of"),
         ("no rows", "rows.parquet: expected rows as parquet"),
         ("torn numbers", "arm.json is damaged"),

@@ -21,6 +21,7 @@ from foci.export.checking import Check, Questions, table_of, worse
 from foci.export.place import placed
 from foci.export.source import source_of
 from foci.learn.run import learn
+from foci.system.files import read_json, sha256, write_json
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,9 @@ def test_a_weight_too_large_for_the_bases_format_is_refused(copy, tmp_path, caps
     with torch.no_grad():
         next(iter(grown.parameters()))[0, 0] = 1e6
     grown.save_pretrained(model)
+    result = read_json(model.parent / "arm.json")
+    result["files"]["model/model.safetensors"] = sha256(model / "model.safetensors")
+    write_json(model.parent / "arm.json", result, sealed=True)
     text = (copy / "run.yaml").read_text()
     (copy / "run.yaml").write_text(text.replace(base, str(half)))
     words = runs.refused(["export", copy, "--out", tmp_path / "out"], capsys)
@@ -122,7 +126,9 @@ def test_a_weight_too_large_for_the_bases_format_is_refused(copy, tmp_path, caps
         ("gone", "neither adapter/ nor model/"),
         ("cut", "model.safetensors"),
         ("arm", "no arm 'orakle'"),
-        ("weights", "not those that the run wrote"),
+        ("adapter", "adapter/adapter_model.safetensors are not those that the run wrote"),
+        ("model", "model/model.safetensors are not those that the run wrote"),
+        ("made again", "adapter/adapter_model.safetensors are not those that the run wrote"),
         ("whole", "trained all weights"),
     ],
 )
@@ -144,9 +150,14 @@ def test_bad_inputs_are_told_in_one_paragraph(copy, tmp_path, capsys, damage, wo
         file.write_bytes(file.read_bytes()[:-9])
     elif damage == "arm":
         flags += ["--arm", "orakle"]
-    elif damage == "weights":
+    elif damage in {"adapter", "made again"}:
         shutil.copy(copy / "arms/plain/adapter/adapter_model.safetensors", own / "adapter")
-        flags += ["--adapter"]
+        if damage == "adapter":
+            flags += ["--adapter"]
+        else:
+            shutil.rmtree(own / "model")
+    elif damage == "model":
+        shutil.copy(copy / "arms/plain/model/model.safetensors", own / "model")
     elif damage == "whole":
         text = (copy / "run.yaml").read_text()
         before, _, after = text.partition("adapter:\n")

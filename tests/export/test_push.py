@@ -7,9 +7,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import typer
 from rich.console import Console
 
 import runs
+from foci.card.base import Base
+from foci.cli.export import _hub
 from foci.config.run import load_run
 from foci.learn.run import learn
 
@@ -41,6 +44,12 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"files": files})
         else:
             self.answer({"commitUrl": f"{self.server.address}/me/mine/commit/1", "commitOid": "1" * 40})
+
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append(("PUT", self.path, dict(self.headers), body))
+        self.server.public = json.loads(body)["visibility"] == "public"
+        self.answer({"visibility": "public"})
 
     def answer(self, value, status=200, headers=()):
         body = json.dumps(value).encode()
@@ -78,28 +87,71 @@ def run(tmp_path_factory):
     return read.output
 
 
-def posted(hub, path):
-    return [body for method, there, _, body in hub.asked if method == "POST" and there.startswith(path)]
+def posted(hub, path, method="POST"):
+    return [body for how, there, _, body in hub.asked if how == method and there.startswith(path)]
+
+
+def sent(hub):
+    """Returns the files of the one commit, by name."""
+    (commit,) = posted(hub, "/api/models/me/mine/commit/main")
+    lines = [json.loads(line) for line in commit.splitlines()]
+    return {
+        line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"
+    }
 
 
 def test_the_folder_is_sent_to_a_private_repository(run, hub, tmp_path, capsys):
-    command = ["export", run, "--adapter", "--out", tmp_path / "out", "--verify", "0", "--push", "me/mine", "--yes"]
+    command = ["export", run, "--out", tmp_path / "out", "--verify", "0", "--push", "me/mine", "--yes"]
     said = runs.told(command, capsys)
-    assert f"{hub.address}/me/mine" in said
+    assert f"{hub.address}/me/mine (private)" in said
     (made,) = posted(hub, "/api/repos/create")
     assert json.loads(made)["visibility" if b"visibility" in made else "private"] in (True, "private")
-    (commit,) = posted(hub, "/api/models/me/mine/commit/main")
-    lines = [json.loads(line) for line in commit.splitlines()]
-    sent = {
-        line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"
-    }
-    assert sent == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    assert "README.md" in sent
+    assert sent(hub) == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert {"README.md", "model.safetensors"} <= set(sent(hub))
+    assert not [name for name, content in sent(hub).items() if str(run.parent).encode() in content]
     assert all(headers["authorization"] == "Bearer hf_test" for _, path, headers, _ in hub.asked if "commit" in path)
     when = (tmp_path / "out" / "export.json").stat().st_mtime_ns
     runs.told(command, capsys)  # what is there already is sent again, not made again
     assert (tmp_path / "out" / "export.json").stat().st_mtime_ns == when
-    assert "holds an export already" in runs.refused([*command[:3], *command[3:7]], capsys)
+    assert "holds an export already" in runs.refused(command[:4], capsys)
+    assert not posted(hub, "/", "PUT")
+
+
+@pytest.mark.parametrize("before", [None, False, True])
+def test_a_repository_that_is_to_be_public_is_public_afterwards(run, hub, tmp_path, capsys, before):
+    """The hub ignores what is asked of a repository that is there already."""
+    hub.public = before
+    command = ["export", run, "--out", tmp_path / "out", "--verify", "0", "--push", "me/mine", "--public", "--yes"]
+    assert f"{hub.address}/me/mine (everybody sees it)" in runs.told(command, capsys)
+    assert sent(hub)
+    changed = posted(hub, "/api/models/me/mine/settings", "PUT")
+    assert [json.loads(body) for body in changed] == ([{"visibility": "public"}] if before is False else [])
+    if before is False:
+        assert hub.public
+        assert [method for method, *_ in hub.asked][-1] == "PUT", "the files come first"
+
+
+def test_it_is_asked_before_a_private_repository_is_opened(hub, monkeypatch):
+    hub.public, asked = False, []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", asked.append)
+    with pytest.raises(typer.Exit):
+        _hub("me/mine", public=True, yes=False)
+    assert "it is private now; everybody will see it and all that it holds" in asked[0]
+    assert not posted(hub, "/", "PUT")
+
+
+def test_an_adapter_names_its_base_as_others_know_it(run, hub, tmp_path, capsys, monkeypatch):
+    command = ["export", run, "--adapter", "--out", tmp_path / "out", "--verify", "0", "--push", "me/mine", "--yes"]
+    words = " ".join(runs.refused(command, capsys).split())
+    assert "nobody else could load it" in words
+    assert f"foci export {run} --arm plain --push OWNER/NAME" in words
+    assert not (tmp_path / "out").exists()
+    assert not posted(hub, "/")
+    monkeypatch.setattr("foci.export.source.base_named", lambda name: Base("org/tiny", True))
+    runs.told(command, capsys)
+    assert json.loads(sent(hub)["adapter_config.json"])["base_model_name_or_path"] == "org/tiny"
+    assert not [name for name, content in sent(hub).items() if str(run.parent).encode() in content]
 
 
 @pytest.mark.parametrize(

@@ -190,9 +190,9 @@ def test_what_cannot_be_gone_on_from_is_refused(chain, tmp_path, capsys):
     def refused(*words: object) -> str:
         return runs.refused(["learn", *words, "--out", tmp_path / "x"], capsys)
 
-    assert "there is no folder" in refused(new, "--from", tmp_path / "absent")
-    assert "is no run of foci learn" in refused(new, "--from", chain)
-    assert "has no arm 'focussed'; it has plain, held" in refused(
+    assert "'absent' is not in" in refused(new, "--from", tmp_path / "absent")
+    assert "is not a run: there is no run.yaml" in refused(new, "--from", chain)
+    assert "has no arm 'focussed'; known: plain, held" in refused(
         new, "--from", chain / "out/monday", "--arm", "focussed"
     )
     assert "give --from RUN too" in refused(new, "--arm", "held")
@@ -202,15 +202,18 @@ def test_what_cannot_be_gone_on_from_is_refused(chain, tmp_path, capsys):
     assert "has adapter" in refused(new, "--from", chain / "out/monday", "adapter.r=8")
     assert "there is nothing new" in refused(chain / "monday.jsonl", "--from", chain / "out/monday")
     broken = shutil.copytree(chain / "out" / "tuesday", tmp_path / "broken")
+    (broken / "start.json").rename(tmp_path / "start.json")
+    assert "there is no start.json" in refused(new, "--from", broken)
+    (tmp_path / "start.json").rename(broken / "start.json")
     weights = broken / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert "are not those that the run wrote" in refused(new, "--from", broken)
     shutil.rmtree(broken / "adapter")
     assert "nothing to go on from" in refused(new, "--from", broken)
-    (broken / "summary.json").write_text("[1")
+    (broken / "arm.json").write_text("[1")
     assert "is damaged" in refused(new, "--from", broken)
-    (broken / "summary.json").unlink()
-    assert "is not finished" in refused(new, "--from", broken)
+    (broken / "arm.json").unlink()
+    assert "is not done" in refused(new, "--from", broken)
     own = chain / "out" / "tuesday"
     told = runs.refused(["learn", new, "--from", own, "--out", own, "--overwrite"], capsys)
     assert "which must stay" in told

@@ -128,6 +128,9 @@ def test_what_cannot_be_slid_is_refused_by_name(run, things, tmp_path, capsys):
     assert "is not in" in runs.refused(["slide", tmp_path / "nowhere"], capsys)
     assert "there is no run.yaml in it" in runs.refused(["slide", tmp_path], capsys)
     assert "--keep above 0 and at most 1, got 5 and 1.5" in runs.refused(["slide", run, "--keep", "1.5"], capsys)
+    weights = run / "arms" / "oracle" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert f"{weights} are not those that the run wrote" in runs.refused(["slide", run, "--points", "7"], capsys)
     shutil.rmtree(run / "arms" / "oracle" / "model")
     assert "arm oracle of" in (words := runs.refused(["slide", run], capsys))
     assert "has no saved model" in words

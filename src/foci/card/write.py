@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from foci.card.measured import controls, forgotten, measured, results
 from foci.card.taught import Taught, read_taught
 from foci.card.usage import Form, usage
+from foci.config.values import meant_as_path
 from foci.methods import description_of, name_and_settings
 from foci.report.tables import Code, Table, markdown, marked
 from foci.report.warnings import warnings_of
@@ -135,9 +136,25 @@ def _methods(taught: Taught) -> str:
             lines.append(f"- {marked(Code(Path(name).name))}")
             continue
         papers = "".join(f" [arXiv {paper}](https://arxiv.org/abs/{paper})" for paper in known.papers)
-        own = f" ({marked(Code(', '.join(f'{key}={value}' for key, value in settings.items())))})" if settings else ""
+        told = ", ".join(f"{key}={_without_folders(value)}" for key, value in settings.items())
+        own = f" ({marked(Code(told))})" if told else ""
         lines.append(f"- {marked(Code(Path(name).name))}{own}: {marked(known.summary)}{papers}")
     return "\n".join(lines)
+
+
+def _without_folders(value: object) -> object:
+    """Returns a setting without the folders of paths in it, which are of the machine of the run alone.
+
+    >>> _without_folders(["/data/old.txt", "org/model"]), _without_folders(0.5)
+    (['old.txt', 'org/model'], 0.5)
+    """
+    if isinstance(value, list | tuple):
+        return [_without_folders(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    return Path(value).name if meant_as_path(value) or Path(value).expanduser().exists() else value
 
 
 def _base(taught: Taught) -> str:

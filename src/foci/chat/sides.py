@@ -72,6 +72,7 @@ def load_sides(chosen: Chosen) -> Sides:
     Raises ValueError, with the cure, where the untouched model is gone, or what was saved is damaged.
     """
     check_folder(chosen.saved, str(chosen.saved))
+    chosen.check_weights(chosen.saved)
     base, device = chosen.run.model, "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(base.dtype, device)
     tokenizer, untouched = _untouched(chosen, dtype)
@@ -105,6 +106,7 @@ def _learned(chosen: Chosen, dtype: torch.dtype) -> PreTrainedModel:
     """Returns the learned model as one of its own: what was saved whole, or an adapter upon weights of its own."""
     base, whole = chosen.run.model, chosen.saved.parent / "model"
     if (whole / "config.json").is_file():
+        chosen.check_weights(whole)
         return load_weights(str(whole), trust_remote_code=base.trust_remote_code, dtype=dtype)
     below = load_weights(base.name, trust_remote_code=base.trust_remote_code)
     return with_adapter(below, chosen.saved, str(chosen.saved)).merge_and_unload().to(dtype)  # type: ignore[operator]

@@ -36,7 +36,9 @@ def export(  # noqa: PLR0913, PLR0917 - a command may have many flags
     push: Annotated[
         str | None, typer.Option(help="Repository of the Hugging Face hub to put it into, OWNER/NAME; private.")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Let everybody see that repository.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let everybody see it, also where it is private now.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Push without asking.")] = False,
 ) -> None:
     """Write a learned model for other programs; it is loaded again and asked the run's questions.
@@ -73,6 +75,8 @@ def _hub(repo: str, *, public: bool, yes: bool) -> "Hub":
     if yes:
         return hub
     who = "everybody sees it" if public else "private"
+    if hub.opens:
+        who = "it is private now; everybody will see it and all that it holds"
     if not sys.stdin.isatty():
         raise ValueError(f"--push {repo} sends the model to the hub ({who}); say --yes where nobody can be asked")
     if not typer.confirm(f"Send the model, its card and the names of your files to {repo} ({who})?"):

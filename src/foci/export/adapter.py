@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from foci.export.source import Source
-from foci.learn.finished import read_finished
 from foci.models.loading import is_adapter
 from foci.models.locate import folder_of
 from foci.models.whole import read_json
@@ -45,4 +44,18 @@ def check_adapter(source: Source) -> None:
             f"the base model {source.run.model.name} is an adapter itself, which PEFT and vLLM would leave out; "
             f"{instead}"
         )
-    read_finished(source.path, source.arm)  # compares the weights with what the run wrote
+    source.chosen.check_weights(source.folder.adapter)
+
+
+def check_public_base(source: Source) -> None:
+    """Raises ValueError where the base model is a folder or a file: nobody else could load the adapter upon it.
+
+    Its settings name the base model, so they would also tell where the folder lies on this machine.
+    """
+    base = source.base()
+    if not base.on_hub:
+        raise ValueError(
+            f"--push --adapter: the adapter stands upon {base.name}, a place on this machine, so nobody else could "
+            f"load it, and {CONFIG} would tell them the path {source.run.model.name}. Push the merged model: "
+            f"{source.command('--push OWNER/NAME')}; or train with the base model's name on the hub as --model"
+        )

@@ -106,8 +106,8 @@ def check_gguf(source: Source, folder: Path, questions: Questions) -> list[Check
     (file,) = folder.glob("*.gguf")
     tokenizer = load_tokenizer(source.run.model.name, trust_remote_code=source.trust)
     checks = [
-        _or_note("Transformers", lambda: _by_reader(file, tokenizer, questions)),
-        _or_note("llama.cpp", lambda: _by_llama(file, tokenizer, questions)),
+        _or_note("Transformers", file, lambda: _by_reader(file, tokenizer, questions)),
+        _or_note("llama.cpp", file, lambda: _by_llama(file, tokenizer, questions)),
     ]
     if not any(check.loaded for check in checks):
         raise ValueError(
@@ -168,14 +168,13 @@ def worse(checks: Sequence[Check]) -> list[str]:
     ]
 
 
-def _or_note(program: str, ask: Callable[[], Check]) -> Check:
-    """Returns a check, or one that says why a program cannot read the file."""
+def _or_note(program: str, file: Path, ask: Callable[[], Check]) -> Check:
+    """Returns a check, or one that says why a program cannot read the file; a card will hold the reason."""
     try:
         return ask()
     except (ValueError, KeyError, NotImplementedError, RuntimeError, ImportError) as error:
-        return Check(
-            program, notes=(f"{program} cannot read this file: {' '.join(str(error).split())[:200]}",), loaded=False
-        )
+        reason = " ".join(str(error).replace(f"{file.parent}/", "").split())[:200]
+        return Check(program, notes=(f"{program} cannot read this file: {reason}",), loaded=False)
 
 
 def _of(pair: tuple[int, int] | None) -> str:

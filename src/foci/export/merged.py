@@ -69,11 +69,14 @@ def parameters_of(source: Source) -> int:
 def whole_model(source: Source, place: Path) -> Path:
     """Returns the folder of the merged float32 model: the run's own or, where it is not there, made again at `place`.
 
-    Raises ValueError, with the command that exports the adapter, where the adapter cannot be merged.
+    Raises ValueError where its weights are not those that the run wrote and, with the command that exports the adapter,
+    where the adapter cannot be merged.
     """
     if (source.folder.model / "config.json").is_file():
         check_weights(source.folder.model, "model")
+        source.chosen.check_weights(source.folder.model)
         return source.folder.model
+    source.chosen.check_weights(source.folder.adapter)
     try:
         model = load_weights(str(source.folder.adapter), trust_remote_code=source.trust)
     except ValueError as error:

@@ -20,10 +20,13 @@ from foci.system.folder import LOCK
 
 
 class Hub:
-    """A repository of the hub that an export is put into; `private` says who may see it."""
+    """A repository of the hub that an export is put into.
+
+    `private` says who may see it afterwards; `opens`, after `check`, that it is private now and will not be.
+    """
 
     def __init__(self, repo: str, *, private: bool = True) -> None:
-        self.repo, self.private = repo, private
+        self.repo, self.private, self.opens = repo, private, False
         self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
 
     def check(self) -> None:
@@ -45,6 +48,7 @@ class Hub:
                 there = self._api.model_info(self.repo)
             except RepositoryNotFoundError:
                 return
+        self.opens = bool(there.private) and not self.private
         if self.private and not there.private:
             raise ValueError(
                 f"the repository {self.repo} is there and public: everybody would see this model. Add --public if they "
@@ -52,12 +56,17 @@ class Hub:
             )
 
     def push(self, folder: Path, message: str) -> str:
-        """Makes the repository where it is not there and uploads the folder's files in one commit; returns its page."""
+        """Makes the repository where it is not there and uploads the folder's files in one commit; returns its page.
+
+        The hub leaves who sees a repository that is there as it was; one that is to be public is made so afterwards.
+        """
         with self._told("written"):
             page = self._api.create_repo(self.repo, private=self.private, exist_ok=True)
             self._api.upload_folder(
                 repo_id=self.repo, folder_path=folder, commit_message=message, ignore_patterns=[LOCK]
             )
+            if self.opens:
+                self._api.update_repo_settings(self.repo, private=False)
         return str(page)
 
     @contextlib.contextmanager

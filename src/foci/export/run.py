@@ -12,7 +12,7 @@ from foci.card.usage import Form, vllm_command
 from foci.card.vllm import why_refused
 from foci.card.write import write_card
 from foci.export.adapter import check_adapter as adapter_there
-from foci.export.adapter import write_adapter
+from foci.export.adapter import check_public_base, write_adapter
 from foci.export.checking import Check, Questions, check_adapter, check_gguf, check_merged, table_of, worse
 from foci.export.gguf import check_kind, gguf_size, write_gguf
 from foci.export.merged import merged_size, write_merged
@@ -65,12 +65,18 @@ def export(source: Source, wanted: Wanted, console: Console) -> Path:
 
 
 def written(source: Source, wanted: Wanted, console: Console, hub: Hub | None = None) -> None:
-    """Writes an export and puts it on the hub; with a hub, an export that is there already is sent as it is."""
+    """Writes an export and puts it on the hub; with a hub, an export that is there already is sent as it is.
+
+    Raises what `export` does, and ValueError for an adapter that nobody else could load.
+    """
+    if hub is not None and wanted.adapter:
+        check_public_base(source)
     there = hub is not None and not wanted.overwrite and is_there(source, wanted)
     folder = wanted.folder(source) if there else export(source, wanted, console)
     if hub is not None:
         page = hub.push(folder, f"{source.run.name}, {source.arm}")
-        console.print(f"pushed {folder}: {page}", highlight=False, markup=False, soft_wrap=True)
+        seen = "private" if hub.private else "everybody sees it"
+        console.print(f"pushed {folder}: {page} ({seen})", highlight=False, markup=False, soft_wrap=True)
 
 
 def is_there(source: Source, wanted: Wanted) -> bool:
@@ -80,7 +86,7 @@ def is_there(source: Source, wanted: Wanted) -> bool:
         return False
     kind = "gguf" if wanted.gguf else "adapter" if wanted.adapter else "model"
     same = record.get("kind") == kind and (wanted.gguf is None or record.get("precision") == wanted.gguf)
-    return same and record.get("weights_sha256") == read_json(source.folder.result)["weights_sha256"]
+    return same and record.get("weights_sha256") == source.weights_sha256
 
 
 def _size(source: Source, wanted: Wanted) -> int:
@@ -128,7 +134,7 @@ def _record(source: Source, form: Form, checks: Sequence[Check]) -> dict[str, ob
         "arm": source.arm,
         "kind": form.kind,
         "precision": form.precision,
-        "weights_sha256": read_json(source.folder.result)["weights_sha256"],
+        "weights_sha256": source.weights_sha256,
         "checks": [check.as_data() for check in checks],
     }
 
@@ -153,7 +159,9 @@ def _say(folder: Path, form: Form, checks: Sequence[Check], source: Source, cons
         base = source.base()
         refused = why_refused(form.settings)
         line(f"vLLM does not take it: {refused}" if refused else vllm_command(form, base.name, str(folder.resolve())))
-        if base.note:
+        if not base.on_hub:
+            line("note: the base model is a place on this machine: others can load the adapter only with it")
+        elif base.note:
             line(f"note: {base.note}")
     elif form.kind == "gguf":
         line(f"ollama create {form.name.lower()} -f {folder.resolve() / 'Modelfile'}")

@@ -8,12 +8,11 @@ from foci.card.base import Base, base_named
 from foci.card.taught import Taught, read_taught
 from foci.card.write import safe_name
 from foci.config.run import Run
-from foci.learn.chosen import choose
+from foci.learn.chosen import Chosen, choose
 from foci.learn.finished import probes_of
 from foci.models.loading import base_of_adapter, is_adapter
 from foci.models.locate import folder_of
 from foci.probes import Answer, Probe, counted_by, read_answers
-from foci.system.files import read_json
 from foci.system.run_folder import ArmFolder, RunFolder
 
 
@@ -25,13 +24,31 @@ class Source:
     where the run asks nothing.
     """
 
-    path: Path
-    run: Run
-    arm: str
+    chosen: Chosen
     folder: ArmFolder
     probes: Sequence[Probe]
     before: Sequence[Answer]
     after: Sequence[Answer]
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.chosen.folder
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self.chosen.run
+
+    @property
+    def arm(self) -> str:
+        """The arm's name."""
+        return self.chosen.arm
+
+    @property
+    def weights_sha256(self) -> str:
+        """The hash, or hashes, of the weights that were trained."""
+        return str(self.chosen.result.get("weights_sha256"))
 
     @property
     def name(self) -> str:
@@ -76,11 +93,10 @@ def source_of(path: Path, arm: str | None = None) -> Source:
     Raises FileNotFoundError and ValueError as `foci.learn.chosen.choose` does.
     """
     chosen = choose(path, arm)
-    folders = RunFolder(path, len(chosen.run.arms))
+    folders, result = RunFolder(path, len(chosen.run.arms)), chosen.result
     folder = folders.arm(chosen.arm)
-    result = read_json(folder.result)
     step = int((result.get("kept") or {}).get("step", result["steps"]))
     probes = probes_of(folders.questions)
     before = read_answers(folders.baseline / "probes.parquet") if probes else []
     after = counted_by(before, read_answers(folder.probes(step))) if probes else []
-    return Source(path, chosen.run, chosen.arm, folder, probes, before, after)
+    return Source(chosen, folder, probes, before, after)

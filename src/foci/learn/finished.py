@@ -6,34 +6,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foci.config.run import Run, load_run
+from foci.config.run import Run
 from foci.corpus import read_rows
 from foci.focus import Row
+from foci.learn.chosen import choose
 from foci.probes import Probe
-from foci.report.measure import best_arm
-from foci.system.files import read_json, read_lines, sha256
+from foci.system.files import read_json, read_lines
 from foci.system.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run and the arm of it whose model goes on learning."""
+    """A finished run and the arm of it whose model goes on learning; `model` is the adapter, or all weights."""
 
     path: Path
     run: Run
     arm: str
     result: dict[str, Any]
+    model: Path
 
     @property
     def folder(self) -> RunFolder:
         """The run's folder."""
         return RunFolder(self.path, len(self.run.arms))
-
-    @property
-    def model(self) -> Path:
-        """The folder of what was trained: the adapter, or all weights."""
-        own = self.folder.arm(self.arm)
-        return own.model if self.run.adapter is None else own.adapter
 
     def state(self) -> dict[str, Any]:
         """Returns what the run knows of the batches before it; for a run that went on from none, an empty chain."""
@@ -107,56 +102,23 @@ def finished(run: Run) -> Finished | None:
 
 
 def read_finished(path: Path, arm: str | None) -> Finished:
-    """Reads a finished run, and its arm: the one named, or the one that learned and retained the most."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"continues.run: there is no folder {path}; name the folder of a finished run")
-    if not (path / "run.yaml").is_file() or not (path / "start.json").is_file():
-        holds = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-        raise ValueError(
-            f"continues.run: {path} is no run of foci learn (no run.yaml and start.json; it holds {holds}); name the "
-            "output folder of a finished run"
-        )
-    run = load_run(path)
-    known = _mapping(read_json(path / "summary.json"), path / "summary.json").get("arms", {})
-    if arm is not None and arm not in run.arms:
-        raise ValueError(f"{path} has no arm {arm!r}; it has {', '.join(run.arms)}: name one of them")
-    missing = [name for name in run.arms if name not in known and arm in (None, name)]
-    if missing:
-        raise ValueError(
-            f"{path} is not finished: arm {missing[0]} has no result; finish it with: foci learn {path} --resume"
-        )
-    arm = arm or best_arm({name: known[name] for name in run.arms})
-    own = RunFolder(path, len(run.arms)).arm(arm)
-    result = _mapping(read_json(own.result), own.result)
-    if "weights_sha256" not in result:
-        raise ValueError(f"{path} is not whole: {own.result} is not there; finish it with: foci learn {path} --resume")
-    found = Finished(path, run, arm, result)
-    _check_weights(found)
-    return found
+    """Reads a finished run, and its arm: the one named, or the one that learned and retained the most.
 
-
-def _check_weights(found: Finished) -> None:
-    """Raises ValueError where what was trained is gone or is not what the run wrote."""
+    Raises what `foci.learn.chosen.choose` does, and ValueError where what was trained is gone or was changed.
+    """
+    chosen = choose(path, arm, whole=True)
+    found = Finished(path, chosen.run, chosen.arm, chosen.result, chosen.trained)
+    if not found.folder.start.is_file():
+        raise ValueError(
+            f"{path} is no run of foci learn: there is no start.json in it; name the output folder of a finished run"
+        )
     if not found.model.is_dir():
         raise ValueError(
-            f"{found.path} has no {found.model.name}/ of arm {found.arm} ({found.model} is not there), so there is "
-            "nothing to go on from; put it back, or train that run again with --overwrite"
+            f"{path} has no {found.model.name}/ of arm {found.arm} ({found.model} is not there), so there is nothing "
+            "to go on from; put it back, or train that run again with --overwrite"
         )
-    hashes = {file.name: sha256(file) for file in sorted(found.model.glob("*.safetensors"))}
-    wanted = found.result["weights_sha256"]
-    same = next(iter(hashes.values()), "") if len(hashes) == 1 else json.dumps(hashes)
-    if same != wanted:
-        raise ValueError(
-            f"the weights in {found.model} are not those that the run wrote (SHA-256 {same[:12] or 'of no file'}, "
-            f"expected {wanted[:12]}); put the old ones back, or train that run again with --overwrite"
-        )
-
-
-def _mapping(value: Any, path: Path) -> dict[str, Any]:
-    """Returns the object of a JSON file, {} where there is no file. Raises ValueError for anything else."""
-    if value is None or isinstance(value, dict):
-        return value or {}
-    raise ValueError(f"{path} is damaged: expected an object, got {str(value)[:60]!r}; put the whole file back")
+    chosen.check_weights(found.model)
+    return found
 
 
 def _told(value: object) -> str:

@@ -15,12 +15,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from foci.learn.chosen import FILES
 from foci.system.files import read_json, write_json
 from foci.system.inputs import damaged, hashes
 from foci.system.run_folder import ArmFolder
 
-FILES = "files"
-"""The key of arm.json that holds the hashes of the arm's files."""
 WEIGHTS = ("model", "adapter")
 """Folders that may be deleted after an arm was finished."""
 

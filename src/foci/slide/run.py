@@ -11,6 +11,7 @@ from rich.console import Console
 from foci import models
 from foci.config.run import Run, load_run
 from foci.learn.baseline import Start, load, prepared
+from foci.learn.chosen import check_weights
 from foci.models.gguf import without_bars
 from foci.report.write import write_report
 from foci.slide.change import Slider
@@ -121,6 +122,8 @@ class Sliding:
     def loaded(self) -> tuple[models.Loaded, Slider]:
         """Returns the untouched model, whose weights slide, loaded once."""
         if self._loaded is None:
+            again = f"foci learn {self.start.run.output} --resume"
+            check_weights(self.arm.model, read_json(self.arm.result) or {}, self.start.run, again)
             start = load(self.start)
             end = models.load(str(self.arm.model), trust_remote_code=self.start.run.model.trust_remote_code)
             weights = {name: parameter.detach() for name, parameter in end.model.named_parameters()}
