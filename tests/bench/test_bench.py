@@ -334,6 +334,13 @@ def test_matched_by_steps_rehearsal_makes_as_many_updates_and_by_tokens_fewer(st
     assert at_end(tokens, "replay", "step") < 9
     assert at_end(tokens, "replay", "tokens") == pytest.approx(at_end(tokens, "plain", "tokens"), rel=0.1)
     assert "tokens read" in Path("tokens/table.md").read_text()
+    matched = Path("tokens/matched/replay/seed-0/updates.json")
+    known = json.loads(matched.read_text())
+    assert "  batch_tokens: null\n" in known["run"]
+    matched.write_text(json.dumps(known | {"run": known["run"].replace("  batch_tokens: null\n", "")}))
+    before = matched.stat().st_mtime_ns
+    bench(suites.suite(tmp_path, *stuff, output="tokens", match="tokens", **shared), console=silent())
+    assert matched.stat().st_mtime_ns == before, "an earlier version's is not computed again"
 
 
 def test_the_file_of_the_earlier_methods_is_a_suite():

@@ -141,6 +141,31 @@ def test_commands_of_one_process_are_refused_by_name(command, monkeypatch, capsy
     assert launch.number() == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "limits"),
+    [
+        ("WORLD_SIZE", "two", "of at least 1"),
+        ("WORLD_SIZE", "0", "of at least 1"),
+        ("WORLD_SIZE", "1.5", "of at least 1"),
+        ("RANK", "first", "from 0 to 1"),
+        ("RANK", "2", "from 0 to 1"),
+        ("LOCAL_WORLD_SIZE", "-1", "from 1 to 2"),
+    ],
+)
+def test_what_no_launcher_sets_is_told_by_name(name, value, limits, monkeypatch, capsys):
+    for key, number in {"WORLD_SIZE": "2", "RANK": "0", name: value}.items():
+        monkeypatch.setenv(key, number)
+    words = " ".join(runs.refused(["methods"], capsys).split())
+    assert f"the environment variable {name} is {value!r}, expected a whole number {limits}" in words
+    assert f"unset {name}" in words
+
+
+def test_an_empty_variable_of_a_launcher_is_none(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    assert (launch.count(), launch.local_count(), launch.number()) == (1, 1, 0)
+
+
 def test_what_accelerate_is_configured_for_is_refused_by_name(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
         monkeypatch.setenv(name, value)

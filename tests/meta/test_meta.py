@@ -634,6 +634,14 @@ def test_a_refused_meta_training_leaves_its_folder_free(files, tmp_path):
         meta(run.model_copy(update={"pairs": run.pairs.model_copy(update={"held_out": 10**6})}))
     assert (tmp_path / "out" / "meta.yaml").is_file()
     meta(run)
+    settings, later = (
+        (tmp_path / "out" / "meta.yaml").read_text(),
+        ("held_out_kinds: []", "several: each", "batch_size: 1"),
+    )
+    assert all(f"  {line}\n" in settings for line in later)
+    kept = "".join(line for line in settings.splitlines(True) if line.strip() not in later)
+    (tmp_path / "out" / "meta.yaml").write_text(kept)  # as an earlier version wrote it
+    assert meta(run, resume=True)["best_epoch"] == 1
     with pytest.raises(FileExistsError, match="other settings"):
         meta(run.model_copy(update={"seed": run.seed + 1}))
     (tmp_path / "out" / "start.json").unlink()  # as an earlier version left it

@@ -217,6 +217,9 @@ def test_every_arm_and_seed_once(tmp_path):
     assert not (out / "cells/plain/seed-0/guided.jsonl").exists()
     assert "| guided |" in (out / "table.md").read_text()
     assert not (out / "cells/plain/seed-0/checkpoints").exists()
+    key = json.loads((cell := out / "cells/plain/seed-0/cell.json").read_text())
+    assert key["train"].pop("batch_tokens", "no such key") is None  # an earlier version had none
+    cell.write_text(json.dumps(key))
     before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*")}
     pretrain(run, console=quiet())
     assert {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*")} == before

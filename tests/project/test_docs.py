@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 
 import pytest
@@ -118,3 +119,21 @@ def test_launch_files_are_what_shell_and_kubernetes_can_read():
     assert words.count("torchrun") == 2
     assert f"--rdzv-endpoint={job['metadata']['name']}-0.{service['metadata']['name']}:29500" in words
     assert f"--nnodes={job['spec']['completions']}" in words
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_the_slurm_script_queues_itself_again_where_it_was_stopped(tmp_path, stopped):
+    """With programs in the places of Slurm's: srun ends by SIGTERM as foci does, and scontrol notes what it is told."""
+    (script,) = re.findall(r"```bash\n(.*?)```", (DOCS / "scale.md").read_text(), re.DOTALL)
+    run = "trap 'exit 143' TERM; touch running; while true; do sleep 0.02; done" if stopped else "touch running"
+    for name, words in {"srun": run, "scontrol": 'echo "$@" >> told'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{words}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_NNODES": "2"}
+    child = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environment | {"SLURM_JOB_NODELIST": "a,b"})
+    while stopped and not (tmp_path / "running").exists():
+        time.sleep(0.01)
+    if stopped:
+        child.terminate()
+    assert child.wait(20) == 0
+    assert (tmp_path / "told").read_text().splitlines() == ["show hostnames a,b", *(["requeue 7"] if stopped else [])]

@@ -117,6 +117,22 @@ def test_the_same_settings_need_resume_and_other_ones_overwrite(tmp_path):
     assert claimed(out, "a: 2\n", overwrite=True) == {"study.yaml", LOCK}
 
 
+def test_settings_of_an_earlier_version_are_the_same(tmp_path):
+    """It did not write the keys that came later; where such a key has another value than its default, they differ."""
+    kind = FolderKind("study", "study.yaml", later=("  b: null\n",))
+    (tmp_path / "study.yaml").write_text("a:\n  c: 1\n")
+    (tmp_path / LOCK).touch()
+    for settings in ("a:\n  b: null\n  c: 1\n", "a:\n  c: 1\n"):
+        with claim(tmp_path, kind, settings, resume=True):
+            pass
+        with pytest.raises(FileExistsError, match="already holds this study"), claim(tmp_path, kind, settings):
+            pass
+    for settings, words in (("a:\n  b: 2\n  c: 1\n", "'b: 2' here"), ("a:\n  b: null\n  c: 2\n", "'c: 2' here")):
+        refused = pytest.raises(FileExistsError, match=f"'c: 1' there, {words}")
+        with refused, claim(tmp_path, kind, settings, resume=True):
+            pass
+
+
 def test_a_folder_that_was_not_started_is_free(tmp_path):
     out = begun(tmp_path / "out")
     (out / "begun.json").unlink()

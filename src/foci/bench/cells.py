@@ -25,21 +25,10 @@ from foci.slide.folder import SlideFolder
 from foci.slide.run import curve, slide_cell
 from foci.slide.settings import SlideConfig
 from foci.system.files import read_json, replacing_folder, write_json
-from foci.system.run_folder import RunFolder
+from foci.system.run_folder import READ, RUN, RunFolder
 from foci.training.plan import check_columns, with_columns
 
-SHARED = (
-    "rows.parquet",
-    "held_out.parquet",
-    "quarantine.jsonl",
-    "corpus.json",
-    "probes.jsonl",
-    "made_probes.jsonl",
-    "evidence.json",
-    "text.txt",
-    "baseline",
-    "start.json",
-)
+SHARED = (*READ, "start.json")
 """Files that a cell copies from the start of its seed, which has computed them."""
 
 
@@ -184,7 +173,7 @@ def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start
     scores = place / "scores"
     run = cell_run(suite, arm, seed, 1, folder.cell(arm, seed))
     known = read_json(place / "updates.json")
-    if known is None or known["run"] != dump_run(run):
+    if known is None or not RUN.same(known["run"], dump_run(run)):
         if known is not None:
             shutil.rmtree(place)
         scores.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,14 @@ def _unforeseen(error: Exception) -> str:
 
 
 def speaks() -> bool:
-    """Returns whether this process tells how the command ended: of several processes one does, the first to end."""
+    """Returns whether this process tells how the command ended: of several processes one does, the first to end.
+
+    Where the launcher does not say which process this is, each one tells.
+    """
+    try:
+        launch.check()
+    except ValueError:
+        return True
     if launch.count() == 1:
         return True
     from foci.system import processes

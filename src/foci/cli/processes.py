@@ -21,8 +21,11 @@ INSTEAD = {
 def check_processes(words: Sequence[str]) -> None:
     """Raises ValueError where a launcher started several processes of a command that one process runs alone.
 
+    And where its variables are no numbers.
+
     `words` are those behind `foci`.
     """
+    launch.check()
     command = next((word for word in words if not word.startswith("-")), None)
     if launch.count() > 1 and command is not None and command not in SHARED:
         cure = INSTEAD.get(command, "start it without the launcher")

@@ -11,9 +11,6 @@ from foci.system.files import write_text
 from foci.system.folder import claim
 from foci.system.run_folder import RUN, RunFolder
 
-LATER = ("  batch_tokens: null\n",)
-"""Lines of run.yaml that earlier versions did not write: keys that came later, with their defaults."""
-
 
 @contextmanager
 def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
@@ -33,8 +30,7 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
 
 @contextmanager
 def _claimed(run: Run, folder: RunFolder, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    known = folder.config.read_text(encoding="utf-8") if has_settings(folder.config, run) else dump_run(run)
-    with claim(run.output, RUN, known, resume=resume, overwrite=overwrite):
+    with claim(run.output, RUN, dump_run(run), resume=resume, overwrite=overwrite):
         write_text(folder.config, dump_run(run))
         yield
 
@@ -44,10 +40,7 @@ def has_settings(config: Path, run: Run) -> bool:
 
     A short run file of a person's own is none, though its settings be the same: its folder may hold other files.
     """
-    settings, known = dump_run(run), ""
+    known = ""
     with suppress(ValueError, OSError):
         known = config.read_text(encoding="utf-8")
-    earlier = settings
-    for line in LATER:
-        earlier = earlier.replace(line, "")
-    return known in (settings, earlier)
+    return RUN.same(known, dump_run(run))

@@ -42,7 +42,12 @@ from foci.system.inputs import differences, noted
 from foci.system.terminal import Terminal
 from foci.system.words import counted
 
-META = FolderKind("meta-training", "meta.yaml", started="start.json")
+META = FolderKind(
+    "meta-training",
+    "meta.yaml",
+    started="start.json",
+    later=("  held_out_kinds: []\n", "  several: each\n", "  batch_size: 1\n"),
+)
 
 TELL_EVERY = 60
 """Seconds after which an epoch says where it is."""

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from foci.attention.heads import GuidedHeads
+from foci.config import strict_yaml
 from foci.corpus.store import rows_key
 from foci.focus import Context, MixesRows, Plan, Row
 from foci.learn.arguments import arguments
@@ -42,7 +43,7 @@ from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
 from foci.system import checkpoint, machine
 from foci.system.files import append_step, read_json, read_lines, sha256, write_json, write_lines
-from foci.system.run_folder import ArmFolder
+from foci.system.run_folder import RUN, ArmFolder
 from foci.system.signals import Stop
 from foci.training.dataset import Collator
 
@@ -93,7 +94,10 @@ class Cell(ArmSeed):
         known, own = read_json(self.path / "cell.json"), self.key()
         if known is None or known == own:
             return ""
-        return f"another {', '.join(sorted(name for name in {*known, *own} if known.get(name) != own.get(name)))}"
+        there, here = ({name: strict_yaml.dump({name: value}) for name, value in key.items()} for key in (known, own))
+        names = sorted({*known, *own})
+        other = [name for name in names if not RUN.same(there.get(name, ""), here.get(name, ""))]
+        return f"another {', '.join(other)}" if other else ""
 
 
 def run_cell(cell: Cell, console: Console, stop: Stop) -> None:

@@ -22,7 +22,8 @@ class FolderKind:
     """The signs by which a command knows its own folder.
 
     `marker` is the file with the resolved settings, `name` the word for what the folder holds. `begun` names files that
-    may lie there before the marker. `early` names files that count for nothing until `started` is written.
+    may lie there before the marker. `early` names files that count for nothing until `started` is written. `later` are
+    lines of the marker that earlier versions did not write: keys that came later, with their defaults.
     """
 
     name: str
@@ -30,6 +31,24 @@ class FolderKind:
     begun: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     started: str = ""
+    later: tuple[str, ...] = ()
+
+    def same(self, there: str, here: str) -> bool:
+        r"""Returns whether two texts of settings, each of this or an earlier version, say the same.
+
+        >>> kind = FolderKind("run", "run.yaml", later=("  size: null\n",))
+        >>> kind.same("train:\n  steps: 1\n", "train:\n  size: null\n  steps: 1\n")
+        True
+        >>> kind.same("train:\n  steps: 1\n", "train:\n  size: 2\n  steps: 1\n")
+        False
+        """
+        return self.known(there) == self.known(here)
+
+    def known(self, settings: str) -> str:
+        """Returns a text of settings without the lines that earlier versions did not write."""
+        for line in self.later:
+            settings = settings.replace(line, "")
+        return settings
 
 
 @contextmanager
@@ -129,10 +148,11 @@ def _check_kind(path: Path, kind: FolderKind) -> None:
 
 def _check_settings(marker: Path, kind: FolderKind, settings: str, *, resume: bool) -> None:
     """Refuses other settings than those of the folder, and the same ones without `resume`."""
-    if (there := marker.read_text(encoding="utf-8")) != settings:
+    if not kind.same(there := marker.read_text(encoding="utf-8"), settings):
+        other = _first_difference(kind.known(there), kind.known(settings))
         raise FileExistsError(
             f"output {marker.parent} belongs to another {kind.name}, with other settings ({kind.marker}: "
-            f"{_first_difference(there, settings)}); name another output, or replace that {kind.name} with --overwrite"
+            f"{other}); name another output, or replace that {kind.name} with --overwrite"
         )
     if not resume:
         raise FileExistsError(

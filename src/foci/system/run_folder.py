@@ -9,22 +9,24 @@ from foci.system.checkpoint import step_of
 from foci.system.files import read_lines, write_lines
 from foci.system.folder import FolderKind
 
+READ = (
+    "rows.parquet",
+    "held_out.parquet",
+    "quarantine.jsonl",
+    "corpus.json",
+    "probes.jsonl",
+    "made_probes.jsonl",
+    "evidence.json",
+    "text.txt",
+    "baseline",
+)
+"""Files of what a run reads and asks before it starts."""
 RUN = FolderKind(
     "run",
     "run.yaml",
-    early=(
-        "rows.parquet",
-        "held_out.parquet",
-        "quarantine.jsonl",
-        "corpus.json",
-        "probes.jsonl",
-        "made_probes.jsonl",
-        "evidence.json",
-        "text.txt",
-        "baseline",
-        "earlier",
-    ),
+    early=(*READ, "earlier"),
     started="start.json",
+    later=("  batch_tokens: null\n",),
 )
 
 
