@@ -1,7 +1,8 @@
 # make demo    sets everything up, teaches SmolLM2-135M a small corpus, prints the table, writes a report
 # make check   a fast part of the tests, the one to run after each change (under a minute)
 # make test    sets up what developers need too and passes every test
-# make bench   speed and memory, each beside its rival (minutes)
+# make bench   speed and memory, each beside its rival (15 minutes on two quiet cores), and its table and picture in docs
+# make gpu     the same on a GPU, into out/gpu (10 minutes; nothing else is installed or changed)
 # make lint    ruff and mypy
 # make fuzz    2,400 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
 # make faults  100 kills at random moments, full disks, damaged files, signals (half an hour; FOCI_FAULTS_SEED=N: others)
@@ -26,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
   tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
 
-.PHONY: demo check test bench sweep fuzz faults served lint docs package readme setup clean
+.PHONY: demo check test bench gpu sweep fuzz faults served lint docs package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -60,6 +61,11 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+	$(BIN)/python tools/speed.py
+
+# In the environment there is: a build of torch for the GPU is the machine's own (PYTHON=... names another Python)
+gpu:
+	$(PYTHON) -m benchmarks --gpu out/gpu
 
 # What out/sweep already holds for these versions is not run again
 sweep: setup

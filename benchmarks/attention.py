@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
+from benchmarks.side_by_side import Allowance, Result, device, extra_peak_mib, in_turns
 from foci import models
 from foci.attention import Guide, guided, pattern_targets, received
 from foci.focus import Pattern, Row
@@ -46,30 +46,35 @@ class Size:
             num_attention_heads=self.heads, max_position_embeddings=self.length, pad_token_id=0, eos_token_id=1,
             bos_token_id=None,
         )  # fmt: skip
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(config).to(device())
 
     def targets(self) -> dict[int, dict[int, Pattern]]:
         half = self.heads // 2
         return {layer: {h: PATTERNS[h * len(PATTERNS) // half] for h in range(half)} for layer in range(self.layers)}
 
 
-def run(quick: bool = False) -> list[Result]:
-    """The rows of scoring, then those of guidance; `quick` takes a smaller model, shorter texts and fewer turns."""
+def run(allowed: Allowance) -> list[Result]:
+    """The rows of scoring, then those of guidance; a quick run has a smaller model and shorter texts."""
+    quick = allowed.quick
     size = Size(2, 128, 8, 2, 256) if quick else Size()
-    long = Size(size.layers, size.width, size.heads, 1, 1024 if quick else 4096)
-    scored = [*scoring(512 if quick else 2048, quick), mixed(16 if quick else 48, quick), long_text()]
-    return [*scored, *guidance(size, quick), long_step(long)]
+    long = Size(size.layers, size.width, size.heads, 1, 1024 if quick else 2048)
+    scored = scoring(512 if quick else 1024, allowed.part(0.15))
+    corpus = mixed(16 if quick else 32, allowed.part(0.25))
+    return [*scored, corpus, long_text(), *guidance(size, allowed.part(0.3)), long_step(long)]
 
 
-def scoring(length: int, quick: bool) -> list[Result]:
+def scoring(length: int, allowed: Allowance) -> list[Result]:
     """Raises AssertionError unless both ways give the same scores."""
     sides = ("foci", "rival")
     model, ids = smollm2(), tokens(1, length, 40000)
-    apart = float((score("foci", model, ids) - score("rival", model, ids)).abs().max())
+    made: dict[str, Tensor] = {}
+
+    def call(side: str) -> None:
+        made[side] = score(side, model, ids)
+
+    spent = in_turns({side: partial(call, side) for side in sides}, 3, allowed, warmup=0)
+    apart = float((made["foci"] - made["rival"]).abs().max())
     assert apart < 1e-5, f"scores differ by {apart}"
-    calls: dict[str, Callable[[], object]] = {side: partial(score, side, model, ids) for side in sides}
-    seconds = in_turns(calls, repeats=1 if quick else 3, warmup=0)
-    del model
     peaks = {side: fresh(scoring_peak, side, length) for side in sides}
     what = f"attention received, SmolLM2-135M, float32, 1 x {length} tokens"
     return [
@@ -77,7 +82,7 @@ def scoring(length: int, quick: bool) -> list[Result]:
             f"{what}, peak memory", "MiB", [peaks["foci"]], [peaks["rival"]], rival=MAPS, goal=0.1,
             note=f"scores within {apart:.0e}",
         ),
-        Result.of(f"{what}, time", "s", seconds["foci"], seconds["rival"], rival=MAPS, goal=1.0),
+        Result.timed(f"{what}, time", spent["foci"], spent["rival"], rival=MAPS, goal=1.0),
     ]  # fmt: skip
 
 
@@ -87,7 +92,7 @@ def smollm2() -> nn.Module:
 
 def tokens(batch: int, length: int, vocabulary: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(2, vocabulary, (batch, length), generator=generator)
+    return torch.randint(2, vocabulary, (batch, length), generator=generator).to(device())
 
 
 def score(side: str, model: nn.Module, ids: Tensor) -> Tensor:
@@ -99,7 +104,7 @@ def score(side: str, model: nn.Module, ids: Tensor) -> Tensor:
         maps = model.base_model(input_ids=ids, use_cache=False, output_attentions=True).attentions
     model.set_attn_implementation("sdpa")
     mean = sum(layer.mean(1) for layer in maps) / len(maps)
-    return mean.sum(1) / torch.arange(ids.shape[1], 0, -1)
+    return mean.sum(1) / torch.arange(ids.shape[1], 0, -1, device=ids.device)
 
 
 def scoring_peak(side: str, length: int) -> float:
@@ -108,7 +113,7 @@ def scoring_peak(side: str, length: int) -> float:
     return extra_peak_mib(partial(score, side, model, tokens(1, length, 40000)))
 
 
-def mixed(count: int, quick: bool) -> Result:
+def mixed(count: int, allowed: Allowance) -> Result:
     """A corpus of texts of 24 to 256 tokens as `foci score` reads it, beside one text a pass with all maps and logits.
 
     Raises AssertionError unless both ways give the same scores.
@@ -118,7 +123,7 @@ def mixed(count: int, quick: bool) -> Result:
     rows = [Row(str(n), tuple(tokens(1, length, 40000)[0].tolist())) for n, length in enumerate(lengths)]
     single, half = replace(loaded, compute_dtype=torch.float32), str(loaded.compute_dtype).removeprefix("torch.")
     apart = max(
-        float((torch.tensor(line) - one_document(loaded.model, row)).abs().max())
+        float((torch.tensor(line) - one_document(loaded.model, row).cpu()).abs().max())
         for row, line in zip(
             rows[:4], attention_received(single, rows[:4], loaded.tokenizer, AttentionQuery()), strict=True
         )
@@ -126,30 +131,30 @@ def mixed(count: int, quick: bool) -> Result:
     assert apart < 1e-5, f"scores differ by {apart}"
 
     def theirs() -> None:
-        with torch.autocast("cpu", dtype=loaded.compute_dtype, enabled=loaded.compute_dtype != torch.float32):
+        with torch.autocast(device().type, dtype=loaded.compute_dtype, enabled=loaded.compute_dtype != torch.float32):
             for row in rows:
                 one_document(loaded.model, row)
 
     calls: dict[str, Callable[[], object]] = {
         "foci": lambda: attention_received(loaded, rows, loaded.tokenizer, AttentionQuery()), "rival": theirs
     }  # fmt: skip
-    seconds = in_turns(calls, repeats=1 if quick else 3, warmup=0)
-    per = {side: [1000 * took / sum(lengths) for took in seconds[side]] for side in seconds}
+    spent = in_turns(calls, 3, allowed, warmup=0)
+    per = {side: [took / (sum(lengths) / 1000) for took in spent[side]] for side in spent}
     what = f"attention received, SmolLM2-135M, {half}, {count} texts of 24 to 256 tokens, time per 1000 tokens"
-    return Result.of(
-        what, "s", per["foci"], per["rival"], rival="one document per pass, all maps and logits", goal=0.5,
+    return Result.timed(
+        what, per["foci"], per["rival"], rival="one document per pass, all maps and logits", goal=0.5,
         note=f"float32 scores within {apart:.0e}",
     )  # fmt: skip
 
 
 def one_document(model: nn.Module, row: Row) -> Tensor:
     """The published way, with its sum over keys mended."""
-    ids = torch.tensor([row.input_ids])
+    ids = torch.tensor([row.input_ids], device=device())
     model.set_attn_implementation("eager")
     with torch.no_grad():
         maps = model(input_ids=ids, output_attentions=True).attentions
     model.set_attn_implementation("sdpa")
-    return torch.stack(maps).mean((0, 1, 2)).tril().sum(0) / torch.arange(ids.shape[1], 0, -1)
+    return torch.stack(maps).mean((0, 1, 2)).tril().sum(0) / torch.arange(ids.shape[1], 0, -1, device=ids.device)
 
 
 def long_text() -> Result:
@@ -163,27 +168,31 @@ def long_text() -> Result:
 
 def long_peak() -> float:
     model = Size(2, 64, 4, 1, LONG).model()
-    received(model, *[torch.ones(1, 32, dtype=torch.long)] * 2)
+    received(model, *[torch.ones(1, 32, dtype=torch.long, device=device())] * 2)
     ids = tokens(1, LONG, 4096)
     return extra_peak_mib(lambda: received(model, ids, torch.ones_like(ids)))
 
 
-def guidance(size: Size, quick: bool) -> list[Result]:
+def guidance(size: Size, allowed: Allowance) -> list[Result]:
     """Time of a guided step beside an unguided one and one with all maps, and the memory that guidance adds."""
     sides = ("guided", "plain", "maps")
     model = size.model()
-    losses = {side: step(side, model, size)() for side in sides}
+    steps, losses = {side: step(side, model, size) for side in sides}, dict[str, float]()
+
+    def call(side: str) -> None:
+        losses[side] = steps[side]()
+
+    spent = in_turns({side: partial(call, side) for side in sides}, 5, allowed, warmup=0)
     apart = abs(losses["guided"] - losses["maps"]) / losses["maps"]
     assert apart < 1e-4, f"pattern losses differ: {losses}"
-    seconds = in_turns({side: step(side, model, size) for side in sides}, repeats=2 if quick else 5)
     del model
     peaks = {side: fresh(step_peak, side, size) for side in sides}
     more = {side: max(0.0, peaks[side] - peaks["plain"]) for side in sides}
     rival, what = "all maps, squared differences", f"forward and backward, {size.name}"
     return [
-        Result.of(f"{what}, time", "s", seconds["guided"], seconds["plain"], rival="unguided", goal=1.15),
-        Result.of(
-            f"{what}, time", "s", seconds["guided"], seconds["maps"], rival=rival, goal=1.0,
+        Result.timed(f"{what}, time", spent["guided"], spent["plain"], rival="unguided", goal=1.15),
+        Result.timed(
+            f"{what}, time", spent["guided"], spent["maps"], rival=rival, goal=1.0,
             note=f"pattern losses within {apart:.0e}, relative",
         ),
         Result.of(
@@ -237,7 +246,7 @@ def step(side: str, model: LlamaForCausalLM, size: Size) -> Callable[[], float]:
 def map_loss(maps: Tensor, size: Size, pattern: Pattern) -> Tensor:
     """The sum over rows that have a target, the mean over the pattern's heads."""
     chosen = [head for head, wanted in size.targets()[0].items() if wanted == pattern]
-    real = torch.ones(maps.shape[0], maps.shape[2], dtype=torch.bool)
+    real = torch.ones(maps.shape[0], maps.shape[2], dtype=torch.bool, device=maps.device)
     target, has = pattern_targets(pattern, real)
     wanted = nn.functional.one_hot(target, maps.shape[3]).to(maps.dtype)
     return ((maps[:, chosen] - wanted[:, None]).square().sum(-1) * has[:, None]).sum() / len(chosen)

@@ -17,7 +17,7 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result, device
 from foci import models
 from foci.chat.adapted import BOTH
 from foci.chat.session import Session
@@ -52,18 +52,18 @@ print(time.process_time(), time.time())
 """What the command does until both models have said something."""
 
 
-def run(quick: bool) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """The start in processes of their own, and each side against `generate`, in turns."""
     with tempfile.TemporaryDirectory() as folder:
         where = made(Path(folder) / "run")
-        starts = [start(where) for _ in range(1 if quick else 3)]
+        starts = [start(where) for _ in range(1 if allowed.quick else 2)]
         note = f"on the clock {min(clock for _, clock in starts):.1f} s, {torch.get_num_threads()} threads"
         return [
             Result.of(
                 "foci chat: first words of both models after the command, SmolLM2-135M", "processor s",
                 [used for used, _ in starts], [FIRST] * len(starts), rival="five seconds", goal=1.0, note=note,
             ),
-            *compared(where, 1 if quick else 3),
+            *compared(where, 1 if allowed.quick else 2),
         ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def compared(where: Path, repeats: int) -> list[Result]:
     session, rival, long = Session(choose(where), Decoding(TOKENS)), adapted(where), Long(TOKENS)
     tokenizer = session.sides.tokenizer
     asked = [said.ids(QUESTION, 999) for said in session.said]
-    settings, given = long.settings(session.sides.models[0], tokenizer), torch.tensor(asked[:1])
+    settings, given = long.settings(session.sides.models[0], tokenizer), torch.tensor(asked[:1], device=device())
     tokens: dict[str, list[list[int]]] = {}
 
     def generated() -> list[int]:
@@ -145,10 +145,10 @@ def compared(where: Path, repeats: int) -> list[Result]:
 
 def adapted(where: Path) -> PeftModel:
     """The model of a run as PEFT loads it, in the number format of `foci chat`."""
-    dtype = compute_dtype("auto", "cpu")
+    dtype = compute_dtype("auto", device().type)
     base = load_weights("smollm2-135m", dtype=dtype)
     model = with_adapter(base, where / "adapter", str(where))
-    return model.to(dtype).eval()
+    return model.to(device(), dtype).eval()
 
 
 class Long(Decoding):

@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from benchmarks.side_by_side import Result, in_turns
+from benchmarks.side_by_side import Allowance, Result, in_turns
 from foci import FocusTrainer, Plan
 from foci.focus import Row
 
 GOAL = 1.3
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """13.5 M parameters, with the two averages of AdamW."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         sides = {"foci": saving(FocusTrainer, folder / "foci"), "rival": saving(Trainer, folder / "rival")}
-        seconds = in_turns(sides, repeats=3 if quick else 15)
-    result = Result.of(
-        "a checkpoint of 13.5 M parameters", "s", seconds["foci"], seconds["rival"],
+        spent = in_turns(sides, 15, allowed)
+    result = Result.timed(
+        "a checkpoint of 13.5 M parameters", spent["foci"], spent["rival"],
         rival="transformers.Trainer, neither flushed nor hashed", goal=GOAL, note="flushed, hashed, all or nothing",
     )  # fmt: skip
     return [result]

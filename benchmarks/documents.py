@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result
 from foci.corpus.documents import Document, read_source
 from foci.system.machine import peak_mib
 
@@ -26,10 +26,10 @@ LARGEST = 600
 """Paragraphs of the largest document, a PDF; the others have 24."""
 
 
-def run(quick: bool) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """The time of reading all documents, and the peak memory of a process that reads them one after the other."""
     with tempfile.TemporaryDirectory() as folder:
-        files = made(Path(folder), 20 if quick else 1)
+        files = made(Path(folder), 20 if allowed.quick else 5)
         largest = max(files, key=lambda file: file.stat().st_size)
         (seconds, everything, words), (_, alone, _) = (apart(some) for some in (files, [largest]))
         note = f"{len(files)} documents, {words:,} words"

@@ -2,7 +2,7 @@
 
 And what a profile of them buys: an update with the lower half of the layers frozen beside one with all moving.
 
-64 spans of 1 to 4 tokens at the end of rows of 12 to 32 tokens, all weights, float32. The peak of each way is measured
+32 spans of 1 to 4 tokens at the end of rows of 12 to 32 tokens, all weights, float32. The peak of each way is measured
 in a process of its own, time in turns in one process.
 """
 
@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
-from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
+from benchmarks.side_by_side import Allowance, Result, device, extra_peak_mib, in_turns
 from benchmarks.training import MakeTrainer, Setting, timed_steps
 from foci import FocusTrainer, Plan, models
 from foci.focus import Batch, Row, ScalesLayers
@@ -26,18 +26,18 @@ from foci.gradients.norms import block_norms
 from foci.models.losses import token_nll, vocabulary
 
 TIME_GOAL, MEMORY_GOAL, FROZEN_GOAL = 0.5, 0.2, 0.75
-SPANS = 64
+SPANS = 32
 MEMORY_EXAMPLES, MEMORY_TOKENS = 32, 32
 TOLERANCE = 1e-4
 """Relative, of every norm: both ways sum in float32, in another order."""
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Time of SmolLM2 (left out when quick) and of a small model, and the small model's memory."""
     small = ("small Llama, 5.2 M parameters", small_llama())
-    settings = [small] if quick else [("SmolLM2-135M", models.load("smollm2-135m", device="cpu").model), small]
-    norms = [compare(name, model, turns=2 if quick else 4) for name, model in settings]
-    return [*norms, memory(), *(half_frozen(name, model, turns=4 if quick else 8) for name, model in settings[:1])]
+    settings = [small] if allowed.quick else [("SmolLM2-135M", models.load("smollm2-135m").model), small]
+    norms = [compare(name, model, allowed.part(0.4 / (n + 1))) for n, (name, model) in enumerate(settings)]
+    return [*norms, memory(), *(half_frozen(name, model, allowed.part(0.35)) for name, model in settings[:1])]
 
 
 def small_llama() -> PreTrainedModel:
@@ -48,7 +48,7 @@ def small_llama() -> PreTrainedModel:
         tie_word_embeddings=False,
     )  # fmt: skip
     config._attn_implementation = "eager"  # vmap runs SDPA on a CPU row by row
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config).to(device()).eval()
 
 
 def spans(size: int) -> tuple[list[Row], list[int]]:
@@ -64,26 +64,30 @@ def spans(size: int) -> tuple[list[Row], list[int]]:
 
 def batch_of(rows: list[Row], ends: list[int]) -> tuple[Batch, Tensor]:
     """The rows in one batch, and where their spans are."""
-    batch = Batch.of(rows, 0)
+    batch = Batch.of(rows, 0).to(device())
     mask = torch.zeros_like(batch.input_ids, dtype=torch.bool)
     for n, (row, end) in enumerate(zip(rows, ends, strict=True)):
         mask[n, len(row) - end : len(row)] = True
     return batch, mask
 
 
-def compare(name: str, model: PreTrainedModel, turns: int) -> Result:
+def compare(name: str, model: PreTrainedModel, allowed: Allowance) -> Result:
     """Raises AssertionError unless both ways find the same norms to `TOLERANCE`."""
     rows, ends = spans(vocabulary(models.head_of(model)))
     together = batch_of(rows, ends)
     apart = [batch_of([row], [end]) for row, end in zip(rows, ends, strict=True)]
-    worst = difference(block_norms(model, *together), one_by_one(model, apart))
-    sides: dict[str, Callable[[], object]] = {
-        "foci": partial(block_norms, model, *together),
-        "rival": partial(one_by_one, model, apart),
-    }
-    seconds = in_turns(sides, repeats=turns, warmup=0)
-    return Result.of(
-        f"gradient norms of {SPANS} spans, every block: {name}", "s", seconds["foci"], seconds["rival"],
+    made: dict[str, dict[str, Tensor]] = {}
+
+    def ours() -> None:
+        made["foci"] = block_norms(model, *together)
+
+    def theirs() -> None:
+        made["rival"] = one_by_one(model, apart)
+
+    spent = in_turns({"foci": ours, "rival": theirs}, 4, allowed, warmup=0)
+    worst = difference(made["foci"], made["rival"])
+    return Result.timed(
+        f"gradient norms of {SPANS} spans, every block: {name}", spent["foci"], spent["rival"],
         rival="one backward pass per example", goal=TIME_GOAL, note=f"norms within {worst:.1e}, relative",
     )  # fmt: skip
 
@@ -98,7 +102,7 @@ def one_by_one(model: PreTrainedModel, apart: list[tuple[Batch, Tensor]]) -> dic
         for name, p in model.named_parameters():
             assert p.grad is not None
             block = models.block_of(name)
-            squares[block] = squares.get(block, torch.zeros(())) + p.grad.square().sum()
+            squares[block] = squares.get(block, torch.zeros((), device=p.device)) + p.grad.square().sum()
         for block, square in squares.items():
             found.setdefault(block, []).append(square.sqrt())
     model.zero_grad(set_to_none=True)
@@ -127,7 +131,7 @@ def memory() -> Result:
 
 def memory_ids(examples: int = MEMORY_EXAMPLES) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(2, 4096, (examples, MEMORY_TOKENS), generator=generator)
+    return torch.randint(2, 4096, (examples, MEMORY_TOKENS), generator=generator).to(device())
 
 
 def together(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
@@ -147,7 +151,7 @@ def per_example(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
     squares: dict[str, Tensor] = {}
     for name, value in grads.items():
         block = models.block_of(name)
-        squares[block] = squares.get(block, torch.zeros(())) + value.flatten(1).square().sum(1)
+        squares[block] = squares.get(block, torch.zeros((), device=value.device)) + value.flatten(1).square().sum(1)
     return {block: square.sqrt() for block, square in squares.items()}
 
 
@@ -187,29 +191,30 @@ class Still(ScalesLayers):
         return float(block not in self.names)
 
 
-def half_frozen(name: str, model: PreTrainedModel, turns: int) -> Result:
+def half_frozen(name: str, model: PreTrainedModel, allowed: Allowance) -> Result:
     """An update of all weights, 16 x 64 tokens: embeddings (a tied head too) and the lower half of the layers frozen.
 
     Raises AssertionError unless what is frozen stays and the rest moves.
     """
     half = models.layer_count(model) // 2
     still = frozenset({"embeddings", *(f"layers.{n}" for n in range(half))})
-    dtype = models.compute_dtype("auto", "cpu") if name.startswith("SmolLM2") else torch.float32
+    dtype = models.compute_dtype("auto", device().type) if name.startswith("SmolLM2") else torch.float32
     kind = str(dtype).removeprefix("torch.")
     setting = Setting(name, model, vocabulary(models.head_of(model)), dtype, 16, 64)
-    rows, warmup, trained = setting.rows(turns + 2), 2, dict[str, nn.Module]()
+    most, warmup, trained = 8, 1, dict[str, nn.Module]()
+    rows = setting.rows(most + warmup)
     makers = {
         "foci": _trainer(Plan([Still(still)]), rows, trained, "foci"),
         "rival": _trainer(Plan(), rows, trained, "rival"),
     }
-    seconds, _ = timed_steps(setting, makers, warmup=warmup)
+    spent, _ = timed_steps(setting, makers, allowed.turns(most, warmup))
     for side, resting in {"foci": still, "rival": frozenset[str]()}.items():
         pairs = zip(trained[side].named_parameters(), model.parameters(), strict=True)
         moved = {models.block_of(n) for (n, after), before in pairs if not torch.equal(after, before)}
         assert moved == set(models.blocks(model)) - resting, f"{side}: {sorted(moved)} moved"
-    return Result.of(
-        f"update with the lower half frozen: {name}, all weights, {kind}, 16 x 64", "s", seconds["foci"],
-        seconds["rival"], rival="all moving", goal=FROZEN_GOAL,
+    return Result.timed(
+        f"update with the lower half frozen: {name}, all weights, {kind}, 16 x 64", spent["foci"], spent["rival"],
+        rival="all moving", goal=FROZEN_GOAL,
         note=f"{half} of {models.layer_count(model)} layers and the embeddings rest, bit for bit",
     )  # fmt: skip
 

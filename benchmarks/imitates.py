@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result
 from benchmarks.sparse import Column
 from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps
 from foci import FocusTrainer, Plan
@@ -27,18 +27,18 @@ LEARNED = 0.03
 """Share of the tokens that are learned; all others are held."""
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Columns and a live teacher, with rows as long as the demo's."""
     setting = smollm2(8, 136)
-    return [compare(setting, teacher, turns=2 if quick else 8) for teacher in GOALS]
+    return [compare(setting, teacher, 8, allowed.part(0.5)) for teacher in GOALS]
 
 
-def compare(setting: Setting, teacher: Literal["columns", "live"], turns: int) -> Result:
+def compare(setting: Setting, teacher: Literal["columns", "live"], most: int, allowed: Allowance) -> Result:
     """Times one kind of teacher."""
     warmup = 1
     rows = [
         replace(row, columns={"w": tuple(one or 0.01 for one in row.columns["w"])})
-        for row in setting.rows(turns + warmup, LEARNED)
+        for row in setting.rows(most + warmup, LEARNED)
     ]
     with tempfile.TemporaryDirectory() as folder:
         settings = Lwf(strength=STRENGTH, teacher=teacher)
@@ -50,9 +50,10 @@ def compare(setting: Setting, teacher: Literal["columns", "live"], turns: int) -
 
             return make
 
-        seconds, _ = timed_steps(setting, {"foci": maker([Column(), hold]), "rival": maker([Column()])}, warmup=warmup)
-    return Result.of(
-        f"lwf, {teacher}, time per update: {setting.name}", "s", seconds["foci"], seconds["rival"],
+        sides = {"foci": maker([Column(), hold]), "rival": maker([Column()])}
+        spent, _ = timed_steps(setting, sides, allowed.turns(most, warmup))
+    return Result.timed(
+        f"lwf, {teacher}, time per update: {setting.name}", spent["foci"], spent["rival"],
         rival="the same arm without lwf", goal=GOALS[teacher], note=f"{1 - LEARNED:.0%} of the tokens held",
     )  # fmt: skip
 

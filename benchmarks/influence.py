@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.side_by_side import Result, allocated_peak_mib, extra_peak_mib, in_turns
+from benchmarks.side_by_side import Allowance, Result, allocated_peak_mib, device, extra_peak_mib, in_turns
 from foci import models
 from foci.data.biographies import Biographies, generate
 from foci.focus import Batch
@@ -39,11 +39,11 @@ def model() -> LlamaForCausalLM:
         vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
         num_key_value_heads=8, max_position_embeddings=4096, tie_word_embeddings=True,
     )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config).to(device()).eval()
 
 
 def batch_of(rows: int, tokens: int, seed: int) -> Batch:
-    ids = torch.randint(2, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(2, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(seed)).to(device())
     return Batch(ids, torch.ones_like(ids), ids)
 
 
@@ -53,7 +53,7 @@ class Case:
     def __init__(self, rows: int, tokens: int) -> None:
         self.model = model()
         self.batch, self.later = batch_of(rows, tokens, 0), batch_of(rows, 32, 1)
-        self.weights = torch.rand(rows, tokens, generator=torch.Generator().manual_seed(2)) + 0.1
+        self.weights = torch.rand(rows, tokens, generator=torch.Generator().manual_seed(2)).to(device()) + 0.1
 
     def run(self, way: str) -> Tensor:
         if way == "double":
@@ -80,41 +80,44 @@ def losses(logits: Tensor, ids: Tensor) -> Tensor:
     return flat.view(len(ids), -1)
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Peak and time at 4 x 512 tokens, growth with the number of tokens, and a meta step of SmolLM2."""
-    rows, tokens = (2, 64) if quick else (4, 512)
-    truth = Case(rows, tokens).run("double")
+    rows, tokens = (2, 64) if allowed.quick else (4, 512)
     peaks = {way: peak_of(way, rows, tokens) for way in WAYS}
     case = Case(rows, tokens)
-    calls: dict[str, Callable[[], object]] = {way: partial(case.run, way) for way in WAYS}
-    seconds = in_turns(calls, repeats=1 if quick else 3)
-    off = float((case.run("difference") - truth).norm() / truth.norm())
+    made: dict[str, Tensor] = {}
+
+    def call(way: str) -> None:
+        made[way] = case.run(way)
+
+    spent = in_turns({way: partial(call, way) for way in WAYS}, 3, allowed.part(0.3))
+    off = float((made["difference"] - made["double"]).norm() / made["double"].norm())
     size = f"difference, {rows} x {tokens}"
     found = [
         Result.of(
             f"peak memory of token_influence, {size}", "MiB", [peaks["difference"]], [peaks["double"]], rival=RIVAL,
             goal=1 / 3, note=f"relative difference from the rival {off:.0e}",
         ),
-        Result.of(
-            f"time of token_influence, {size}", "s", seconds["difference"], seconds["double"], rival=RIVAL, goal=0.85,
+        Result.timed(
+            f"time of token_influence, {size}", spent["difference"], spent["double"], rival=RIVAL, goal=0.85,
         ),
     ]  # fmt: skip
-    return [*found, *growth(quick), *([] if quick else [meta_step()])]
+    return [*found, *growth(allowed.quick), *([] if allowed.quick else [meta_step(allowed.part(0.4))])]
 
 
 def growth(quick: bool) -> list[Result]:
-    """Allocated at 2048 tokens over allocated at 256, and whether what a doubling adds doubles or quadruples."""
+    """Allocated at 1024 tokens over allocated at 128, and whether what a doubling adds doubles or quadruples."""
     scale = 8 if quick else 1
-    lengths = {"difference": (256, 1024, 2048, 4096), "double": (256, 512, 1024, 2048)}
+    lengths = {"difference": (128, 512, 1024, 2048), "double": (128, 256, 512, 1024)}
     held = {
         way: {n: allocated_peak_mib(partial(Case(1, n // scale).run, way)) for n in of} for way, of in lengths.items()
     }
-    grown = [[held[way][2048] / held[way][256]] for way in lengths]
+    grown = [[held[way][1024] / held[way][128]] for way in lengths]
     added = [
         [(held[way][of[3]] - held[way][of[2]]) / (held[way][of[2]] - held[way][of[1]])] for way, of in lengths.items()
     ]
     told = "; ".join(f"{way}: " + ", ".join(f"{n}: {mib:.0f} MiB" for n, mib in held[way].items()) for way in held)
-    short, long = 256 // scale, 2048 // scale
+    short, long = 128 // scale, 1024 // scale
     return [
         Result.of(f"allocated for {long} tokens over {short}", "times", *grown, rival=RIVAL, note=told),
         Result.of(
@@ -124,13 +127,13 @@ def growth(quick: bool) -> list[Result]:
     ]  # fmt: skip
 
 
-def meta_step() -> Result:
+def meta_step(allowed: Allowance) -> Result:
     """One update of a weigher on 16 pairs, SmolLM2 as learner (LoRA) and as body, beside a plain update of its rows."""
     case = Meta()
     calls: dict[str, Callable[[], object]] = {"meta": case.meta, "plain": case.plain}
-    seconds = in_turns(calls, repeats=3)
+    spent = in_turns(calls, 3, allowed, warmup=0)
     what = "one meta step (loop, difference), SmolLM2, LoRA, 16 pairs"
-    return Result.of(what, "s", seconds["meta"], seconds["plain"], rival="forward and backward of the same documents")
+    return Result.timed(what, spent["meta"], spent["plain"], rival="forward and backward of the same documents")
 
 
 class Meta:

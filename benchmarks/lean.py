@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result
 from benchmarks.sparse import Column
 from benchmarks.training import Setting, smollm2, timed_steps
 from foci import FocusTrainer, Plan
@@ -25,20 +25,19 @@ class AsItIs(FocusTrainer):
         return (nll * factors).sum(), nll
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Rows as long as the demo's, and longer ones; nearly all tokens have a weight, or one in twenty."""
-    turns = 2 if quick else 6
     return [
-        compare(smollm2(8, 136), MOST, turns, GOAL),
-        compare(smollm2(8, 136), 0.05, turns, 0.60),
-        compare(smollm2(16, 256), MOST, 2 if quick else 3, GOAL),
+        compare(smollm2(8, 136), MOST, allowed.part(0.28), GOAL),
+        compare(smollm2(8, 136), 0.05, allowed.part(0.22), 0.60),
+        compare(smollm2(16, 256), MOST, allowed.part(0.5), GOAL),
     ]
 
 
-def compare(setting: Setting, share: float, turns: int, goal: float) -> Result:
+def compare(setting: Setting, share: float, allowed: Allowance, goal: float) -> Result:
     """Raises AssertionError unless both log the same first loss to a hundredth."""
-    warmup = 1
-    rows = setting.rows(turns + warmup, share)
+    most, warmup = 6, 1
+    rows = setting.rows(most + warmup, share, short=warmup)
 
     def lean(model: nn.Module, arguments: TrainingArguments) -> Trainer:
         return FocusTrainer(model, arguments, plan=Plan([Column()]), train_dataset=rows, passes=Passes(lean=True))
@@ -46,10 +45,10 @@ def compare(setting: Setting, share: float, turns: int, goal: float) -> Result:
     def as_it_is(model: nn.Module, arguments: TrainingArguments) -> Trainer:
         return AsItIs(model, arguments, plan=Plan([Column()]), train_dataset=rows)
 
-    seconds, losses = timed_steps(setting, {"foci": lean, "rival": as_it_is}, warmup=warmup)
+    spent, losses = timed_steps(setting, {"foci": lean, "rival": as_it_is}, allowed.turns(most, warmup))
     firsts: list[Any] = [losses["foci"][0], losses["rival"][0]]
     assert abs(firsts[0] - firsts[1]) < 0.01 * firsts[1], firsts
-    return Result.of(
-        f"lean passes, time per update: {setting.name}, {share:.0%} of the tokens have a weight", "s",
-        seconds["foci"], seconds["rival"], rival="the passes of the model as it is", goal=goal,
+    return Result.timed(
+        f"lean passes, time per update: {setting.name}, {share:.0%} of the tokens have a weight",
+        spent["foci"], spent["rival"], rival="the passes of the model as it is", goal=goal,
     )  # fmt: skip

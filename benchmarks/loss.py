@@ -5,6 +5,7 @@ The peak of each way is measured in a process of its own, time in turns in one p
 
 import contextlib
 import multiprocessing
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,17 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.side_by_side import Result, extra_peak_mib, in_turns
+from benchmarks.side_by_side import Allowance, Result, device, extra_peak_mib, in_turns
 from foci.models import Head
 from foci.models.losses import head_nll
 
 GOAL = 0.35
 TOKENS, VOCABULARY, WIDTH = 4 * 512, 49152, 576
-PRECISIONS = ("float32", "bfloat16", "autocast")
-"""Of hidden states and head; autocast: float32 weights under bfloat16 autocast, as `foci learn` trains."""
-HEADS = ("trained", "frozen")
-REPEATS = {"plain": 2, "torch": 1}
-"""Turns per rival; torch's own can take many times as long in bfloat16."""
+CASES = (("autocast", "frozen"), ("float32", "trained"), ("autocast", "trained"), ("float32", "frozen"),
+         ("bfloat16", "trained"), ("bfloat16", "frozen"))  # fmt: skip
+"""Precision of hidden states and head, and whether the head trains; later ones are measured where there is time.
+
+autocast: float32 weights under bfloat16 autocast, as `foci learn` trains.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,14 @@ class Case:
     def make(cls, precision: str, head: str, tokens: int = TOKENS) -> "Case":
         torch.manual_seed(0)
         own = torch.float32 if precision == "float32" else torch.bfloat16
-        linear = nn.Linear(WIDTH, VOCABULARY, bias=False).to(own if precision == "bfloat16" else torch.float32)
+        place = device()
+        linear = nn.Linear(WIDTH, VOCABULARY, bias=False, device=place)
+        linear.to(own if precision == "bfloat16" else torch.float32)
         linear.weight.data.normal_(std=0.1)
         linear.requires_grad_(head == "trained")
-        hidden = torch.randn(tokens, WIDTH).to(own).requires_grad_()
-        return cls(precision, hidden, linear, torch.randint(VOCABULARY, (tokens,)), torch.rand(tokens))
+        hidden = torch.randn(tokens, WIDTH).to(place, own).requires_grad_()
+        targets, weights = torch.randint(VOCABULARY, (tokens,)), torch.rand(tokens)
+        return cls(precision, hidden, linear, targets.to(place), weights.to(place))
 
     def of_tokens(self, tokens: int) -> "Case":
         hidden = self.hidden.detach()[:tokens].requires_grad_()
@@ -54,7 +59,8 @@ class Case:
     def run(self, way: str) -> tuple[Tensor, Tensor, Tensor | None]:
         """The tokens' losses, and the gradients of hidden states and head."""
         self.hidden.grad = self.head.weight.grad = None
-        autocast = torch.autocast("cpu", torch.bfloat16) if self.precision == "autocast" else contextlib.nullcontext()
+        kind, narrow = self.hidden.device.type, self.precision == "autocast"
+        autocast = torch.autocast(kind, torch.bfloat16) if narrow else contextlib.nullcontext()
         with autocast:
             nll = WAYS[way](self)
         (nll * self.weights).sum().backward()
@@ -82,13 +88,18 @@ WAYS: dict[str, Callable[[Case], Tensor]] = {"foci": foci, "plain": plain, "torc
 RIVALS = {"plain": "float32 logits and cross_entropy", "torch": "F.linear_cross_entropy"}
 
 
-def run(quick: bool = False) -> list[Result]:
-    """Peak and time of every precision, with the head trained and frozen; the goal is about the first rival's peak."""
-    cases = [(precision, head) for precision in PRECISIONS for head in HEADS]
-    return [result for case in (cases[-1:] if quick else cases) for result in beside(*case)]
+def run(allowed: Allowance) -> list[Result]:
+    """Peak and time of the precisions and heads that there is time for; the goal is about the first rival's peak."""
+    begun, found = time.perf_counter(), list[Result]()
+    for number, case in enumerate(CASES[:1] if allowed.quick else CASES):
+        spent = time.perf_counter() - begun
+        if number and spent + spent / number > allowed.seconds:
+            break
+        found += beside(*case, allowed.part(0.1))
+    return found
 
 
-def beside(precision: str, head: str) -> list[Result]:
+def beside(precision: str, head: str, allowed: Allowance) -> list[Result]:
     """One precision and head: peak and time against every rival there is."""
     ways = [way for way in WAYS if way != "torch" or hasattr(nn, "LinearCrossEntropyOptions")]
     peaks = {way: peak_of(way, precision, head) for way in ways}
@@ -97,7 +108,7 @@ def beside(precision: str, head: str) -> list[Result]:
     found = []
     for rival in ways[1:]:
         calls: dict[str, Callable[[], object]] = {way: partial(case.run, way) for way in ("foci", rival)}
-        seconds = in_turns(calls, repeats=REPEATS[rival], warmup=0)
+        spent = in_turns(calls, 3, allowed, warmup=0)
         what = f"of the loss, {precision}, head {head}"
         goal = GOAL if rival == "plain" else None
         found += [
@@ -105,7 +116,7 @@ def beside(precision: str, head: str) -> list[Result]:
                 f"peak memory {what}", "MiB", [peaks["foci"]], [peaks[rival]], rival=RIVALS[rival], goal=goal,
                 note=f"foci: {differences['foci']}; rival: {differences[rival]}",
             ),
-            Result.of(f"time {what}", "s", seconds["foci"], seconds[rival], rival=RIVALS[rival]),
+            Result.timed(f"time {what}", spent["foci"], spent[rival], rival=RIVALS[rival]),
         ]  # fmt: skip
     return found
 
@@ -129,7 +140,7 @@ def compared(case: Case, ways: list[str]) -> dict[str, str]:
 
 
 def copy_of(head: nn.Linear) -> nn.Linear:
-    copy = nn.Linear(WIDTH, VOCABULARY, bias=False)
+    copy = nn.Linear(WIDTH, VOCABULARY, bias=False, device=head.weight.device)
     copy.weight.data.copy_(head.weight.data)
     return copy.requires_grad_(head.weight.requires_grad)
 

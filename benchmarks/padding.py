@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, TrainingArguments
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result
 from foci import FocusTrainer, Plan
 from foci.config.run import Run, load_run
 from foci.corpus import read_corpus
@@ -20,11 +20,11 @@ DEMO = Path("runs/quickstart.yaml")
 WHAT = "padding, share of the positions of the demo's batches"
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Batches of like length (as the demo makes them) beside batches of rows as they come, over all its epochs."""
     demo = load_run(DEMO)
     rows = demo_rows(demo)
-    epochs = 1 if quick else demo.train.epochs or 1
+    epochs = 1 if allowed.quick else demo.train.epochs or 1
     shares = {
         kind: [padding(rows, demo, kind, epoch) for epoch in range(epochs)] for kind in ("group_by_length", "random")
     }

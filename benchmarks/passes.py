@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.lean import MOST
-from benchmarks.side_by_side import Result, allocated_peak_mib
+from benchmarks.side_by_side import Allowance, Result, allocated_peak_mib
 from benchmarks.sparse import Column
 from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps
 from foci import FocusTrainer, Plan
@@ -19,14 +20,14 @@ GOAL = 1.02
 MEMORY_GOAL = 0.50
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """16 rows of 256 tokens: four parts."""
     setting = smollm2(16, 256)
-    return [time(setting, 2 if quick else 5), memory(setting)]
+    return [time(setting, allowed.part(0.6)), memory(setting)]
 
 
 def maker(setting: Setting, updates: int, tokens: int | None) -> MakeTrainer:
-    rows = setting.rows(updates, MOST)
+    rows = setting.rows(updates, MOST, short=1 if updates > 1 else 0)
 
     def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
         passes = Passes(lean=True, tokens=tokens)
@@ -35,15 +36,16 @@ def maker(setting: Setting, updates: int, tokens: int | None) -> MakeTrainer:
     return make
 
 
-def time(setting: Setting, turns: int) -> Result:
+def time(setting: Setting, allowed: Allowance) -> Result:
     """Raises AssertionError unless both log the same first loss to a hundredth."""
-    sides = {"foci": maker(setting, turns + 1, CPU_TOKENS), "rival": maker(setting, turns + 1, None)}
-    seconds, losses = timed_steps(setting, sides, warmup=1)
+    most, warmup = 5, 1
+    sides = {side: maker(setting, most + warmup, n) for side, n in (("foci", CPU_TOKENS), ("rival", None))}
+    spent, losses = timed_steps(setting, sides, allowed.turns(most, warmup))
     firsts: list[Any] = [losses["foci"][0], losses["rival"][0]]
     assert abs(firsts[0] - firsts[1]) < 0.01 * firsts[1], firsts
-    return Result.of(
-        f"parts of {CPU_TOKENS:,} tokens, time per update: {setting.name}", "s",
-        seconds["foci"], seconds["rival"], rival="one pass", goal=GOAL,
+    return Result.timed(
+        f"parts of {CPU_TOKENS:,} tokens, time per update: {setting.name}", spent["foci"], spent["rival"],
+        rival="one pass", goal=GOAL,
     )  # fmt: skip
 
 
@@ -53,6 +55,7 @@ def memory(setting: Setting) -> Result:
     def most(tokens: int | None) -> float:
         with tempfile.TemporaryDirectory() as folder:
             trainer = maker(setting, 1, tokens)(copy.deepcopy(setting.model), setting.arguments(folder))
+            trainer.remove_callback(PrinterCallback)
             return allocated_peak_mib(trainer.train)
 
     return Result.of(

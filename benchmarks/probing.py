@@ -1,4 +1,4 @@
-"""Probing SmolLM2: 1000 LAMA facts one by one, what `foci learn` asks row by row, and the lm-evaluation-harness.
+"""Probing SmolLM2: LAMA facts one by one, what `foci learn` asks row by row, and the lm-evaluation-harness.
 
 The facts are those of LAMA-ckl where its published files are (../shared/data/lama_ckl beside the repository), else
 foci's own general facts; the row says which. `foci learn` asks the questions of `make demo`: 80 about made-up people,
@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.side_by_side import Result, in_turns
+from benchmarks.side_by_side import Allowance, Result, in_turns
 from foci import models
 from foci.corpus import read_corpus
 from foci.data import lama_ckl
@@ -33,7 +34,7 @@ from foci.probes.export import export_lm_eval
 from foci.probes.probe import parse_probe
 
 GOAL = 0.5
-PROBES, QUICK = 1000, 40
+PROBES, HARNESS, QUICK = 200, 120, 40
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "lama_ckl"
 TOLERANCE = 1e-3
 """Nats per token between two orders of float32 sums."""
@@ -48,16 +49,16 @@ class Said:
     nll: float
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Raises AssertionError unless all ways give the same answers."""
     loaded = models.load("smollm2-135m")
-    return [alone(loaded, quick), learning(loaded, quick), *harness(loaded, quick)]
+    return [alone(loaded, allowed), learning(loaded, allowed.part(0.5)), harness(loaded, allowed.part(0.25))]
 
 
-def alone(loaded: models.Loaded, quick: bool) -> Result:
+def alone(loaded: models.Loaded, allowed: Allowance) -> Result:
     """LAMA facts, beside one forward pass each."""
     known, name = facts()
-    probes = spread(known, min(QUICK if quick else PROBES, len(known)))
+    probes = spread(known, min(QUICK if allowed.quick else PROBES, len(known)))
     said: dict[str, list[Said]] = {}
 
     def ours() -> None:
@@ -65,19 +66,19 @@ def alone(loaded: models.Loaded, quick: bool) -> Result:
         said["foci"] = [Said(a.predicted, a.accuracy, a.nll) for a in made]
 
     def theirs() -> None:
-        said["rival"] = one_by_one(loaded, probes)
+        said["rival"] = one_by_one(loaded.model, loaded.tokenizer, probes)
 
-    seconds = in_turns({"foci": ours, "rival": theirs}, repeats=2, warmup=0 if quick else 1)
+    spent = in_turns({"foci": ours, "rival": theirs}, 3, allowed.part(0.2), warmup=0)
     worst = assert_same(said["foci"], said["rival"])
     note = f"the same first choices; NLL within {worst:.0e} nats"
     what = f"probing, {len(probes)} {name}, SmolLM2-135M, float32"
-    return Result.of(what, "s", seconds["foci"], seconds["rival"], rival="one by one, all logits", goal=GOAL, note=note)
+    return Result.timed(what, spent["foci"], spent["rival"], rival="one by one, all logits", goal=GOAL, note=note)
 
 
-def learning(loaded: models.Loaded, quick: bool) -> Result:
+def learning(loaded: models.Loaded, allowed: Allowance) -> Result:
     """What a run of `foci learn` asks each time, beside every row read on its own in batches of like length."""
     documents, probes = demo()
-    if quick:
+    if allowed.quick:
         probes = spread(probes, 2 * QUICK)
     rows = rows_of(loaded, documents)
     asked = Questions(tuple(probes), general.general_text(), random_rows(rows, 0))
@@ -89,7 +90,7 @@ def learning(loaded: models.Loaded, quick: bool) -> Result:
     def theirs() -> None:
         found["rival"] = row_by_row(loaded, asked)
 
-    seconds = in_turns({"foci": ours, "rival": theirs}, repeats=1 if quick else 3, warmup=0)
+    spent = in_turns({"foci": ours, "rival": theirs}, 3, allowed, warmup=0)
     (answers, texts), (nll, before) = found["foci"], found["rival"]
     worst = max(abs(a.nll - n) for a, n in zip(answers, nll, strict=True))
     assert worst <= TOLERANCE, f"NLL differ by {worst} nats, expected at most {TOLERANCE}"
@@ -97,7 +98,7 @@ def learning(loaded: models.Loaded, quick: bool) -> Result:
     off = max(abs(texts[name] - before[name]) for name in before)
     note = f"NLL within {worst:.0e} nats, bits per byte within {off:.0e}"
     what = f"asking {len(probes)} probes, binding and two texts, SmolLM2-135M"
-    return Result.of(what, "s", seconds["foci"], seconds["rival"], rival="rows apart, float32", goal=0.4, note=note)
+    return Result.timed(what, spent["foci"], spent["rival"], rival="rows apart, float32", goal=0.4, note=note)
 
 
 def demo() -> tuple[list[Document], list[Probe]]:
@@ -146,14 +147,15 @@ def forced(loaded: models.Loaded, probes: Sequence[Probe]) -> list[list[float]]:
     return [found[n] for n in range(len(rows))]
 
 
-def harness(loaded: models.Loaded, quick: bool) -> list[Result]:
+def harness(loaded: models.Loaded, allowed: Allowance) -> Result:
     """The same exported tasks by the lm-evaluation-harness, if it is installed, at its own batch size."""
+    probes = spread(demo()[1], QUICK // 2 if allowed.quick else HARNESS)
+    what = f"asking {len(probes)} exported probes, SmolLM2-135M, float32"
     try:
         lm_eval = importlib.import_module("lm_eval")
         hf, manager = importlib.import_module("lm_eval.models.huggingface"), importlib.import_module("lm_eval.tasks")
     except ImportError:
-        return []
-    probes = spread(demo()[1], QUICK // 2 if quick else 455)
+        return Result.absent(what, rival="lm-evaluation-harness", goal=0.1)
     answers: list[Any] = []
     numbers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -171,14 +173,13 @@ def harness(loaded: models.Loaded, quick: bool) -> list[Result]:
             numbers.update(lm_eval.evaluate(lm=lm, task_dict=loader.load([name]), bootstrap_iters=0))
 
         sides: dict[str, Callable[[], object]] = {"foci": ours, "rival": theirs}
-        seconds = in_turns(sides, repeats=1 if quick else 2, warmup=0)
+        spent = in_turns(sides, 2, allowed, warmup=0)
     said = {one["doc"]["id"]: one for some in numbers["samples"].values() for one in some}
     worst = max(abs(said[a.probe_id]["nll"] - a.nll) for a in answers)
     assert worst <= TOLERANCE, f"NLL differ by {worst} nats, expected at most {TOLERANCE}"
-    what = f"asking {len(probes)} exported probes, SmolLM2-135M, float32"
     rival = f"lm-evaluation-harness {lm_eval.__version__}, batch size 1"
     note = f"NLL within {worst:.0e} nats"
-    return [Result.of(what, "s", seconds["foci"], seconds["rival"], rival=rival, goal=0.1, note=note)]
+    return Result.timed(what, spent["foci"], spent["rival"], rival=rival, goal=0.1, note=note)
 
 
 def facts() -> tuple[list[Probe], str]:
@@ -195,11 +196,11 @@ def spread(probes: Sequence[Probe], count: int) -> list[Probe]:
     return [probes[n * len(probes) // count] for n in range(count)]
 
 
-def one_by_one(loaded: models.Loaded, probes: Sequence[Probe]) -> list[Said]:
+def one_by_one(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, probes: Sequence[Probe]) -> list[Said]:
     """Each probe in a forward pass of its own, as an evaluation loop in plain Transformers has it."""
     found = []
-    model = loaded.model.eval()
-    for row in encode(probes, loaded.tokenizer):
+    model.eval()
+    for row in encode(probes, tokenizer):
         ids = torch.tensor([row.input_ids], device=model.device)
         with torch.inference_mode():
             logits = model(input_ids=ids).logits[0, :-1].float()
@@ -208,7 +209,7 @@ def one_by_one(loaded: models.Loaded, probes: Sequence[Probe]) -> list[Said]:
         chosen = at.argmax(-1)
         found.append(
             Said(
-                loaded.tokenizer.decode(chosen).strip(),
+                tokenizer.decode(chosen).strip(),
                 float((chosen == truth).float().mean()),
                 float(F.cross_entropy(at, truth)),
             )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result
 from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps
 from foci import FocusTrainer, Plan
 from foci.focus import Batch, WeighsTokens
@@ -53,18 +53,18 @@ class FullLogitsTrainer(FocusTrainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """Many short rows (as in the demo) and few long ones."""
     return [
-        compare(smollm2(16, 64), turns=3 if quick else 10),
-        compare(smollm2(4, 512), turns=2 if quick else 6),
+        compare(smollm2(16, 64), 10, allowed.part(0.4)),
+        compare(smollm2(4, 512), 6, allowed.part(0.6)),
     ]
 
 
-def compare(setting: Setting, turns: int) -> Result:
+def compare(setting: Setting, most: int, allowed: Allowance) -> Result:
     """Raises AssertionError unless both trainers log the same losses to `TOLERANCE`."""
     warmup = 1
-    rows = setting.rows(turns + warmup, SHARE)
+    rows = setting.rows(most + warmup, SHARE)
 
     def maker(kind: type[FocusTrainer]) -> MakeTrainer:
         def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
@@ -72,13 +72,13 @@ def compare(setting: Setting, turns: int) -> Result:
 
         return make
 
-    seconds, losses = timed_steps(
-        setting, {"foci": maker(FocusTrainer), "rival": maker(FullLogitsTrainer)}, warmup=warmup
+    spent, losses = timed_steps(
+        setting, {"foci": maker(FocusTrainer), "rival": maker(FullLogitsTrainer)}, allowed.turns(most, warmup)
     )
     ours, theirs = torch.tensor(losses["foci"]), torch.tensor(losses["rival"])
     torch.testing.assert_close(ours[0], theirs[0], rtol=TOLERANCE, atol=0)  # later ones drift apart in bfloat16
     worst = float(((ours - theirs) / theirs).abs().max())
-    return Result.of(
-        f"weights 95 % zero, time per update: {setting.name}", "s", seconds["foci"], seconds["rival"],
+    return Result.timed(
+        f"weights 95 % zero, time per update: {setting.name}", spent["foci"], spent["rival"],
         rival="the same trainer computing all logits", goal=GOAL, note=f"losses within {worst:.1e}, relative",
     )  # fmt: skip

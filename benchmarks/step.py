@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.side_by_side import Result
+from benchmarks.side_by_side import Allowance, Result
 from benchmarks.training import MakeTrainer, Setting, smollm2, timed_steps, tiny
 from foci import FocusTrainer, Plan
 from foci.focus import Row
@@ -15,23 +15,23 @@ from foci.training.dataset import Collator
 GOAL = 1.03
 
 
-def run(quick: bool = False) -> list[Result]:
+def run(allowed: Allowance) -> list[Result]:
     """SmolLM2 (the goal), and a tiny model on which the trainer's own work shows."""
     return [
-        compare(smollm2(16, 64), turns=4 if quick else 16, goal=GOAL),
-        compare(tiny(16, 64), turns=10 if quick else 40, per_turn=10),
+        compare(smollm2(16, 64), 16, allowed.part(0.8), goal=GOAL),
+        compare(tiny(16, 64), 40, allowed.part(0.1), per_turn=10),
     ]
 
 
-def compare(setting: Setting, turns: int, per_turn: int = 1, goal: float | None = None) -> Result:
+def compare(setting: Setting, most: int, allowed: Allowance, per_turn: int = 1, goal: float | None = None) -> Result:
     """Raises AssertionError unless both trainers log the same losses, bit for bit."""
-    warmup = 2
-    rows = setting.rows((turns + warmup) * per_turn)
+    warmup = 1
+    rows = setting.rows((most + warmup) * per_turn)
     makers = {"foci": ours(rows), "rival": theirs(rows)}
-    seconds, losses = timed_steps(setting, makers, per_turn=per_turn, warmup=warmup)
+    spent, losses = timed_steps(setting, makers, allowed.turns(most, warmup), per_turn)
     assert losses["foci"] == losses["rival"], "an empty plan must log the Trainer's own losses"
-    return Result.of(
-        f"neutral plan, time per update: {setting.name}", "s", seconds["foci"], seconds["rival"],
+    return Result.timed(
+        f"neutral plan, time per update: {setting.name}", spent["foci"], spent["rival"],
         rival="transformers.Trainer, same rows", goal=goal, note="the same losses, bit for bit",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from benchmarks.side_by_side import Tick, alternated
+from benchmarks.side_by_side import Spent, Tick, Turns, alternated
 from foci import models
 from foci.focus import Row
 from foci.models.losses import vocabulary
@@ -30,19 +30,23 @@ class Setting:
     batch: int
     length: int
 
-    def rows(self, updates: int, share: float = 1.0) -> list[Row]:
-        """Random rows; the column `w` is 1 on a random `share` of the tokens and 0 elsewhere."""
+    def rows(self, updates: int, share: float = 1.0, short: int = 0) -> list[Row]:
+        """Random rows; the column `w` is 1 on a random `share` of the tokens and 0 elsewhere.
+
+        The rows of the first `short` updates have 16 tokens: a warm-up that takes little time.
+        """
         generator = torch.Generator().manual_seed(0)
         made = []
         for n in range(updates * self.batch):
-            ids = torch.randint(2, self.vocabulary, (self.length,), generator=generator).tolist()
-            weights = (torch.rand(self.length, generator=generator) < share).float().tolist()
+            length = 16 if n < short * self.batch else self.length
+            ids = torch.randint(2, self.vocabulary, (length,), generator=generator).tolist()
+            weights = (torch.rand(length, generator=generator) < share).float().tolist()
             made.append(Row(f"row-{n}", tuple(ids), columns={"w": tuple(weights)}))
         return made
 
     def arguments(self, folder: str) -> TrainingArguments:
         """As `foci learn` has them, but rows are read in their order."""
-        return TrainingArguments(
+        made = TrainingArguments(
             output_dir=folder,
             num_train_epochs=1,
             per_device_train_batch_size=self.batch,
@@ -56,6 +60,9 @@ class Setting:
             dataloader_pin_memory=torch.cuda.is_available(),
             use_cpu=not torch.cuda.is_available(),
         )
+        if made.n_gpu > 1:
+            made._n_gpu = 1  # one process uses one device
+        return made
 
 
 def smollm2(batch: int, length: int) -> Setting:
@@ -80,36 +87,43 @@ def tiny(batch: int, length: int) -> Setting:
 
 
 def timed_steps(
-    setting: Setting, makers: Mapping[str, MakeTrainer], *, per_turn: int = 1, warmup: int = 2
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds per update of several trainers of the same model, in turns, and the losses that each logged.
+    setting: Setting,
+    makers: Mapping[str, MakeTrainer],
+    turns: Turns,
+    per_turn: int = 1,
+    copies: bool = True,
+) -> tuple[dict[str, list[Spent]], dict[str, list[float]]]:
+    """What an update of several trainers of the same model takes, in turns, and the losses that each logged.
 
-    Each trainer has its own copy of the model. A turn is `per_turn` updates; the first `warmup` turns do not count.
+    Each trainer has its own copy of the model (`copies`), and rows for all turns that there can be. A turn is
+    `per_turn` updates.
     """
     losses: dict[str, list[float]] = {name: [] for name in makers}
     with tempfile.TemporaryDirectory() as folder:
 
         def side(name: str, make: MakeTrainer) -> Callable[[Tick], None]:
             def run(tick: Tick) -> None:
-                trainer = make(copy.deepcopy(setting.model), setting.arguments(folder))
+                trainer = make(copy.deepcopy(setting.model) if copies else setting.model, setting.arguments(folder))
                 trainer.remove_callback(PrinterCallback)
-                trainer.add_callback(_Turn(tick, per_turn, losses[name]))
+                trainer.add_callback(_Turn(tick, turns, per_turn, losses[name]))
+                turns.another(0)
                 trainer.train()
 
             return run
 
-        seconds = alternated({name: side(name, make) for name, make in makers.items()}, warmup)
-    return {name: [s / per_turn for s in turns] for name, turns in seconds.items()}, losses
+        spent = alternated({name: side(name, make) for name, make in makers.items()}, turns.warmup)
+    return {name: [one / per_turn for one in pieces] for name, pieces in spent.items()}, losses
 
 
 class _Turn(TrainerCallback):
-    """Ends a turn after every `per_turn` updates, and keeps the losses."""
+    """Ends a turn after every `per_turn` updates, and training when there is no further turn; keeps the losses."""
 
-    def __init__(self, tick: Tick, per_turn: int, losses: list[float]):
-        self.tick, self.per_turn, self.losses = tick, per_turn, losses
+    def __init__(self, tick: Tick, turns: Turns, per_turn: int, losses: list[float]):
+        self.tick, self.turns, self.per_turn, self.losses = tick, turns, per_turn, losses
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" in logs:
             self.losses.append(logs["loss"])
             if state.global_step % self.per_turn == 0:
                 self.tick()
+                control.should_training_stop = not self.turns.another(state.global_step // self.per_turn)
