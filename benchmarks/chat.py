@@ -5,6 +5,7 @@ second compared. The rival writes the answers of both models, with PEFT's adapte
 `generate`.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from foci.learn.chosen import choose
 from foci.models.gguf import quiet
 from foci.models.loading import compute_dtype, load_weights
 from foci.models.saved_adapter import with_adapter
+from foci.system.files import sha256
 
 QUESTION = "How many days of leave does everybody get?"
 TEXT = "Everybody gets 27 days of leave a year. Leave that is not taken by March is lost."
@@ -81,7 +83,9 @@ def made(folder: Path) -> Path:
     adapted.peft_config["default"].base_model_name_or_path = "smollm2-135m"
     adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
     (folder / "run.yaml").write_text(dump_run(settings))
-    (folder / "arm.json").write_text("{}")
+    (folder / "arm.json").write_text(
+        json.dumps({"weights_sha256": sha256(folder / "adapter" / "adapter_model.safetensors")})
+    )
     rows = make_rows([Document(TEXT, "text.txt", 1)], loaded.tokenizer, max_length=64).rows
     write_rows(rows, folder / "rows.parquet")
     return folder
@@ -118,7 +122,8 @@ def compared(where: Path, repeats: int) -> list[Result]:
         tokens["theirs"] = [untouched, generated()]
 
     def ours() -> None:
-        writing = Writing(session.sides.models[0], tokenizer, asked, long)
+        writing = Writing(session.sides.models[0], tokenizer, asked, session.decoding)
+        writing._ends = frozenset()
         while not writing.ended:
             writing.advance(2)
         tokens["ours"] = [answer.tokens for answer in writing.answers]

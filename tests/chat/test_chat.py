@@ -146,15 +146,14 @@ def test_in_one_pass_as_in_turns(session, in_turns, monkeypatch):
 
 
 def test_an_answer_that_ends_first_waits_for_the_other(session):
-    """What `generate` writes after the end of a row, padding, is no part of its answer."""
+    """What a row's model says after its end is no part of its answer."""
     end = Writing(session.sides.models[0], session.sides.tokenizer, [(5, 6), (5, 6)], Decoding(6))
-    end._ends = {10}
-    end._credit = 99
-    for tokens in ([1, 2], [8, 10], [10, 3], [0, 4]):
-        end.put(torch.tensor(tokens))
+    end._ends, said = {10}, iter([[8, 10], [10, 3], [0, 4]])
+    end._draw = lambda _: torch.tensor(next(said))[:, None]
+    end.advance(99)
     assert [answer.tokens for answer in end.answers] == [[8, 10], [10]]
     assert end.ended
-    end.stop()
+    assert end.advance(1) == ["", ""]
 
 
 def test_layers_that_get_tokens_without_their_rows(run, monkeypatch):
@@ -175,8 +174,7 @@ def test_layers_that_get_tokens_without_their_rows(run, monkeypatch):
 def test_drawn_in_proportion_to_the_probabilities():
     drawn = Drawn(Decoding(1, temperature=2.0, seed=3), torch.device("cpu"))
     scores = torch.tensor([[0.0, 2.0], [4.0, 0.0]])
-    took = torch.stack([drawn(torch.empty(2, 0, dtype=torch.long), scores).argmax(-1) for _ in range(4000)])
-    share = took.double().mean(0)
+    share = torch.cat([drawn(scores) for _ in range(4000)], dim=1).double().mean(1)
     for row, probability in enumerate((torch.tensor(1.0).sigmoid(), torch.tensor(-2.0).sigmoid())):
         assert abs(float(share[row] - probability)) < 0.025
 
@@ -236,7 +234,6 @@ def test_sampling_depends_on_the_seed_alone(run, session):
     )
     session.sides.use(0)
     (text,) = alone.advance(12)
-    alone.stop()
     assert visible(text) == first[0], "the other side's draws change nothing"
 
 
@@ -258,7 +255,7 @@ def test_an_error_of_the_model_is_told(session, monkeypatch):
     def broken(**_):
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr(session.sides.models[0], "generate", broken)
+    monkeypatch.setattr(session.sides.models[0], "forward", broken)
     with pytest.raises(RuntimeError, match="no more memory"):
         answered(session)
 
@@ -532,6 +529,39 @@ def test_the_best_arm_is_asked(run, copy):
     assert choose(copy).arm == "plain"
     (copy / "arms" / "plain" / "arm.json").unlink()
     assert choose(copy).arm == "oracle", "the best of those that are done"
+
+
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_the_adapter_of_few_tokens_is_no_less_exact(run, tokens):
+    """By hand in float64: the adapter of the second row alone, whether its tokens are few or many."""
+    sides = load_sides(choose(run, "oracle"))
+    layer = sides.layers[3]
+    torch.manual_seed(2)
+    x = torch.randn(2, tokens, layer.in_features)
+    w, a, b = (p.weight.double() for p in (layer.base_layer, layer.lora_A["default"], layer.lora_B["default"]))
+    exact = x.double() @ w.T
+    exact[1] += layer.scaling["default"] * (x[1].double() @ a.T @ b.T)
+    for who, row in ((0, None), (1, [0, 1]), (2, [1])):
+        sides.use(who)
+        got = layer(x).double()
+        wanted = x.double() @ w.T
+        if row is not None:
+            wanted[row] += layer.scaling["default"] * (x[row].double() @ a.T @ b.T)
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_all_is_computed_in_one_thread(session, monkeypatch):
+    """A second thread that computes makes the threads of both sleep after each product: two thirds slower."""
+    seen, forward = set(), session.sides.models[0].forward
+
+    def noted(**given):
+        seen.add(threading.get_ident())
+        return forward(**given)
+
+    monkeypatch.setattr(session.sides.models[0], "forward", noted)
+    answered(session)
+    assert seen == {threading.get_ident()}
 
 
 def test_an_adapter_in_half_precision_has_no_float32_weights(run, monkeypatch):

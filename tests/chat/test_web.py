@@ -6,14 +6,16 @@ import re
 import shutil
 import signal
 import socket
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
 
 import runs
-from foci.chat.session import Session
+from foci.chat.session import Piece, Session
 from foci.config.run import load_run
 from foci.learn.run import learn
 
@@ -278,5 +280,47 @@ def test_a_session_without_a_report(run, tmp_path):
     from foci.chat.writing import Decoding
     from foci.learn.chosen import choose
 
-    page = web.Page(Session(choose(copy), Decoding(2)))
+    page = web.Page(Session(choose(copy), Decoding(2)), ThreadPoolExecutor(1))
     assert not page._report.is_file()
+
+
+def test_models_answer_in_the_thread_that_loaded_them(run, monkeypatch):
+    from starlette.testclient import TestClient
+
+    threads, served = [], {}
+
+    class Answers(Session):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+        def answer(self, *_):
+            threads.append(threading.get_ident())
+            yield Piece(0, "so", ended=True)
+
+        def nearest(self, _):
+            threads.append(threading.get_ident())
+
+        notice = ""
+
+    def load():
+        threads.append(threading.get_ident())
+        served["session"] = Answers()
+        return served["session"]
+
+    class Server:
+        def __init__(self, settings):
+            self.app = settings.app
+
+        def run(self, **_):
+            served["page"] = TestClient(self.app, base_url=f"http://127.0.0.1:{port}").post(
+                "/ask", json={"question": "Who?"}
+            )
+
+    monkeypatch.setattr(web.uvicorn, "Server", Server)
+    with web.listening(0) as bound:
+        port = bound.getsockname()[1]
+        web.serve(load, bound, lambda _: None)
+    assert [event.get("text") for event in events(served["page"].text)] == ["so", None]
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+    assert served["session"].lock.acquire(blocking=False)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from foci.models import load, locate
-from foci.models.whole import check_safetensors, check_weights, weight_names
+from foci.models.whole import check_numbers, check_safetensors, check_weights, weight_names
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 269060552\n"
 
@@ -251,3 +251,22 @@ def test_of_an_adapter_its_weights_are_downloaded(hub, saved, tmp_path):
     ]
     locate.folder_of("org/adapter")
     assert asked == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+HALVES = (torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_numbers_that_are_not_finite_are_found_in_every_format(dtype):
+    """The largest numbers of a format are right: their sum would not be finite."""
+    limits = torch.finfo(dtype)
+    right = torch.tensor([limits.max] * 9 + [limits.min] * 4 + [0.0]).to(dtype).reshape(2, 7)
+    check_numbers([("w", right), ("none", right[:0]), ("counts", torch.tensor([3]))], "model 'm'")
+    for number in (torch.nan, torch.inf, -torch.inf):
+        wrong = right.clone()
+        wrong[1, 2] = number
+        if torch.isfinite(wrong.float()).all():
+            assert dtype is torch.float8_e4m3fn, "it has no infinity"
+            continue
+        with pytest.raises(ValueError, match=r"model 'm': the weight w holds numbers that are NaN or infinite"):
+            check_numbers([("w", wrong)], "model 'm'")

@@ -93,6 +93,7 @@ def test_answers_are_those_of_the_model_called_plainly(name):
 def test_generation_is_greedy(name):
     model = tiny.build(name, vocab=tiny.VOCAB) if isinstance(name, str) else name(vocab=tiny.VOCAB)
     assert decodes_from_cache(model) == isinstance(name, str)
+    assert decodes_from_cache(model, uneven=False) == isinstance(name, str)
     tokenizer, probes = tiny.tokenizer(), mixed(6)
     prompts = encode_prompts(probes, tokenizer)
     with answering(model, torch.float32):

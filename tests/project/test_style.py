@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "advise": "config seeds system corpus models probes learn bench",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
-    "chat": "config system models corpus learn",
+    "chat": "focus config system models corpus learn",
     "export": "focus config system models probes report card learn",
     "cli": "config system corpus data models methods probes study learn slide bench pretrain meta report watch chat "
     "export advise",

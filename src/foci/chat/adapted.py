@@ -7,6 +7,7 @@ rows in each layer, which takes more time than it saves here.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from transformers import PreTrainedModel
 
 UNTOUCHED, LEARNED, BOTH = 0, 1, 2
 """Who answers: one of the two models, or both, the untouched one in row 0 and the learned one in row 1."""
+FEW = 4
+"""Tokens, at most, whose adapter is computed in float32 on a processor."""
 _FIRST = {UNTOUCHED: sys.maxsize, LEARNED: 0, BOTH: 1}
 
 
@@ -29,7 +32,7 @@ class Adapted:
     def __init__(self, layers: Sequence[LoraLinear]) -> None:
         self.first = _FIRST[UNTOUCHED]
         for layer in layers:
-            layer.__dict__["forward"] = partial(self._forward, layer, next(iter(layer.lora_A)))
+            layer.__dict__["forward"] = partial(self._forward, _Adapter.of(layer), layer.base_layer)
 
     @staticmethod
     def of(model: PreTrainedModel, layers: Sequence[BaseTunerLayer]) -> "Adapted | None":
@@ -45,15 +48,43 @@ class Adapted:
         """Makes that model answer, or both in a batch of two rows."""
         self.first = _FIRST[who]
 
-    def _forward(self, layer: Any, name: str, x: Float[Tensor, "rows ... wide"]) -> Float[Tensor, "rows ... out"]:
+    def _forward(
+        self, adapter: "_Adapter", base: Any, x: Float[Tensor, "rows ... wide"]
+    ) -> Float[Tensor, "rows ... out"]:
         """Returns x W^T + bias, and beyond the first rows + scale (x A^T) B^T."""
-        base = layer.base_layer
         y = F.linear(x, base.weight, base.bias)
-        if self.first < len(x):
-            down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-            inner = F.linear(x[self.first :], down).view(-1, len(down))
-            y[self.first :].view(-1, len(up)).addmm_(inner, up.t(), alpha=layer.scaling[name])
+        if x.shape[0] - self.first == 1 and x.dim() == 3:
+            adapter.add(x[-1], y[-1])
+        elif self.first < x.shape[0]:
+            adapter.add(x[self.first :].flatten(0, -2), y[self.first :].view(-1, y.shape[-1]))
         return y
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """The matrices of one LoRA layer, A^T (wide, rank) and scale B^T (rank, out); `exact` are both in float32."""
+
+    down: Tensor
+    up: Tensor
+    exact: tuple[Tensor, Tensor]
+
+    @staticmethod
+    def of(layer: Any) -> "_Adapter":
+        name = next(iter(layer.lora_A))
+        down, up = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
+        exact = down.float().t().contiguous(), (up.float() * layer.scaling[name]).t().contiguous()
+        made = [matrix.to(layer.base_layer.weight.dtype) for matrix in exact]
+        return _Adapter(made[0], made[1], exact)
+
+    def add(self, x: Float[Tensor, "tokens wide"], y: Float[Tensor, "tokens out"]) -> None:
+        """Adds scale (x A^T) B^T to y, in place.
+
+        A processor takes longer to prepare a product in half precision than to compute a small one in float32.
+        """
+        if x.is_cpu and len(x) <= FEW:
+            y.add_(x.float().mm(self.exact[0]).mm(self.exact[1]))
+        else:
+            y.addmm_(x @ self.down, self.up)
 
 
 def _is_plain(layer: LoraLinear) -> bool:

@@ -65,14 +65,9 @@ class Session:
         asked = [said.ids(question, room) for said in self.said]
         texts = ["", ""]
         writing = self._writing(asked)
-        try:
-            for piece in self._in_turns(writing, stop):
-                texts[piece.side] += piece.text
-                yield Piece(piece.side, visible(piece.text), piece.ended)
-        finally:
-            for who, one in writing.items():
-                self.sides.use(who)
-                one.stop()
+        for piece in self._in_turns(writing, stop):
+            texts[piece.side] += piece.text
+            yield Piece(piece.side, visible(piece.text), piece.ended)
         for said, text in zip(self.said, texts, strict=True):
             said.keep(question, text.strip())
 

@@ -57,13 +57,11 @@ class Sides:
         """
         if self.adapted is None:
             return False
-        if len(set(lengths)) == 1:
-            return True
-        longest = max(lengths) + more
-        if any(longest > limit for limit, *_ in neighbour_limits(self.models[0])):
+        longest, uneven = max(lengths) + more, len(set(lengths)) > 1
+        if uneven and any(longest > limit for limit, *_ in neighbour_limits(self.models[0])):
             return False
-        self.use(UNTOUCHED)
-        return decodes_from_cache(self.models[0])
+        self.use(UNTOUCHED)  # a row that is asked alone must be the same model as in a batch of two
+        return decodes_from_cache(self.models[0], uneven=uneven)
 
 
 def load_sides(chosen: Chosen) -> Sides:
@@ -78,10 +76,11 @@ def load_sides(chosen: Chosen) -> Sides:
     tokenizer, untouched = _untouched(chosen, dtype)
     if chosen.is_adapter and _is_switched(chosen.saved):
         adapted = with_adapter(untouched, chosen.saved, str(chosen.saved))
-        _cast(adapted, dtype)
-        model = adapted.get_base_model().to(device).eval()
+        model = adapted.requires_grad_(False).get_base_model().to(device).eval()
         layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-        return Sides((model, model), tokenizer, max_length(model), layers, Adapted.of(model, layers))
+        together = Adapted.of(model, layers)
+        _cast(adapted, dtype)
+        return Sides((model, model), tokenizer, max_length(model), layers, together)
     learned = _learned(chosen, dtype)
     both = untouched.to(device).eval(), learned.to(device).eval()
     return Sides(both, tokenizer, min(map(max_length, both)))
@@ -117,8 +116,7 @@ def _is_switched(adapter: Path) -> bool:
 
 
 def _cast(adapted: PeftModel, dtype: torch.dtype) -> None:
-    """Gives the adapter's weights the format of the model's, so that no layer converts numbers at each token."""
+    """Gives the adapter's own weights the format of the model's, so that no layer converts numbers at each token."""
     for name, parameter in adapted.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.to(dtype)
-        parameter.requires_grad_(False)

@@ -4,11 +4,13 @@ The page loads nothing from elsewhere. Requests whose Host is not this address, 
 refused, so no page in the browser can ask the model or read what was said.
 """
 
+import asyncio
 import errno
 import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -76,10 +77,13 @@ class OwnPageOnly:
 
 
 class Page:
-    """The routes of the page. `history` holds what was asked and said, so that it is there again after a reload."""
+    """The routes of the page. `history` holds what was asked and said, so that it is there again after a reload.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    `thread` is the one that loaded the models; they answer in it too, because a second one would slow them down.
+    """
+
+    def __init__(self, session: Session, thread: ThreadPoolExecutor) -> None:
+        self.session, self.thread = session, thread
         self.history: list[dict[str, Any]] = []
         self.stop = threading.Event()
 
@@ -151,13 +155,16 @@ class Page:
         return StreamingResponse(self._events(question), media_type="text/event-stream", headers=HEADERS)
 
     async def _events(self, question: str) -> AsyncIterator[str]:
-        said = self._said(question)
+        said, wait = self._said(question), asyncio.get_running_loop().run_in_executor
         try:
-            async for event in iterate_in_threadpool(said):
+            while (event := await wait(self.thread, next, said, None)) is not None:
                 yield f"data: {json.dumps(event)}\n\n"
         finally:
-            said.close()  # the browser has gone: the answers end
-            self.session.lock.release()
+            self.thread.submit(self._ended, said)  # where the browser has gone, after the piece that is being written
+
+    def _ended(self, said: Generator[dict[str, Any], None, None]) -> None:
+        said.close()
+        self.session.lock.release()
 
     def _said(self, question: str) -> Generator[dict[str, Any], None, None]:
         """Yields pieces of both answers, then the passage, and keeps them; of a question that cannot be asked, why."""
@@ -212,16 +219,17 @@ def listening(port: int) -> socket.socket:
         ) from None
 
 
-def serve(session: Session, bound: socket.socket, tell: Callable[[str], None]) -> None:
-    """Serves the page until Ctrl-C."""
+def serve(load: Callable[[], Session], bound: socket.socket, tell: Callable[[str], None]) -> None:
+    """Loads both models and serves the page until Ctrl-C."""
     port = bound.getsockname()[1]
-    page = Page(session)
-    tell(f"http://{HOST}:{port}/\nopen it in a browser on this machine; Ctrl-C ends")
-    settings = uvicorn.Config(
-        page.app(port), log_level="warning", access_log=False, lifespan="off", ws="none", http="h11",
-        timeout_graceful_shutdown=2, server_header=False,
-    )  # fmt: skip
-    try:
-        uvicorn.Server(settings).run(sockets=[bound])
-    finally:
-        page.stop.set()
+    with ThreadPoolExecutor(1) as thread:
+        page = Page(thread.submit(load).result(), thread)
+        tell(f"http://{HOST}:{port}/\nopen it in a browser on this machine; Ctrl-C ends")
+        settings = uvicorn.Config(
+            page.app(port), log_level="warning", access_log=False, lifespan="off", ws="none", http="h11",
+            timeout_graceful_shutdown=2, server_header=False,
+        )  # fmt: skip
+        try:
+            uvicorn.Server(settings).run(sockets=[bound])
+        finally:
+            page.stop.set()

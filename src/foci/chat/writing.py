@@ -1,19 +1,18 @@
-"""Lets a model write answers piece by piece, by Transformers' own `generate`, so that two can answer in turns."""
+"""Lets models write answers piece by piece, one token of each row after the other, so that two can answer in turns."""
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from foci.models.gguf import quiet
+from foci.focus import Row
+from foci.models import head_of
+from foci.models.decoding import end_tokens, reading
+from foci.models.forward import device_of, pad_id, padded
 
 
 @dataclass(frozen=True)
@@ -33,33 +32,24 @@ class Decoding:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"--temperature is 0 (the likeliest token) or more, got {self.temperature}")
 
-    def settings(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-        """Returns Transformers' settings: the token of the largest score, at most `max_tokens`, and nothing else."""
-        ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-        listed = ends if isinstance(ends, list) else [ends]
-        known = sorted({number for number in (*listed, tokenizer.eos_token_id) if number is not None})
-        return GenerationConfig(
-            max_new_tokens=self.max_tokens, eos_token_id=known or None, pad_token_id=tokenizer.pad_token_id,
-            repetition_penalty=1.0, do_sample=False,
-        )  # fmt: skip
 
-
-class Drawn(LogitsProcessor):
+class Drawn:
     """Draws the next token of each row in proportion to its probability, by the seed alone.
 
     The largest of logit / temperature + Gumbel noise is such a draw. All rows have the same noise: a row draws what it
-    would draw alone, and two answers differ by what their models say.
+    would draw alone, and two answers differ by what their models say. At temperature 0 the likeliest token is taken.
     """
 
     def __init__(self, decoding: Decoding, device: torch.device) -> None:
         self.temperature, self.random = decoding.temperature, torch.Generator(device).manual_seed(decoding.seed)
 
-    def __call__(
-        self, input_ids: Int[Tensor, "rows seq"], scores: Float[Tensor, "rows vocab"]
-    ) -> Float[Tensor, "rows vocab"]:
-        """Returns scores whose largest is the token that was drawn."""
-        noise = torch.empty(scores.shape[-1], device=scores.device).exponential_(generator=self.random).log_()
-        return scores.float() / self.temperature - noise
+    def __call__(self, logits: Float[Tensor, "rows vocab"]) -> Tensor:
+        """Returns a token of each row, (rows, 1)."""
+        scores = logits.float()
+        if self.temperature:
+            noise = torch.empty(scores.shape[-1], device=scores.device).exponential_(generator=self.random).log_()
+            scores = scores / self.temperature - noise
+        return scores.argmax(-1, keepdim=True)
 
 
 @dataclass
@@ -80,10 +70,10 @@ class Answer:
         return added
 
 
-class Writing(BaseStreamer, StoppingCriteria):
-    """Answers that are being written, one a row: a thread generates while `advance` waits for it, and rests in between.
+class Writing:
+    """Answers that are being written, one a row; `advance` lets the model write the next tokens of each.
 
-    So two answers can be written in turns by one set of weights, whose adapter is switched in between.
+    All is computed by the thread that calls: a second thread with processor threads of its own would slow down both.
     """
 
     def __init__(
@@ -93,89 +83,32 @@ class Writing(BaseStreamer, StoppingCriteria):
         prompts: Sequence[tuple[int, ...]],
         decoding: Decoding,
     ) -> None:
-        self.tokenizer, self.answers = tokenizer, [Answer() for _ in prompts]
-        self._credit, self._stopped, self._begun, self._over = 0, False, False, False
-        self._go, self._rests = threading.Semaphore(0), threading.Semaphore(0)
-        settings = decoding.settings(model, tokenizer)
-        self._ends = set(settings.eos_token_id or ())
-        worker = ThreadPoolExecutor(1)
-        self._done = worker.submit(self._generate, model, prompts, settings, decoding)
-        worker.shutdown(wait=False)  # it ends with its only task
+        self.tokenizer, self.left = tokenizer, decoding.max_tokens
+        self.answers = [Answer() for _ in prompts]
+        rows = [Row(str(number), prompt) for number, prompt in enumerate(prompts)]
+        batch = padded(rows, pad_id(tokenizer), "left", device_of(model))
+        self._read, self._head = reading(model, batch, decoding.max_tokens), head_of(model)
+        self._draw, self._ends = Drawn(decoding, device_of(model)), end_tokens(model, tokenizer)
+        self._next: Tensor | None = None
 
     @property
     def ended(self) -> bool:
         """Whether all answers are whole."""
         return all(answer.ended for answer in self.answers)
 
-    def _generate(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[tuple[int, ...]],
-        settings: GenerationConfig,
-        decoding: Decoding,
-    ) -> None:
-        self._go.acquire()
-        try:
-            if not self._stopped:
-                drawn = [Drawn(decoding, model.device)] if decoding.temperature else []
-                with torch.inference_mode(), quiet():
-                    model.generate(  # type: ignore[operator]
-                        **padded(prompts, self.tokenizer.pad_token_id, model.device), generation_config=settings,
-                        logits_processor=LogitsProcessorList(drawn), streamer=self,
-                        stopping_criteria=StoppingCriteriaList([self]),
-                    )  # fmt: skip
-        finally:
-            for answer in self.answers:
-                answer.ended = True
-            self._over = True
-            self._rests.release()
-
-    def put(self, value: torch.Tensor) -> None:
-        """Takes the next token of each row from `generate`, and rests after as many as `advance` asked for."""
-        if not self._begun:  # the prompts
-            self._begun = True
-            return
-        for token, answer in zip(value.flatten().tolist(), self.answers, strict=True):
-            if not answer.ended:
-                answer.tokens.append(token)
-                answer.ended = token in self._ends
-        self._credit -= 1
-        if self._credit <= 0:
-            self._rests.release()
-            self._go.acquire()
-
-    def end(self) -> None:
-        """Is called by `generate` at its end."""
-
-    def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> Any:
-        """Tells `generate` whether the answers were stopped."""
-        return torch.full((input_ids.shape[0],), self._stopped, device=input_ids.device, dtype=torch.bool)
-
     def advance(self, count: int) -> list[str]:
-        """Lets the model write up to `count` tokens more of each answer; returns the text that they add to each.
-
-        Raises what the model raised.
-        """
-        if not self._over:
-            self._credit = count
-            self._go.release()
-            self._rests.acquire()
-            if self._over:
-                self._done.result()
+        """Lets the model write up to `count` tokens more of each answer; returns the text that they add to each."""
+        for _ in range(count):
+            if self.ended:
+                break
+            self._write()
         return [answer.added(self.tokenizer) for answer in self.answers]
 
-    def stop(self) -> None:
-        """Ends the answers where they are."""
-        self._stopped = True
-        while not self._over:
-            self._credit = 1
-            self._go.release()
-            self._rests.acquire()
-
-
-def padded(prompts: Sequence[tuple[int, ...]], pad: int, device: torch.device) -> dict[str, Int[Tensor, "rows seq"]]:
-    """Returns the prompts as a batch: shorter ones are padded on the left, where the attention mask is 0."""
-    wide = max(map(len, prompts))
-    ids = [[pad] * (wide - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (wide - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
+    def _write(self) -> None:
+        with torch.inference_mode():
+            self._next = self._draw(self._head.logits(self._read.last_hidden(self._next)))
+        self.left -= 1
+        for token, answer in zip(self._next.flatten().tolist(), self.answers, strict=True):
+            if not answer.ended:
+                answer.tokens.append(token)
+                answer.ended = token in self._ends or not self.left

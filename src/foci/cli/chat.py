@@ -56,12 +56,14 @@ def chat(
     if web and question is not None:
         raise ValueError(f"--web serves a page to ask on, got the question {question!r} too; leave one of them out")
     serving = _page(port) if web else None
-    session, console = _loaded(chosen, (max_tokens, temperature, seed), plain=plain), Terminal()
+    load, console = partial(_loaded, chosen, (max_tokens, temperature, seed), plain=plain), Terminal()
+    if serving is not None:
+        serving(load, console)
+        return
+    session = load()
     from foci.chat.terminal import once, piped, talk
 
-    if serving is not None:
-        serving(session, console)
-    elif question is not None:
+    if question is not None:
         once(session, question.strip(), console)
     elif sys.stdin.isatty():
         talk(session, console)
@@ -82,7 +84,7 @@ def _loaded(chosen: "Chosen", drawn: tuple[int, float, int], *, plain: bool) -> 
         gc.enable()
 
 
-def _page(port: int) -> "Callable[[Session, Console], None]":
+def _page(port: int) -> "Callable[[Callable[[], Session], Console], None]":
     """Returns what serves the page, on a port that is held from now on: what is wrong is told before models load."""
     try:
         from foci.chat import web
@@ -92,8 +94,8 @@ def _page(port: int) -> "Callable[[Session, Console], None]":
         ) from None
     bound = web.listening(port)
 
-    def served(session: "Session", console: Console) -> None:
+    def served(load: "Callable[[], Session]", console: Console) -> None:
         with bound:
-            web.serve(session, bound, partial(console.print, highlight=False, markup=False, soft_wrap=True))
+            web.serve(load, bound, partial(console.print, highlight=False, markup=False, soft_wrap=True))
 
     return served

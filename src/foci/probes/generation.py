@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.tokens import tokens
 from foci.focus import Batch, Row
-from foci.models import base_of, head_of
-from foci.models.decoding import reading
+from foci.models import head_of
+from foci.models.decoding import end_tokens, reading
 from foci.models.forward import buckets, check_fits, device_of, pad_id, padded
 from foci.probes.probe import Probe
 from foci.probes.scoring import first_line
@@ -64,13 +64,3 @@ def _greedy(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: Batch, 
             if ended or "\n" in tokenizer.decode(said[row], skip_special_tokens=True).lstrip():
                 running.discard(row)
     return [first_line(tokenizer.decode(line, skip_special_tokens=True)) for line in said]
-
-
-def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Returns tokens that end a text, by the tokenizer, the model's configuration and its generation settings."""
-    found: set[int] = set()
-    base = base_of(model)
-    for settings in (tokenizer, base.config.get_text_config(), getattr(base, "generation_config", None)):
-        token = getattr(settings, "eos_token_id", None)
-        found.update(token if isinstance(token, list | tuple) else [] if token is None else [token])
-    return frozenset(found)

@@ -8,8 +8,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCrit
 
 from foci import models
 from foci.corpus.plain import control_words
+from foci.models.decoding import end_tokens
 from foci.models.forward import answering, device_of, pad_id
-from foci.probes.generation import end_tokens
 from foci.study.prompts import Request
 from foci.study.store import LOOP, Reply
 from foci.study.writers.loops import loops
