@@ -1,9 +1,12 @@
 """The input of a model: a row of tokens with all that is aligned with them, and padded rows as a batch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal, SupportsIndex, overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -71,6 +74,213 @@ class Row:
             offsets=tuple(self.offsets[p] for p in positions) if self.offsets else (),
             columns={name: tuple(c[p] for p in positions) for name, c in self.columns.items()},
         )
+
+
+class Rows(Sequence[Row], ABC):
+    """Rows that are made when they are asked for, such as rows on disk: they are never all in memory.
+
+    A slice is a view. `texts` and `ids` are quicker than whole rows.
+    """
+
+    @abstractmethod
+    def row(self, index: int) -> Row:
+        """Returns one row; the index is in [0, len)."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def texts(self) -> Iterator[str]:
+        """Yields the text of every row."""
+
+    @abstractmethod
+    def ids(self) -> Iterator[str]:
+        """Yields the `row_id` of every row."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> Int[np.ndarray, " row"]:
+        """The number of tokens of every row."""
+
+    @property
+    @abstractmethod
+    def names(self) -> frozenset[str]:
+        """The columns that at least one row may have."""
+
+    @property
+    @abstractmethod
+    def largest(self) -> int:
+        """A token id that none of the rows exceeds."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Rows": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "Row | Rows":
+        if isinstance(index, slice):
+            return Chosen(self, np.arange(len(self))[index])
+        at = index.__index__()
+        at += len(self) if at < 0 else 0
+        if not 0 <= at < len(self):
+            raise IndexError(f"row {index} of {len(self)}; the last one is {len(self) - 1}")
+        return self.row(at)
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Sequence) and len(other) == len(self)
+        return same and all(a == b for a, b in zip(self, other, strict=True))  # type: ignore[call-overload]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)  # for a worker or a process that cannot read the same file
+
+
+class Chosen(Rows):
+    """Some of the rows, by their places; the places are ascending."""
+
+    def __init__(self, rows: Rows, at: Int[np.ndarray, " row"]) -> None:
+        self._rows, self.at = rows, at
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def row(self, index: int) -> Row:
+        return self._rows.row(int(self.at[index]))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._some(self._rows)
+
+    def texts(self) -> Iterator[str]:
+        return self._some(self._rows.texts())
+
+    def ids(self) -> Iterator[str]:
+        return self._some(self._rows.ids())
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " row"]:
+        return self._rows.lengths[self.at]
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._rows.names
+
+    @property
+    def largest(self) -> int:
+        return self._rows.largest
+
+    def _some(self, every: Iterable[Any]) -> Iterator[Any]:
+        wanted = np.zeros(len(self._rows), dtype=bool)
+        wanted[self.at] = True
+        return (one for one, is_wanted in zip(every, wanted.tolist(), strict=True) if is_wanted)
+
+
+class Changed(Rows):
+    """Rows after a change of their columns, which is made whenever a row is asked for; `added` names new columns."""
+
+    def __init__(self, rows: Rows, change: Callable[[Row], Row], added: Iterable[str] = ()) -> None:
+        self._rows, self.change, self.added = rows, change, frozenset(added)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> Row:
+        return self.change(self._rows.row(index))
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self.change, self._rows)
+
+    def texts(self) -> Iterator[str]:
+        return self._rows.texts()
+
+    def ids(self) -> Iterator[str]:
+        return self._rows.ids()
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " row"]:
+        return self._rows.lengths
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._rows.names | self.added
+
+    @property
+    def largest(self) -> int:
+        return self._rows.largest
+
+
+class Joined(Rows):
+    """Rows, and further rows after them."""
+
+    def __init__(self, first: Sequence[Row], second: Sequence[Row]) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def row(self, index: int) -> Row:
+        return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
+
+    def __iter__(self) -> Iterator[Row]:
+        return chain(self.first, self.second)
+
+    def texts(self) -> Iterator[str]:
+        return chain(texts_of(self.first), texts_of(self.second))
+
+    def ids(self) -> Iterator[str]:
+        return chain(ids_of(self.first), ids_of(self.second))
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " row"]:
+        return np.concatenate([lengths_of(self.first), lengths_of(self.second)])
+
+    @property
+    def names(self) -> frozenset[str]:
+        return names_of(self.first) | names_of(self.second)
+
+    @property
+    def largest(self) -> int:
+        return max(largest_of(self.first), largest_of(self.second))
+
+
+def lengths_of(rows: Sequence[Row]) -> Int[np.ndarray, " row"]:
+    """Returns the number of tokens of every row."""
+    return rows.lengths if isinstance(rows, Rows) else np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def texts_of(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields the text of every row."""
+    return rows.texts() if isinstance(rows, Rows) else (row.text for row in rows)
+
+
+def ids_of(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields the `row_id` of every row."""
+    return rows.ids() if isinstance(rows, Rows) else (row.row_id for row in rows)
+
+
+def names_of(rows: Sequence[Row]) -> frozenset[str]:
+    """Returns the columns that at least one row may have."""
+    return rows.names if isinstance(rows, Rows) else frozenset[str]().union(*(row.columns for row in rows))
+
+
+def largest_of(rows: Sequence[Row]) -> int:
+    """Returns a token id that none of the rows exceeds; -1 of no rows."""
+    return rows.largest if isinstance(rows, Rows) else max((max(r.input_ids, default=-1) for r in rows), default=-1)
+
+
+def chosen(rows: Sequence[Row], at: Int[np.ndarray, " row"]) -> Sequence[Row]:
+    """Returns the rows at ascending places: a view of rows that are not in memory, else a list."""
+    return Chosen(rows, at) if isinstance(rows, Rows) else [rows[n] for n in at.tolist()]
+
+
+def joined(first: Sequence[Row], second: Sequence[Row]) -> Sequence[Row]:
+    """Returns rows and further rows after them: a view where some are not in memory, else a list."""
+    stored = isinstance(first, Rows) or isinstance(second, Rows)
+    return Joined(first, second) if stored else [*first, *second]
+
+
+def changed(rows: Sequence[Row], change: Callable[[Row], Row], added: Iterable[str] = ()) -> Sequence[Row]:
+    """Returns rows after a change of their columns: a view of rows that are not in memory, else a list."""
+    return Changed(rows, change, added) if isinstance(rows, Rows) else [change(row) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_windows_make_the_rows_of_the_whole_document(monkeypatch, text, marked):
 def test_a_document_that_is_one_row_stays_one(monkeypatch):
     monkeypatch.setattr(rows, "WINDOW", 1000)
     tokenizer, text = tiny.tokenizer(), "Bern " * 1000
-    monkeypatch.setattr(rows._Encoder, "window", 1000)
+    monkeypatch.setattr(rows.Encoder, "window", 1000)
     (row,) = make_rows([one(text)], tokenizer, max_length=20_000).rows
     assert row.text == text.strip()
 

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foci import models
 from foci.advise.results import Result, behind, ranked
 from foci.advise.trials import TRIALS, Cost, Rounds, Trial, planned, suite_of
@@ -22,7 +24,8 @@ from foci.learn.estimate import estimate
 from foci.learn.inputs import files_read, material
 from foci.probes import read_answers
 from foci.probes.general import general_facts_path
-from foci.seeds import drawn
+from foci.rows import chosen, ids_of
+from foci.seeds import drawn, drawn_places
 from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.folder import FolderKind, claim
 from foci.system.inputs import noted
@@ -97,8 +100,8 @@ def _slice(run: Run, folder: Path) -> tuple[int, int]:
     if known is None:
         loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
         corpus = read_corpus(run.corpus.path, loaded.tokenizer, max_length=run.corpus.max_length)
-        chosen = {row.row_id for row in drawn(corpus.rows, run.seed, lambda row: f"advice/{row.row_id}")[:ROWS]}
-        texts = [row.text for row in corpus.rows if row.row_id in chosen]
+        order = drawn_places((f"advice/{row_id}" for row_id in ids_of(corpus.rows)), run.seed)
+        texts = [row.text for row in chosen(corpus.rows, np.sort(order[:ROWS]))]
         write_lines(folder / "slice.jsonl", [{"text": text} for text in texts])
         lines = [json.loads(line) for line in general_facts_path().read_text(encoding="utf-8").splitlines() if line]
         numbered = drawn(list(enumerate(lines)), run.seed, lambda line: f"advice/{line[0]}")[:FACTS]

@@ -1,26 +1,24 @@
 """Reads files into rows of tokens. A line that cannot be used is counted, and kept with the reason."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from foci.corpus.conversations.notes import notes_of
 from foci.corpus.conversations.rows import rows_of_samples
-from foci.corpus.documents import BadLine, Document
+from foci.corpus.documents import BadLine, Document, Sample
 from foci.corpus.gathering import CorpusError, FileRead, Gathered, check_share, gather
 from foci.corpus.plain import named_words
 from foci.corpus.reading import Reading
-from foci.corpus.rows import make_rows
-from foci.corpus.split import union
+from foci.corpus.rows import Encoder, add_rows, make_rows
+from foci.corpus.spool import Documents, Samples
 from foci.corpus.store import read_rows, write_quarantine, write_rows
+from foci.corpus.stored import RowWriter
 from foci.corpus.tokens import row_id, tokenizer_fingerprint
 from foci.focus import Row
-
-PAGES = ("page ", "slide ")
-"""How the places of a document begin that are pages."""
+from foci.rows import lengths_of
 
 __all__ = [
     "BadLine",
@@ -51,7 +49,7 @@ class Corpus:
     people may not expect.
     """
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     bad: tuple[BadLine, ...]
     files: int
     documents: int
@@ -67,7 +65,7 @@ class Corpus:
     @property
     def tokens(self) -> int:
         """The number of tokens of all rows, special ones included."""
-        return sum(len(row) for row in self.rows)
+        return int(lengths_of(self.rows).sum())
 
     @property
     def quarantined(self) -> int:
@@ -120,55 +118,66 @@ def read_corpus(
     if not 0 <= max_bad <= 1:
         raise ValueError(f"corpus.max_bad: expected a share from 0 to 1, got {max_bad}; 0.01 is 1 %")
     reading = reading or Reading()
-    gathered = gather([paths] if isinstance(paths, str | Path) else list(paths), text_field)
-    documents: dict[str, Document] = {}
-    for read in gathered.documents:
-        first = documents.get(read.text)
-        documents[read.text] = read if first is None else _joined(first, read)
-    control = reading.control_words
-    made = make_rows(list(documents.values()), tokenizer, max_length=max_length, add_eos=add_eos, control_words=control)
-    other = rows_of_samples(gathered.samples, tokenizer, max_length=max_length, loss=reading.loss, add_eos=add_eos)
+    documents, samples = Documents(), Samples()
+    sources = [paths] if isinstance(paths, str | Path) else list(paths)
+    gathered = gather(sources, text_field, (documents.add, samples.add))
+    writer, spelled = RowWriter(), _Spelled(tokenizer)
+    encoder = Encoder.of(tokenizer, max_length=max_length, add_eos=add_eos, control_words=reading.control_words)
+    made = add_rows(writer, documents if reading.control_words else spelled.by_documents(documents), encoder)
+    texts = spelled.by_samples(samples)
+    other = rows_of_samples(writer, texts, tokenizer, max_length=max_length, loss=reading.loss, add_eos=add_eos)
     bad = (*gathered.bad, *gathered.parts, *made.bad, *other.bad)
-    reads = _reads(gathered, made.by_file | other.by_file)
-    lost = len(documents) - made.documents + len(gathered.samples) - other.used - other.duplicates
+    reads = _reads(gathered, made.by_file | other.by_file, documents.words + samples.words, documents.pages)
+    lost = len(documents) - made.documents + len(samples) - other.used - other.duplicates
     check_share(gathered, bad, len(gathered.bad) + lost, max_bad, reads)
     return Corpus(
-        (*made.rows, *other.rows.values()),
+        writer.rows(),
         bad,
         len(gathered.files),
         made.documents + other.used,
-        len(gathered.documents) - len(documents) + other.duplicates,
+        documents.given - len(documents) + other.duplicates,
         made.split + other.split,
         made.repeated + other.repeated,
         gathered.skipped,
         gathered.empty,
-        _spelled([*([] if control else documents), *(sample.words() for sample in gathered.samples)], tokenizer),
+        spelled.counts(),
         reads,
         tuple(notes_of(made, other, tokenizer, reading)),
     )
 
 
-def _spelled(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Counts, by control word with a name, the texts that spell it; words that none spells are left out."""
-    held = {word: sum(word in text for text in texts) for word in named_words(tokenizer)}
-    return {word: count for word, count in held.items() if count}
+class _Spelled:
+    """Counts, by control word with a name, the texts that spell it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.held = dict.fromkeys(named_words(tokenizer), 0)
+
+    def by_documents(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yields the documents that were counted."""
+        for document in documents:
+            self._count(document.text)
+            yield document
+
+    def by_samples(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Yields the samples that were counted."""
+        for sample in samples:
+            self._count(sample.words())
+            yield sample
+
+    def counts(self) -> dict[str, int]:
+        """Returns the counts, without words that none spells."""
+        return {word: count for word, count in self.held.items() if count}
+
+    def _count(self, text: str) -> None:
+        for word in self.held:
+            if word in text:
+                self.held[word] += 1
 
 
-def _joined(first: Document, second: Document) -> Document:
-    """Returns the first of two documents of the same text, with the spans of both."""
-    names = dict.fromkeys((*first.spans, *second.spans))
-    return replace(first, spans={n: union(first.spans.get(n, ()), second.spans.get(n, ())) for n in names})
-
-
-def _reads(gathered: Gathered, rows: Mapping[str, int]) -> tuple[FileRead, ...]:
+def _reads(
+    gathered: Gathered, rows: Mapping[str, int], words: Mapping[str, int], pages: Mapping[str, int]
+) -> tuple[FileRead, ...]:
     """Returns what came out of each file, sorted; files inside of an archive are files of their own."""
-    words: Counter[str] = Counter()
-    pages: Counter[str] = Counter()
-    for document in gathered.documents:
-        words[document.file] += len(document.text.split())
-        pages[document.file] += len({name for _, name in document.places if name.startswith(PAGES)})
-    for sample in gathered.samples:
-        words[sample.file] += len(sample.words().split())
     told = (*gathered.bad, *gathered.parts, *gathered.empty)
     names = dict.fromkeys(sorted({*gathered.files, *words, *(one.file for one in told)}))
-    return tuple(FileRead(name, rows.get(name, 0), words[name], pages[name]) for name in names)
+    return tuple(FileRead(name, rows.get(name, 0), words.get(name, 0), pages.get(name, 0)) for name in names)

@@ -1,6 +1,6 @@
 """Reads all documents of a corpus, keeps apart what cannot be used, and decides when that is too much."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Gathered:
 
     `bad` is damage, `parts` are parts that are missing from documents, `empty` names files and records without text,
     `skipped` files of unknown kind, `files` names all that were read. `samples` are examples that are no plain text.
+    `elsewhere` counts documents and samples that were handed on, and are not here.
     """
 
     documents: tuple[Document, ...]
@@ -53,27 +54,38 @@ class Gathered:
     files: tuple[str, ...]
     skipped: tuple[str, ...]
     samples: tuple[Sample, ...] = ()
+    elsewhere: int = 0
 
     @property
     def total(self) -> int:
         """The number of documents and samples, those that are bad included."""
-        return len(self.documents) + len(self.samples) + len(self.bad)
+        return len(self.documents) + len(self.samples) + self.elsewhere + len(self.bad)
 
 
-def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
-    """Reads files, folders and `hub:` data sets. Raises as `find_sources` and the formats do."""
+def gather(
+    paths: Sequence[str | Path],
+    text_field: str,
+    hand_on: tuple[Callable[[Document], None], Callable[[Sample], None]] | None = None,
+) -> Gathered:
+    """Reads files, folders and `hub:` data sets. Raises as `find_sources` and the formats do.
+
+    `hand_on` takes each document, and each sample, as soon as it is read, so that none is kept here.
+    """
     sources, skipped = find_sources(paths)
-    documents: list[Document] = []
-    samples: list[Sample] = []
+    documents, samples = list[Document](), list[Sample]()
+    take_document, take_sample = hand_on or (documents.append, samples.append)
     bad: list[BadLine] = []
     parts: list[LeftOut] = []
     empty: list[Empty] = []
+    count = 0
     for source in sources:
         for read in read_source(source, text_field):
             if isinstance(read, Document):
-                documents.append(read)
+                take_document(read)
+                count += 1
             elif isinstance(read, Sample):
-                samples.append(read)
+                take_sample(read)
+                count += 1
             elif isinstance(read, Empty):
                 empty.append(read)
             elif isinstance(read, LeftOut):
@@ -81,8 +93,9 @@ def gather(paths: Sequence[str | Path], text_field: str) -> Gathered:
             else:
                 bad.append(read)
     return Gathered(
-        tuple(documents), tuple(bad), tuple(parts), tuple(empty), tuple(sources), tuple(skipped), tuple(samples)
-    )
+        tuple(documents), tuple(bad), tuple(parts), tuple(empty), tuple(sources), tuple(skipped), tuple(samples),
+        count - len(documents) - len(samples),
+    )  # fmt: skip
 
 
 def check_share(

@@ -1,9 +1,9 @@
 """Turns documents into rows: tokenises them in batches, cuts the long ones, and carries their marks along."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from foci.corpus.documents import BadLine, Document, excerpt, where
 from foci.corpus.plain import Encoded, encoded
 from foci.corpus.plain import control_words as words_of
+from foci.corpus.seen import Seen
 from foci.corpus.split import Room, Span, cuts, tighten
+from foci.corpus.stored import RowWriter
 from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
 from foci.focus import Row
 
@@ -32,7 +34,7 @@ class Made:
     left out because another one has the same text. `by_file` counts the rows of each file.
     """
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     bad: tuple[BadLine, ...]
     documents: int
     split: int
@@ -78,7 +80,7 @@ class _Tokens:
 
 
 @dataclass(frozen=True)
-class _Encoder:
+class Encoder:
     """Cuts documents into pieces of at most `max_length` tokens, special tokens at both ends included.
 
     `eos` is the id that is put after the last token of a document (unless it is there already); None for none.
@@ -92,7 +94,18 @@ class _Encoder:
     same: dict[int, int] = field(default_factory=dict)
     place: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
-    def encode(self, pieces: Sequence[_Piece]) -> Iterator[_Tokens | BadLine]:
+    @classmethod
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, *, max_length: int, add_eos: bool = True, control_words: bool = False
+    ) -> "Encoder":
+        """Returns the encoder for the settings of `make_rows`."""
+        shortest = tokenizer.num_special_tokens_to_add() + 3
+        if max_length < shortest:
+            raise ValueError(f"max_length: expected at least {shortest} tokens with this tokenizer, got {max_length}")
+        eos: Any = tokenizer.eos_token_id if add_eos else None
+        return cls(tokenizer, max_length, eos, control_words)
+
+    def encode(self, pieces: Iterable[_Piece]) -> Iterator[_Tokens | BadLine]:
         """Yields the tokens of the pieces in order, each piece cut as often as needed."""
         for part in _batches(pieces):
             if len(part) == 1 and part[0].end - part[0].start > self.window:
@@ -145,6 +158,7 @@ class _Encoder:
         return int(piece.last and missing)
 
     def finished(self, piece: _Piece, made: Encoded) -> _Tokens | BadLine:
+        """Returns the row of a piece that fits, or why it is none."""
         end = len(made.ids) - self.spared(piece, made)
         ids, offsets = made.ids[:end], made.offsets[:end]
         if self.owed(piece, made):
@@ -184,12 +198,12 @@ class _Encoder:
         return [*parts[:-1], replace(parts[-1], last=piece.last)] if parts else []
 
 
-def _batches(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
-    """Yields the pieces in order, so many at a time that they have no more than `_CHARACTERS` characters together."""
+def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Yields the pieces in order, at most `_BATCH` and `_CHARACTERS` characters at a time (or one piece)."""
     part, size = list[_Piece](), 0
     for piece in pieces:
         length = piece.end - piece.start
-        if part and size + length > _CHARACTERS:
+        if part and (size + length > _CHARACTERS or len(part) == _BATCH):
             yield part
             part, size = [], 0
         part.append(piece)
@@ -211,7 +225,7 @@ def _boundary(text: str, start: int, end: int) -> int:
 
 
 def make_rows(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, max_length: int, add_eos: bool = True,
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, *, max_length: int, add_eos: bool = True,
     control_words: bool = False,
 ) -> Made:  # fmt: skip
     """Turns documents into rows of at most `max_length` tokens, in the order of the documents.
@@ -221,46 +235,52 @@ def make_rows(
     those that it puts after one, and with the EOS token when there is one and `add_eos`. Where two rows have the same
     text the first is kept, with the columns of both. Raises ValueError when `max_length` is too short for any row.
     """
-    fingerprint = tokenizer_fingerprint(tokenizer)
-    shortest = tokenizer.num_special_tokens_to_add() + 3
-    if max_length < shortest:
-        raise ValueError(f"max_length: expected at least {shortest} tokens with this tokenizer, got {max_length}")
-    eos: Any = tokenizer.eos_token_id if add_eos else None
-    encoder = _Encoder(tokenizer, max_length, eos, control_words)
-    kept: dict[str, Row] = {}
+    encoder = Encoder.of(tokenizer, max_length=max_length, add_eos=add_eos, control_words=control_words)
+    writer = RowWriter()
+    made = add_rows(writer, documents, encoder)
+    return replace(made, rows=writer.rows())
+
+
+def add_rows(writer: RowWriter, documents: Iterable[Document], encoder: Encoder) -> Made:
+    """Adds the rows of documents to those of a writer; see `make_rows`. Returns all else that was made."""
+    fingerprint, seen, first = tokenizer_fingerprint(encoder.tokenizer), Seen(), len(writer)
+    made = Made((), (), 0, 0, 0)
     bad: list[BadLine] = []
-    used: set[int] = set()  # documents by identity: two may stand on one line
-    split: set[int] = set()
-    repeated = 0
-    by_file: Counter[str] = Counter()
-    for begin in range(0, len(documents), _BATCH):
-        part = documents[begin : begin + _BATCH]
-        for made in encoder.encode([_Piece(doc, 0, len(doc.text), doc.line) for doc in part]):
-            if isinstance(made, BadLine):
-                bad.append(made)
-                continue
-            text, document = made.piece.text, made.piece.document
-            used.add(id(document))
-            if not made.piece.last:
-                split.add(id(document))
-            repeated += text in kept
-            by_file[document.file] += text not in kept
-            row = kept.get(text) or _row(made, row_id(text, fingerprint))
-            kept[text] = _marked(row, made.piece.spans)
-    return Made(tuple(kept.values()), tuple(bad), len(used), len(split), repeated, by_file)
+    used = split = repeated = 0
+    last_used = last_split = None  # pieces of a document stand together
+    encoded = encoder.encode(_Piece(doc, 0, len(doc.text), doc.line) for doc in documents)
+    while some := list(islice(encoded, _BATCH)):
+        bad += (one for one in some if isinstance(one, BadLine))
+        pieces = [one for one in some if not isinstance(one, BadLine)]
+        names = [row_id(one.piece.text, fingerprint) for one in pieces]
+        numbers = seen.numbered([int(name, 16) for name in names])
+        for one, name, (number, is_first) in zip(pieces, names, numbers, strict=True):
+            document = one.piece.document
+            used += document is not last_used
+            last_used = document
+            if not one.piece.last:
+                split += document is not last_split
+                last_split = document
+            marks = _marks(one)
+            if is_first:
+                writer.add(_row(one, name, marks))
+                made.by_file[document.file] += 1
+            else:
+                repeated += 1
+                if marks:
+                    writer.mark(first + number, marks)
+    return replace(made, bad=tuple(bad), documents=used, split=split, repeated=repeated)
 
 
-def _row(made: _Tokens, identity: str) -> Row:
+def _row(made: _Tokens, identity: str, columns: dict[str, tuple[float, ...]]) -> Row:
     piece = made.piece
     source = where(piece.document.file, piece.line, piece.document.place(piece.start))
-    return Row(identity, made.ids, piece.text, made.offsets, source=source)
+    return Row(identity, made.ids, piece.text, made.offsets, columns, source)
 
 
-def _marked(row: Row, marks: Mapping[str, Sequence[Span]]) -> Row:
-    """Adds a column per name: 1 on every token of which a character lies in one of the spans."""
-    columns = dict(row.columns)
-    for name, spans in marks.items():
-        before = columns.get(name, (0.0,) * len(row))
-        here = (float(any(overlap(place, span) for span in spans)) for place in row.offsets)
-        columns[name] = tuple(map(max, before, here))
-    return replace(row, columns=columns) if marks else row
+def _marks(made: _Tokens) -> dict[str, tuple[float, ...]]:
+    """Returns a column per name: 1 on every token of which a character lies in one of the spans."""
+    return {
+        name: tuple(float(any(overlap(place, span) for span in spans)) for place in made.offsets)
+        for name, spans in made.piece.spans.items()
+    }

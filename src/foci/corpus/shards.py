@@ -94,7 +94,7 @@ class Shards:
             found |= {row.row_id: row.columns[self.column] for row in rows}
         return [found[row.row_id] for row in self.rows]
 
-    def _kept(self, number: int, compute: Compute) -> list[Row]:
+    def _kept(self, number: int, compute: Compute) -> Sequence[Row]:
         some = [self.rows[at] for at in self.parts[number]]
         return kept(
             self.path(number),

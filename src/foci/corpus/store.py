@@ -2,19 +2,23 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foci.corpus import stored
 from foci.corpus.documents import BadLine
 from foci.focus import Row
 from foci.system.files import replacing
 
+GROUP, TOKENS = 2**12, 2**18
+"""Rows and tokens of a row group of a file, at most."""
+STEP = 2**12
+"""Rows that are read at a time."""
 _SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),
@@ -30,34 +34,51 @@ _SCHEMA = pa.schema(
 
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Writes rows as parquet, one record per row, without loss; replaces an existing file."""
-    fields: dict[str, list[object]] = {
-        "row_id": [row.row_id for row in rows],
-        "source": [row.source for row in rows],
-        "text": [row.text for row in rows],
-        "input_ids": [row.input_ids for row in rows],
-        "starts": [[start for start, _ in row.offsets] for row in rows],
-        "ends": [[end for _, end in row.offsets] for row in rows],
-        "columns": [list(row.columns.items()) for row in rows],
-    }
-    with replacing(Path(path), shared=True) as partial:
-        pq.write_table(pa.table(fields, schema=_SCHEMA), partial, compression="zstd")
+    with replacing(Path(path), shared=True) as partial, pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file:
+        for group in _groups(rows):
+            file.write_batch(stored.batch_of(group).cast(_SCHEMA), GROUP)
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """Returns the rows that `write_rows` wrote, in order. Raises ValueError when the file holds no rows."""
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yields the rows in groups of at most `GROUP` rows and `TOKENS` tokens (or one row), at least one group."""
+    group, tokens = list[Row](), 0
+    for row in rows:
+        if group and (len(group) == GROUP or tokens + len(row) > TOKENS):
+            yield group
+            group, tokens = [], 0
+        group.append(row)
+        tokens += len(row)
+    yield group
+
+
+def read_rows(path: str | Path) -> Sequence[Row]:
+    """Returns the rows that `write_rows` wrote, in order: a list, or where they are many, rows on disk (`stored`).
+
+    The disk is that of the file, or that of TMPDIR where no file can be written there. Raises ValueError when the file
+    holds no rows.
+    """
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in _SCHEMA.names if name not in file.schema_arrow.names]:
+                raise ValueError(
+                    f"{path}: expected rows of foci, got a table without {', '.join(missing)}; make it anew"
+                )
+            batches = file.iter_batches(STEP, columns=_SCHEMA.names)
+            if file.metadata.num_rows <= stored.FEW_ROWS and _tokens(file.metadata) <= stored.FEW_TOKENS:
+                return [row for batch in batches for row in stored.rows_of(batch.select(_SCHEMA.names))]
+            folder = Path(path).parent
+            return stored.stored(
+                (batch.select(_SCHEMA.names) for batch in batches), folder if os.access(folder, os.W_OK) else None
+            )
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: expected rows as parquet, got {error}; make it anew") from error
-    if missing := [name for name in _SCHEMA.names if name not in table.column_names]:
-        raise ValueError(f"{path}: expected rows of foci, got a table without {', '.join(missing)}; make it anew")
-    rows: list[Row] = []
-    for batch in table.select(_SCHEMA.names).to_batches():
-        names, sources, texts, ids, starts, ends, columns = batch.columns
-        offsets = (tuple(zip(a, b, strict=True)) for a, b in zip(_lists(starts), _lists(ends), strict=True))
-        plain = (names.to_pylist(), _lists(ids), texts.to_pylist(), offsets, _mappings(columns))
-        rows += map(Row, *plain, sources.to_pylist())
-    return rows
+
+
+def _tokens(known: pq.FileMetaData) -> int:
+    """Returns the number of tokens of all rows, as the file tells it."""
+    places = [n for n in range(known.num_columns) if known.schema.column(n).path.startswith("input_ids.")]
+    groups = (known.row_group(number) for number in range(known.num_row_groups))
+    return sum(group.column(place).num_values for group in groups for place in places)
 
 
 def read_sources(path: str | Path) -> list[tuple[str, str]]:
@@ -72,17 +93,6 @@ def read_sources(path: str | Path) -> list[tuple[str, str]]:
     if missing := {"source", "text"} - set(table.column_names):
         raise ValueError(f"{path}: expected rows of foci, got a table without {', '.join(missing)}; make it anew")
     return list(zip(*(table.column(name).to_pylist() for name in ("source", "text")), strict=True))
-
-
-def _lists(lists: pa.ListArray) -> Iterator[tuple[Any, ...]]:
-    """Yields the lists as tuples; through NumPy, many times faster than `to_pylist`."""
-    values = tuple(lists.values.to_numpy(zero_copy_only=False).tolist())
-    return (values[start:end] for start, end in pairwise(lists.offsets.to_pylist()))
-
-
-def _mappings(maps: pa.MapArray) -> Iterator[dict[str, tuple[float, ...]]]:
-    pairs = list(zip(maps.keys.to_pylist(), _lists(maps.items), strict=True))
-    return (dict(pairs[start:end]) for start, end in pairwise(maps.offsets.to_pylist()))
 
 
 def write_quarantine(bad: Iterable[BadLine], path: str | Path) -> None:

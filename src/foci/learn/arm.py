@@ -31,6 +31,7 @@ from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
+from foci.rows import ids_of, lengths_of
 from foci.seeds import generator
 from foci.system import checkpoint, machine, processes
 from foci.system.files import append_step, read_json, read_lines, write_json
@@ -152,8 +153,9 @@ class Arm:
     ) -> None:
         """Writes the weights and losses of the sample rows; `entropy` is the untouched model's, where it is read."""
         before, after = self.start.sample_nll, sample_nll(model, tokenizer, self.start.samples)
-        ids = {row.row_id: row for row in rows}
-        shown = [ids.get(row.row_id, row) for row in self.start.samples]
+        wanted = {row.row_id for row in self.start.samples}
+        places = {row_id: place for place, row_id in enumerate(ids_of(rows)) if row_id in wanted}
+        shown = [rows[places[row.row_id]] if row.row_id in places else row for row in self.start.samples]
         write_json(self.folder.samples, described(shown, self.plan, tokenizer, before, after, entropy))
 
     def _checkpoint_to_resume(self) -> Path | None:
@@ -178,7 +180,7 @@ class Arm:
         """Trains; returns the metrics of all updates, and the peak memory of this process in MiB."""
         run, tokenizer = self.start.run, loaded.tokenizer
         settings, dtype = self._settings(rows), loaded.compute_dtype
-        fit = fitting(settings, model, max(map(len, rows)), dtype)
+        fit = fitting(settings, model, int(lengths_of(rows).max()), dtype)
         if fit.words():
             self._say(fit.words())
         trainer = FocusTrainer(
@@ -192,7 +194,7 @@ class Arm:
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
-        metrics = Metrics(self.folder, trainer, read_lines(self.folder.metrics), {row.row_id for row in rows})
+        metrics = Metrics(self.folder, trainer, read_lines(self.folder.metrics), ids_of(rows))
         display = Display(self.console, self.name)
         patience = run.train.patience
         asking = Probing(

@@ -2,15 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from foci.corpus.seen import key_of, keys_of
 from foci.system import processes
 from foci.system.files import append_line
 from foci.system.run_folder import ArmFolder
@@ -35,19 +37,39 @@ class Clock:
         self.mark = time.perf_counter()
 
 
+class Unread:
+    """The rows that were not read so far, by 9 bytes for each."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.keys = np.unique(keys_of(ids))
+        self.unread = np.ones(len(self.keys), dtype=bool)
+
+    def first(self, ids: Iterable[str]) -> list[str]:
+        """Returns which of these rows were not read before, each once, and notes that they are read."""
+        found = []
+        for row_id, key in ((row_id, key_of(row_id)) for row_id in dict.fromkeys(ids)):
+            at = int(np.searchsorted(self.keys, np.uint64(key)))
+            if at < len(self.keys) and self.keys[at] == key and self.unread[at]:
+                self.unread[at] = False
+                found.append(row_id)
+        return found
+
+
 class Metrics(TrainerCallback):
     """A callback that writes one line of metrics.jsonl per update; `lines` are those of an earlier process.
 
-    A line names those of the rows `noted` that the update read for the first time.
+    A line names those of the rows `noted` (their ids) that the update read for the first time.
     """
 
     def __init__(
-        self, folder: ArmFolder, trainer: Any, lines: Sequence[Mapping[str, Any]], noted: Collection[str] = ()
+        self, folder: ArmFolder, trainer: Any, lines: Sequence[Mapping[str, Any]], noted: Iterable[str] = ()
     ) -> None:
         self.folder, self.trainer = folder, trainer
         last = lines[-1] if lines else {}
         self.tokens: int = last.get("tokens", 0)
-        self.unread = set(noted) - {row_id for line in lines for row_id in line.get("first_read", ())}
+        self.unread = Unread(noted)
+        for line in lines:
+            self.unread.first(line.get("first_read", ()))
         self.clock = Clock(last.get("seconds", 0.0))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -70,8 +92,7 @@ class Metrics(TrainerCallback):
         if "loss" not in logs or not processes.is_first():
             return
         update = self.trainer.update
-        new = [row_id for row_id in dict.fromkeys(update.rows) if row_id in self.unread]
-        self.unread.difference_update(new)
+        new = self.unread.first(update.rows)
         append_line(
             self.folder.metrics,
             {

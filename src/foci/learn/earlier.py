@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from foci import models
 from foci.config.run import Run
 from foci.corpus import write_rows
+from foci.corpus.seen import keys_of
 from foci.focus import Row
 from foci.learn.finished import Finished, probes_of
 from foci.probes import Answer, Probe, answer, read_answers, write_answers
-from foci.seeds import drawn
+from foci.rows import chosen, ids_of
+from foci.seeds import drawn_places
 from foci.system.files import read_json, write_json, write_lines
 from foci.system.inputs import differences, noted
 from foci.system.run_folder import RunFolder
@@ -98,8 +101,8 @@ class Rehearsal:
     """The rows of earlier batches, those of them that are rehearsed, and how many of the read rows were known."""
 
     before: Finished
-    rows: tuple[Row, ...]
-    rehearsed: tuple[Row, ...]
+    rows: Sequence[Row]
+    rehearsed: Sequence[Row]
     known: int
     new: int
 
@@ -126,18 +129,22 @@ class Rehearsal:
 def rehearsal(before: Finished, run: Run, rows: Sequence[Row], known: int) -> Rehearsal:
     """Returns the earlier rows, and a random draw of `ratio` of them per new row, the same for the same seed."""
     assert run.continues is not None  # there is no `before` without it
-    new = {row.row_id for row in rows}
-    old = [row for row in before.rows() if row.row_id not in new]
+    old = _without(before.rows(), rows)
     count = min(len(old), round(run.continues.ratio * len(rows)))
     number = len(before.batches()) + 1
-    chosen = {row.row_id for row in drawn(old, run.seed, lambda row: f"rehearsed/{number}/{row.row_id}")[:count]}
-    return Rehearsal(before, tuple(old), tuple(r for r in old if r.row_id in chosen), known, len(rows))
+    order = drawn_places((f"rehearsed/{number}/{row_id}" for row_id in ids_of(old)), run.seed)
+    return Rehearsal(before, old, chosen(old, np.sort(order[:count])), known, len(rows))
 
 
-def new_rows(before: Finished, rows: Sequence[Row]) -> list[Row]:
+def _without(rows: Sequence[Row], others: Sequence[Row]) -> Sequence[Row]:
+    """Returns the rows whose ids none of the others has."""
+    known = np.isin(keys_of(ids_of(rows)), keys_of(ids_of(others)))
+    return chosen(rows, np.flatnonzero(~known))
+
+
+def new_rows(before: Finished, rows: Sequence[Row]) -> Sequence[Row]:
     """Returns the rows that were not learned before. Raises ValueError where there is none."""
-    known = {row.row_id for row in before.rows()}
-    found = [row for row in rows if row.row_id not in known]
+    found = _without(rows, before.rows())
     if not found:
         raise ValueError(
             f"there is nothing new: all {counted(len(rows), 'row')} were learned before (in {before.path} or a run "

@@ -22,6 +22,7 @@ from foci.models.forward import buckets, device_of, pad_id, padded
 from foci.models.lean import Lean
 from foci.models.soft_targets import summed_loss
 from foci.probes import answer
+from foci.rows import lengths_of
 from foci.system import machine
 
 PROBES = 12
@@ -86,7 +87,8 @@ def estimate(run: Run, material: Material) -> Estimate:
     rows, train = material.rows, run.train
     per_epoch = updates_of_epoch(len(rows) * train.copies, train)
     updates = planned_updates(len(rows), train)
-    tokens = sum(len(row) for row in rows) * train.copies
+    lengths = lengths_of(rows)
+    tokens = int(lengths.sum()) * train.copies
     loaded = material.loaded
     probe_seconds = _seconds_of_probing(material)
     probings = 1 + (math.ceil(updates / run.probes.every) - 1 if run.probes.every else 0)
@@ -94,7 +96,7 @@ def estimate(run: Run, material: Material) -> Estimate:
     model = learner(run, loaded.model)
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    longest = sorted(rows, key=len)[-train.batch_size :]
+    longest = [rows[n] for n in lengths.argsort(kind="stable")[-train.batch_size :].tolist()]
     fit = fitting(train, model, max(map(len, longest)), loaded.compute_dtype)
     groups = buckets([len(row) for row in longest], train.batch_size, fit.tokens)
     pad, device = pad_id(loaded.tokenizer), device_of(model)
@@ -145,8 +147,9 @@ def _measures(questions: Questions) -> Iterator[tuple[Questions, float]]:
     none = replace(questions, probes=(), text=None, rows=(), held_out_rows=())
     if questions.text:
         yield replace(none, text=questions.text[:CHARACTERS]), max(1.0, len(questions.text) / CHARACTERS)
-    if rows := (*questions.rows, *questions.held_out_rows):
-        yield replace(none, rows=rows[:1]), sum(map(len, rows)) / len(rows[0])
+    if first := (*questions.rows, *questions.held_out_rows[:1])[:1]:
+        tokens = sum(int(lengths_of(rows).sum()) for rows in (questions.rows, questions.held_out_rows))
+        yield replace(none, rows=first), tokens / len(first[0])
     if learn := [probe for probe in questions.probes if is_to_learn(probe)]:
         yield replace(none, probes=tuple(learn[:PROBES])), max(1.0, len(learn) / PROBES)
 

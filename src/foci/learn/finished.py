@@ -11,6 +11,7 @@ from foci.corpus import read_rows
 from foci.focus import Row
 from foci.learn.chosen import choose
 from foci.probes import Probe
+from foci.rows import joined
 from foci.system.files import read_json, read_lines
 from foci.system.run_folder import RunFolder
 
@@ -43,12 +44,12 @@ class Finished:
         own = {"name": state.get("name", self.run.name), "files": inputs, "rows": len(self._own_rows(state))}
         return [*state["batches"], own]
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> Sequence[Row]:
         """Returns the rows of all batches, the oldest first; rows that were held out are not among them."""
         before = read_rows(self.folder.earlier_rows) if self.folder.earlier_rows.is_file() else []
-        return [*before, *self._own_rows(self.state())]
+        return joined(before, self._own_rows(self.state()))
 
-    def _own_rows(self, state: dict[str, Any]) -> list[Row]:
+    def _own_rows(self, state: dict[str, Any]) -> Sequence[Row]:
         """Returns the new rows of the run itself: those in front of the rehearsed ones."""
         return read_rows(self.folder.rows)[: state["new"]]
 

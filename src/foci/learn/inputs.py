@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foci import models
 from foci.config.run import MADE, Run
 from foci.corpus import Corpus, CorpusError, Reading, read_corpus, write_quarantine
@@ -20,7 +22,8 @@ from foci.methods import outside
 from foci.models.forward import check_ids
 from foci.probes import Probe, general, hold_out, read_probes
 from foci.probes.making.make import Made
-from foci.seeds import drawn
+from foci.rows import chosen, ids_of, joined
+from foci.seeds import drawn_places
 from foci.system.files import sha256
 from foci.system.inputs import differences, noted
 from foci.system.run_folder import RunFolder
@@ -91,7 +94,7 @@ def material(
         return Material(loaded, rows, corpus, questions, made)
     old = rehearsal(before, run, rows, len(corpus.rows) - len(rows) - len(held))
     questions = replace(questions, earlier=tuple(before.probes()))
-    return Material(loaded, [*rows, *old.rehearsed], corpus, questions, made, old)
+    return Material(loaded, joined(rows, old.rehearsed), corpus, questions, made, old)
 
 
 def _read(
@@ -135,21 +138,22 @@ def loaded_model(run: Run) -> models.Loaded:
     return loaded
 
 
-def _split(run: Run, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def _split(run: Run, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
     """Returns the rows to train on, and the held-out ones, chosen by the seed and their ids.
 
     Raises ValueError where a share is to be held out of a single row.
     """
     if not run.corpus.held_out_share:
-        return list(rows), []
+        return rows, []
     if len(rows) < 2:
         raise ValueError(
             f"corpus.held_out_share is {run.corpus.held_out_share:g}, but the corpus has {len(rows)} row; give "
             "probes.learn or probes.held_out to judge by, lower corpus.max_length, or leave out train.patience"
         )
     count = min(max(1, round(run.corpus.held_out_share * len(rows))), len(rows) - 1)
-    held = {row.row_id for row in drawn(rows, run.seed, lambda row: f"held out/{row.row_id}")[:count]}
-    return [row for row in rows if row.row_id not in held], [row for row in rows if row.row_id in held]
+    order = drawn_places((f"held out/{row_id}" for row_id in ids_of(rows)), run.seed)
+    held, trained = np.sort(order[:count]), np.sort(order[count:])
+    return chosen(rows, trained), chosen(rows, held)
 
 
 def _corpus(run: Run, loaded: models.Loaded) -> Corpus:
@@ -252,4 +256,4 @@ def questions_of(
 ) -> Questions:
     """Returns the questions of a run: its probes, its text to retain, and rows of its corpus, some of them held out."""
     text_rows = random_rows(rows, run.seed) if run.probes.corpus_text else ()
-    return Questions(tuple(probes), text, text_rows, run.probes.batch_size, tuple(held_out))
+    return Questions(tuple(probes), text, text_rows, run.probes.batch_size, held_out)

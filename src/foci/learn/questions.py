@@ -14,6 +14,7 @@ from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.losses import token_nll
 from foci.probes import Answer, Probe, answer, binding, bits_per_byte, summarise
 from foci.probes.making.wording import FRONT
+from foci.rows import lengths_of
 from foci.seeds import generator
 from foci.system import processes
 
@@ -34,7 +35,7 @@ class Questions:
     text: str | None
     rows: tuple[Row, ...]
     batch_size: int = 32
-    held_out_rows: tuple[Row, ...] = ()
+    held_out_rows: Sequence[Row] = ()
     earlier: tuple[Probe, ...] = ()
     """Probes to learn of earlier batches of pages, in a run that goes on; `ask` leaves them out."""
 
@@ -121,7 +122,7 @@ def rows_bits_per_byte(model: nn.Module, tokenizer: PreTrainedTokenizerBase, row
     """Returns bits per UTF-8 byte of the rows' text, without each row's first token. Lower is better."""
     nats, size = 0.0, 0
     with answering(model, torch.float32):
-        for bucket in buckets([len(row) for row in rows], 32):
+        for bucket in buckets(lengths_of(rows).tolist(), 32):
             some = [rows[i] for i in bucket]
             batch = padded(some, pad_id(tokenizer), "right", device_of(model))
             text = torch.zeros_like(batch.input_ids, dtype=torch.bool)

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from foci.focus import Batch, Row
 from foci.models.architecture import base_of, evaluating, max_length
 from foci.models.losses import token_entropy, token_nll
+from foci.rows import largest_of
 
 TOKEN_BUDGET = 16384
 """Most tokens in one batch, padding included. A batch of long rows has fewer rows than `batch_size`."""
@@ -109,6 +110,8 @@ def check_fits(model: nn.Module, rows: Sequence[Row], extra: Sequence[int] | Non
 def check_ids(model: nn.Module, rows: Sequence[Row], noun: str = "row") -> None:
     """Raises ValueError for a row, called `noun`, that has a token without a row in the model's embedding."""
     known = int(base_of(model).get_input_embeddings().weight.shape[0])
+    if largest_of(rows) < known:
+        return
     for row in rows:
         if max(row.input_ids, default=0) >= known:
             place = next(place for place, token in enumerate(row.input_ids) if token >= known)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from foci.focus import IGNORED, LOSS_WEIGHT, REHEARSED, UNWEIGHTED, Batch, EditsTokens, MixesRows, Plan, Row
+from foci.rows import Rows, lengths_of, names_of
 from foci.seeds import generator
 from foci.training.plan import with_columns
 
@@ -30,8 +31,13 @@ def is_filler(batch: Batch, number: int) -> bool:
     return bool(batch.row_ids) and batch.row_ids[number] == _FILLER_ROW.row_id
 
 
-def as_rows(dataset: Sequence[Any]) -> list[Row]:
-    """Makes rows of rows, or of mappings with `input_ids` (other lists of the same length become columns)."""
+def as_rows(dataset: Sequence[Any]) -> Sequence[Row]:
+    """Makes rows of rows, or of mappings with `input_ids` (other lists of the same length become columns).
+
+    Rows on disk stay there.
+    """
+    if isinstance(dataset, Rows):
+        return dataset
     return [item if isinstance(item, Row) else _row_of(item, n) for n, item in enumerate(dataset)]
 
 
@@ -62,7 +68,8 @@ class RowDataset(Dataset):
             raise ValueError("there are no rows to train on; expected at least one")
         if copies < 1:
             raise ValueError(f"copies must be at least 1, got {copies}")
-        self.rows, self.edits, self.seed, self.copies, self.epoch = list(rows), list(edits), seed, copies, 0
+        self.rows: Sequence[Row] = rows if isinstance(rows, Rows) else list(rows)
+        self.edits, self.seed, self.copies, self.epoch = list(edits), seed, copies, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -78,7 +85,7 @@ class RowDataset(Dataset):
 
     def lengths(self) -> list[int]:
         """Returns the number of tokens of every item before edits."""
-        return [len(row) for row in self.rows] * self.copies
+        return lengths_of(self.rows).tolist() * self.copies
 
 
 class EpochCallback(TrainerCallback):
@@ -206,7 +213,7 @@ class OrderedSampler(Sampler[int]):
 def has_weights(dataset: RowDataset | MixedDataset) -> bool:
     """Says whether the corpus itself gives some token a weight that is neither 0 nor 1."""
     new, old = (dataset.new.rows, dataset.old) if isinstance(dataset, MixedDataset) else (dataset.rows, [])
-    return any(LOSS_WEIGHT in row.columns for rows in (new, *old) for row in rows)
+    return any(LOSS_WEIGHT in names_of(rows) for rows in (new, *old))
 
 
 @dataclass(frozen=True)

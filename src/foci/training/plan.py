@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -28,6 +29,7 @@ from foci.focus import (
     cure_of,
 )
 from foci.models import block_of, blocks, layer_count, unadapted_blocks
+from foci.rows import changed, names_of
 
 ON_THE_FLY = frozenset({"nll", ENTROPY})
 """Columns the trainer computes; all others must come with the rows."""
@@ -105,29 +107,36 @@ def check_columns(plan: Plan, rows: Sequence[Row]) -> None:
     """Refuses a weigher whose column is absent, or the same on every token (it would change nothing)."""
     for weigher in plan.of(WeighsTokens):
         for name in sorted(weigher.needs() - ON_THE_FLY):
-            have = [row for row in rows if name in row.columns]
-            if not have:
-                known = sorted(set().union(*(row.columns for row in rows)))
+            if name not in (known := names_of(rows)):
                 raise ValueError(
-                    f"{weigher!r} reads the column {name!r}, which no row has (columns here: {known or 'none'}); "
+                    f"{weigher!r} reads the column {name!r}, which no row has (columns here: "
+                    f"{sorted(known) or 'none'}); "
                     + (
                         "give the documents answer_spans"
                         if name == "answer"
                         else f"score the corpus first, or drop {name!r}"
                     )
                 )
-            values = {v for row in rows for v in row.columns.get(name, (0.0,) * len(row))[1:]}
-            if len(values) < 2:
+            values = set[float]()
+            for row in rows:
+                values.update(row.columns.get(name, (0.0,) * len(row))[1:])
+                if len(values) > 1:
+                    break
+            else:
                 raise ValueError(
                     f"{weigher!r}: column {name!r} is {values} on all tokens of all {len(rows)} rows, so it weighs "
                     "nothing; check where the column comes from"
                 )
 
 
-def with_columns(plan: Plan, rows: Sequence[Row]) -> list[Row]:
+def with_columns(plan: Plan, rows: Sequence[Row]) -> Sequence[Row]:
     """Returns the rows, with 0 in every column that a weigher reads and a row lacks."""
     names = frozenset[str]().union(*(weigher.needs() for weigher in plan.of(WeighsTokens))) - ON_THE_FLY
-    return [replace(row, columns={**{name: (0.0,) * len(row) for name in names}, **row.columns}) for row in rows]
+    return changed(rows, partial(_with_zeros, names), names) if names else rows
+
+
+def _with_zeros(names: Collection[str], row: Row) -> Row:
+    return replace(row, columns={**{name: (0.0,) * len(row) for name in names}, **row.columns})
 
 
 def check_prepared(plan: Any) -> None:

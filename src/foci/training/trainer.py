@@ -147,7 +147,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         """True where the plan, the corpus' own weights, or lean passes need another loss than the Trainer's own."""
         return replaces_loss(self.plan) or self._weighted or self.passes.lean
 
-    def _dataset(self, rows: list[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
+    def _dataset(self, rows: Sequence[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)
         if not self.plan.of(MixesRows):
             return new

@@ -35,5 +35,5 @@ def notes_of(made: Made, other: MadeOfSamples, tokenizer: PreTrainedTokenizerBas
             f"{counted(other.again, 'conversation')} with an answer that the chat template writes otherwise once the "
             "conversation goes on: such an answer has a row of its own"
         )
-    if other.rows and reading.loss == "all":
+    if other.used and reading.loss == "all":
         yield "questions are learned like answers (corpus.loss=all)"

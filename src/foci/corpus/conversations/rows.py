@@ -1,7 +1,7 @@
 """Makes rows of conversations, completions and token ids; cuts conversations that are too long between turns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,9 @@ from foci.corpus.conversations.samples import Completion, Conversation, TokenIds
 from foci.corpus.conversations.template import Template, template_of
 from foci.corpus.documents import BadLine, LeftOut, Sample, excerpt, where
 from foci.corpus.reading import Loss
+from foci.corpus.seen import Seen
 from foci.corpus.split import Room, cuts
+from foci.corpus.stored import RowWriter
 from foci.corpus.tokens import leading, row_id, tokenizer_fingerprint
 from foci.focus import LOSS_WEIGHT, UNWEIGHTED, Row
 
@@ -23,14 +25,13 @@ LEAST = 16
 
 @dataclass
 class MadeOfSamples:
-    """The rows of samples (unique ids) and what was left out.
+    """Counts of samples that gave rows, and what was left out.
 
     `used` counts samples that gave a row, `duplicates` those whose rows are all there already, `split` those that were
     cut into several (`split_rows`), `again` those that the template writes in several rows, `repeated` rows that
     another one equals.
     """
 
-    rows: dict[str, Row] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
     used: int = 0
     duplicates: int = 0
@@ -42,20 +43,22 @@ class MadeOfSamples:
 
 
 def rows_of_samples(
-    samples: Sequence[Sample],
+    writer: RowWriter,
+    samples: Iterable[Sample],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
     loss: Loss = "answers",
     add_eos: bool = True,
 ) -> MadeOfSamples:
-    """Makes rows of at most `max_length` tokens; what is not learned has 1 in the column `UNWEIGHTED`.
+    """Adds rows of at most `max_length` tokens to those of a writer; their ids are unique.
 
+    What is not learned has 1 in the column `UNWEIGHTED`.
     `loss` says what is learned: the answers, or all tokens. Raises ValueError where there is a conversation and the
     model has no chat template.
     """
     made, maker = MadeOfSamples(), _Maker(tokenizer, max_length, loss == "all", add_eos)
-    prints = tokenizer_fingerprint(tokenizer)
+    prints, seen = tokenizer_fingerprint(tokenizer), Seen()
     for sample in samples:
         try:
             parts = maker.parts(sample)
@@ -63,17 +66,19 @@ def rows_of_samples(
             made.bad.append(BadLine(sample.file, sample.line, str(error), excerpt(sample.words())))
             continue
         names = [row_id(f"{tokens.ids} {tokens.weights}", prints) for tokens in parts.tokens]
-        new = any(name not in made.rows for name in names)
+        firsts = [is_first for _, is_first in seen.numbered([int(name, 16) for name in names])]
+        new = any(firsts)
         made.used += new
         made.duplicates += not new
         made.split += parts.cut
         made.split_rows += len(parts.tokens) * parts.cut
         made.again += parts.again
         made.bad += [parts.lost(reason, sample) for reason in parts.missing]
-        for name, tokens in zip(names, parts.tokens, strict=True):
-            made.repeated += name in made.rows
-            made.by_file[sample.file] += name not in made.rows
-            made.rows.setdefault(name, _row(name, tokens, where(sample.file, sample.line)))
+        for name, tokens, is_first in zip(names, parts.tokens, firsts, strict=True):
+            made.repeated += not is_first
+            made.by_file[sample.file] += is_first
+            if is_first:
+                writer.add(_row(name, tokens, where(sample.file, sample.line)))
     return made
 
 

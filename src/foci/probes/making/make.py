@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
+import numpy as np
+
 from foci.corpus.sentences import LONGEST, WORD, is_prose, known_names, one_line, sentences
 from foci.focus import Row
 from foci.probes.making.facts import NUMBERS, Fact, facts_of, plain
 from foci.probes.making.wording import Wording, wordings
 from foci.probes.probe import Probe
-from foci.seeds import drawn
+from foci.rows import chosen, ids_of, texts_of
+from foci.seeds import drawn, drawn_places
 from foci.system.words import counted
 
 MOST, HELD_OUT = 125, 0.2
@@ -114,10 +117,14 @@ class _Corpus:
 
     def __init__(self, every: Sequence[Row], rows: Sequence[Row]) -> None:
         texts = [row.text for row in rows]
+        self.every = every
         self.known = known_names(texts)
         self.small = {found.group() for text in texts for found in WORD.finditer(text) if found.group()[0].islower()}
-        self.text = "\n".join(row.text for row in every).lower()
-        self.counts = Counter(match.group() for match in WORD.finditer(self.text))
+        words = self._words()
+        if len(rows) < len(every):  # of a large corpus, the words that may be asked for are counted
+            wanted = {found.group() for text in texts for found in WORD.finditer(text.lower())}
+            words = (word for word in words if word in wanted)
+        self.counts = Counter(words)
         self.places: list[_Place] = []
         self.left_out: Counter[str] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()
@@ -153,8 +160,11 @@ class _Corpus:
     def count_pairs(self, answers: Iterable[str]) -> None:
         """Counts how often the pairs of words of these answers stand in the corpus, in one pass."""
         wanted = {pair for answer in answers for pair in pairwise(WORD.findall(answer.lower()))}
-        words = (match.group() for match in WORD.finditer(self.text))
-        self.pairs = Counter(pair for pair in pairwise(words) if pair in wanted)
+        self.pairs = Counter(pair for pair in pairwise(self._words()) if pair in wanted)
+
+    def _words(self) -> Iterator[str]:
+        """Yields the words of all rows, in small letters."""
+        return (match.group() for text in texts_of(self.every) for match in WORD.finditer(text.lower()))
 
     def once(self, answer: str) -> bool:
         """Returns whether an answer stands once in the corpus: one of its words does, or two that follow each other."""
@@ -207,13 +217,10 @@ def make_probes(
 
 def _looked_at(rows: Sequence[Row], seed: int) -> list[Row]:
     """Returns the rows whose sentences may be asked about, in their order."""
-    room, chosen = LOOKED_AT, set[str]()
-    for row in drawn(rows, seed, lambda row: f"looked at/{row.row_id}"):
-        room -= len(row.text)
-        if room < 0 and chosen:
-            break
-        chosen.add(row.row_id)
-    return [row for row in rows if row.row_id in chosen]
+    sizes = np.fromiter(map(len, texts_of(rows)), np.int64, len(rows))
+    order = drawn_places((f"looked at/{row_id}" for row_id in ids_of(rows)), seed)
+    count = max(1, int((sizes[order].cumsum() <= LOOKED_AT).sum()))
+    return list(chosen(rows, np.sort(order[:count])))
 
 
 def _aliases(answer: str) -> tuple[str, ...]:
