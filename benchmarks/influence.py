@@ -16,16 +16,18 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.side_by_side import Allowance, Result, allocated_peak_mib, device, extra_peak_mib, in_turns
+from benchmarks.side_by_side import Allowance, Result, Spent, allocated_peak_mib, device, extra_peak_mib, in_turns
 from foci import models
 from foci.data.biographies import Biographies, generate
 from foci.focus import Batch
-from foci.gradients.influence import token_influence
+from foci.gradients import by_row
+from foci.gradients.influence import gradient_alignment, token_influence
 from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material
 from foci.meta.objectives import Loop
 from foci.methods.train_attention import weigher
-from foci.methods.train_attention.pairs import Pair, read_pairs
+from foci.methods.train_attention.pairs import Pair, documents, read_pairs, tasks
+from foci.models.forward import device_of, pad_id
 from foci.models.losses import token_nll
 
 RIVAL = "double backward (create_graph, MATH attention)"
@@ -102,7 +104,9 @@ def run(allowed: Allowance) -> list[Result]:
             f"time of token_influence, {size}", spent["difference"], spent["double"], rival=RIVAL, goal=0.85,
         ),
     ]  # fmt: skip
-    return [*found, *growth(allowed.quick), *([] if allowed.quick else [meta_step(allowed.part(0.4))])]
+    if not allowed.quick:
+        found += [*many_pairs(allowed.part(0.3)), meta_step(allowed.part(0.2))]
+    return [*found, *growth(allowed.quick)]
 
 
 def growth(quick: bool) -> list[Result]:
@@ -125,6 +129,46 @@ def growth(quick: bool) -> list[Result]:
             rival=RIVAL, note=f"up to {lengths['difference'][-1] // scale} tokens, the rival up to {long}",
         ),
     ]  # fmt: skip
+
+
+def many_pairs(allowed: Allowance, count: int = 8) -> list[Result]:
+    """The influence in documents on a question each, SmolLM2, all weights: at once, one by one, double backward.
+
+    The rivals take 2 of the pairs, and what they need is multiplied.
+    """
+    loaded, step, few = models.load("smollm2-135m"), InnerStep(length=0.3), 2
+    made, pad, device = pairs(loaded.tokenizer, count), pad_id(loaded.tokenizer), device_of(loaded.model)
+    found: dict[str, list[Tensor]] = {}
+
+    def at_once() -> None:
+        batch = documents(made, pad, device)
+        weights = batch.predicted().float()
+        lines = by_row.alignments(loaded.model, batch, tasks(made, pad, device), weights, step)
+        found["at once"] = [line[: len(pair.document)] for line, pair in zip(lines, made, strict=True)]
+
+    def one_by_one(way: str) -> None:
+        found[way] = []
+        for pair in made[:few]:
+            batch, later = documents([pair], pad, device), tasks([pair], pad, device)
+            weights = batch.predicted().float()
+            if way == "double":
+                found[way] += [token_influence(loaded.model, batch, later, weights, lr=RATE, mode="unroll")[0]]
+            else:
+                found[way] += [gradient_alignment(loaded.model, batch, later, weights, step)[0]]
+
+    ways = {"at once": at_once, **{way: partial(one_by_one, way) for way in ("differences", "double")}}
+    spent = in_turns(ways, 3, allowed)
+    off = max(
+        float((ours - theirs).abs().max() / theirs.abs().max())
+        for ours, theirs in zip(found["at once"], found["differences"], strict=False)
+    )
+    what, times = f"influence of {count} pairs, SmolLM2, all weights", count / few
+    theirs = {way: [Spent(s.clock * times, s.processor * times) for s in spent[way]] for way in spent}
+    note = f"rivals: {few} pairs, times {times:g}; within {off:.0e} of the largest difference"
+    return [
+        Result.timed(what, spent["at once"], theirs["differences"], rival="one by one", goal=0.5, note=note),
+        Result.timed(what, spent["at once"], theirs["double"], rival=RIVAL, goal=0.45, note=note),
+    ]
 
 
 def meta_step(allowed: Allowance) -> Result:
@@ -155,18 +199,18 @@ class Meta:
         token_nll(self.material.learner, self.material.documents(self.pairs)).mean().backward()
 
 
-def pairs(tokenizer: Any) -> list[Pair]:
-    """16 made-up biographies, each with a question about it."""
+def pairs(tokenizer: Any, count: int = 16) -> list[Pair]:
+    """Made-up biographies, each with a question about it."""
 
-    documents, probes = generate(Biographies(people=16, texts=1))
+    texts, probes = generate(Biographies(people=count, texts=1))
     lines = [
         {"text": document["text"], "prompt": probe["prompt"], "answer": probe["answer"]}
-        for document, probe in zip(documents, probes[:: len(probes) // 16], strict=False)
+        for document, probe in zip(texts, probes[:: len(probes) // count], strict=False)
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.jsonl"
         path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-        return read_pairs(path, tokenizer, max_length=256)[:16]
+        return read_pairs(path, tokenizer, max_length=256)[:count]
 
 
 def peak_of(way: str, rows: int, tokens: int) -> float:

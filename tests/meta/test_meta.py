@@ -212,9 +212,10 @@ def test_targets_are_the_influence_of_each_token_alone(files, tmp_path):
     batch, later = made.documents([pair]), made.later([pair])
     counted = batch.predicted()[0]
     j = torch.tensor(objective.found[pair.id], device=counted.device)[counted]
-    influence = token_influence(made.learner, batch, later, batch.predicted().float(), lr=1e-2)[0][counted]
+    ones = batch.predicted().float()
+    influence = token_influence(made.learner, batch, later, ones, lr=1e-2, mode="unroll")[0][counted]
     expected = -(1e-2 / counted.sum()) * (j - j.mean())
-    torch.testing.assert_close(influence, expected, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(influence, expected, rtol=1e-4, atol=1e-4 * influence.abs().max().item())
     wanted = targets(torch.tensor([objective.found[pair.id]]))
     assert wanted.max() == 1.0
     assert wanted.min() == 0.0
@@ -223,7 +224,7 @@ def test_targets_are_the_influence_of_each_token_alone(files, tmp_path):
 def test_influence_is_computed_once(files, tmp_path, monkeypatch):
     made = material_of(files)
     first = Amortised(made, tmp_path, InnerStep(1e-2), lambda _: None).found
-    monkeypatch.setattr("foci.meta.objectives.gradient_alignment", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("foci.gradients.by_row.alignments", lambda *_: pytest.fail("computed again"))
     assert Amortised(made, tmp_path, InnerStep(1e-2), lambda _: None).found == first
     with pytest.raises(ValueError, match=r"stale.*step:"):
         Amortised(made, tmp_path, InnerStep(2e-2), lambda _: None)
@@ -351,13 +352,14 @@ def test_several_questions_of_a_document_are_learned_at_once(files, tmp_path):
     assert len(made.train) == 2 * (8 - len(held))
     for several, joined in (("mean", by_mean), ("max", by_largest)):
         objective = Amortised(made, tmp_path / "a", InnerStep(1e-2), lambda _: None, 0, several)
-        assert objective.found == alone.found
+        if several == "max":
+            assert objective.found == alone.found
         examples = objective.examples(made.train)
         assert len(examples) == len({pair.document.text for pair in made.train}) == 8 - len(held)
         for pair in examples:
             both = [p for p in made.train if p.document.text == pair.document.text]
             expected = joined(*(torch.tensor(alone.found[p.id]) for p in both))
-            assert objective.targets_of(pair) == pytest.approx(expected.tolist(), abs=1e-6)
+            assert objective.targets_of(pair) == pytest.approx(expected.tolist(), abs=1e-5)
             assert objective.targets_of(pair) != pytest.approx(alone.targets_of(pair), abs=1e-3)
 
 
@@ -384,8 +386,7 @@ def test_influence_of_many_documents_at_the_same_time_is_that_of_one_by_one(file
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"step": {"batch_size": 8}}, r"step.batch_size above 1 is for .* got 8 with how: amortised, learner: None"),
-        ({"step": {"batch_size": 8}, "learner": {"type": "lora"}, "how": "loop"}, "got 8 with how: loop"),
+        ({"step": {"batch_size": 8}, "how": "loop"}, "step.batch_size is for how: amortised, got 8 with how: loop"),
         ({"how": "loop", "pairs": {"path": ("p",), "several": "max"}}, "got max with how: loop, which has no targets"),
     ],
 )

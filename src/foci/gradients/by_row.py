@@ -1,213 +1,262 @@
 """The alignments and steps of many documents at the same time: every row of a batch takes a step of its own.
 
-`foci.gradients.influence` takes one step for a whole batch, so documents that shall not share a step go one by one.
-Here each row b has its own change of every trainable matrix, y_b = W x_b + D_b x_b, added by a hook on the linear map.
-D_b is a leaf of its own, so one backward pass gives the gradient of every row, and one forward pass moves every row
-along its own direction. Each row costs memory for its own copy of what is trained, so this is for adapters.
+`foci.gradients.influence` takes one step for a whole batch, and moves the weights. Here every row has its own change of
+the weights (`own_weights`), kept as factors of its gradient. One pass forward and backward gives the gradients of all
+rows, and one tangent pass their alignments, exactly:
+
+    j_i = d nll_i / d eps at theta + eps v,   v = du/dg * grad later loss(theta - lr u(g))
+
+A model for which that cannot be done (`OwnWeights`) is asked row by row, by `gradient_alignment`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foci.focus import Batch
-from foci.gradients.directional import AGREE, MOVES
-from foci.gradients.influence import check_mode, deterministic, gradient_alignment
+from foci.gradients.changes import Change, Changes, NoOwnWeightsError, added, dense, products, scaled, taken
+from foci.gradients.influence import (
+    LATER,
+    check_mode,
+    checked_weights,
+    deterministic,
+    gradient_alignment,
+    later_loss,
+    stepped,
+)
 from foci.gradients.inner_step import InnerStep
-from foci.gradients.perturb import trainable
+from foci.gradients.own_weights import OwnWeights
 from foci.models import fsdp
-from foci.models.architecture import base_of
-from foci.models.losses import check_readable, token_nll
+from foci.models.forward import buckets
+from foci.models.losses import check_readable
 
-Changes = Mapping[str, Tensor]
-"""By parameter: what is added to it for each row, (rows, *shape of the parameter)."""
-ROUNDING = 1e-2
-"""Most that two extrapolations of a row's differences may differ, relative to its largest; else it is computed alone.
+TOKENS = {"cpu": 512}
+"""Tokens of the documents in a pass by device, at most (or one document); elsewhere `WIDE`."""
+WIDE = 4096
+CLOSE = 5e-3
+"""Most that a row's inner loss along its direction may differ from what its gradient says, relative to both."""
 
-Rounding alone makes differences at two lengths differ by 5e-4 to 1.4e-3 in a deep model (SmolLM2-135M, float32, CPU),
-and extrapolations by more; a kink makes tens of percent.
-"""
+PROOF = 1e-2
+"""Most that tangents may differ from differences (which are up to 3e-3 off in SmolLM2), relative to the largest."""
+_PROVEN: WeakKeyDictionary[nn.Module, tuple[frozenset[str], bool]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Later:
+    """The later tasks of some documents: row n belongs to direction `to[n]`, direction k to document `of[k]`.
+
+    A direction's later loss is the mean over its rows of the mean NLL of their labels; with a column `LATER` it is
+    sum(column * NLL).
+    """
+
+    batch: Batch
+    to: Int[Tensor, " row"]
+    of: Int[Tensor, " direction"]
+
+    def factors(self) -> Float[Tensor, "row seq"]:
+        """Returns what every token's NLL counts in the later loss of its direction."""
+        if LATER in self.batch.columns:
+            return self.batch.columns[LATER]
+        rows = torch.bincount(self.to, minlength=len(self.of)).to(self.batch.input_ids.device)
+        return factors(self.batch) * len(self.to) / rows[self.to][:, None]
+
+    def part(self, directions: Int[Tensor, " part"]) -> Batch:
+        """Returns the rows of some directions; the column `LATER` says what they count."""
+        rows = torch.isin(self.to, directions).nonzero().flatten()
+        some = replace(self.batch, columns={LATER: self.factors()}).take(rows)
+        wide = int(some.attention_mask.any(0).nonzero().max()) + 1
+        cut = (some.input_ids[:, :wide], some.attention_mask[:, :wide], some.labels[:, :wide])
+        return Batch(*cut, columns={LATER: some.columns[LATER][:, :wide]})
+
+
+def factors(batch: Batch) -> Float[Tensor, "row seq"]:
+    """Returns what every token's NLL counts in `influence.later_loss` of a batch."""
+    if LATER in batch.columns:
+        return batch.columns[LATER]
+    asked = batch.predicted().float()
+    return asked / asked.sum(1, keepdim=True).clamp(min=1) / len(asked)
 
 
 def alignments(
-    model: nn.Module, batch: Batch, later: Batch, weights: Float[Tensor, "batch seq"], step: InnerStep
-) -> Float[Tensor, "batch seq"]:
-    """Returns `gradient_alignment` of every row by itself, in nats squared: row b of `batch` with row b of `later`.
+    model: nn.Module, batch: Batch, later: Batch | Later, weights: Float[Tensor, "batch seq"], step: InnerStep
+) -> Float[Tensor, "direction seq"]:
+    """Returns `gradient_alignment` of every row by itself, in nats squared; of a `Later`, of every direction.
 
-    A row whose losses have a kink near the weights is computed alone, exactly. Raises ValueError where `check` does, or
-    the two batches have different numbers of rows.
+    Without a `Later`, row b of `batch` has row b of `later`. Relative error 1e-4 (float32). Padding stands on the
+    right. Raises ValueError as `gradient_alignment` does, or where a document has no task with an answer.
     """
-    _check(model, batch, later)
-    with deterministic(model):
-        moved, slopes = _stepped(model, batch, weights, step)
-        direction = _gradients(model, moved, lambda: _later(model, later))
-        if step.kind == "adam":
-            direction = {name: v * step.slope(slopes[name]) for name, v in direction.items()}
-        found, sure = _derivatives(model, batch, direction)
-    said = sum((slopes[name] * v).flatten(1).sum(1) for name, v in direction.items())
-    expected = _inner(found, batch, weights, step)
-    sure &= (said - expected).abs() <= 2e-2 * torch.as_tensor(said).abs() + 5e-3 * found.abs().amax(1)
-    for row in (~sure).nonzero().flatten().tolist():
-        one, task = _row(batch, row), _row(later, row)
-        found[row] = gradient_alignment(model, one, task, weights[row : row + 1], step)[0]
+    later = _checked(model, batch, later, weights)
+    found = torch.zeros(len(later.of), batch.input_ids.shape[1], device=batch.input_ids.device)
+    found = found.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+    for rows in _parts(batch):
+        some, own = _cut(batch, rows), weights[rows]
+        chosen = torch.isin(later.of, rows).nonzero().flatten()
+        of = torch.searchsorted(rows, later.of[chosen])
+        asked = later.part(chosen)
+        to = torch.searchsorted(chosen, later.to[torch.isin(later.to, chosen)])
+        found[chosen, : some.input_ids.shape[1]] = _alignments(
+            model, some, Later(asked, to, of), own[:, : some.input_ids.shape[1]], step
+        )
     return found
 
 
 def later_losses(
-    model: nn.Module, batch: Batch, later: Batch, weights: Float[Tensor, "batch seq"], step: InnerStep
+    model: nn.Module, batch: Batch, later: Batch | Later, weights: Float[Tensor, "batch seq"], step: InnerStep
 ) -> Float[Tensor, " batch"]:
     """Returns each row's later loss in nats after a step on that row of `batch` alone; the model stays as it was.
 
-    Raises ValueError where `check` does, or the two batches have different numbers of rows.
+    Raises ValueError as `alignments` does.
     """
-    _check(model, batch, later)
-    with deterministic(model):
-        moved, _ = _stepped(model, batch, weights, step)
-        with torch.no_grad(), _changed(model, moved):
-            return _later(model, later)
+    asked, parts = _checked(model, batch, later, weights), list(_parts(batch))
+    if not torch.equal(asked.of, torch.arange(len(batch.input_ids))):
+        raise ValueError(f"row n has the later loss n, got losses of the rows {asked.of.tolist()[:8]}")
+    made = []
+    for rows in parts:
+        to = torch.searchsorted(rows, asked.to[torch.isin(asked.to, rows)])
+        made.append(_later_losses(model, _cut(batch, rows), Later(asked.part(rows), to, rows), weights[rows], step))
+    found = torch.cat(made)
+    return found[torch.cat(parts).argsort().to(found.device)]
 
 
-def check(model: nn.Module) -> None:
-    """Raises ValueError where rows cannot take steps of their own: something else than linear maps is trained."""
-    check_mode(model, "difference")
+def _later_losses(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> Tensor:
+    weights = weights[:, : batch.input_ids.shape[1]]
+    try:
+        with deterministic(model):
+            passes = _own_weights(model, step)
+            _, moved = _step(passes, batch, weights, step)
+            after = {p: taken(change, later.to) for p, change in moved.items()}
+            losses = (passes.losses(later.batch, after) * later.batch.columns[LATER]).sum(1)
+            return losses.new_zeros(len(weights)).index_add_(0, later.to.to(losses.device), losses)
+    except NoOwnWeightsError:
+        found = []
+        for n in range(len(weights)):
+            one = batch.take([n])
+            with stepped(model, one, weights[n : n + 1] * one.predicted(), step), torch.no_grad():
+                found.append(later_loss(model, later.part(torch.tensor([n]))))
+        return torch.stack(found)
+
+
+def _alignments(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> Tensor:
+    """Returns the alignments of a few documents; those that cannot be computed at once one after another."""
+    found, alone = torch.zeros(len(later.of), batch.input_ids.shape[1], device=batch.input_ids.device), None
+
+    def by_itself(n: int) -> Tensor:
+        one, row = _cut(batch, later.of[n : n + 1]), int(later.of[n])
+        wide = one.input_ids.shape[1]
+        own = weights[row : row + 1, :wide]
+        aligned = gradient_alignment(model, one, later.part(torch.tensor([n])), own, step)[0]
+        return F.pad(aligned, (0, found.shape[1] - wide))
+
+    try:
+        with deterministic(model):
+            found, close = _together(model, batch, later, weights, step)
+        if not close[0] or _proven(model, found[0], partial(by_itself, 0)):
+            alone = (~close).nonzero().flatten().tolist()
+    except NoOwnWeightsError:
+        pass
+    for n in range(len(later.of)) if alone is None else alone:
+        aligned = by_itself(n)
+        found = found.to(aligned.dtype)
+        found[n] = aligned
+    return found
+
+
+def _proven(model: nn.Module, found: Tensor, by_itself: Callable[[], Tensor]) -> bool:
+    """Returns whether tangents are the derivatives of the model's losses, which differences tell, once for a model.
+
+    They are not where a layer detaches a part of what it computes; `gradient_alignment` refuses most such models.
+    """
+    trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    if _PROVEN.get(model, (frozenset(), False))[0] != trained:
+        truth = by_itself()
+        _PROVEN[model] = trained, bool((found - truth).abs().max() <= PROOF * truth.abs().max())
+    return _PROVEN[model][1]
+
+
+def _together(model: nn.Module, batch: Batch, later: Later, weights: Tensor, step: InnerStep) -> tuple[Tensor, Tensor]:
+    """Returns the alignments of every direction, and which agree with the gradient of the inner loss."""
+    passes = _own_weights(model, step)
+    slopes, moved = _step(passes, batch, weights, step)
+    of_task = later.of[later.to]
+    after = {p: taken(change, of_task) for p, change in moved.items()}
+    kept = passes.kept
+    _, found = passes.backward(later.batch, later.batch.columns[LATER], after)
+    passes.kept = kept
+    direction = {p: added(change, later.to, len(later.of)) for p, change in found.items()}
+    own = {p: taken(slope, later.of) for p, slope in slopes.items()}
+    if step.kind == "adam":
+        direction = {p: dense(change, p) * step.slope(own[p]) for p, change in direction.items() if p in own}  # type: ignore[arg-type]
+    alone = len(later.of) == len(batch.input_ids) and bool((later.of == torch.arange(len(later.of))).all())
+    aligned = passes.tangents(batch, direction, None if alone else later.of)
+    said = products(own, direction)
+    expected = (_factors(batch, weights, step)[later.of] * aligned).sum(1)
+    return aligned, (said - expected).abs() <= CLOSE * (said.abs() + aligned.abs().amax(1))
+
+
+def _own_weights(model: nn.Module, step: InnerStep) -> OwnWeights:
+    """Raises NoOwnWeightsError for a model, or a step, that cannot differ between rows."""
     if fsdp.root(model) is not None:
-        raise ValueError(f"rows take steps of their own in whole models, got {type(base_of(model)).__name__} sharded")
-    own = {f"{name}.weight" for name, module in model.named_modules() if type(module) is nn.Linear}
-    if others := sorted(set(trainable(model)) - own):
-        raise ValueError(
-            f"rows take steps of their own where linear maps alone are trained, got {len(others)} other parameters, "
-            f"{others[0]!r} first; give the learner an adapter (learner: {{type: lora}}), or set step.batch_size: 1"
-        )
+        raise NoOwnWeightsError("sharded")
+    passes = OwnWeights(model)
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight in passes.parameters]
+    if step.kind == "adam" and tables:
+        raise NoOwnWeightsError("Adam's step needs whole gradients, too large for each row of an embedding")
+    return passes
 
 
-def _check(model: nn.Module, batch: Batch, later: Batch) -> None:
-    check(model)
-    for some in (batch, later):
-        check_readable(model, some)  # the first call runs the model on a row of its own
-    if len(batch.input_ids) != len(later.input_ids) or not bool(later.predicted().any(1).all()):
-        raise ValueError(
-            f"each document needs one later task with an answer, got {len(batch.input_ids)} documents and "
-            f"{int(later.predicted().any(1).sum())} tasks that have one"
-        )
-
-
-def _row(batch: Batch, row: int) -> Batch:
-    """Returns one row as a batch, with its padding."""
-    one = slice(row, row + 1)
-    return replace(
-        batch,
-        input_ids=batch.input_ids[one],
-        attention_mask=batch.attention_mask[one],
-        labels=batch.labels[one],
-        columns={},
-    )
-
-
-@contextmanager
-def _changed(model: nn.Module, changes: Changes) -> Iterator[None]:
-    """Adds each row's own change to the trainable matrices while open."""
-    modules = dict(model.named_modules())
-
-    def hook(change: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def add(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            (inputs,) = given
-            if inputs.ndim != 3 or inputs.shape[0] != change.shape[0]:
-                raise ValueError(
-                    f"rows take steps of their own where every linear map reads (rows, tokens, width), got "
-                    f"{tuple(inputs.shape)} for {change.shape[0]} rows; set step.batch_size: 1"
-                )
-            return output + inputs @ change.mT
-
-        return add
-
-    with ExitStack() as stack:
-        for name, change in changes.items():
-            handle = modules[name.removesuffix(".weight")].register_forward_hook(hook(change))
-            stack.callback(handle.remove)
-        yield
-
-
-def _gradients(model: nn.Module, at: Changes, losses: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """Returns each row's gradient of its own loss, at the weights that its changes make."""
-    leaves = {name: change.detach().requires_grad_() for name, change in at.items()}
-    with torch.enable_grad(), _changed(model, leaves):
-        found = torch.autograd.grad(losses().sum(), list(leaves.values()), materialize_grads=True, allow_unused=True)
-    return dict(zip(leaves, found, strict=True))
-
-
-def _stepped(
-    model: nn.Module, batch: Batch, weights: Tensor, step: InnerStep
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Returns what one step on its own weighted loss changes for each row, and the gradients of those losses."""
-    rows = len(batch.input_ids)
-    start = {name: p.new_zeros(rows, *p.shape) for name, p in trainable(model).items()}
-    slopes = _gradients(model, start, lambda: _inner(token_nll(model, batch), batch, weights, step))
-    updates = {name: step.update(g) for name, g in slopes.items()}
-    rates = torch.full((rows,), step.lr, device=batch.input_ids.device)
+def _step(passes: OwnWeights, batch: Batch, weights: Tensor, step: InnerStep) -> tuple[Changes, Changes]:
+    """Returns the gradients of each row's weighted loss, and what one step changes."""
+    _, slopes = passes.backward(batch, _factors(batch, weights, step), keep=True)
+    if step.kind == "adam":
+        slopes = {p: dense(slope, p) for p, slope in slopes.items()}
+    updates: dict[Tensor, Change] = {p: step.update(g) if isinstance(g, Tensor) else g for p, g in slopes.items()}
+    rates = torch.full((len(weights),), step.lr, device=batch.input_ids.device)
     if step.length is not None:
-        rates = step.length / _norms(updates).clamp(min=1e-30)
-    return {name: -rates[:, None, None] * u for name, u in updates.items()}, slopes
+        rates = step.length / products(updates, updates).clamp(min=0).sqrt().clamp(min=1e-30)
+    return slopes, {p: scaled(update, -rates) for p, update in updates.items()}
 
 
-def _norms(changes: Changes) -> Float[Tensor, " batch"]:
-    """Returns the L2 norm of each row's change over all parameters."""
-    return torch.stack([change.flatten(1).square().sum(1) for change in changes.values()]).sum(0).sqrt()
-
-
-def _inner(nll: Tensor, batch: Batch, weights: Tensor, step: InnerStep) -> Float[Tensor, " batch"]:
-    """Returns the loss of each row's step, as `InnerStep.loss` of that row alone."""
+def _factors(batch: Batch, weights: Tensor, step: InnerStep) -> Float[Tensor, "batch seq"]:
+    """Returns what every token's NLL counts in the loss of its row's step, as in `InnerStep.loss` of that row alone."""
     counted = batch.predicted()
     weights = weights * counted
-    sums = counted.sum(1).to(nll.dtype) if step.normalise == "none" else weights.sum(1)
-    return (weights * nll).sum(1) / torch.where(sums > 0, sums, torch.ones_like(sums))
+    sums = counted.sum(1).to(weights) if step.normalise == "none" else weights.sum(1)
+    return weights / torch.where(sums > 0, sums, torch.ones_like(sums))[:, None]
 
 
-def _later(model: nn.Module, later: Batch) -> Float[Tensor, " batch"]:
-    """Returns the mean NLL of each row's labels."""
-    asked = later.predicted()
-    return (token_nll(model, later) * asked).sum(1) / asked.sum(1)
+def _checked(model: nn.Module, batch: Batch, later: Batch | Later, weights: Tensor) -> Later:
+    """Returns the later tasks. Raises ValueError where a document has none with an answer, or nothing has weight."""
+    check_mode(model, "difference")
+    checked_weights(batch, weights)
+    if isinstance(later, Batch):
+        rows = torch.arange(len(later.input_ids))
+        later = Later(later, rows, rows)
+    for some in (batch, later.batch):
+        check_readable(model, some)  # the first call runs the model on a row of its own
+    asked = later.batch.predicted().any(1)
+    if not torch.equal(later.of.unique(), torch.arange(len(batch.input_ids))) or not bool(asked.all()):
+        raise ValueError(
+            f"each document needs one later task with an answer, got {len(batch.input_ids)} documents and "
+            f"{int(asked.sum())} tasks that have one"
+        )
+    return later
 
 
-def _derivatives(model: nn.Module, batch: Batch, direction: Changes) -> tuple[Tensor, Tensor]:
-    """Returns d nll / d eps of every token along its row's direction, and which rows' differences agree.
-
-    As `foci.gradients.directional.by_differences`, with a step eps for each row.
-    """
-    norms = _norms(direction)
-    size = fsdp.norm({name: p.detach() for name, p in trainable(model).items()})
-
-    def change(eps: Tensor) -> Tensor:
-        def at(sign: int) -> Tensor:
-            with _changed(model, {name: sign * eps[:, None, None] * v for name, v in direction.items()}):
-                return token_nll(model, batch)
-
-        with torch.no_grad():
-            return at(1) - at(-1)
-
-    eps = torch.where(norms > 0, 3e-4 * size / norms.clamp(min=1e-30), torch.zeros_like(norms))
-    once = change(eps)
-    for _ in range(3):
-        largest = once.abs().amax(1)
-        off = (largest > 0) & ((largest < MOVES[0]) | (largest > MOVES[1]))
-        if not bool(off.any()):
-            break
-        eps = torch.where(off, eps * (MOVES[2] / largest).clamp(1e-3, 1e3), eps)
-        once = change(eps)
-    width = torch.where(eps > 0, eps, torch.ones_like(eps))[:, None]
-    full, half = once / (2 * width), change(eps / 2) / width
-    straight = _disagree(full, half) <= AGREE
-    if bool(straight.all()):
-        return full, straight
-    quarter = change(eps / 4) * 2 / width
-    above, below = (4 * half - full) / 3, (4 * quarter - half) / 3
-    return torch.where(straight[:, None], full, above), straight | (_disagree(above, below) <= ROUNDING)
+def _parts(batch: Batch) -> Iterator[Int[Tensor, " row"]]:
+    """Yields the rows that go through the model together: of similar length, a limited number of tokens."""
+    lengths = batch.attention_mask.sum(1).tolist()
+    most = TOKENS.get(batch.input_ids.device.type, WIDE)
+    yield from (torch.tensor(sorted(some)) for some in buckets(lengths, len(lengths), most))
 
 
-def _disagree(one: Tensor, other: Tensor) -> Float[Tensor, " batch"]:
-    """Returns the largest difference in each row, relative to the row's largest number."""
-    largest = one.abs().amax(1)
-    return (one - other).abs().amax(1) / torch.where(largest > 0, largest, torch.ones_like(largest))
+def _cut(batch: Batch, rows: Int[Tensor, " part"]) -> Batch:
+    """Returns some rows of a batch without what is padding in all of them."""
+    some = batch.take(rows)
+    wide = int(some.attention_mask.any(0).nonzero().max()) + 1
+    return Batch(some.input_ids[:, :wide], some.attention_mask[:, :wide], some.labels[:, :wide])

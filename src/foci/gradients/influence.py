@@ -68,9 +68,9 @@ def token_influence(  # noqa: PLR0913
     step = InnerStep(lr, inner, normalise)
     check_mode(model, mode)
     if mode == "unroll":
-        return _unrolled(model, batch, later_batch, _checked_weights(batch, weights), step)
+        return _unrolled(model, batch, later_batch, checked_weights(batch, weights), step)
     found = gradient_alignment(model, batch, later_batch, weights, step)
-    return step.influence(found, _checked_weights(batch, weights), batch.predicted())
+    return step.influence(found, checked_weights(batch, weights), batch.predicted())
 
 
 def gradient_alignment(
@@ -87,7 +87,7 @@ def gradient_alignment(
     """
     check_mode(model, "difference")
     fsdp.check_same(model, **_inputs_of(batch, weights, step), **_inputs_of(later_batch, prefix="later "))
-    weights = _checked_weights(batch, weights)
+    weights = checked_weights(batch, weights)
     with deterministic(model):
         direction, slopes = _direction(model, batch, later_batch, weights, step)
         mean = _along(model, direction, slopes)
@@ -164,7 +164,7 @@ def _inputs_of(
     return {prefix + name: value for name, value in found.items()}
 
 
-def _checked_weights(batch: Batch, weights: Tensor) -> Tensor:
+def checked_weights(batch: Batch, weights: Tensor) -> Tensor:
     """Returns the weights, 0 where a token has no NLL. Raises ValueError for a wrong shape or bad values."""
     if weights.shape != batch.input_ids.shape:
         raise ValueError(

@@ -43,6 +43,30 @@ class _Tap(torch.autograd.Function):
         return (grad, *[None] * (2 + len(kept)))
 
 
+def tapped(output: Tensor, anchor: Tensor, record: Callable[..., None], *kept: Tensor) -> Tensor:
+    """Returns the output; the backward pass calls `record` with its gradient and the tensors `kept`.
+
+    `anchor` requires a gradient, so that the output does.
+    """
+    return _Tap.apply(output, anchor, record, *kept)  # type: ignore[no-any-return]
+
+
+def run_vectors(
+    module: nn.Module, forward: Callable[..., Any], own: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> Any:
+    """Runs a module whose parameters are vectors (a norm) with others for each example, (examples, *shape) by name."""
+    if len(next(iter(own.values()))) == 1:
+        with _parameters_of(module, {name: copy[0] for name, copy in own.items()}):
+            return forward(*inputs)
+
+    def single(own: Mapping[str, Tensor], *inputs: Tensor) -> Any:
+        with _parameters_of(module, own):
+            output = forward(*(value[None] for value in inputs))
+        return tree_map(lambda made: made[0], output)  # some return several tensors
+
+    return torch.vmap(single)(own, *inputs)
+
+
 class Recorder:
     """Records the squared gradient norm of each trainable parameter for each of `count` examples.
 
@@ -82,7 +106,7 @@ class Recorder:
                 if any(p in self.squares for p in own):
                     vectors = all(p.ndim == 1 for p in own) and not any(True for _ in module.children())
                     run = self._run_vectors if vectors else self._run_matrices
-                    stack.enter_context(_forward_of(module, partial(run, module, module.forward)))
+                    stack.enter_context(forward_of(module, partial(run, module, module.forward)))
             yield
 
     @contextmanager
@@ -154,17 +178,7 @@ class Recorder:
         if kwargs or not all(self._by_example(value, 3) for value in args):
             return forward(*args, **kwargs)
         names = {name: p for name, p in module.named_parameters(recurse=False) if p in self.copies}
-        own = {name: self.copies[p][self.examples] for name, p in names.items()}
-        if self.examples.stop - self.examples.start == 1:
-            with _parameters_of(module, {name: copy[0] for name, copy in own.items()}):
-                return forward(*args)
-
-        def single(own: Mapping[str, Tensor], *inputs: Tensor) -> Any:
-            with _parameters_of(module, own):
-                output = forward(*(value[None] for value in inputs))
-            return tree_map(lambda made: made[0], output)  # some return several tensors
-
-        return torch.vmap(single)(own, *args)
+        return run_vectors(module, forward, {name: self.copies[p][self.examples] for name, p in names.items()}, args)
 
     def _run_matrices(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Runs any other module and records its linear maps and lookups."""
@@ -217,7 +231,7 @@ class Recorder:
         self.calls[weight] += self.in_trunk
         if not torch.is_grad_enabled():
             self.without_grad.add(weight)
-        return _Tap.apply(output, self.anchor, record, *kept)  # type: ignore[no-any-return]
+        return tapped(output, self.anchor, record, *kept)
 
     def _record_linear(
         self, examples: slice, weight: Tensor, bias: Tensor | None, transposed: bool, grad: Tensor, *inputs: Tensor
@@ -268,7 +282,8 @@ class _Uses(TorchFunctionMode):
 
 
 @contextmanager
-def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Gives a module another `forward` while open."""
     own = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:

@@ -41,8 +41,8 @@ class StepConfig(Section):
     )
     batch_size: Count = Field(
         default=1,
-        description="documents that take their own steps at the same time (amortised, quick on a GPU); above 1 the "
-        "learner needs an adapter",
+        description="documents (amortised) whose influence is computed and stored together, at least; the model reads "
+        "as many of them at a time as fit",
     )
 
     @model_validator(mode="after")
@@ -144,11 +144,10 @@ class MetaRun(Section):
                 f"weigher.output {self.weigher.output}, whose scale it would not teach; set how: loop, or leave output "
                 "out"
             )
-        if self.step.batch_size > 1 and (self.how == "loop" or self.learner is None or self.retain is not None):
+        if self.step.batch_size > 1 and self.how == "loop":
             raise ValueError(
-                "step.batch_size above 1 is for how: amortised, a learner with an adapter (learner: {type: lora}) and "
-                f"no retain, got {self.step.batch_size} with how: {self.how}, learner: {self.learner} and retain: "
-                f"{self.retain and self.retain.path}; set step.batch_size: 1, or change these"
+                f"step.batch_size is for how: amortised, got {self.step.batch_size} with how: loop, whose step is on "
+                "train.batch_size documents; leave it out"
             )
         if self.how == "loop" and self.pairs.several != "each":
             raise ValueError(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from foci import models
 from foci.focus import IGNORED, Batch, Row
-from foci.gradients import by_row
+from foci.gradients.by_row import Later, factors
 from foci.gradients.influence import LATER
 from foci.meta.config import MetaRun
 from foci.meta.locality import Locality, locality
@@ -29,7 +30,8 @@ class Material:
     """The learner, pairs to learn from and pairs to validate on (of other documents).
 
     `known` are facts that the learner should keep, `strength` how much their loss counts, `locality` the term on
-    unrelated text; all three are optional. `steps_at_a_time` documents take their own steps together (`by_row`).
+    unrelated text; all three are optional. The influence of `steps_at_a_time` documents, 16 at
+    least, is computed and kept together (`by_row`).
     """
 
     learner: nn.Module
@@ -63,6 +65,34 @@ class Material:
         counts = answer * (shares.to(answer)[:, None] / answer.sum(1, keepdim=True))
         return replace(batch, labels=batch.labels.masked_fill(answer == 0, IGNORED), columns={LATER: counts})
 
+    def unique(self, pairs: Sequence[Pair]) -> tuple[Batch, list[int]]:
+        """Returns the pairs' documents, each once, and the row of each pair's document."""
+        rows: dict[str, int] = {}
+        of = [rows.setdefault(pair.document.text, len(rows)) for pair in pairs]
+        return self.documents([pairs[of.index(n)] for n in range(len(rows))]), of
+
+    def later_of(self, asked: Sequence[tuple[Pair, Sequence[object]]], to: Sequence[int], of: Sequence[int]) -> Later:
+        """Returns the later tasks of pairs, each with known facts drawn by its key; pair n is of direction `to[n]`.
+
+        A direction's loss is the mean over its pairs. `of` has the document's row of every direction.
+        """
+        made = [self.later([pair], *key) for pair, key in asked]
+        counts = torch.bincount(torch.tensor(to))
+        wide = max(batch.input_ids.shape[1] for batch in made)
+
+        def joined(parts: Sequence[Tensor], fill: int) -> Tensor:
+            return torch.cat([F.pad(part, (0, wide - part.shape[1]), value=fill) for part in parts])
+
+        counted = joined([factors(batch) / counts[n] for batch, n in zip(made, to, strict=True)], 0)
+        rows = [n for batch, n in zip(made, to, strict=True) for _ in range(len(batch.input_ids))]
+        batch = Batch(
+            joined([batch.input_ids for batch in made], pad_id(self.tokenizer)),
+            joined([batch.attention_mask for batch in made], 0),
+            joined([batch.labels for batch in made], IGNORED),
+            columns={LATER: counted},
+        )
+        return Later(batch, torch.tensor(rows), torch.tensor(of))
+
 
 def material(run: MetaRun) -> Material:
     """Loads the learner and the pairs. Raises ValueError where too few pairs are left to learn from."""
@@ -77,8 +107,6 @@ def material(run: MetaRun) -> Material:
         learner = models.add_adapter(loaded.model, run.learner)
     strength, at_a_time = (run.retain.strength, run.retain.batch_size) if run.retain else (0.0, 0)
     at_large = locality(run.locality, learner, loaded.tokenizer)
-    if run.step.batch_size > 1:
-        by_row.check(learner)
     given = (tuple(known), strength, at_a_time, at_large, run.step.batch_size)
     return Material(learner, loaded.tokenizer, loaded.fingerprint, train, held_out, *given)
 

@@ -16,7 +16,7 @@ from foci.config.values import Several
 from foci.corpus import read_rows, write_rows
 from foci.focus import Batch, Row
 from foci.gradients import by_row
-from foci.gradients.influence import Later, gradient_alignment, later_loss, stepped, targets, token_influence
+from foci.gradients.influence import Later, later_loss, stepped, targets, token_influence
 from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material
 from foci.methods.train_attention.pairs import Pair
@@ -81,14 +81,17 @@ class Amortised(Objective):
         pairs, size = [*material.held_out, *material.train], max(PAIRS_A_FILE, material.steps_at_a_time)
         if material.steps_at_a_time > 1:
             pairs.sort(key=lambda pair: len(pair.document))  # little padding
+        joined = several == "mean"  # the influence on a mean is one direction for all questions of a document
+        groups = _by_document(pairs) if joined else [[pair] for pair in pairs]
         self.found: dict[str, tuple[float, ...]] = {}
-        for start in range(0, len(pairs), size):
-            some = pairs[start : start + size]
+        for start in range(0, len(groups), size):
+            some = groups[start : start + size]
             scored = kept(
-                folder / f"influence-{start // size:05d}.parquet",
+                folder / f"influence-{'documents-' * joined}{start // size:05d}.parquet",
                 {
-                    "model": material.fingerprint, "step": repr(step), "pairs": " ".join(pair.id for pair in some),
-                    "retain": material.strength, "seed": seed, "known": " ".join(row.row_id for row in material.known),
+                    "model": material.fingerprint, "step": repr(step), "retain": material.strength, "seed": seed,
+                    "pairs": " ".join(pair.id for group in some for pair in group),
+                    "known": " ".join(row.row_id for row in material.known),
                 },
                 lambda some=some: self._scored(some),  # type: ignore[misc]
                 write_rows,
@@ -145,22 +148,25 @@ class Amortised(Objective):
             joined[name] = targets(alignments).amax(0) if self.several == "max" else targets(mean)[0]
         return {pair.id: joined[pair.id if self.several == "each" else pair.document.text] for pair in pairs}
 
-    def _scored(self, pairs: Sequence[Pair]) -> list[Row]:
-        """Returns the documents' rows with the column `alignment`."""
-        found: list[list[float]] = []
-        if self.material.steps_at_a_time > 1:
-            batch = self.material.documents(pairs)
-            later, weights = self.material.later(pairs), batch.predicted().float()
-            found = by_row.alignments(self.material.learner, batch, later, weights, self.step).tolist()
-        else:
-            for pair in pairs:
-                batch, later = self.material.documents([pair]), self.material.later([pair], self.seed, pair.id)
-                weights = batch.predicted().float()
-                found += gradient_alignment(self.material.learner, batch, later, weights, self.step).tolist()
+    def _scored(self, groups: Sequence[Sequence[Pair]]) -> list[Row]:
+        """Returns the documents' rows with the column `alignment`: the influence on the mean loss of each group."""
+        batch, of = self.material.unique([group[0] for group in groups])
+        to = [n for n, group in enumerate(groups) for _ in group]
+        pairs = [pair for group in groups for pair in group]
+        later = self.material.later_of([(pair, (self.seed, pair.id)) for pair in pairs], to, of)
+        found = by_row.alignments(self.material.learner, batch, later, batch.predicted().float(), self.step).tolist()
         return [
-            Row(pair.id, pair.document.input_ids, columns={"alignment": tuple(line[: len(pair.document)])})
-            for pair, line in zip(pairs, found, strict=True)
+            Row(pair.id, pair.document.input_ids, columns={"alignment": tuple(found[n][: len(pair.document)])})
+            for n, pair in zip(to, pairs, strict=True)
         ]
+
+
+def _by_document(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Returns the pairs of each document, in the order of its first."""
+    found = defaultdict[str, list[Pair]](list)
+    for pair in pairs:
+        found[pair.document.text].append(pair)
+    return list(found.values())
 
 
 class Loop(Objective):
@@ -222,19 +228,15 @@ def after(
     material: Material, pairs: Sequence[Pair], weights: Float[Tensor, "batch seq"], step: InnerStep, *, seed: int = 0
 ) -> After:
     """Computes means over pairs after one step on each pair's document under its row of `weights`."""
-    nll, divergence, size = 0.0, 0.0, material.steps_at_a_time
-    if size > 1:
-        for start in range(0, len(pairs), size):
-            some = pairs[start : start + size]
-            batch, later = material.documents(some), material.later(some)
-            own = weights[start : start + size, : batch.input_ids.shape[1]]
-            nll += float(by_row.later_losses(material.learner, batch, later, own, step).sum())
-        return After(nll / len(pairs))
+    if material.locality is None:
+        batch, to = material.documents(pairs), list(range(len(pairs)))
+        later = material.later_of([(pair, (seed, "validation", pair.id)) for pair in pairs], to, to)
+        return After(float(by_row.later_losses(material.learner, batch, later, weights, step).mean()))
+    nll, divergence = 0.0, 0.0
     for pair, line in zip(pairs, weights, strict=True):
         batch = material.documents([pair])
         own = line[None, : batch.input_ids.shape[1]]
         with stepped(material.learner, batch, own, step), torch.no_grad():
             nll += float(later_loss(material.learner, material.later([pair], seed, "validation", pair.id)))
-            if material.locality is not None:
-                divergence += float(material.locality.held_out.divergence(material.learner))
+            divergence += float(material.locality.held_out.divergence(material.learner))
     return After(nll / len(pairs), divergence / len(pairs))

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from foci import models
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
-from foci.gradients.influence import gradient_alignment, targets
+from foci.gradients.by_row import Later, alignments
+from foci.gradients.influence import targets
 from foci.gradients.inner_step import InnerStep
 from foci.methods._prepared import Prepared, column_of, kept_column
 from foci.methods.train_attention.pairs import Pair, read_pairs, tasks
@@ -77,22 +78,19 @@ class Influence(Prepares):
             context,
             COLUMN,
             {"model": models.fingerprint(context.model), "pairs": names, "length": self.length},
-            lambda rows: [self._influence(row, asked[row.row_id], context) for row in rows],
+            lambda rows: self._influence(rows, [asked[row.row_id] for row in rows], context),
             found,
         )
         return InfluenceWeights(self), rows
 
-    def _influence(self, row: Row, asked: Sequence[Pair], context: Context) -> list[float]:
-        """Returns the mean of the row's targets over its questions, one number per token."""
+    def _influence(self, rows: Sequence[Row], asked: Sequence[Sequence[Pair]], context: Context) -> list[list[float]]:
+        """Returns the mean of each row's targets over its questions, one number per token."""
         device, pad, step = device_of(context.model), pad_id(context.tokenizer), InnerStep(length=self.length)
-        document = padded([row], pad, "right", device)
-        weights = document.predicted().float()
-        found = [
-            targets(gradient_alignment(context.model, document, tasks([pair], pad, device), weights, step))[0]
-            for pair in asked
-        ]
-        mean: list[float] = torch.stack(found).mean(0).tolist()
-        return mean
+        documents = padded(rows, pad, "right", device)
+        of = torch.tensor([n for n, some in enumerate(asked) for _ in some])
+        later = Later(tasks([pair for some in asked for pair in some], pad, device), torch.arange(len(of)), of)
+        found = alignments(context.model, documents, later, documents.predicted().float(), step)
+        return [targets(found[of == n]).mean(0)[: len(row)].tolist() for n, row in enumerate(rows)]
 
 
 @dataclass(frozen=True, repr=False)
