@@ -337,10 +337,16 @@ def test_matched_by_steps_rehearsal_makes_as_many_updates_and_by_tokens_fewer(st
     matched = Path("tokens/matched/replay/seed-0/updates.json")
     known = json.loads(matched.read_text())
     assert "  batch_tokens: null\n" in known["run"]
-    matched.write_text(json.dumps(known | {"run": known["run"].replace("  batch_tokens: null\n", "")}))
+    earlier = {**known, "run": known["run"].replace("  batch_tokens: null\n", "")}
+    earlier.pop("seal")
+    matched.write_text(json.dumps(earlier))
     before = matched.stat().st_mtime_ns
     bench(suites.suite(tmp_path, *stuff, output="tokens", match="tokens", **shared), console=silent())
     assert matched.stat().st_mtime_ns == before, "an earlier version's is not computed again"
+    matched.write_text(json.dumps({**known, "updates": known["updates"] + 1}))
+    with pytest.raises(ValueError, match=r"updates.json is damaged: its content is not what was written"):
+        bench(suites.suite(tmp_path, *stuff, output="tokens", match="tokens", **shared), console=silent())
+    assert "seal" in json.loads(Path("tokens/table.json").read_text())
 
 
 def test_the_file_of_the_earlier_methods_is_a_suite():

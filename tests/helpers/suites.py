@@ -38,9 +38,9 @@ def suite(folder: Path, things: runs.Things, held_out: Path | None, **changes: A
 
 
 def lasting(value: Any) -> Any:
-    """A table without what differs from run to run: seconds and memory."""
+    """A table without what differs from run to run: seconds, memory, and the seal over them."""
     if isinstance(value, dict):
-        return {key: lasting(part) for key, part in value.items() if key not in ("seconds", "peak_memory_mib")}
+        return {key: lasting(part) for key, part in value.items() if key not in ("seconds", "peak_memory_mib", "seal")}
     return [lasting(part) for part in value] if isinstance(value, list) else value
 
 

@@ -25,6 +25,7 @@ from foci.focus import Batch, Row
 from foci.methods.contrast.corpus_attention import AttentionQuery
 from foci.methods.contrast.premise import dropped, kinds, premise
 from foci.models.forward import device_of
+from foci.system.files import read_json
 
 NAMES = [
     f"{first} {last}" for first in ("Ada", "Ben", "Cy", "Dora", "Emil", "Fay") for last in ("North", "Hill", "Wood")
@@ -246,7 +247,8 @@ def test_two_processes_make_the_same(tmp_path, things, capsys, small_shards):
         )
         for x, y in zip(a, b, strict=True):
             assert dict(x)["attention"] == pytest.approx(dict(y)["attention"], abs=1e-6)
-    found = json.loads((tmp_path / "two" / "out" / "scores.json").read_text())
+    found = read_json(tmp_path / "two" / "out" / "scores.json")
+    assert "seal" in (tmp_path / "two" / "out" / "scores.json").read_text()
     assert found["processes"] == 2
     assert found["tokens"] == 2 * sum(map(len, rows_of(things)))
     assert done.stdout.count("tokens/s") == 1

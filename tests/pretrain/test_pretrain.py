@@ -24,7 +24,7 @@ from foci.pretrain.table import markdown, share, table
 from foci.pretrain.text import Material, documents, material, rows_of, split, token_bytes, trained_tokenizer
 from foci.pretrain.trainer import Pretrainer
 from foci.pretrain.validation import Validation
-from foci.system.files import read_lines
+from foci.system.files import read_json, read_lines, write_json
 from foci.training.dataset import edited
 
 TEXT = "The town of Bern, in the north. She was born there; Größe 3 né ☕ <mask> and </s> stay text.\n" * 30
@@ -217,15 +217,22 @@ def test_every_arm_and_seed_once(tmp_path):
     assert not (out / "cells/plain/seed-0/guided.jsonl").exists()
     assert "| guided |" in (out / "table.md").read_text()
     assert not (out / "cells/plain/seed-0/checkpoints").exists()
-    key = json.loads((cell := out / "cells/plain/seed-0/cell.json").read_text())
+    key = read_json(cell := out / "cells/plain/seed-0/cell.json")
     assert key["train"].pop("batch_tokens", "no such key") is None  # an earlier version had none
-    cell.write_text(json.dumps(key))
+    write_json(cell, key, sealed=True)
     before = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*")}
     pretrain(run, console=quiet())
     assert {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*/*")} == before
     other = run_of(tmp_path, masks=0.3)
     with pytest.raises(FileExistsError, match=r"plain, seed 0 .* was run with another masks"):
         pretrain(other, console=quiet())
+    for name in ("arm.json", "cell.json"):
+        whole = (file := out / "cells/plain/seed-0" / name).read_text()
+        file.write_text(whole.replace("0.", "1.", 1))
+        with pytest.raises(ValueError, match=f"{name} is damaged: its content is not what was written"):
+            pretrain(run, console=quiet())
+        file.write_text(whole)
+    assert "seal" in json.loads((out / "table.json").read_text())
     pretrain(other, overwrite=True, console=quiet())
     assert json.loads((out / "cells/plain/seed-0/cell.json").read_text())["masks"] == 0.3
 

@@ -13,6 +13,7 @@ from foci.config.run import load_run
 from foci.learn.run import learn
 from foci.models.adapters import peft_quiet
 from foci.probes import Probe, answer, read_answers
+from foci.report.read import read_run
 from foci.slide.run import slide
 from foci.system.files import read_json, read_lines
 from foci.system.run_folder import RunFolder
@@ -68,6 +69,12 @@ def test_the_curve_goes_from_the_untouched_model_to_the_trained_one(run, capsys)
     assert "Along the change" in page
     for name in found["arms"]:  # every arm is drawn, at every share
         assert all(f"{name} · {share} % of the change" in page for share in (0, 50, 100))
+    file = run / "slide.json"
+    file.write_text((whole := file.read_text()).replace("0.5", "0.6"))
+    said = read_run(run)
+    assert not said.slide
+    assert "slide.json cannot be read" in " ".join(said.notices)
+    file.write_text(whole)
 
 
 def test_a_second_time_asks_nothing_again_and_more_points_ask_only_those(run, capsys, monkeypatch):

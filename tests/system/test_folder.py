@@ -1,14 +1,17 @@
 """A folder is one process's at a time, free again when that process is killed, and never taken from something else."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from foci.system.folder import LOCK, FolderKind, claim, locked
+from foci.system.files import LOCK, replacing_folder
+from foci.system.folder import FolderKind, claim, locked
 from foci.system.run_folder import RunFolder
 
 HOLD = (
@@ -157,3 +160,34 @@ def test_a_folder_in_the_place_of_a_link_stays(tmp_path):
     (tmp_path / "model").mkdir()
     folder.link("one")
     assert not (tmp_path / "model").is_symlink()
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_crash_at_any_rename_of_a_folder_loses_nothing(tmp_path, monkeypatch, at):
+    """The old or the new content is there afterwards, as a whole; 3: the crash comes after the last rename."""
+    out, calls, rename, rmtree = tmp_path / "out", [], Path.rename, shutil.rmtree
+
+    def crashing(path, target):
+        calls.append(path)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with replacing_folder(out) as part:
+        (part / "a").write_text("old")
+    assert (out / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crashing)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process tidies nothing up
+        with pytest.raises(KeyboardInterrupt) if at < 3 else nullcontext(), replacing_folder(out) as part:
+            (part / "a").write_text("new")
+    assert shutil.rmtree is rmtree
+    with pytest.raises(ValueError, match="stop"), replacing_folder(out):
+        raise ValueError("stop")
+    assert (out / "a").read_text() == ("old" if at < 3 else "new")
+    with replacing_folder(out) as part:
+        assert not list(part.iterdir())
+        (part / "b").write_text("newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["b"]

@@ -13,7 +13,8 @@ from rich.console import Console
 
 import runs
 from fake_run import STEPS, write_run
-from foci.system.folder import LOCK, is_held, locked
+from foci.system.files import LOCK
+from foci.system.folder import is_held, locked
 from foci.watch.run import picture, sentence, watch
 from foci.watch.state import read_state
 

@@ -107,7 +107,7 @@ def _slice(run: Run, folder: Path) -> tuple[int, int]:
         numbered = drawn(list(enumerate(lines)), run.seed, lambda line: f"advice/{line[0]}")[:FACTS]
         write_lines(folder / "retain.jsonl", [line for _, line in numbered])
         known = {"rows": len(texts), "of": len(corpus.rows)}
-        write_json(folder / "slice.json", known)
+        write_json(folder / "slice.json", known, sealed=True)
     return known["rows"], known["of"]
 
 
@@ -140,7 +140,7 @@ def _plan(made: Advice, base: dict[str, Any], rows: int) -> Rounds:
         fixed = cost.probe_seconds + cost.save_seconds + cost.offline_seconds
         plan = planned(Cost(cost.train_seconds / cost.updates, fixed, cost.probe_seconds), made.seconds, rows)
         known = {"trials": plan.trials, "updates": plan.updates}
-        write_json(made.path / "plan.json", known)
+        write_json(made.path / "plan.json", known, sealed=True)
     plan = Rounds(tuple(known["trials"]), tuple(known["updates"]))
     each = "; ".join(f"{n} of {counted(u, 'update')}" for n, u in zip(plan.trials, plan.updates, strict=True))
     made.tell(

@@ -181,7 +181,7 @@ def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start
         budget = tokens_of(Plan(), start.rows, suite.train, seed, updates)
         count = updates_of(plan, rows, run.train, seed, budget)
         known = {"run": dump_run(run), "updates": count, "tokens": budget}
-        write_json(place / "updates.json", known)
+        write_json(place / "updates.json", known, sealed=True)
     return known["updates"], scores
 
 

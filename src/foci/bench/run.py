@@ -84,7 +84,7 @@ def _write(
         tidy(one)
     found = table(suite, begun, measure(cells), {one.name: reason for one, reason in failures})
     about = _about(cells)
-    write_json(folder.table, found)
+    write_json(folder.table, found, sealed=True)
     write_text(folder.markdown, markdown(found, about))
     links = [(one.name, str(RunFolder(one.run.output, 1).report.relative_to(folder.path))) for one in cells]
     write_text(folder.report, page(found, draw(found, folder.path), links, about))

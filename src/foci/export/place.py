@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from foci.system.files import flush
-from foci.system.folder import LOCK, locked
+from foci.system.checkpoint import says_when_full
+from foci.system.files import part_of, replacing_folder
+from foci.system.folder import locked
 
 RECORD = "export.json"
 """The file by which an export knows its own folder."""
@@ -21,28 +22,8 @@ def placed(folder: Path, size: int, *, overwrite: bool) -> Iterator[Path]:
     """
     check_free(folder, overwrite=overwrite)
     check_room(folder, size)
-    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)  # a process was killed between two renames
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(part):
-            _empty(part)
-            yield part
-            for file in part.rglob("*"):
-                flush(file)
-            (part / LOCK).unlink(missing_ok=True)
-            if folder.exists():
-                shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after its last rename
-                folder.rename(old)
-            part.rename(folder)
-            flush(folder.parent)
-    except FileExistsError:
-        raise  # another process is writing there
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with locked(part_of(folder)), replacing_folder(folder) as part, says_when_full(part):
+        yield part
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -71,14 +52,3 @@ def check_room(folder: Path, size: int) -> None:
             f"the disk of {there} has {free / 1e6:,.0f} MB left, and {folder.name} needs about {size / 1e6:,.0f} MB; "
             "free some space, or name a folder on another disk with --out"
         )
-
-
-def _empty(folder: Path) -> None:
-    """Deletes what a process that was killed left in a folder."""
-    for child in folder.iterdir():
-        if child.name == LOCK:
-            continue
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()

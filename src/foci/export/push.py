@@ -16,7 +16,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from foci.system.folder import LOCK
+from foci.system.files import LOCK
 
 
 class Hub:

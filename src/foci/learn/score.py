@@ -60,7 +60,7 @@ def score(run: Run, *, shared_only: bool = False, console: Console | None = None
                     lines = method.premise(replace(context, folder=own_folder(context, n, method)))
                     found["premise"] += [line for line in lines if line not in found["premise"]]
         if number == 0:
-            write_json(folder.path / SCORES, found)
+            write_json(folder.path / SCORES, found, sealed=True)
     return found
 
 

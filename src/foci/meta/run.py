@@ -36,8 +36,8 @@ from foci.models.forward import device_of
 from foci.report.write import write_report
 from foci.seeds import generator
 from foci.system import checkpoint
-from foci.system.files import append_line, read_json, read_lines, write_json, write_lines, write_text
-from foci.system.folder import LOCK, FolderKind, claim
+from foci.system.files import LOCK, append_line, read_json, read_lines, write_json, write_lines, write_text
+from foci.system.folder import FolderKind, claim
 from foci.system.inputs import differences, noted
 from foci.system.terminal import Terminal
 from foci.system.words import counted

@@ -102,7 +102,7 @@ class Cell(ArmSeed):
 
 def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
     """Trains one cell, or goes on where it stopped. Raises `Interrupted`, `NonFinite` and `DiskFull`."""
-    write_json(cell.path / "cell.json", cell.key())
+    write_json(cell.path / "cell.json", cell.key(), sealed=True)
     folder = ArmFolder(cell.path)
     newest, skipped = checkpoint.newest(folder.checkpoints)
     for path, reason in skipped:
@@ -124,7 +124,7 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
         "peak_memory_mib": machine.peak_mib(),
         "weights": weights_key(model),
     }
-    write_json(folder.result, found)
+    write_json(folder.result, found, sealed=True)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 

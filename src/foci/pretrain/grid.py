@@ -46,7 +46,7 @@ def over_grid(run: Pretraining, *, overwrite: bool = False, console: Console | N
         write_text(run.output / "pretrain.yaml", dump_run(run))
         found = [(point, pretrain(point, overwrite=overwrite, console=console)) for point in points(run)]
         grid = gathered(run, found)
-        write_json(run.output / "grid.json", grid)
+        write_json(run.output / "grid.json", grid, sealed=True)
         write_text(run.output / "grid.md", markdown(grid))
         draw_grid(grid, run.output)
     return grid

@@ -63,7 +63,7 @@ def written(run: Pretraining, cells: list[Cell]) -> dict[str, Any]:
         if cell.result() is not None:
             curves.setdefault(cell.arm, {})[cell.seed] = read_lines(cell.validation)
     found = {**table(run, curves), "machine": machine(), "versions": versions()}
-    write_json(run.output / "table.json", found)
+    write_json(run.output / "table.json", found, sealed=True)
     write_text(run.output / "table.md", markdown(found))
     return found
 

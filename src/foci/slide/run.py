@@ -58,7 +58,7 @@ def slide(
             if keep is not None:
                 curves[name], written[name] = arm.keep(keep)
         found = {**summary(curves, how, keep or KEEP, _base(run)), "written": written}
-        write_json(path / "slide.json", found)
+        write_json(path / "slide.json", found, sealed=True)
         write_report([path], folder.report)
     return found
 

@@ -66,7 +66,7 @@ def says_when_full(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        free = shutil.disk_usage(path).free
+        free = shutil.disk_usage(path if path.exists() else path.parent).free
         if isinstance(error, DiskFull) or not _is_full(error, free):
             raise
         raise DiskFull(

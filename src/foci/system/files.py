@@ -62,22 +62,49 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+LOCK = ".lock"
+"""The file in a folder that is held by the process that works in it (`foci.system.folder.locked`)."""
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path` to write into; it takes the place of `path` where no error is raised."""
-    part = path.with_name(f".{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    """Yields an empty folder beside `path` to write into; it takes the place of `path` where no error is raised.
+
+    So `path` is whole or as it was, but for a moment between two renames: what a process leaves that is killed then is
+    put back by the next one. Another process must not write the same folder; `part_of(path)` can be locked.
+    """
+    part, old = part_of(path), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    part.mkdir(parents=True, exist_ok=True)
+    for child in part.iterdir():  # of a process that was killed
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != LOCK:
+            child.unlink()
     try:
         yield part
-        _take_place(part, path)
+        _take_place(part, path, old)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _take_place(part: Path, path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+def part_of(path: Path) -> Path:
+    """Returns the folder that `replacing_folder` writes into."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _take_place(part: Path, path: Path, old: Path) -> None:
+    """Renames `part` to `path`, and what is there to `old`."""
+    for file in (*part.rglob("*"), part):
+        flush(file)
+    (part / LOCK).unlink(missing_ok=True)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after its last rename
+        path.rename(old)
     part.rename(path)
+    flush(path.parent)
 
 
 SEAL = "seal"

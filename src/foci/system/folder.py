@@ -10,9 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from foci.system.checkpoint import says_when_full
+from foci.system.files import LOCK
 
-LOCK = ".lock"
-"""Held by the process that works in the folder."""
 MOMENT = 0.2
 """Seconds within which a process that only looks (`is_held`) has let go of the folder again."""
 
