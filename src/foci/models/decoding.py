@@ -104,7 +104,7 @@ def _agrees(model: nn.Module, base: PreTrainedModel, uneven: bool) -> bool:
         except (AttributeError, TypeError, ValueError, RuntimeError):  # no such cache, or no such positions
             return False
         lengths = [start + more for start in starts]
-        for row, length in enumerate(lengths):
+        for row, length in enumerate(lengths if uneven or more else ()):  # one row alone, from its start, is as it is
             theirs = model(input_ids=ids[:, :length], attention_mask=torch.ones_like(ids[:, :length]), use_cache=False)
             theirs = theirs.logits[0, -1].float().nan_to_num()
             tolerance = precision_of(base.get_input_embeddings().weight.dtype)  # type: ignore[union-attr, arg-type]
