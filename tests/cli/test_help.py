@@ -34,3 +34,22 @@ def test_help_has_two_spellings(command):
     said = re.search(r"Usage:[^\n]*\n\s*\n\s*(\w+)", long.output)
     assert said, long.output
     assert said[1] in VERBS
+
+
+def named(command):
+    """The command of click that is typed so."""
+    found: Any = typer.main.get_command(main.app)
+    for name in command:
+        found = found.commands[name]
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_says_every_word_that_was_written(command):
+    """A word in square brackets would be read as a style, and be left out: foci\\[export] is written in docstrings."""
+    shown = CliRunner().invoke(main.app, [*command, "--help"], env={"COLUMNS": "400"}).output.replace("│", " ")
+    one, said = named(command), "".join(shown.split())
+    texts = [one.help or "", *(getattr(option, "help", None) or "" for option in one.params)]
+    for text in texts:
+        words = text.replace("\\[", "[").split()
+        assert [word for word in words if word not in said] == []

@@ -41,11 +41,11 @@ def export(  # noqa: PLR0913, PLR0917 - a command may have many flags
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Push without asking.")] = False,
 ) -> None:
-    """Write a learned model for other programs; it is loaded again and asked the run's questions.
+    r"""Write a learned model for other programs; it is loaded again and asked the run's questions.
 
     Without flags it is the merged model for Transformers and vLLM, in the precision of the base model's files.
 
-    With --gguf it is one file with a Modelfile for Ollama, by llama.cpp's converter (pip install 'foci[export]').
+    With --gguf it is one file with a Modelfile for Ollama, by llama.cpp's converter (pip install 'foci\[export]').
 
     --push OWNER/NAME puts the folder on the Hugging Face hub; an export that is there already is not made again.
 
