@@ -54,7 +54,10 @@ def demo_rows(demo: Run) -> list[Row]:
 
 def padding(rows: list[Row], demo: Run, strategy: str, epoch: int) -> float:
     """The share of padding in one epoch of the trainer's own loader."""
-    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    most = max(max(row.input_ids) for row in rows)
+    config = LlamaConfig(
+        vocab_size=most + 1, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,

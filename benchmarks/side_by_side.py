@@ -1,5 +1,8 @@
 """Two ways to do one thing, measured in turns in one process, so that what disturbs one disturbs the other too."""
 
+import contextlib
+import ctypes
+import gc
 import statistics
 import threading
 import time
@@ -158,19 +161,27 @@ def in_turns(
     sides: Mapping[str, Callable[[], object]], most: int, allowed: Allowance, warmup: int = 1
 ) -> dict[str, list[Spent]]:
     """What every call took, A B A B, while there is time; the first `warmup` calls of each are not counted."""
-    turns = allowed.turns(most, warmup)
+    turns, done = allowed.turns(most, warmup), 0
+    made: dict[str, list[Spent]] = {name: [] for name in sides}
+    while turns.another(done):
+        for name, call in sides.items():
+            begun = now()
+            call()
+            made[name].append(since(begun))
+        done += 1
+    return {name: pieces[warmup:] for name, pieces in made.items()}
 
-    def times(call: Callable[[], object]) -> Callable[[Tick], None]:
-        def run(tick: Tick) -> None:
-            done = 0
-            while turns.another(done):
-                call()
-                tick()
-                done += 1
 
-        return run
+def now() -> tuple[float, float]:
+    """The clock and the processor seconds of this process."""
+    return time.perf_counter(), time.process_time()
 
-    return alternated({name: times(call) for name, call in sides.items()}, warmup)
+
+def since(begun: tuple[float, float]) -> Spent:
+    """What was spent since then, with what a GPU was still to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Spent(time.perf_counter() - begun[0], time.process_time() - begun[1])
 
 
 def alternated(sides: Mapping[str, Callable[[Tick], None]], warmup: int = 1) -> dict[str, list[Spent]]:
@@ -187,10 +198,7 @@ def alternated(sides: Mapping[str, Callable[[Tick], None]], warmup: int = 1) -> 
 
         def tick() -> None:
             nonlocal begun
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            clock, processor = begun
-            made[name].append(Spent(time.perf_counter() - clock, time.process_time() - processor))
+            made[name].append(since(begun))
             baton.give()
             begun = baton.wait(name)
 
@@ -204,10 +212,18 @@ def alternated(sides: Mapping[str, Callable[[Tick], None]], warmup: int = 1) -> 
 
     with ThreadPoolExecutor(len(sides)) as pool:
         futures = [pool.submit(run, name, work) for name, work in sides.items()]
+    give_memory_back()
     errors = [error for future in futures if (error := future.exception()) is not None]
     for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
         raise error
     return {name: pieces[warmup:] for name, pieces in made.items()}
+
+
+def give_memory_back() -> None:
+    """Lets glibc return what its allocator keeps of ended threads, which can be several GB; elsewhere does nothing."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Baton:
@@ -222,7 +238,7 @@ class _Baton:
             self.changed.wait_for(lambda: self.broken or self.names[0] == name)
         if self.broken:
             raise threading.BrokenBarrierError("the other side failed")
-        return time.perf_counter(), time.process_time()
+        return now()
 
     def give(self) -> None:
         with self.changed:

@@ -36,10 +36,12 @@ def row(result: dict[str, Any]) -> str:
     unit = result["unit"] if on_clock else "processor s"
     note = [] if on_clock else [f"on the clock {result['found']['ratio']['median']:.2f}"]
     note += [escaped(result["note"])] if result["note"] else []
-    return (
-        f"{named}| {of['ours']['median']:.4g} | {of['theirs']['median']:.4g} | {unit} | {ratio(of)} | {goal(result)} "
-        f"| {'; '.join(note)} |"
-    )
+    both = " | ".join(number(of[side]["median"]) for side in ("ours", "theirs"))
+    return f"{named}| {both} | {unit} | {ratio(of)} | {goal(result)} | {'; '.join(note)} |"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def judged(result: dict[str, Any]) -> dict[str, Any]:

@@ -31,10 +31,13 @@ def found() -> dict[str, Any]:
 
 def page() -> str:
     """Returns the page with its table and the words about the machine made anew."""
+    from benchmarks.__main__ import SECONDS
     from benchmarks.table import table
 
     head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    return f"{head}{BEGIN}\n{measured(found())}\n\n{table(found())}\n{END}{rest.split(END)[1]}"
+    left = ", ".join(name for name in SECONDS if name not in found())
+    words = f"{measured(found())} Not measured yet: {left}." if left else measured(found())
+    return f"{head}{BEGIN}\n{words}\n\n{table(found())}\n{END}{rest.split(END)[1]}"
 
 
 def measured(results: dict[str, Any]) -> str:
@@ -83,7 +86,7 @@ def draw(path: Path) -> None:
     axes[0][0].set_ylabel("time, processor s")
     axes[1][0].set_ylabel("memory of tensors, MiB")
     lines, words = axes[0][0].get_legend_handles_labels()
-    figure.legend(lines, words, loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+    figure.legend(lines[::-1], words[::-1], loc="outside upper center", ncols=2, frameon=False, fontsize=10)
     path.write_text(svg(figure, "growth"), encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """The benchmarks keep to their time, name every rival that is missing, and go on where one of them fails."""
 
 import importlib
+import importlib.util
 import inspect
 import json
 import time
@@ -171,6 +172,37 @@ def test_on_a_gpu_a_folder_gets_results_and_a_table(monkeypatch, tmp_path):
     assert all(f"{name} (" in told for name in main.CPU_ONLY)
     assert sum(seconds[:1]) < 10 * 60 * 0.2
     assert seconds[-1] > seconds[0]  # what the others did not need
+
+
+def speed():
+    spec = importlib.util.spec_from_file_location("tools_speed", ROOT / "tools" / "speed.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_the_page_and_the_picture_are_those_of_the_results(tmp_path):
+    tool = speed()
+    assert tool.page() == tool.PAGE.read_text(encoding="utf-8"), "run: python tools/speed.py"
+    curves = tool.curves()
+    assert set(curves) == set(tool.PANELS)
+    for results in curves.values():
+        assert [result["unit"] for result in results] == ["s", "MiB"]
+        for curve in (result["curve"] for result in results):
+            assert len(curve["sizes"]) == len(curve["foci"]) == len(curve["rival"]) >= 5
+    tool.draw(tmp_path / "growth.svg")
+    drawn = (tmp_path / "growth.svg").read_text(encoding="utf-8")
+    kept = tool.PICTURE.read_text(encoding="utf-8")
+    for name in ("rows of an update", "vocabulary", "probes", "time, processor s", "memory of tensors, MiB"):
+        assert name in drawn
+        assert name in kept
+
+
+def test_the_page_names_what_was_not_measured(monkeypatch):
+    tool = speed()
+    everything = tool.found()
+    monkeypatch.setattr(tool, "found", lambda: {name: made for name, made in everything.items() if name != "sft"})
+    assert " sft" in tool.page().split("Not measured yet:")[1].split("\n")[0]
 
 
 def test_unknown_names_are_refused(monkeypatch, capsys):
