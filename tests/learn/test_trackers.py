@@ -38,8 +38,8 @@ def tracked(tmp_path_factory):
 def of_trackio(file):
     rows = {}
     with sqlite3.connect(file) as base:
-        for name, values in base.execute("select run_name, metrics from metrics order by id"):
-            rows.setdefault(name, []).append(json.loads(values))
+        for name, step, values in base.execute("select run_name, step, metrics from metrics order by id"):
+            rows.setdefault(name, []).append({"step": step} | json.loads(values))
     return rows
 
 
@@ -59,7 +59,8 @@ def of_tensorboard(file):
 
 
 def by_step(rows, name):
-    return {row["train/global_step"]: row[name] for row in rows if name in row}
+    """{update: value}, at the steps at which trackio draws them."""
+    return {row["step"]: row[name] for row in rows if name in row}
 
 
 def test_each_arm_is_one_run_of_trackio(tracked):
@@ -72,7 +73,7 @@ def test_trackio_holds_losses_of_every_update_and_every_probing(tracked, arm):
     _, summary, found = tracked
     (rows,) = (rows for name, rows in found.items() if f"-{arm}-" in name)
     assert set(by_step(rows, "train/loss")) == set(range(1, 10))
-    names = {name for row in rows for name in row}
+    names = {name for row in rows for name in row} - {"step"}
     assert not [name for name in names if not name.startswith(("train/", "eval/"))]
     assert "train/eval/learned" not in names
     learned = {point["step"]: point["learned_whole"] for point in summary["arms"][arm]["path"]}

@@ -81,7 +81,7 @@ class Trackers(TrainerCallback):
         self.open: dict[str, TrainerCallback] = {}
         for name, kind in zip(names, get_reporting_integration_callbacks(list(names)), strict=True):
             with _beginning(name):
-                self.open[name] = kind()
+                self.open[name] = _with_steps(kind())
         self.begun: tuple[TrainingArguments, TrainerState, TrainerControl, dict[str, Any]] | None = None
 
     def on_train_begin(
@@ -137,6 +137,30 @@ class Trackers(TrainerCallback):
             except _BROKEN as error:
                 del self.open[name]
                 self.say(f"{name} failed ({type(error).__name__}: {_line(error)}); the run goes on without it")
+
+
+def _with_steps(tracker: Any) -> Any:
+    """Returns Transformers' callback, whose calls of trackio have the step that they log.
+
+    Without one trackio counts calls, so that each probing would push all that follows one step on.
+    """
+    if hasattr(tracker, "_trackio"):
+        tracker._trackio = _AtItsStep(tracker._trackio)
+    return tracker
+
+
+class _AtItsStep:
+    """The package trackio, whose `log` takes the step from the number that Transformers logs beside the others."""
+
+    def __init__(self, package: Any) -> None:
+        self.package = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.package, name)
+
+    def log(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Logs metrics at their update."""
+        self.package.log(metrics, step=metrics.get("train/global_step", step))
 
 
 @contextmanager
