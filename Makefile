@@ -1,7 +1,7 @@
 # make demo    sets everything up, teaches SmolLM2-135M a small corpus, prints the table, writes a report
 # make check   a fast part of the tests, the one to run after each change (under a minute)
 # make test    sets up what developers need too and passes every test
-# make bench   speed and memory, each beside its rival (15 minutes on two quiet cores), and its table and picture in docs
+# make bench   speed and memory, each beside its rival (15 minutes are allowed; a busy machine takes longer), its table and picture in docs
 # make gpu     the same on a GPU, into out/gpu (10 minutes; nothing else is installed or changed)
 # make lint    ruff and mypy
 # make fuzz    2,400 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
