@@ -71,6 +71,7 @@ def taken(change: Change, rows: Tensor) -> Change:
 
 def added(change: Change, to: Tensor, count: int) -> Change:
     """Returns `count` changes: number n is the sum of the changes of the rows where `to` is n."""
+    to = to.to(change.device if isinstance(change, Tensor) else change[0].right.device)
     if isinstance(change, Tensor):
         return change.new_zeros(count, *change.shape[1:]).index_add_(0, to, change)
     order, counts = to.argsort(stable=True), torch.bincount(to, minlength=count)
