@@ -20,19 +20,20 @@ from benchmarks.table import lines, table
 
 SECONDS = {
     "step": 35,
-    "lean": 85,
+    "lean": 80,
     "passes": 60,
-    "sft": 130,
+    "sft": 115,
     "sparse": 45,
     "imitates": 45,
     "loss": 30,
     "padding": 5,
-    "probing": 105,
-    "influence": 80,
+    "probing": 100,
+    "influence": 75,
     "gradnorm": 50,
     "attention": 70,
     "growth": 60,
     "documents": 30,
+    "rows": 30,
     "chat": 50,
     "checkpoint": 20,
 }
@@ -41,6 +42,7 @@ MINUTES, GPU_MINUTES = 15.0, 9.0
 CPU_ONLY = {
     "padding": "counts positions",
     "documents": "reads files",
+    "rows": "reads files",
     "checkpoint": "writes files",
 }
 """Benchmarks that no GPU changes, with why."""

@@ -135,6 +135,10 @@ class Rows(Sequence[Row], ABC):
         return list, (list(self),)  # for a worker or a process that cannot read the same file
 
 
+SPARSE = 16
+"""Of how many rows one is chosen, at least, for it to be quicker to read these alone."""
+
+
 class Chosen(Rows):
     """Some of the rows, by their places; the places are ascending."""
 
@@ -148,7 +152,8 @@ class Chosen(Rows):
         return self._rows.row(int(self.at[index]))
 
     def __iter__(self) -> Iterator[Row]:
-        return self._some(self._rows)
+        few = SPARSE * len(self) < len(self._rows)
+        return map(self.row, range(len(self))) if few else self._some(self._rows)
 
     def texts(self) -> Iterator[str]:
         return self._some(self._rows.texts())

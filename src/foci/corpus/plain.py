@@ -79,13 +79,15 @@ def _called(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
     backend = _backend(tokenizer)
     if not texts:
         return []
+    adds = special and backend.num_special_tokens_to_add(False) > 0
     before = backend.encode_special_tokens
     try:
         if type(tokenizer)._encode_plus is PreTrainedTokenizerFast._encode_plus:  # the same, without lists for models
             backend.no_truncation()
             backend.no_padding()
             backend.encode_special_tokens = split
-            return [_of(encoding) for encoding in backend.encode_batch(list(texts), add_special_tokens=special)]
+            made = backend.encode_batch(list(texts), add_special_tokens=special)
+            return [_of(encoding) if adds else _unframed(encoding) for encoding in made]
         batch: Any = tokenizer(
             list(texts),
             add_special_tokens=special,
@@ -103,7 +105,7 @@ def _called(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special
 
 def _spells(read: Encoded, control: frozenset[int]) -> bool:
     """Returns whether a control token came out of the text itself."""
-    return not control.isdisjoint(read.ids[read.lead : len(read.ids) - read.tail])
+    return not control.isdisjoint(read.ids) and not control.isdisjoint(read.ids[read.lead : len(read.ids) - read.tail])
 
 
 def _bytes_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -163,6 +165,12 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 def _of(encoding: Encoding) -> Encoded:
     added = tuple(map(bool, encoding.special_tokens_mask))
     return Encoded(tuple(encoding.ids), tuple(encoding.offsets), added)
+
+
+def _unframed(encoding: Encoding) -> Encoded:
+    """Returns tokens of which the tokenizer added none by itself."""
+    ids = tuple(encoding.ids)
+    return Encoded(ids, tuple(encoding.offsets), (False,) * len(ids))
 
 
 def _copy(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:

@@ -1,7 +1,8 @@
 """Turns documents into rows: tokenises them in batches, cuts the long ones, and carries their marks along."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice, pairwise
 from typing import Any
@@ -18,6 +19,8 @@ from foci.corpus.tokens import overlap, row_id, tokenizer_fingerprint
 from foci.focus import Row
 
 _BATCH = 1024
+AHEAD = 1
+"""Batches that the tokenizer reads ahead."""
 _CHARACTERS = 2**20
 """Characters of a batch of documents, at most (or one document)."""
 WINDOW = 2**17
@@ -83,16 +86,18 @@ class _Tokens:
 class Encoder:
     """Cuts documents into pieces of at most `max_length` tokens, special tokens at both ends included.
 
-    `eos` is the id that is put after the last token of a document (unless it is there already); None for none.
-    `control` says that control words in a text are control tokens; one of them at the end ends a document, too.
+    `eos` is the id that is put after the last token of a document (unless one of `ends` is there already); None for
+    none. `control` says that control words in a text are control tokens; one of them at the end ends a document, too.
+
+    The tokenizer reads ahead in a thread of its own, outside of Python's lock; nothing else may use it meanwhile.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     eos: int | None
     control: bool = False
-    same: dict[int, int] = field(default_factory=dict)
-    place: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    ends: frozenset[int | None] = frozenset()
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenizer"))
 
     @classmethod
     def of(
@@ -103,15 +108,26 @@ class Encoder:
         if max_length < shortest:
             raise ValueError(f"max_length: expected at least {shortest} tokens with this tokenizer, got {max_length}")
         eos: Any = tokenizer.eos_token_id if add_eos else None
-        return cls(tokenizer, max_length, eos, control_words)
+        ends = frozenset((eos, *(words_of(tokenizer).values() if control_words else ())))
+        return cls(tokenizer, max_length, eos, control_words, ends)
 
     def encode(self, pieces: Iterable[_Piece]) -> Iterator[_Tokens | BadLine]:
         """Yields the tokens of the pieces in order, each piece cut as often as needed."""
+        reading = deque[tuple[list[_Piece], Future[list[Encoded]] | None]]()
         for part in _batches(pieces):
-            if len(part) == 1 and part[0].end - part[0].start > self.window:
-                yield from self.long(part[0])
-            else:
-                yield from self._encode(part)
+            is_long = len(part) == 1 and part[0].end - part[0].start > self.window
+            reading.append((part, None if is_long else self._begun(part)))
+            if len(reading) > AHEAD:
+                yield from self._parts(*reading.popleft())
+        while reading:
+            yield from self._parts(*reading.popleft())
+
+    def _begun(self, pieces: Sequence[_Piece]) -> "Future[list[Encoded]]":
+        """Has the tokenizer begin to read pieces."""
+        return self.pool.submit(encoded, [piece.text for piece in pieces], self.tokenizer, control=self.control)
+
+    def _parts(self, pieces: Sequence[_Piece], read: "Future[list[Encoded]] | None") -> Iterator[_Tokens | BadLine]:
+        return self.long(pieces[0]) if read is None else self._encode(pieces, read)
 
     @property
     def window(self) -> int:
@@ -126,7 +142,7 @@ class Encoder:
         size = self.window
         while piece.end - piece.start > size:
             window = replace(piece, end=_boundary(piece.document.text, piece.start, piece.start + size), last=False)
-            (made,) = encoded([window.text], self.tokenizer, control=self.control)
+            (made,) = self._begun([window]).result()
             parts = self.cut(window, made)
             if len(parts) < 4:  # few tokens of many characters
                 size *= 2
@@ -135,11 +151,10 @@ class Encoder:
             begin = parts[-2].start
             begin -= piece.document.text[begin - 1] == " "  # a part of the word's token
             piece = replace(piece, start=begin, line=parts[-2].line)
-        yield from self._encode([piece])
+        yield from self._encode([piece], self._begun([piece]))
 
-    def _encode(self, pieces: Sequence[_Piece]) -> Iterator[_Tokens | BadLine]:
-        texts = [piece.text for piece in pieces]
-        for piece, made in zip(pieces, encoded(texts, self.tokenizer, control=self.control), strict=True):
+    def _encode(self, pieces: Sequence[_Piece], read: "Future[list[Encoded]]") -> Iterator[_Tokens | BadLine]:
+        for piece, made in zip(pieces, read.result(), strict=True):
             if len(made.ids) - self.spared(piece, made) + self.owed(piece, made) <= self.max_length:
                 yield self.finished(piece, made)
             elif parts := self.cut(piece, made):
@@ -153,9 +168,7 @@ class Encoder:
 
     def owed(self, piece: _Piece, made: Encoded) -> int:
         """Returns 1 where the EOS token is still to be added, else 0."""
-        ends = {self.eos, *(words_of(self.tokenizer).values() if self.control else ())}
-        missing = self.eos is not None and ends.isdisjoint(made.ids[-1:])
-        return int(piece.last and missing)
+        return int(piece.last and self.eos is not None and self.ends.isdisjoint(made.ids[-1:]))
 
     def finished(self, piece: _Piece, made: Encoded) -> _Tokens | BadLine:
         """Returns the row of a piece that fits, or why it is none."""
@@ -168,14 +181,7 @@ class Encoder:
             return piece.bad(f"{len(ids)} token(s): a row needs 2 to have one that is predicted")
         if not any(end > start for start, end in offsets):
             return piece.bad("the tokenizer makes no token of this text")
-        return _Tokens(piece, *self.shared(ids, offsets))
-
-    def shared(
-        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
-    ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-        """Returns ids and offsets made of objects that all rows share: a tenth of the memory."""
-        same, place = self.same.setdefault, self.place.setdefault
-        return tuple(map(same, ids, ids)), tuple(map(place, offsets, offsets))
+        return _Tokens(piece, ids, offsets)
 
     def cut(self, piece: _Piece, made: Encoded) -> list[_Piece]:
         """Returns smaller pieces; none for a single character."""
@@ -269,6 +275,7 @@ def add_rows(writer: RowWriter, documents: Iterable[Document], encoder: Encoder)
                 repeated += 1
                 if marks:
                     writer.mark(first + number, marks)
+    encoder.pool.shutdown()
     return replace(made, bad=tuple(bad), documents=used, split=split, repeated=repeated)
 
 
@@ -280,7 +287,11 @@ def _row(made: _Tokens, identity: str, columns: dict[str, tuple[float, ...]]) ->
 
 def _marks(made: _Tokens) -> dict[str, tuple[float, ...]]:
     """Returns a column per name: 1 on every token of which a character lies in one of the spans."""
-    return {
-        name: tuple(float(any(overlap(place, span) for span in spans)) for place in made.offsets)
-        for name, spans in made.piece.spans.items()
-    }
+    return (
+        {}
+        if not made.piece.document.spans
+        else {
+            name: tuple(float(any(overlap(place, span) for span in spans)) for place in made.offsets)
+            for name, spans in made.piece.spans.items()
+        }
+    )

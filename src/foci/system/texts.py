@@ -88,6 +88,8 @@ def why_no_text(text: str) -> str | None:
     >>> why_no_text("a\0b"), why_no_text("a\tb\n")
     ('not text (a zero byte at character 1)', None)
     """
+    if text.isprintable():
+        return None
     if (at := text.find("\0")) >= 0:
         return f"not text (a zero byte at character {at})"
     count = len(text) - len(text.translate(_CONTROLS))

@@ -58,8 +58,9 @@ def rows_of_samples(
     model has no chat template.
     """
     made, maker = MadeOfSamples(), _Maker(tokenizer, max_length, loss == "all", add_eos)
-    prints, seen = tokenizer_fingerprint(tokenizer), Seen()
+    prints, seen = "", Seen()
     for sample in samples:
+        prints = prints or tokenizer_fingerprint(tokenizer)
         try:
             parts = maker.parts(sample)
         except Unusable as error:

@@ -45,9 +45,10 @@ def sample_of(record: Mapping[str, Any], file: str, line: int, text_field: str) 
 
     Raises Unusable where the keys are those of several shapes, or the example cannot be learned from.
     """
-    fields = {key: value for key, value in record.items() if value is not None}
-    if text_field in KEYS and isinstance(fields.get(text_field), str):
+    text = record.get(text_field)
+    if isinstance(text, str) if text_field in KEYS else text is not None and KEYS.isdisjoint(record):
         return None
+    fields = {key: value for key, value in record.items() if value is not None}
     shapes = [shape for shape, keys in SHAPES.items() if all(key in fields for key in keys)]
     if text_field in shapes:
         shapes = [text_field]
