@@ -1,8 +1,8 @@
 """`foci chat` on SmolLM2-135M: the time until both models have said their first words, and the time per token.
 
-Other work on the machine changes seconds on the clock more than processor seconds, so the first are noted and the
-second compared. The rival writes the answers of both models, with PEFT's adapter off and on, by Transformers'
-`generate`.
+A user waits by the clock, so the first words and the pace are judged by it; other work on the machine makes both look
+worse. Processor seconds compare with the rival, which writes the answers of both models, with PEFT's adapter off and
+on, by Transformers' `generate`.
 """
 
 import json
@@ -59,11 +59,11 @@ def run(allowed: Allowance) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         where = made(Path(folder) / "run")
         starts = [start(where) for _ in range(1 if allowed.quick else 2)]
-        note = f"on the clock {min(clock for _, clock in starts):.1f} s, {torch.get_num_threads()} threads"
+        note = f"{min(used for used, _ in starts):.1f} processor seconds, {torch.get_num_threads()} threads"
         return [
             Result.of(
-                "foci chat: first words of both models after the command, SmolLM2-135M", "processor s",
-                [used for used, _ in starts], [FIRST] * len(starts), rival="five seconds", goal=1.0, note=note,
+                "foci chat: first words of both models after the command, SmolLM2-135M", "s",
+                [clock for _, clock in starts], [FIRST] * len(starts), rival="five seconds", goal=1.0, note=note,
             ),
             *compared(where, 1 if allowed.quick else 2),
         ]  # fmt: skip
@@ -105,10 +105,10 @@ def compared(where: Path, repeats: int) -> list[Result]:
 
     And the seconds on the clock for a token of each.
     """
-    session, rival, long = Session(choose(where), Decoding(TOKENS)), adapted(where), Long(TOKENS)
+    session, rival = Session(choose(where), Decoding(TOKENS)), adapted(where)
     tokenizer = session.sides.tokenizer
     asked = [said.ids(QUESTION, 999) for said in session.said]
-    settings, given = long.settings(session.sides.models[0], tokenizer), torch.tensor(asked[:1], device=device())
+    settings, given = exactly(TOKENS, tokenizer), torch.tensor(asked[:1], device=device())
     tokens: dict[str, list[list[int]]] = {}
 
     def generated() -> list[int]:
@@ -156,14 +156,12 @@ def adapted(where: Path) -> PeftModel:
     return model.to(device(), dtype).eval()
 
 
-class Long(Decoding):
-    """Settings by which an answer has all of its tokens."""
-
-    def settings(self, model: Any, tokenizer: Any) -> GenerationConfig:
-        """Those of foci, with no earlier end."""
-        made = super().settings(model, tokenizer)
-        made.min_new_tokens = self.max_tokens
-        return made
+def exactly(count: int, tokenizer: Any) -> GenerationConfig:
+    """Settings of `generate` by which an answer has that many tokens, each the likeliest."""
+    return GenerationConfig(
+        max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
 
 
 def measured(work: Callable[[], None]) -> tuple[float, float]:

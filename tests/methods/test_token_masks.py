@@ -94,7 +94,7 @@ def test_several_questions_are_averaged_and_the_result_is_kept(tmp_path, monkeyp
         singles.append(alone[0].columns[COLUMN])
     mean = [(a + b) / 2 for a, b in zip(*singles, strict=True)]
     assert rows[0].columns[COLUMN] == pytest.approx(mean, rel=1e-4, abs=1e-6), "float32: one tangent pass for both"
-    monkeypatch.setattr("foci.methods.influence.gradient_alignment", None)
+    monkeypatch.setattr("foci.methods.influence.alignments", None)
     again = Influence(str(path)).prepare(context)[1]
     assert [row.columns[COLUMN] for row in again] == [row.columns[COLUMN] for row in rows]
 
