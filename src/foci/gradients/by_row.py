@@ -156,7 +156,8 @@ def _alignments(model: nn.Module, batch: Batch, later: Later, weights: Tensor, s
     try:
         with deterministic(model):
             found, close = _together(model, batch, later, weights, step)
-        if not close[0] or _proven(model, found[0], partial(by_itself, 0)):
+        shown = [n for n in close.nonzero().flatten().tolist() if found[n].any()]  # zeros prove nothing
+        if shown and _proven(model, found[shown[0]], partial(by_itself, shown[0])):
             alone = (~close).nonzero().flatten().tolist()
     except NoOwnWeightsError:
         pass
