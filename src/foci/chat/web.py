@@ -156,15 +156,12 @@ class Page:
 
     async def _events(self, question: str) -> AsyncIterator[str]:
         said, wait = self._said(question), asyncio.get_running_loop().run_in_executor
-        ended = False
         try:
             while (event := await wait(self.thread, next, said, None)) is not None:
                 yield f"data: {json.dumps(event)}\n\n"
-            ended = True
-            await wait(self.thread, self._ended, said)  # before the stream ends: what is asked next finds it free
-        finally:
-            if not ended:  # the browser has gone: after the piece that is being written
-                self.thread.submit(self._ended, said)
+        finally:  # also where the browser has gone: after the piece that is being written
+            ended = asyncio.wrap_future(self.thread.submit(self._ended, said))
+            await asyncio.shield(ended)  # before the stream ends: what is asked next finds it free
 
     def _ended(self, said: Generator[dict[str, Any], None, None]) -> None:
         said.close()

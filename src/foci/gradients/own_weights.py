@@ -120,6 +120,8 @@ class OwnWeights(TorchFunctionMode):
             if any(tangent is None for tangent in found):
                 return torch.zeros_like(wanted, dtype=picked.dtype)
             return placed(torch.cat(found), wanted)
+        except torch.OutOfMemoryError:
+            raise
         except (NotImplementedError, RuntimeError) as error:  # torch: an operation without a forward derivative
             raise NoOwnWeightsError(str(error)) from error
         finally:
@@ -235,7 +237,7 @@ class OwnWeights(TorchFunctionMode):
             output, version = next(self.said)  # type: ignore[arg-type]
             if output._version != version:
                 raise NoOwnWeightsError("an output is changed in place")
-            output = output if self.of is None or len(output) == 1 < self.count else output[self.of]
+            output = output[self.of] if self.of is not None and len(primal) == self.count else output
         else:
             output = F.linear(primal, self._aside(weight), fixed)
         along = None if tangent is None else F.linear(tangent, self._aside(weight))

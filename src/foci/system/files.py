@@ -103,7 +103,12 @@ def _take_place(part: Path, path: Path, old: Path) -> None:
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after its last rename
         path.rename(old)
-    part.rename(path)
+    try:
+        part.rename(path)
+    except OSError:
+        if old.exists() and not path.exists():
+            old.rename(path)  # as it was
+        raise
     flush(path.parent)
 
 
