@@ -174,6 +174,22 @@ def test_questions_of_a_document_share_its_step(build):
     torch.testing.assert_close(weighed[0], (found[0] + 5 * found[1]) / 3, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("copied", [4096, 1])
+def test_one_document_with_several_questions(monkeypatch, copied):
+    """In one pass, or a pass a question; `gradient_alignment` is asked to prove tangents once, and for nothing else."""
+    model, step, asked = whole("llama-tied"), InnerStep(1e-2), []
+    batch, later, weights, _ = given()
+    one, two = batch.take([0]), by_row.Later(later.take([0, 1]), torch.tensor([0, 1]), torch.tensor([0, 0]))
+    slow = by_row.gradient_alignment
+    monkeypatch.setattr(by_row, "gradient_alignment", lambda *given: asked.append(1) or slow(*given))
+    monkeypatch.setattr(by_row, "COPIED", copied)
+    found = by_row.alignments(model, one, two, weights[:1], step)
+    assert len(asked) == 1
+    for n in (0, 1):
+        expected = slow(model, one, later.take([n]), weights[:1], step)[0]
+        torch.testing.assert_close(found[n], expected, rtol=0, atol=1e-2 * float(expected.abs().max()))
+
+
 def test_documents_that_fill_several_passes_keep_their_places(monkeypatch):
     """Passes of at most 14 tokens: a document each. The longest stands last, in a pass of its own."""
     model, step = whole("llama-tied"), InnerStep(1e-2)

@@ -39,6 +39,8 @@ from foci.models.losses import check_readable
 TOKENS = {"cpu": 512}
 """Tokens of the documents in a pass by device, at most (or one document); elsewhere `WIDE`."""
 WIDE = 4096
+COPIED = 4096
+"""Tokens of documents, counted once for each of their tasks, in a pass at most (or one direction)."""
 CLOSE = 5e-3
 """Most that a row's inner loss along its direction may differ from what its gradient says, relative to both."""
 
@@ -96,14 +98,27 @@ def alignments(
     found = found.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     for rows in _parts(batch):
         some, own = _cut(batch, rows), weights[rows]
-        chosen = torch.isin(later.of, rows).nonzero().flatten()
-        of = torch.searchsorted(rows, later.of[chosen])
-        asked = later.part(chosen)
-        to = torch.searchsorted(chosen, later.to[torch.isin(later.to, chosen)])
-        found[chosen, : some.input_ids.shape[1]] = _alignments(
-            model, some, Later(asked, to, of), own[:, : some.input_ids.shape[1]], step
-        )
+        wide = some.input_ids.shape[1]
+        for chosen in _directions(later, torch.isin(later.of, rows).nonzero().flatten(), wide):
+            of = torch.searchsorted(rows, later.of[chosen])
+            to = torch.searchsorted(chosen, later.to[torch.isin(later.to, chosen)])
+            asked = Later(later.part(chosen), to, of)
+            found[chosen, :wide] = _alignments(model, some, asked, own[:, :wide], step)
     return found
+
+
+def _directions(later: Later, chosen: Tensor, wide: int) -> Iterator[Tensor]:
+    """Yields so many directions at a time that copies of their documents' factors, one a task, have a bound."""
+    most, counts = max(1, COPIED // wide), torch.bincount(later.to, minlength=len(later.of))
+    part, rows = list[int](), 0
+    for direction, count in zip(chosen.tolist(), counts[chosen], strict=True):
+        if part and rows + int(count) > most:
+            yield torch.tensor(part)
+            part, rows = [], 0
+        part.append(direction)
+        rows += int(count)
+    if part:
+        yield torch.tensor(part)
 
 
 def later_losses(
