@@ -140,10 +140,11 @@ SPARSE = 16
 
 
 class Chosen(Rows):
-    """Some of the rows, by their places; the places are ascending."""
+    """Some of the rows, by their places; ascending places are read in one go."""
 
     def __init__(self, rows: Rows, at: Int[np.ndarray, " row"]) -> None:
         self._rows, self.at = rows, at
+        self._ascends = bool((at[1:] > at[:-1]).all())
 
     def __len__(self) -> int:
         return len(self.at)
@@ -153,13 +154,13 @@ class Chosen(Rows):
 
     def __iter__(self) -> Iterator[Row]:
         few = SPARSE * len(self) < len(self._rows)
-        return map(self.row, range(len(self))) if few else self._some(self._rows)
+        return map(self.row, range(len(self))) if few or not self._ascends else self._some(self._rows)
 
     def texts(self) -> Iterator[str]:
-        return self._some(self._rows.texts())
+        return self._some(self._rows.texts()) if self._ascends else (row.text for row in self)
 
     def ids(self) -> Iterator[str]:
-        return self._some(self._rows.ids())
+        return self._some(self._rows.ids()) if self._ascends else (row.row_id for row in self)
 
     @property
     def lengths(self) -> Int[np.ndarray, " row"]:

@@ -1,18 +1,22 @@
 """Rows on disk are the rows in memory: the same values in the same order, whatever is asked of them."""
 
+import errno
 import json
 import os
 import pickle
 import random
 import subprocess
 import sys
+import tempfile
+import threading
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tiny
-from foci.corpus import read_corpus, read_rows, rows, seen, spool, stored, write_rows
+from foci.corpus import read_corpus, read_rows, rows, seen, spool, stored, unpacking, write_rows
 from foci.corpus.seen import Seen, keys_of
 from foci.corpus.stored import BATCH, RowWriter
 from foci.focus import Row
@@ -27,6 +31,7 @@ from foci.rows import (
     texts_of,
 )
 from foci.seeds import drawn, drawn_places
+from foci.system.checkpoint import DiskFull
 
 COUNT = 3 * BATCH + 7
 
@@ -108,6 +113,10 @@ def test_views_are_the_lists_that_they_stand_for(few):
     same(chosen(found, at), [listed[n] for n in at])
     same(chosen(chosen(found, at), np.array([1, 4])), [listed[3], listed[-1]])
     same(found[2:9], listed[2:9])
+    same(found[::-1], listed[::-1])
+    same(found[9:2:-3], listed[9:2:-3])
+    same(found[::-1][1:4], listed[::-1][1:4])
+    same(found[5:5], [])
 
     def marked(row):
         return replace(row, columns={**row.columns, "z": (1.0,) * len(row)})
@@ -200,6 +209,54 @@ def test_a_conversation_is_the_same_from_the_spool(monkeypatch):
     for sample in given:
         kept.add(sample)
     assert (list(kept), list(kept), len(kept)) == (given, given, 3)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_temporary_folder_is_named(monkeypatch, tmp_path, few):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"Painter {n} of the town."}) + "\n" for n in range(COUNT)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a.jsonl")
+    named = rf"the temporary folder {tempfile.gettempdir()} could not be written \(.* MiB left\); .*TMPDIR=FOLDER"
+
+    def reading(file="a.jsonl"):
+        with pytest.raises(DiskFull, match=named):
+            read_corpus(tmp_path / file, tiny.tokenizer(), max_length=64)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking, "copy", full)
+        reading("a.zip")
+    monkeypatch.setattr(os, "pwrite", full)
+    reading()
+    monkeypatch.setattr(spool, "MEMORY", 2**25)  # now the rows are the first to be written
+    reading()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tokenizer")]
+
+
+FILLS = """
+import resource, signal, sys
+from foci.corpus.spool import Spool
+from foci.system.checkpoint import DiskFull
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+kept = Spool(str, str)
+try:
+    for _ in range(5):
+        kept.add("x" * 2**20, 2**25)
+except DiskFull as error:
+    print(error.strerror)
+"""
+
+
+def test_nothing_is_said_after_a_full_disk(tmp_path):
+    """Neither by what closes files at the end."""
+    where = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", FILLS], capture_output=True, text=True, env=where, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"the temporary folder {tmp_path} could not be written" in done.stdout
 
 
 READS = """

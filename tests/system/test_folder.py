@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from foci.system.files import LOCK, replacing_folder
+from foci.system.files import LOCK, part_of, replacing_folder, settle
 from foci.system.folder import FolderKind, claim, locked
 from foci.system.run_folder import RunFolder
 
@@ -122,7 +122,7 @@ def test_the_same_settings_need_resume_and_other_ones_overwrite(tmp_path):
 
 def test_settings_of_an_earlier_version_are_the_same(tmp_path):
     """It did not write the keys that came later; where such a key has another value than its default, they differ."""
-    kind = FolderKind("study", "study.yaml", later=("  b: null\n",))
+    kind = FolderKind("study", "study.yaml", later=("a.b: null",))
     (tmp_path / "study.yaml").write_text("a:\n  c: 1\n")
     (tmp_path / LOCK).touch()
     for settings in ("a:\n  b: null\n  c: 1\n", "a:\n  c: 1\n"):
@@ -130,10 +130,16 @@ def test_settings_of_an_earlier_version_are_the_same(tmp_path):
             pass
         with pytest.raises(FileExistsError, match="already holds this study"), claim(tmp_path, kind, settings):
             pass
-    for settings, words in (("a:\n  b: 2\n  c: 1\n", "'b: 2' here"), ("a:\n  b: null\n  c: 2\n", "'c: 2' here")):
+    others = {
+        "a:\n  b: 2\n  c: 1\n": "'b: 2' here",
+        "a:\n  b: null\n  c: 2\n": "'c: 2' here",
+        "a:\n    b: null\n  c: 1\n": "'b: null' here",  # a part of another value
+    }
+    for settings, words in others.items():
         refused = pytest.raises(FileExistsError, match=f"'c: 1' there, {words}")
         with refused, claim(tmp_path, kind, settings, resume=True):
             pass
+    assert not kind.same("a:\n  c: 1\nz:\n  b: null\n", "a:\n  c: 1\nz:\n")  # a key of another section
 
 
 def test_a_folder_that_was_not_started_is_free(tmp_path):
@@ -191,3 +197,33 @@ def test_a_crash_at_any_rename_of_a_folder_loses_nothing(tmp_path, monkeypatch, 
         (part / "b").write_text("newer")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in out.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, there):
+    (tmp_path / "disk").mkdir()
+    target, out = tmp_path / "disk" / "big", tmp_path / "out"
+    if there:
+        target.mkdir()
+        (target / "a").write_text("old")
+    out.symlink_to(target, target_is_directory=True)
+    (tmp_path / "disk" / ".big.old").symlink_to("nowhere")  # no folder, so it is not deleted as one is
+    assert part_of(out) == tmp_path / "disk" / ".big.part"
+    with replacing_folder(out) as part:
+        assert part == part_of(out)
+        (part / "b").write_text("new")
+    assert out.readlink() == target
+    assert [path.name for path in out.iterdir()] == ["b"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["b", "big", "disk", "out"]
+
+
+def test_what_a_kill_left_is_put_back_or_deleted(tmp_path):
+    out, old = tmp_path / "out", tmp_path / ".out.old"
+    settle(out)
+    old.mkdir()
+    (old / "a").write_text("old")
+    settle(out)
+    assert ((out / "a").read_text(), old.exists()) == ("old", False)
+    old.mkdir()
+    settle(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from foci.corpus.split import Span
+from foci.system.checkpoint import DiskFull
 from foci.system.files import existing
 from foci.system.harmless import one_line
 from foci.system.registry import members
@@ -227,6 +228,8 @@ def read_source(source: str, text_field: str) -> Iterator[Document | Sample | Ba
         for found in reader.read(source, text_field):
             nothing = False
             yield found
+    except DiskFull:  # of the temporary folder
+        raise
     except OSError as error:
         nothing = False
         yield BadLine(source, 1, f"cannot be read ({error.strerror or error})")

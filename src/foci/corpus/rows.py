@@ -255,27 +255,27 @@ def add_rows(writer: RowWriter, documents: Iterable[Document], encoder: Encoder)
     used = split = repeated = 0
     last_used = last_split = None  # pieces of a document stand together
     encoded = encoder.encode(_Piece(doc, 0, len(doc.text), doc.line) for doc in documents)
-    while some := list(islice(encoded, _BATCH)):
-        bad += (one for one in some if isinstance(one, BadLine))
-        pieces = [one for one in some if not isinstance(one, BadLine)]
-        names = [row_id(one.piece.text, fingerprint) for one in pieces]
-        numbers = seen.numbered([int(name, 16) for name in names])
-        for one, name, (number, is_first) in zip(pieces, names, numbers, strict=True):
-            document = one.piece.document
-            used += document is not last_used
-            last_used = document
-            if not one.piece.last:
-                split += document is not last_split
-                last_split = document
-            marks = _marks(one)
-            if is_first:
-                writer.add(_row(one, name, marks))
-                made.by_file[document.file] += 1
-            else:
-                repeated += 1
-                if marks:
-                    writer.mark(first + number, marks)
-    encoder.pool.shutdown()
+    with encoder.pool:  # its thread ends, also after an error
+        while some := list(islice(encoded, _BATCH)):
+            bad += (one for one in some if isinstance(one, BadLine))
+            pieces = [one for one in some if not isinstance(one, BadLine)]
+            names = [row_id(one.piece.text, fingerprint) for one in pieces]
+            numbers = seen.numbered([int(name, 16) for name in names])
+            for one, name, (number, is_first) in zip(pieces, names, numbers, strict=True):
+                document = one.piece.document
+                used += document is not last_used
+                last_used = document
+                if not one.piece.last:
+                    split += document is not last_split
+                    last_split = document
+                marks = _marks(one)
+                if is_first:
+                    writer.add(_row(one, name, marks))
+                    made.by_file[document.file] += 1
+                else:
+                    repeated += 1
+                    if marks:
+                        writer.mark(first + number, marks)
     return replace(made, bad=tuple(bad), documents=used, split=split, repeated=repeated)
 
 

@@ -2,17 +2,16 @@
 
 import json
 import re
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from foci.corpus.conversations.samples import Completion, Conversation, TokenIds
 from foci.corpus.documents import Document, Sample
 from foci.corpus.seen import Seen, key_of
 from foci.corpus.split import Span, union
+from foci.system.scratch import Scratch
 
 MEMORY = 2**25
 """Bytes of documents that stay in memory, about: 32 MiB."""
@@ -20,6 +19,7 @@ PAGES = ("page ", "slide ")
 """How the places of a document begin that are pages."""
 LONG = 2**20
 """Characters of a text from which its words are counted one by one."""
+_BLOCK = 2**20
 _ROUND = 1024
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Completion, Conversation, TokenIds)}
 
@@ -33,7 +33,8 @@ class Spool(Generic[Item]):
         self._dump, self._load = dump, load
         self._waiting: list[Item] = []
         self._size = self._count = 0
-        self._file: IO[bytes] | None = None
+        self._file: Scratch | None = None
+        self._places: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return self._count
@@ -41,21 +42,27 @@ class Spool(Generic[Item]):
     def add(self, item: Item, size: int) -> None:
         """Takes a thing of about `size` bytes."""
         if self._waiting and self._size + size > MEMORY:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as it may be read
-                weakref.finalize(self, self._file.close)
-            for one in self._waiting:
-                line = json.dumps(self._dump(one), ensure_ascii=False, default=str)
-                self._file.write(line.encode("utf-8", "surrogatepass") + b"\n")
-            self._waiting, self._size = [], 0
+            self._write()
         self._waiting.append(item)
         self._size += size
         self._count += 1
 
+    def _write(self) -> None:
+        """Moves what is in memory to the file: lines, in blocks of about `_BLOCK` bytes."""
+        self._file = self._file or Scratch()
+        block = bytearray()
+        for one in self._waiting:
+            line = json.dumps(self._dump(one), ensure_ascii=False, default=str)
+            block += line.encode("utf-8", "surrogatepass") + b"\n"
+            if len(block) >= _BLOCK or one is self._waiting[-1]:
+                self._places.append((self._file.append(block), len(block)))
+                block = bytearray()
+        self._waiting, self._size = [], 0
+
     def __iter__(self) -> Iterator[Item]:
-        if self._file is not None:
-            self._file.seek(0)
-            for line in self._file:
+        for begin, size in self._places:
+            assert self._file is not None
+            for line in self._file.read(begin, size).splitlines():
                 yield self._load(json.loads(line.decode("utf-8", "surrogatepass")))
         yield from self._waiting
 

@@ -9,15 +9,12 @@ what is mapped counts as the process' own memory once it was read, and this must
 name, so it is gone when the rows are, also after a kill.
 """
 
-import os
-import tempfile
-import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +22,7 @@ from jaxtyping import Int
 
 from foci.focus import Row
 from foci.rows import Rows
+from foci.system.scratch import Scratch
 
 BATCH = 128
 """Rows of a record batch: what is read for one row."""
@@ -150,26 +148,21 @@ class _File:
     """A file without a name that holds record batches, and where each begins and how long it is."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as its rows are used
-        weakref.finalize(self, self._file.close)
+        self._file = Scratch(folder)
         self.places = list[tuple[int, int]]()
-        self.end = 0
         self.largest = -1
         self.names: frozenset[str] = frozenset()
 
     def write(self, batch: pa.RecordBatch) -> None:
         raw = batch.serialize()
-        self._file.write(raw)
-        self._file.flush()
-        self.places.append((self.end, raw.size))
-        self.end += raw.size
+        self.places.append((self._file.append(memoryview(raw)), raw.size))
         ids, names = batch.column("input_ids").values, batch.column("columns").keys
         self.largest = max(self.largest, int(ids.to_numpy().max(initial=-1)))
         self.names |= frozenset(names.unique().to_pylist())
 
     def batch(self, number: int) -> pa.RecordBatch:
         begin, size = self.places[number]
-        return pa.ipc.read_record_batch(pa.py_buffer(os.pread(self._file.fileno(), size, begin)), SCHEMA)
+        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(begin, size)), SCHEMA)
 
 
 def stored(batches: Iterable[pa.RecordBatch], folder: Path | None = None) -> StoredRows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foci.corpus.documents import BadLine, Document, Sample, read_source
+from foci.system.scratch import in_temporary_folder
 
 _STEP = 2**20
 
@@ -22,7 +23,8 @@ def unpacked(stream: Any, ending: str, name: str, text_field: str, limit: int) -
     """
     with tempfile.TemporaryDirectory(prefix="foci-") as folder:
         path = Path(folder, f"file{ending}")
-        copy(stream, path, limit)
+        with in_temporary_folder():
+            copy(stream, path, limit)
         try:
             for found in read_source(str(path), text_field):
                 yield replace(found, file=name)

@@ -46,7 +46,7 @@ META = FolderKind(
     "meta-training",
     "meta.yaml",
     started="start.json",
-    later=("  held_out_kinds: []\n", "  several: each\n", "  batch_size: 1\n"),
+    later=("pairs.held_out_kinds: []", "pairs.several: each", "step.batch_size: 1"),
 )
 
 TELL_EVERY = 60

@@ -23,6 +23,7 @@ from foci.focus import Context, Row
 from foci.models import fingerprint
 from foci.models.forward import answering, device_of
 from foci.system.cache import kept
+from foci.system.scratch import in_temporary_folder
 
 ENCYCLOPEDIA = "encyclopedia"
 """The path that means texts about things that do not exist, which foci makes."""
@@ -101,7 +102,8 @@ def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) 
 def _made(context: Context, count: int, longest: int) -> list[Row]:
     """Makes rows of `count` texts, each cut to `longest` tokens."""
     with tempfile.TemporaryDirectory() as folder:
-        path = encyclopedia.write(count, context.seed, Path(folder) / "encyclopedia.jsonl")
+        with in_temporary_folder():
+            path = encyclopedia.write(count, context.seed, Path(folder) / "encyclopedia.jsonl")
         rows = read_corpus(str(path), context.tokenizer, max_length=longest).rows
     return [replace(row, columns={}, source=f"encyclopedia:{n}") for n, row in enumerate(rows, start=1)]
 

@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from foci.models.whole import check_pointer, check_weights, explained, read_json
 from foci.system.checkpoint import MANIFEST, seal, why_incomplete
-from foci.system.files import replacing_folder
+from foci.system.files import replacing_folder, settle
 
 _SMALL = 2**24
 """Bytes of a file, at most, that is read again at every use of a converted model."""
@@ -121,6 +121,7 @@ def converted(path: Path, label: str | None = None) -> Path:
     digest = _digest(path.resolve(), known.st_size, known.st_mtime_ns)
     folder = cache_folder() / f"{label or path.stem}-{digest}-r{RECIPE}"
     if why_damaged(folder) is None:
+        settle(folder)
         return folder
     with _cache_told(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)

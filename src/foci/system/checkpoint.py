@@ -60,9 +60,18 @@ def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
         raise
 
 
+GO_ON = (
+    "what was finished before is intact. Free some space and go on with the same command (learn and meta: with "
+    "--resume)"
+)
+
+
 @contextmanager
-def says_when_full(path: Path) -> Iterator[None]:
-    """Turns the many errors of a full disk into one `DiskFull` that says the cure; `path` is the folder in use."""
+def says_when_full(path: Path, name: str = "", cure: str = GO_ON) -> Iterator[None]:
+    """Turns the many errors of a full disk into one `DiskFull` that says the cure; `path` is the folder in use.
+
+    `name` is said in place of the file that the error names.
+    """
     try:
         yield
     except Exception as error:
@@ -71,9 +80,8 @@ def says_when_full(path: Path) -> Iterator[None]:
             raise
         raise DiskFull(
             errno.ENOSPC,
-            f"the disk is full: {getattr(error, 'filename', None) or path} could not be written ({free / 2**20:.1f} "
-            "MiB left); what was finished before is intact. Free some space and go on with the same command (learn and "
-            "meta: with --resume)",
+            f"the disk is full: {name or getattr(error, 'filename', None) or path} could not be written "
+            f"({free / 2**20:.1f} MiB left); {cure}",
         ) from error
 
 

@@ -71,11 +71,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder beside `path` to write into; it takes the place of `path` where no error is raised.
 
     So `path` is whole or as it was, but for a moment between two renames: what a process leaves that is killed then is
-    put back by the next one. Another process must not write the same folder; `part_of(path)` can be locked.
+    put back by the next one (`settle`). A link stays: the folder that it points to is replaced, and the new one is
+    written beside that. Another process must not write the same folder; `part_of(path)` can be locked.
     """
-    part, old = part_of(path), path.with_name(f".{path.name}.old")
-    if old.exists() and not path.exists():
-        old.rename(path)
+    part, path, old = part_of(path), _meant(path), _old(path)
+    settle(path)
     part.mkdir(parents=True, exist_ok=True)
     for child in part.iterdir():  # of a process that was killed
         if child.is_dir() and not child.is_symlink():
@@ -87,12 +87,40 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         _take_place(part, path, old)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    _delete(old)
 
 
 def part_of(path: Path) -> Path:
     """Returns the folder that `replacing_folder` writes into."""
+    path = _meant(path)
     return path.with_name(f".{path.name}.part")
+
+
+def settle(path: Path) -> None:
+    """Puts a folder back, or deletes what was there before it, where `replacing_folder` was killed at its end."""
+    path, old = _meant(path), _old(path)
+    if path.exists():
+        _delete(old)
+    elif old.exists():
+        old.rename(path)
+
+
+def _meant(path: Path) -> Path:
+    """Returns the folder that a link points to, whether it is there or not; another path as it is."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _old(path: Path) -> Path:
+    path = _meant(path)
+    return path.with_name(f".{path.name}.old")
+
+
+def _delete(path: Path) -> None:
+    """Deletes a folder, as far as possible, or a link (but not what it points to)."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _take_place(part: Path, path: Path, old: Path) -> None:
@@ -101,7 +129,7 @@ def _take_place(part: Path, path: Path, old: Path) -> None:
         flush(file)
     (part / LOCK).unlink(missing_ok=True)
     if path.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after its last rename
+        _delete(old)
         path.rename(old)
     try:
         part.rename(path)

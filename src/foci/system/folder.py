@@ -22,7 +22,7 @@ class FolderKind:
 
     `marker` is the file with the resolved settings, `name` the word for what the folder holds. `begun` names files that
     may lie there before the marker. `early` names files that count for nothing until `started` is written. `later` are
-    lines of the marker that earlier versions did not write: keys that came later, with their defaults.
+    keys that earlier versions did not write into the marker, with their defaults: "SECTION.KEY: VALUE".
     """
 
     name: str
@@ -35,19 +35,26 @@ class FolderKind:
     def same(self, there: str, here: str) -> bool:
         r"""Returns whether two texts of settings, each of this or an earlier version, say the same.
 
-        >>> kind = FolderKind("run", "run.yaml", later=("  size: null\n",))
+        >>> kind = FolderKind("run", "run.yaml", later=("train.size: null",))
         >>> kind.same("train:\n  steps: 1\n", "train:\n  size: null\n  steps: 1\n")
         True
         >>> kind.same("train:\n  steps: 1\n", "train:\n  size: 2\n  steps: 1\n")
+        False
+        >>> kind.same("train:\n  steps: 1\n", "train:\n  steps: 1\nprobes:\n  size: null\n")
         False
         """
         return self.known(there) == self.known(here)
 
     def known(self, settings: str) -> str:
-        """Returns a text of settings without the lines that earlier versions did not write."""
-        for line in self.later:
-            settings = settings.replace(line, "")
-        return settings
+        """Returns a text of settings without the keys of `later` that have their defaults."""
+        section, kept = "", list[str]()
+        for line in settings.splitlines(keepends=True):
+            if not line.startswith(" "):
+                section = line.partition(":")[0]
+            key = line.removeprefix("  ").rstrip("\n")
+            if key == line.rstrip("\n") or f"{section}.{key}" not in self.later:
+                kept.append(line)
+        return "".join(kept)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ RUN = FolderKind(
     "run.yaml",
     early=(*READ, "earlier"),
     started="start.json",
-    later=("  batch_tokens: null\n",),
+    later=("train.batch_tokens: null",),
 )
 
 

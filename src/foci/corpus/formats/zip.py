@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from foci.corpus.documents import BadLine, Document, Empty, Format, Sample, ending_of
 from foci.corpus.unpacking import TooMuch, copy, unpacked
 from foci.documents.pieces import UNPACKED
+from foci.system.scratch import in_temporary_folder
 
 DEPTH = 2
 """Archives that are read in one another, at most."""
@@ -71,7 +72,8 @@ def _of_entry(
             if entry.filename.lower().endswith(".zip"):
                 with tempfile.TemporaryDirectory(prefix="foci-") as folder:
                     inner = Path(folder, "inner.zip")
-                    copy(stream, inner, UNPACKED)
+                    with in_temporary_folder():
+                        copy(stream, inner, UNPACKED)
                     room.depth += 1
                     yield from _of_archive(inner, name, text_field, room)
                     room.depth -= 1
