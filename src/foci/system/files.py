@@ -1,12 +1,14 @@
 """Reads and writes JSON, JSON lines and text, all or nothing."""
 
 import difflib
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,33 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yields a name beside `path` to write a file to; the file takes the place of `path` where no error is raised.
 
     So `path` is whole or as it was, at every moment. `shared`: several processes may write the file at the
-    same time; those of a launcher always may.
+    same time; those of a launcher always may. What a process leaves that is killed meanwhile goes when the file is
+    written again: each holds what it writes, and what nobody holds is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     own = f".{os.getpid()}" if shared else f".{launch.number()}" if launch.number() else ""
     part = path.with_name(f".{path.name}{own}.part")
-    try:
-        yield part
-        flush(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with ExitStack() as held:
+        try:
+            if shared:
+                file = held.enter_context(part.open("ab"))
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield part
+            flush(part)
+            part.replace(path)
+            if shared:
+                _delete_left(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _delete_left(path: Path) -> None:
+    """Deletes what killed processes left of a file: parts of it that no process holds."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 LOCK = ".lock"

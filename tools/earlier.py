@@ -1,0 +1,140 @@
+"""Compares this checkout of foci with an earlier one: processor seconds and memory of the same commands, in turns.
+
+    git worktree add ../foci-earlier COMMIT
+    python tools/earlier.py ../foci-earlier --turns 3
+
+Both run in this Python, one after the other. A time per update is the difference of two runs, of 2 and of 8 updates,
+so that loading and asking do not count. Prints a table in Markdown; a ratio is this checkout's number over the earlier
+one's, the median of the turns with the smallest and the largest (lower is better).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+HERE = Path(__file__).parent.parent
+FEW, MANY = 2, 8
+WORDS = "the of and to in a is that for it as was with be by on not he his but at are this have from".split()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one process took: processor seconds of all threads, and its largest resident memory in MiB."""
+
+    seconds: float
+    mib: float
+
+
+def foci(source: Path, *words: str, folder: Path) -> Spent:
+    """Runs a command of the foci in `source`. Raises SystemExit with its last lines where it fails."""
+    settings = {"PYTHONPATH": str(source / "src"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "0"}
+    with (folder / "output.txt").open("w+") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "foci", *words],
+            cwd=folder,
+            env=os.environ | settings,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            output.seek(0)
+            sys.exit(f"foci {' '.join(words)} of {source} failed:\n{output.read()[-2000:]}")
+    return Spent(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def corpus(folder: Path, rows: int, length: int, answers: bool) -> Path:
+    """Writes documents of `length` tokens, each word a token; with `answers`, one word in twenty is marked."""
+    documents = []
+    for row in range(rows):
+        words = [WORDS[(row * 7 + at * (row + 1)) % len(WORDS)] for at in range(length)]
+        text, spans = " ".join(words), []
+        for at in range(10, length, 20):
+            begin = len(" ".join(words[:at])) + 1
+            spans.append([begin, begin + len(words[at])])
+        documents.append({"text": text} | ({"answer_spans": spans} if answers else {}))
+    path = folder / "corpus.jsonl"
+    path.write_text("".join(f"{json.dumps(document)}\n" for document in documents), encoding="utf-8")
+    return path
+
+
+def update(rows: int, length: int, arm: Sequence[str]) -> Callable[[Path, Path], Spent]:
+    """Returns what measures one update of SmolLM2-135M with an adapter, and the peak of the run with most updates."""
+
+    def measured(source: Path, folder: Path) -> Spent:
+        path = corpus(folder, rows * MANY, length, bool(arm))
+        probe = {"id": "one", "role": "retain", "kind": "cloze", "prompt": "The capital of France is", "answer": "Paris"}
+        (folder / "probes.jsonl").write_text(json.dumps(probe) + "\n", encoding="utf-8")
+        spent = []
+        for steps in (FEW, MANY):
+            run = {
+                "name": "timed",
+                "output": f"out/{steps}",
+                "model": {"name": "smollm2-135m"},
+                "corpus": {"path": str(path), "max_length": length},
+                "probes": {"retain": "probes.jsonl", "corpus_text": False},
+                "adapter": {"type": "lora", "r": 16, "alpha": 32},
+                "train": {"steps": steps, "batch_size": rows, "learning_rate": 1e-3},
+                "arms": {"measured": list(arm)},
+            }
+            (folder / f"{steps}.yaml").write_text(json.dumps(run), encoding="utf-8")
+            spent.append(foci(source, "learn", f"{steps}.yaml", folder=folder))
+        few, many = spent
+        return Spent((many.seconds - few.seconds) / (MANY - FEW), many.mib)
+
+    return measured
+
+
+def asking(source: Path, folder: Path) -> Spent:
+    """Measures `foci probe` with the general facts: the whole command, loading and controls included."""
+    return foci(source, "probe", "smollm2-135m", "general", folder=folder)
+
+
+MEASURED: dict[str, Callable[[Path, Path], Spent]] = {
+    "update, all tokens, 8 x 136": update(8, 136, []),
+    "update, all tokens, 16 x 256": update(16, 256, []),
+    "update, 95 % of the weights 0, 8 x 136": update(8, 136, ["oracle"]),
+    "foci probe smollm2-135m general": asking,
+}
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Says the median of the turns' ratios, with the smallest and the largest."""
+    each = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(each):.2f} ({min(each):.2f}..{max(each):.2f})"
+
+
+def main() -> None:
+    """Measures both checkouts and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("earlier", type=Path, help="an earlier checkout of foci")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", default="", help="what is measured, by a part of its name")
+    given = parser.parse_args()
+    print("| what | earlier | now | ratio | peak: earlier, now (MiB) | ratio |\n|---|---:|---:|---|---:|---|")
+    for name, measure in MEASURED.items():
+        if given.only not in name:
+            continue
+        sides: dict[Path, list[Spent]] = {HERE: [], given.earlier.resolve(): []}
+        for turn in range(given.turns):
+            for source in list(sides)[:: 1 if turn % 2 else -1]:
+                with TemporaryDirectory() as folder:
+                    sides[source].append(measure(source, Path(folder)))
+        ours, theirs = sides.values()
+        seconds = [[spent.seconds for spent in side] for side in (ours, theirs)]
+        peaks = [[spent.mib for spent in side] for side in (ours, theirs)]
+        now, before = (f"{statistics.median(side):.2f}" for side in seconds)
+        high, low = (f"{statistics.median(side):,.0f}" for side in peaks)
+        print(f"| {name} | {before} s | {now} s | {ratio(*seconds)} | {low}, {high} | {ratio(*peaks)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
