@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent.parent
 FEW, MANY = 2, 8
-WORDS = "the of and to in a is that for it as was with be by on not he his but at are this have from".split()
+WORDS = ("the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def foci(source: Path, *words: str, folder: Path) -> Spent:
     """Runs a command of the foci in `source`. Raises SystemExit with its last lines where it fails."""
     settings = {"PYTHONPATH": str(source / "src"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "0"}
     with (folder / "output.txt").open("w+") as output:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "foci", *words],
             cwd=folder,
             env=os.environ | settings,
@@ -71,7 +71,7 @@ def update(rows: int, length: int, arm: Sequence[str]) -> Callable[[Path, Path],
 
     def measured(source: Path, folder: Path) -> Spent:
         path = corpus(folder, rows * MANY, length, bool(arm))
-        probe = {"id": "one", "role": "retain", "kind": "cloze", "prompt": "The capital of France is", "answer": "Paris"}
+        probe = {"id": "one", "role": "retain", "kind": "cloze", "prompt": "The sky is", "answer": "blue"}
         (folder / "probes.jsonl").write_text(json.dumps(probe) + "\n", encoding="utf-8")
         spent = []
         for steps in (FEW, MANY):
