@@ -22,6 +22,7 @@ SECONDS = {
     "step": 35,
     "lean": 80,
     "passes": 60,
+    "packing": 60,
     "sft": 115,
     "sparse": 45,
     "imitates": 45,

@@ -82,16 +82,18 @@ def test_a_run_of_an_earlier_version_goes_on(stopped, whole, tmp_path, capsys):
     """Its files know neither the keys of today's settings, nor hashes, nor seals."""
     out = copied(stopped, tmp_path)
     text = (out / "run.yaml").read_text()
-    (out / "run.yaml").write_text(text.replace("  batch_tokens: null\n", ""))
+    earlier = text.replace("  batch_tokens: null\n", "").replace("  packing: false\n", "")
+    (out / "run.yaml").write_text(earlier)
     start = read_json(out / "start.json")
     assert start["settings"]["train"].pop("batch_tokens", "no such key") is None
+    assert start["settings"]["train"].pop("packing", "no such key") is False
     write_json(out / "start.json", start, sealed=True)
     runs.told(["learn", out, "--resume"], capsys)
     assert outcome_of(out) == outcome_of(whole)
     for name in ("start.json", "arm.json", "summary.json"):
         value = read_json(out / name)
         write_json(out / name, {key: kept for key, kept in value.items() if key not in ("settings", "files")})
-    (out / "run.yaml").write_text(text.replace("  batch_tokens: null\n", ""))
+    (out / "run.yaml").write_text(earlier)
     runs.told(["learn", out, "--resume"], capsys)
     assert outcome_of(out) == outcome_of(whole)
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import TrainingArguments
 
-from foci.config.run import TrainConfig
+from foci.config.train import TrainConfig
 from foci.learn import arguments as module
 
 

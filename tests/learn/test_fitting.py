@@ -5,7 +5,8 @@ import torch
 
 import runs
 import tiny
-from foci.config.run import TrainConfig, load_run
+from foci.config.run import load_run
+from foci.config.train import TrainConfig
 from foci.learn import fitting as module
 from foci.learn.fitting import CPU_TOKENS, Fit, fitting, kept_bytes, later_bytes
 from foci.learn.run import learn

@@ -8,8 +8,9 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import runs
-from foci.config.run import TrainConfig, load_run
+from foci.config.run import load_run
 from foci.config.trackers import check_trackers
+from foci.config.train import TrainConfig
 from foci.learn import trackers as tracking
 from foci.learn.run import learn
 from foci.learn.trackers import MEASURED, Trackers

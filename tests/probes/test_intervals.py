@@ -10,7 +10,7 @@ import training
 from foci.bench.budget import tokens_of, updates_of
 from foci.bench.plots import pareto
 from foci.bench.points import chosen, measured, top
-from foci.config.run import TrainConfig
+from foci.config.train import TrainConfig
 from foci.focus import Plan
 from foci.learn.arguments import lengthened, planned_updates
 from foci.probes import Answer

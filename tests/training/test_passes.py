@@ -27,11 +27,15 @@ def shapes(parts):
 def test_rows_of_like_length_share_a_part():
     inputs = micro_batch()
     inputs["row_ids"] = ["four", "two", "three"]
-    whole = parts_of(inputs, None, trims=False)
+    whole = parts_of(inputs, Passes(tokens=None), trims=False)
     assert shapes(whole) == [((3, 4), ["four", "two", "three"])]
-    assert shapes(parts_of(inputs, 6, trims=False)) == [((1, 4), ["four"]), ((2, 3), ["three", "two"])]
-    assert shapes(parts_of(inputs, 1, trims=False)) == [((1, 4), ["four"]), ((1, 3), ["three"]), ((1, 2), ["two"])]
-    second = parts_of(inputs, 6, trims=False)[1]
+    assert shapes(parts_of(inputs, Passes(tokens=6), trims=False)) == [((1, 4), ["four"]), ((2, 3), ["three", "two"])]
+    assert shapes(parts_of(inputs, Passes(tokens=1), trims=False)) == [
+        ((1, 4), ["four"]),
+        ((1, 3), ["three"]),
+        ((1, 2), ["two"]),
+    ]
+    second = parts_of(inputs, Passes(tokens=6), trims=False)[1]
     assert second["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert second["weights"].tolist() == [[0, 0, 0], [0, 1, 0]]
     assert second["columns"]["w"].shape == (2, 3)
@@ -41,9 +45,9 @@ def test_rows_of_like_length_share_a_part():
 def test_a_row_ends_where_nothing_counts_any_more():
     """By hand: the last weights stand at places 1 and 1, a row without any keeps two tokens; a hold keeps four."""
     inputs = micro_batch()
-    assert shapes(parts_of(inputs, None, trims=True))[0][0] == (3, 2)
+    assert shapes(parts_of(inputs, Passes(tokens=None), trims=True))[0][0] == (3, 2)
     inputs["holds"] = [torch.tensor([[0, 0, 0, 0.5], [0.0] * 4, [0.0] * 4])]
-    held = parts_of(inputs, 4, trims=True)
+    held = parts_of(inputs, Passes(tokens=4), trims=True)
     assert [tuple(part["input_ids"].shape) for part in held] == [(1, 4), (2, 2)]
     assert held[0]["holds"][0].tolist() == [[0, 0, 0, 0.5]]
 
@@ -52,7 +56,7 @@ def test_padding_on_the_left_stays():
     inputs = Collator(tiny.PAD, side="left")(small.rows(3))
     inputs["weights"] = torch.ones_like(inputs["input_ids"], dtype=torch.float32)
     width = inputs["input_ids"].shape[1]
-    assert [part["input_ids"].shape for part in parts_of(inputs, width, trims=True)] == [(1, width)] * 3
+    assert [part["input_ids"].shape for part in parts_of(inputs, Passes(tokens=width), trims=True)] == [(1, width)] * 3
 
 
 def test_a_pass_takes_a_token():

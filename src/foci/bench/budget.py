@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
-from foci.config.run import TrainConfig
+from foci.config.train import TrainConfig
 from foci.focus import EditsTokens, MixesRows, Plan, Row
 from foci.learn.arguments import updates_of_epoch
 from foci.training.dataset import MixedDataset, RowDataset

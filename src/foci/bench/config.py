@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from foci.config.adapter import Adapter
-from foci.config.run import ArmName, Run, TrainConfig, fields, load
+from foci.config.run import ArmName, Run, fields, load
+from foci.config.train import TrainConfig
 from foci.config.values import unknown_key
 from foci.errors import hint, shown
 from foci.learn.cells import Seeds

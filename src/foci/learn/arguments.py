@@ -8,7 +8,8 @@ from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from foci import models
-from foci.config.run import Run, TrainConfig
+from foci.config.run import Run
+from foci.config.train import TrainConfig
 from foci.focus import Plan
 from foci.learn.finished import finished
 from foci.models.forward import device_of

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -15,13 +16,13 @@ from transformers.trainer_callback import PrinterCallback
 
 from foci import models
 from foci.attention.heads import GuidedHeads
-from foci.config.run import TrainConfig
+from foci.config.train import TrainConfig
 from foci.focus import MixesRows, Row
 from foci.learn import records
 from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
-from foci.learn.fitting import fitting
+from foci.learn.fitting import fitting, packs_of
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import answered, held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
@@ -29,6 +30,7 @@ from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
+from foci.models.packing import why_not
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
 from foci.rows import ids_of, lengths_of
@@ -180,9 +182,7 @@ class Arm:
         """Trains; returns the metrics of all updates, and the peak memory of this process in MiB."""
         run, tokenizer = self.start.run, loaded.tokenizer
         settings, dtype = self._settings(rows), loaded.compute_dtype
-        fit = fitting(settings, model, int(lengths_of(rows).max()), dtype)
-        if fit.words():
-            self._say(fit.words())
+        passes = self._passes(settings, model, int(lengths_of(rows).max()), dtype)
         trainer = FocusTrainer(
             model,
             arguments(settings, run.seed, self.folder.checkpoints, dtype, self._tracked()),
@@ -190,7 +190,7 @@ class Arm:
             train_dataset=rows,
             copies=run.train.copies,
             goes_on=run.continues is not None,
-            passes=Passes(lean=True, tokens=fit.tokens),
+            passes=passes,
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
@@ -215,6 +215,16 @@ class Arm:
         finally:
             display.close()
         return processes.from_first(lambda: read_lines(self.folder.metrics)), machine.peak_mib()
+
+    def _passes(self, settings: TrainConfig, model: models.LanguageModel, longest: int, dtype: torch.dtype) -> Passes:
+        """Returns how rows of up to `longest` tokens pass through the model; says what is out of the ordinary."""
+        fit, packs = fitting(settings, model, longest, dtype), packs_of(settings, longest)
+        if fit.words():
+            self._say(fit.words())
+        if packs is not None and (reason := why_not(model, packs)):
+            self._say(f"rows are not packed: {reason}")
+            packs = None
+        return Passes(lean=True, tokens=fit.tokens, packs=packs)
 
     def _settings(self, rows: Sequence[Row]) -> TrainConfig:
         """Returns the run's settings of training, with as many updates as this arm has."""

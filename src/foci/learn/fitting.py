@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foci.config.run import TrainConfig
+from foci.config.train import TrainConfig
 from foci.focus import Batch
 from foci.models import LanguageModel, layer_count
 from foci.models.architecture import base_of, recompute_activations, sample_ids
 from foci.models.forward import device_of
+from foci.models.packing import WIDTH
 from foci.models.soft_targets import summed_loss
 from foci.system import launch, machine
 
@@ -40,6 +41,11 @@ class Fit:
             "memory is short: the activations of each layer are computed twice, which takes about a third more time; "
             "lower corpus.max_length to avoid it"
         )
+
+
+def packs_of(train: TrainConfig, longest: int) -> int | None:
+    """Returns the tokens of a long row, for rows of up to `longest` tokens; None where rows are not packed."""
+    return max(WIDTH, longest) if train.packing else None
 
 
 def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype) -> Fit:

@@ -15,6 +15,7 @@ from foci.corpus.telling import files_told, rows_told, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.earlier import Rehearsal, new_rows, rehearsal
 from foci.learn.finished import finished
+from foci.learn.fitting import packs_of
 from foci.learn.making import made_probes
 from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
@@ -28,6 +29,7 @@ from foci.system.files import sha256
 from foci.system.inputs import differences, noted
 from foci.system.run_folder import RunFolder
 from foci.system.texts import read_text
+from foci.training.passes import check_packs
 from foci.training.plan import block_scales, check_columns, head_targets
 
 Arms = Mapping[str, Sequence[Any]]
@@ -86,6 +88,7 @@ def material(
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
+        check_packs(methods, packs_of(run.train, run.corpus.max_length))
     rows, held = _split(run, corpus.rows if before is None else new_rows(before, corpus.rows))
     made = made_probes(run, loaded, rows)
     probes = _probes(run, () if made is None else made.probes)

@@ -92,6 +92,10 @@ class Guidance(Prepares):
         """
         self._chosen(model)
 
+    def needs_rows_apart(self) -> bool:
+        """Says that heads look at places of a row."""
+        return True
+
     def _chosen(self, model: PreTrainedModel) -> dict[int, dict[int, Pattern]]:
         causal = check_watched(model)
         count = max(1, round(self.share * base_of(model).config.get_text_config().num_attention_heads))

@@ -8,6 +8,7 @@ pass instead of being kept.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +21,7 @@ from foci.focus import Batch
 from foci.models import fsdp
 from foci.models.architecture import base_of
 from foci.models.head import Head, head_of, replaced
+from foci.models.long_rows import layout_now, read_packed
 from foci.models.padding import check_padding, check_side, leading, moved, together, warn_of_memory
 
 SLICE_ELEMENTS = 3 * 2**22
@@ -92,19 +94,22 @@ def hidden_states(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq hi
     ids, mask = batch.input_ids, batch.attention_mask
     if on_left:
         ids, mask = moved(ids, before), moved(mask, before)
-    if len(groups := together(model, mask)) == 1 and groups[0][1] == ids.shape[1]:
-        hidden = _read(model, ids, mask)
+    if (layout := layout_now(mask)) is not None:
+        hidden = read_packed(partial(_read, model), ids, mask, layout)
+    elif len(groups := together(model, mask)) == 1 and groups[0][1] == ids.shape[1]:
+        hidden = _read(model, ids, None, mask)
     else:
-        parts = [_read(model, ids[rows, :width], mask[rows, :width]) for rows, width in groups]
+        parts = [_read(model, ids[rows, :width], None, mask[rows, :width]) for rows, width in groups]
         parts = [F.pad(part, (0, 0, 0, ids.shape[1] - part.shape[1])) for part in parts]
         hidden = torch.cat(parts)[torch.cat([rows for rows, _ in groups]).argsort().to(parts[0].device)]
     return moved(hidden, -before) if on_left else hidden
 
 
-def _read(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    """Returns the LM head's input in one forward pass."""
+def _read(model: nn.Module, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """Returns the LM head's input in one forward pass over padded rows (`mask`), or over long ones (`positions`)."""
+    where = {"attention_mask": mask} if positions is None else {"position_ids": positions}
     with captured_hidden(model) as captured:
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
+        model(input_ids=ids, **where, use_cache=False)
     if len(captured) != 1:
         raise RuntimeError(
             f"{type(base_of(model)).__name__}: one forward pass called the LM head {len(captured)} times, expected "

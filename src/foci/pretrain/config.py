@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from foci.config.adapter import Count, Section
-from foci.config.run import ArmName, CorpusConfig, Methods, Text, TrainConfig, load
+from foci.config.run import ArmName, CorpusConfig, Methods, Text, load
+from foci.config.train import TrainConfig
 from foci.config.values import as_path
 from foci.learn.cells import Seeds, all_different, as_tuple
 
@@ -116,11 +117,15 @@ class Pretraining(Section):
         return self
 
     @model_validator(mode="after")
-    def _has_no_patience(self) -> "Pretraining":
+    def _has_no_patience_and_no_packing(self) -> "Pretraining":
         if self.train.patience is not None or self.corpus.held_out_share:
             raise ValueError(
                 f"a pretraining has a length and its own held_out, got train.patience {self.train.patience} and "
                 f"corpus.held_out_share {self.corpus.held_out_share:g}; leave both out"
+            )
+        if self.train.packing:
+            raise ValueError(
+                f"a pretraining reads rows side by side, got train.packing {self.train.packing}; leave it out"
             )
         return self
 

@@ -143,8 +143,8 @@ def whole_update(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], li
 
 
 def positions_of(parts: Iterable[Mapping[str, Any]]) -> int:
-    """Returns the positions, padding counted, in the inputs of all processes; every process must call it."""
-    return sum(processes.gathered(sum(part["input_ids"].numel() for part in parts)))
+    """Returns the positions that the model reads, padding counted, in all processes; every process must call it."""
+    return sum(processes.gathered(sum(part.get("positions", part["input_ids"].numel()) for part in parts)))
 
 
 def without_fillers(batch: Batch) -> Batch:

@@ -40,7 +40,6 @@ from foci.focus import (
 from foci.models import LanguageModel, block_of, evaluating
 from foci.models.balancing import balancing_losses, is_balanced
 from foci.models.forward import check_ids
-from foci.models.lean import Lean
 from foci.models.losses import token_entropy, token_nll
 from foci.models.padding import changes_of, warn_of_neighbours
 from foci.models.soft_targets import Held, Start, is_frozen, live_targets, summed_loss
@@ -62,7 +61,7 @@ from foci.training.dataset import (
     pad_id,
 )
 from foci.training.non_finite import NonFinite
-from foci.training.passes import WHOLE, Passes, parts_of
+from foci.training.passes import WHOLE, Passes, check_packs, parts_of
 from foci.training.plan import (
     block_scales,
     check_arguments,
@@ -99,7 +98,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     _staging: Path | None = None
     _anchor: Anchor | None = None
     _start: Start | None = None
-    _leaner: Callable[[], AbstractContextManager[None]] = nullcontext
+    _passes: Passes
+    _around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
     ) -> None:
         self.plan = Plan() if plan is None else plan
         check_prepared(self.plan)
+        check_packs(self.plan.methods, passes.packs)
         self.copies, self.goes_on, self.passes = copies, goes_on, passes
-        self._scales: dict[str, float] = {}
-        self._guides: list[Guide] = []
+        self._scales, self._guides = dict[str, float](), list[Guide]()
         self.update, self._weighted = Update(), False
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
@@ -144,8 +144,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
 
     @property
     def replaces_loss(self) -> bool:
-        """True where the plan, the corpus' own weights, or lean passes need another loss than the Trainer's own."""
-        return replaces_loss(self.plan) or self._weighted or self.passes.lean
+        """True where the plan, the corpus' own weights, or the passes need another loss than the Trainer's own."""
+        return replaces_loss(self.plan) or self._weighted or self.passes.replaces_loss
 
     def _dataset(self, rows: Sequence[Row], args: TrainingArguments) -> RowDataset | MixedDataset:
         new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)
@@ -209,7 +209,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not wanted:
             return batch
         model, moved = self.model_wrapped, batch.to(self.args.device)
-        with torch.no_grad(), evaluating(model), self._leaner(), self.accelerator.autocast():
+        with torch.no_grad(), evaluating(model), self._around(), self.accelerator.autocast():
             if ENTROPY in wanted:
                 nll, entropy = self.token_entropy(model, moved)
                 found = {"nll": nll, ENTROPY: entropy}
@@ -288,14 +288,14 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         shards = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         if shards or is_balanced(self.model):
             return [inputs]
-        return parts_of(inputs, self.passes.tokens, trims=not self._guides and not self.plan.of(Imitates))
+        return parts_of(inputs, self._passes, trims=not self._guides and not self.plan.of(Imitates))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Runs one micro-batch forward and backward. Raises `NonFinite` before anything is updated or logged."""
         parts, losses = inputs.pop("parts", [inputs]), []
         for number, part in enumerate(parts, 1):
             alone = nullcontext() if number == len(parts) else self.accelerator.no_sync(model)
-            with alone, self._leaner():
+            with alone, self._around():
                 losses.append(super().training_step(model, part, num_items_in_batch))
             for guide in self._guides:
                 guide.check_seen()
@@ -334,6 +334,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         resume = checkpoint.newest(root)[0] if resume_from_checkpoint is True else resume_from_checkpoint or None
         if resume is not None:
             resume = str(checkpoint.require_complete(Path(resume)))
+        self._passes = self.passes.checked(self.model)
         self._scales = block_scales(self.plan, self.model)
         with ExitStack() as stack:
             stack.enter_context(frozen(self.model, self._scales))
@@ -341,8 +342,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             for guide in self._guides:
                 stack.enter_context(guided(self.model, guide))
             dtype = torch.bfloat16 if self.args.bf16 else self._width()
-            if self.passes.lean and not self._guides and (found := Lean.of(self.model, dtype)):
-                self._leaner = found.on
+            self._around = nullcontext if self._guides else self._passes.around(self.model, dtype)
             if any(isinstance(method.teacher(), LiveTeacher) for method in self.plan.of(Imitates)):
                 self._start = self._start or Start(self.model, goes_on=self.goes_on)  # of the first call
             if self.plan.of(HoldsWeights):
