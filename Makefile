@@ -9,6 +9,7 @@
 # make served  `foci study` against a real server, `transformers serve` (a minute; needs 'transformers[serving]')
 # make docs    builds the documentation in out/site, without a network; warnings are errors
 # make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
+# make audit   asks an advisory service about the pinned versions (needs a network; exit 3 and NOT AUDITED without one)
 # make package builds the sdist and the wheel, installs the wheel in a fresh environment and tries it there
 # make readme  the generated tables of README.md and docs/your_text.md, and the README's picture
 
@@ -27,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 CHECKED := src tests/project tests/config tests/corpus tests/models/test_losses.py tests/methods/test_contracts.py \
   tests/methods/test_methods.py tests/probes/test_probes.py tests/probes/test_answers.py tests/learn/test_learn.py
 
-.PHONY: demo check test bench gpu sweep fuzz faults served lint docs package readme setup clean
+.PHONY: demo check test bench gpu sweep fuzz faults served lint docs audit package readme setup clean
 
 setup: $(VENV)/.done
 
@@ -89,6 +90,10 @@ served: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Make itself ends with 2 whenever a command fails; the words say which it was
+audit:
+	$(PYTHON) tools/audit.py
 
 # The sdist and the wheel, installed and tried in a fresh environment
 package: setup
