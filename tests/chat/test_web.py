@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ import runs
 from foci.chat.session import Piece, Session
 from foci.config.run import load_run
 from foci.learn.run import learn
+from foci.system.signals import stoppable
 
 web = pytest.importorskip("foci.chat.web", reason="pip install 'foci[chat]'")
 
@@ -324,3 +326,34 @@ def test_models_answer_in_the_thread_that_loaded_them(run, monkeypatch):
     assert len(threads) == 3
     assert len(set(threads)) == 1
     assert served["session"].lock.acquire(blocking=False)
+
+
+class _Left(BaseException):
+    """In place of the end of this process."""
+
+
+def test_ctrl_c_does_not_wait_until_models_are_loaded(monkeypatch, capsys):
+    ended = threading.Event()
+
+    def load():
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.wait(10)
+        raise ValueError("loaded too late")
+
+    def leave(code):
+        ended.set()
+        raise _Left(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with web.listening(0) as bound, pytest.raises(_Left) as left, stoppable():
+        web.serve(load, bound, lambda _: None)
+    assert left.value.args == (130,)
+    assert capsys.readouterr().err == "foci: stopped by SIGINT\n"
+
+
+def test_an_error_while_models_are_loaded_is_told():
+    def load():
+        raise ValueError("no such model")
+
+    with web.listening(0) as bound, pytest.raises(ValueError, match="no such model"):
+        web.serve(load, bound, lambda _: None)

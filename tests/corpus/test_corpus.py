@@ -511,6 +511,17 @@ def test_a_file_that_holds_no_rows_is_refused(tmp_path):
         read_rows(tmp_path / "b.parquet")
 
 
+def test_a_fingerprint_is_computed_once(monkeypatch, tokenizer):
+    before, sorting = tokenizer_fingerprint(tokenizer), []
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda *given, **how: sorting.append(1) or dumps(*given, **how))
+    assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(byte_tokenizer()) == before
+    assert not sorting
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # in place, the same size
+    assert tokenizer_fingerprint(tokenizer) != before
+    assert sorting == [1]
+
+
 def test_the_fingerprint_is_of_behaviour(tmp_path, tokenizer):
     before = tokenizer_fingerprint(tokenizer)
     tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)

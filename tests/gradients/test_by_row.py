@@ -254,6 +254,64 @@ def test_uses_that_are_seen_only_when_the_model_runs_are_computed_alone(layer):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_what_every_question_counts_is_computed_once(monkeypatch):
+    """Passes of at most 14 tokens, a document each."""
+    model, step, calls = adapted("llama"), InnerStep(1e-2), []
+    batch, later, weights, _ = given()
+    real = by_row.factors
+    monkeypatch.setattr(by_row, "factors", lambda batch: calls.append(len(batch.labels)) or real(batch))
+    monkeypatch.setattr(by_row, "TOKENS", {"cpu": 14})
+    by_row.alignments(model, batch, later, weights, step)
+    by_row.later_losses(model, batch, later, weights, step)
+    assert calls == [3, 3]
+
+
+class _Twice(torch.autograd.Function):
+    """A function with a gradient and without a forward derivative."""
+
+    @staticmethod
+    def forward(_, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(_, grad: torch.Tensor) -> torch.Tensor:
+        return 2 * grad
+
+
+class _Doubling(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _Twice.apply(self.inner(x)) / 2
+
+
+def test_a_layer_without_a_forward_derivative_is_computed_alone_and_other_errors_are_told(monkeypatch):
+    model = whole("llama", torch.float64)
+    model.model.layers[1].mlp = _Doubling(model.model.layers[1].mlp)
+    batch, later, weights, alone = given()
+    found = by_row.alignments(model, batch, later, weights.double(), InnerStep(1e-2))
+    document, task, own = alone[0]
+    expected = products_of_gradients(model, document, task, own.double(), InnerStep(1e-2))
+    torch.testing.assert_close(found[0, : len(expected)], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
+
+    def wrong(*_):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(OwnWeights, "_linear_tangent", wrong)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        by_row.alignments(whole("llama"), batch, later, weights, InnerStep(1e-2))
+
+
+def test_a_model_on_several_devices_is_asked_row_by_row():
+    """Its gradients of several devices cannot be added up in one place; `gradient_alignment` can."""
+    model = adapted("llama")
+    model.model.model.layers[1].to("meta")
+    with pytest.raises(NoOwnWeightsError, match="2 devices"):
+        OwnWeights(model)
+
+
 def test_a_row_that_disagrees_with_its_gradient_is_computed_alone(monkeypatch):
     model = adapted("llama")
     batch, later, weights, _ = given()

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foci.chat.session import Session
 from foci.system.harmless import visible
+from foci.system.signals import Interrupted, leave
 
 HOST = "127.0.0.1"
 LONGEST = 100_000
@@ -220,11 +221,19 @@ def listening(port: int) -> socket.socket:
         ) from None
 
 
+def _loaded(load: Callable[[], Session], thread: ThreadPoolExecutor) -> Session:
+    """Loads both models in a thread; Ctrl-C does not wait until they are loaded, which nothing else can cut short."""
+    try:
+        return thread.submit(load).result()
+    except Interrupted as stop:
+        leave(stop)
+
+
 def serve(load: Callable[[], Session], bound: socket.socket, tell: Callable[[str], None]) -> None:
     """Loads both models and serves the page until Ctrl-C."""
     port = bound.getsockname()[1]
     with ThreadPoolExecutor(1) as thread:
-        page = Page(thread.submit(load).result(), thread)
+        page = Page(_loaded(load, thread), thread)
         tell(f"http://{HOST}:{port}/\nopen it in a browser on this machine; Ctrl-C ends")
         settings = uvicorn.Config(
             page.app(port), log_level="warning", access_log=False, lifespan="off", ws="none", http="h11",

@@ -247,7 +247,10 @@ def _factors(batch: Batch, weights: Tensor, step: InnerStep) -> Float[Tensor, "b
 
 
 def _checked(model: nn.Module, batch: Batch, later: Batch | Later, weights: Tensor) -> Later:
-    """Returns the later tasks. Raises ValueError where a document has none with an answer, or nothing has weight."""
+    """Returns the later tasks, with the column `LATER`, which every part of them needs.
+
+    Raises ValueError where a document has none with an answer, or nothing has weight.
+    """
     check_mode(model, "difference")
     checked_weights(batch, weights)
     if isinstance(later, Batch):
@@ -261,7 +264,7 @@ def _checked(model: nn.Module, batch: Batch, later: Batch | Later, weights: Tens
             f"each document needs one later task with an answer, got {len(batch.input_ids)} documents and "
             f"{int(asked.sum())} tasks that have one"
         )
-    return later
+    return replace(later, batch=replace(later.batch, columns={LATER: later.factors()}))
 
 
 def _parts(batch: Batch) -> Iterator[Int[Tensor, " row"]]:

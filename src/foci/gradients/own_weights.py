@@ -34,12 +34,16 @@ from foci.models.head import head_of
 from foci.models.losses import hidden_states, logits_nll, placed, slice_size
 from foci.models.padding import together
 
+_NO_DERIVATIVE = ("forward gradient", "ZeroTensors are immutable")
+"""Words of torch about a forward derivative that does not fit, or that an operation would change in place."""
+
 
 class OwnWeights(TorchFunctionMode):
     """Sends the linear maps and lookups of a model through the weights of each row, while one of its passes runs.
 
     Raises NoOwnWeightsError where something else is trained than matrices of linear maps and embeddings, their biases,
-    and the vectors of norms, and from a pass in which these are used in another way.
+    and the vectors of norms, where the model lies on several devices, and from a pass in which weights are used in
+    another way.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,6 +52,8 @@ class OwnWeights(TorchFunctionMode):
         self.parameters = {
             p: None for p in model.parameters() if p.requires_grad
         }  # in order: sums of numbers depend on it
+        if len(devices := {p.device for p in model.parameters()}) > 1:
+            raise NoOwnWeightsError(f"the model lies on {len(devices)} devices")
         self.norms = [module for module in model.modules() if _is_norm(module) and self._trains(module)]
         for module in model.modules():
             if self._trains(module) and not _is_matrix(module) and module not in self.norms:
@@ -120,9 +126,9 @@ class OwnWeights(TorchFunctionMode):
             if any(tangent is None for tangent in found):
                 return torch.zeros_like(wanted, dtype=picked.dtype)
             return placed(torch.cat(found), wanted)
-        except torch.OutOfMemoryError:
-            raise
-        except (NotImplementedError, RuntimeError) as error:  # torch: an operation without a forward derivative
+        except RuntimeError as error:
+            if not _lacks_derivative(error):
+                raise
             raise NoOwnWeightsError(str(error)) from error
         finally:
             self.said = self.of = self.kept = None
@@ -307,6 +313,15 @@ def _forward_mode() -> Iterator[None]:
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
     with forward_ad.dual_level():
         yield
+
+
+def _lacks_derivative(error: RuntimeError) -> bool:
+    """Returns whether torch says that an operation has no forward derivative, or one that cannot be used.
+
+    >>> _lacks_derivative(NotImplementedError()), _lacks_derivative(RuntimeError("shapes cannot be multiplied"))
+    (True, False)
+    """
+    return isinstance(error, NotImplementedError) or any(words in str(error) for words in _NO_DERIVATIVE)
 
 
 def _is_matrix(module: nn.Module) -> bool:

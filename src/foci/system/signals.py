@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 from foci.system import launch
 
@@ -119,6 +120,15 @@ class Stop:
             yield
         finally:
             self.abandons = False
+
+
+def leave(stop: Interrupted) -> NoReturn:
+    """Ends the process at once, with the words and the status of `stop`: what a thread does cannot be stopped."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        if not stop.is_silent:
+            print(f"foci: {stop}", file=sys.stderr, flush=True)
+    os._exit(stop.code)
 
 
 def output_lost(error: OSError) -> None:
