@@ -24,7 +24,8 @@ probes: {learn: p.jsonl, retain: general, text: null, held_out: null, held_out_s
 adapter: {type: lora, r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
 train: {epochs: 4, steps: null, patience: null, least_steps: 60, batch_size: 16, batch_tokens: null, accumulation: 1,
         packing: false, learning_rate: 1e-3, schedule: linear, warmup: 0.0, weight_decay: 0.0, max_grad_norm: 1.0,
-        checkpoint_every: 40, keep_checkpoints: 2, group_by_length: true, copies: 1, normalise: row, report_to: []}
+        checkpoint_every: 40, keep_checkpoints: 2, group_by_length: true, copies: 1, normalise: row, fsdp: false,
+        report_to: []}
 continues: {run: out/before, arm: plain, ratio: 2.0}
 arms: {plain: [], oracle: [oracle], softer: [{oracle: {floor: 1e-1}}, oracle: ]}
 """

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
 import small
 import tiny
 from foci import FocusTrainer, Plan
 from foci.focus import Batch, HoldsWeights, Row, WeighsTokens
+from foci.models import sharding
 from foci.system import processes
 from foci.training.passes import Passes
 from foci.training.sharing import shares, with_rows
@@ -101,13 +103,20 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+SHARDED = {2: [name for name in CASES if name != "rows that are read apart"], 3: ["every role"]}
+"""Cases in which the model is shared by so many processes; three hold parts of unequal size."""
+
+
 def rows() -> list[Row]:
     """Rows that do not come out even: 11 of them, some beyond the length at which rows are read apart."""
     return small.rows(11, shortest=5, longest=24)
 
 
-def trained(name: str, folder: Path) -> dict[str, Tensor]:
-    """The trained weights after the updates of one case, in this process and those that are connected."""
+def trained(name: str, folder: Path, *, shards: bool = False) -> dict[str, Tensor]:
+    """The trained weights after the updates of one case, in this process and those that are connected.
+
+    `shards`: each process keeps a part of the model.
+    """
     case, count = CASES[name], processes.size()
     batch, micro_batches = shares(ROWS, ROWS, count)
     arguments = TrainingArguments(
@@ -115,18 +124,27 @@ def trained(name: str, folder: Path) -> dict[str, Tensor]:
         learning_rate=1e-2, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
         seed=5, logging_steps=100, **(case.changes or {}),
     )  # fmt: skip
+    model = double(case.model())
+    if shards:
+        sharding.shard(model)
     trainer = FocusTrainer(
-        double(case.model()), with_rows(arguments, ROWS), plan=Plan(case.methods(), normalise=case.normalise),
+        model, with_rows(arguments, ROWS), plan=Plan(case.methods(), normalise=case.normalise),
         train_dataset=rows(), passes=Passes(lean=case.lean, tokens=case.tokens),
     )  # fmt: skip
     trainer.train()
-    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    if not shards:
+        return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    every = dict(trainer.model.named_parameters())
+    assert all(isinstance(p, DTensor) and p.to_local().numel() < p.numel() for p in every.values() if p.shape[0] > 1)
+    assert sum(p.to_local().numel() for p in every.values()) < 0.6 * sum(p.numel() for p in every.values())
+    return {name: sharding.whole(p.detach()) for name, p in every.items() if p.requires_grad}
 
 
 def train_all(folder: Path) -> None:
     """Trains every case in the processes of a launcher; the first writes the weights."""
     with processes.together():
         for name in CASES:
-            found = trained(name, folder / "run")
-            if processes.is_first():
-                torch.save(found, folder / f"{processes.size()} {name}.pt")
+            for shards in (False, True) if name in SHARDED[processes.size()] else (False,):
+                found = trained(name, folder / "run", shards=shards)
+                if processes.is_first():
+                    torch.save(found, folder / f"{'sharded' if shards else 'whole'} {processes.size()} {name}.pt")

@@ -1,29 +1,15 @@
 """`foci learn` in several processes: the summary of one, and an end in good order."""
 
-import json
 import signal
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors.torch import load_file
 
 import runs
 import several
 from foci.cli.processes import INSTEAD
 from foci.system import launch, processes
-
-ARMS = {
-    "plain": [],
-    "several": [
-        "oracle",
-        {"lwf": {"below": 0.5}},
-        {"l2_sp": {"strength": 0.1}},
-        {"replay": {"ratio": 0.4, "samples": 4}},
-        {"guidance": {"patterns": ["previous"]}},
-    ],
-}
+from processes_compared import assert_same, assert_same_weights, outcome, run_file
 
 
 @pytest.fixture(scope="module")
@@ -31,55 +17,11 @@ def things(tmp_path_factory):
     return runs.material(tmp_path_factory.mktemp("things"))
 
 
-def run_file(folder: Path, things: runs.Things, **changes) -> Path:
-    return runs.run_file(folder, things, adapter={"dropout": 0.0}, arms=ARMS, **changes)
-
-
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, things):
     folder = tmp_path_factory.mktemp("one")
     runs.finished(["learn", run_file(folder, things)], folder)
     return folder / "out"
-
-
-def outcome(out: Path) -> dict:
-    """All that a run found, but for time, memory and padding."""
-    summary = json.loads((out / "summary.json").read_text())
-    for arm in summary["arms"].values():
-        for name in ("seconds", "peak_memory_mib", "weights_sha256", "padding"):
-            del arm[name]
-    lines = {
-        name: [json.loads(line) for line in (out / "arms" / name / "metrics.jsonl").read_text().splitlines()]
-        for name in summary["arms"]
-    }
-    kept = [
-        [{k: v for k, v in line.items() if k not in ("seconds", "padding")} for line in some] for some in lines.values()
-    ]
-    tables = [pq.read_table(path).to_pylist() for path in sorted(out.glob("arms/*/probes/*.parquet"))]
-    return {"corpus": summary["corpus"], "arms": summary["arms"], "metrics": kept, "answers": tables}
-
-
-def assert_same(found, expected, place: str = "") -> None:
-    """Equal but for rounding."""
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys(), place
-        for name in expected:
-            assert_same(found[name], expected[name], f"{place}/{name}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), place
-        for n, (a, b) in enumerate(zip(found, expected, strict=True)):
-            assert_same(a, b, f"{place}[{n}]")
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=2e-4, abs=2e-5), place
-    else:
-        assert found == expected, place
-
-
-def assert_same_weights(out: Path, one: Path) -> None:
-    for arm in ARMS:
-        ours, theirs = (load_file(path / "arms" / arm / "adapter" / "adapter_model.safetensors") for path in (out, one))
-        for name in theirs:
-            torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=0)
 
 
 def test_stopped_in_two_processes_and_gone_on_with_in_three(tmp_path, things, one):
@@ -169,7 +111,7 @@ def test_an_empty_variable_of_a_launcher_is_none(monkeypatch):
 def test_what_accelerate_is_configured_for_is_refused_by_name(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"asks for DeepSpeed .*Start with torchrun"), processes.together():
+    with pytest.raises(ValueError, match=r"asks for DeepSpeed .*start with torchrun"), processes.together():
         pass
 
 

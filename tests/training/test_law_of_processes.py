@@ -1,5 +1,7 @@
 """Law 4: two and three processes make the updates of one, in float64 to the last digits, with every role at work."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch.utils.data import SequentialSampler
@@ -7,7 +9,7 @@ from torch.utils.data import SequentialSampler
 import several
 from foci.training.dataset import FILLER
 from foci.training.sharing import SharedOut, shares
-from law_of_processes import CASES, train_all, trained
+from law_of_processes import CASES, SHARDED, train_all, trained
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +24,10 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_processes_make_the_updates_of_one(name, found, tmp_path):
     one = trained(name, tmp_path)
-    for count in (2, 3):
-        weights = torch.load(found / f"{count} {name}.pt", weights_only=True)
+    for kind, count in product(("whole", "sharded"), (2, 3)):
+        if kind == "sharded" and name not in SHARDED[count]:
+            continue
+        weights = torch.load(found / f"{kind} {count} {name}.pt", weights_only=True)
         assert weights.keys() == one.keys()
         for key, expected in one.items():
             assert expected.dtype == torch.float64

@@ -13,6 +13,7 @@ from foci.attention import attention_maps, head_distances
 from foci.focus import DELIMITER, Batch, GuidesHeads, Pattern, Plan, Row
 from foci.models import evaluating, layer_count
 from foci.models.forward import device_of, pad_id, padded
+from foci.models.sharding import without_gradients
 from foci.system.files import append_step
 
 ROWS, TOKENS, MAPS = 8, 32, 8
@@ -51,9 +52,15 @@ class GuidedHeads:
             for (layer, head), distance in sorted(found.items())
         ]
 
-    def note(self, model: nn.Module, file: Path, step: int) -> None:
-        """Appends a line with the distances at this step to a file that has none."""
-        append_step(file, {"step": step, "heads": self.distances(model)})
+    def note(self, model: nn.Module, file: Path, step: int, *, writes: bool = True) -> None:
+        """Appends a line with the distances at this step to a file that has none.
+
+        Of a sharded model every process must call it, and one of them `writes`.
+        """
+        with without_gradients(model):
+            found = self.distances(model)
+        if writes:
+            append_step(file, {"step": step, "heads": found})
 
     def maps(self, model: nn.Module) -> dict[str, Any]:
         """Returns the first `tokens` of a row, and `maps` (query, key) of the first head of each layer and pattern."""

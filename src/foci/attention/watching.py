@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from foci.attention.logits import Logits, QuerySlice, grouped
 from foci.attention.masks import MaskRule
+from foci.models import fsdp
 from foci.models.architecture import base_of, evaluating, sample_ids
 from foci.models.losses import captured_hidden
 
@@ -134,7 +135,8 @@ def _hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, e
     rounding = torch.autocast(input_ids.device.type, enabled=False) if exact else nullcontext()
     with torch.no_grad(), evaluating(model), rounding:
         read = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-        if model.base_model is not model or model.get_output_embeddings() is None:
+        apart = model.base_model is not model and fsdp.root(model) is None  # FSDP2 gathers weights in the whole model
+        if apart or model.get_output_embeddings() is None:
             hidden: Tensor = model.base_model(**read)[0]
             return hidden
         with captured_hidden(model) as captured:

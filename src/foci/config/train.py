@@ -58,6 +58,7 @@ class TrainConfig(Section):
         default="update",
         description="weights sum to one over the update (all tokens count alike) or over each row (all rows do)",
     )
+    fsdp: bool = Field(default=False, description="share the model and its optimizer among processes (FSDP2)")
     report_to: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = Field(
         default=(),
         description="experiment trackers to log to: trackio, tensorboard, wandb, mlflow, swanlab, or a list; [] = none",

@@ -18,7 +18,7 @@ from foci import models
 from foci.attention.heads import GuidedHeads
 from foci.config.train import TrainConfig
 from foci.focus import MixesRows, Row
-from foci.learn import records
+from foci.learn import records, sharded
 from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
@@ -31,6 +31,7 @@ from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
 from foci.models.packing import why_not
+from foci.models.sharding import is_sharded
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
 from foci.rows import ids_of, lengths_of
@@ -82,6 +83,7 @@ class Arm:
             self.heads.note(model, self.folder.guided, 0)
         machine.reset_peak()
         metrics, ended, peak = self._trained(model, rows, loaded, resume)
+        model = sharded.whole_again(model, self.start, self.plan)
 
         def finished() -> dict[str, Any]:
             self._write_samples(model, loaded.tokenizer, rows, entropy)
@@ -217,13 +219,19 @@ class Arm:
         return processes.from_first(lambda: read_lines(self.folder.metrics)), machine.peak_mib()
 
     def _passes(self, settings: TrainConfig, model: models.LanguageModel, longest: int, dtype: torch.dtype) -> Passes:
-        """Returns how rows of up to `longest` tokens pass through the model; says what is out of the ordinary."""
-        fit, packs = fitting(settings, model, longest, dtype), packs_of(settings, longest)
+        """Returns how rows of up to `longest` tokens pass through the model; says what is out of the ordinary.
+
+        Shares the model out among the processes where the run file says so.
+        """
+        shares = processes.size() if settings.fsdp else 1
+        fit, packs = fitting(settings, model, longest, dtype, shares=shares), packs_of(settings, longest)
         if fit.words():
             self._say(fit.words())
         if packs is not None and (reason := why_not(model, packs)):
             self._say(f"rows are not packed: {reason}")
             packs = None
+        if settings.fsdp:
+            self._say(sharded.shared_out(model, self.plan))
         return Passes(lean=True, tokens=fit.tokens, packs=packs)
 
     def _settings(self, rows: Sequence[Row]) -> TrainConfig:
@@ -248,17 +256,15 @@ class Arm:
         """Asks in all processes, and writes the answers and the bits per byte of the model after update `step`."""
         with self.stop.abandoning():
             answers, texts = self.start.questions.ask(model, tokenizer)
+        if self.heads is not None and (processes.is_first() or is_sharded(model)):
+            self.heads.note(model, self.folder.guided, step, writes=processes.is_first())
         if processes.is_first():
-            self._write_measures(model, step, answers, texts)
+            self._write_measures(step, answers, texts)
         processes.wait()  # training may end early by what was written
 
-    def _write_measures(
-        self, model: nn.Module, step: int, answers: Sequence[Answer], texts: Mapping[str, float | None]
-    ) -> None:
+    def _write_measures(self, step: int, answers: Sequence[Answer], texts: Mapping[str, float | None]) -> None:
         if answers:
             write_answers(self.folder.probes(step), answers, self.start.answers)
-        if self.heads is not None:
-            self.heads.note(model, self.folder.guided, step)
         append_step(self.folder.texts, {"step": step, **texts})
         if self.trackers is not None:
             self.trackers.measured(step, {**self._accuracy_at(step), **texts})

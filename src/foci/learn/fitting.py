@@ -48,8 +48,10 @@ def packs_of(train: TrainConfig, longest: int) -> int | None:
     return max(WIDTH, longest) if train.packing else None
 
 
-def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype) -> Fit:
+def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype, *, shares: int = 1) -> Fit:
     """Returns how rows of up to `longest` tokens are read; `dtype` is the type that is computed in.
+
+    `shares`: how many processes will share the model, which is still whole.
 
     `train.batch_tokens` is taken where it is given. Else a pass takes as many positions as the free memory holds, and
     on a CPU no more than `CPU_TOKENS`. Where not even one row fits, the model is made to compute activations again, if
@@ -64,7 +66,8 @@ def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch
         return Fit(most)
     if device.type == "cpu":
         free //= launch.local_count()  # the processes of a machine share its memory
-    free -= later_bytes(model)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    free += weights - (weights + later_bytes(model)) // shares
     each = kept_bytes(model, dtype)
     fits = int(SHARE * free / each)
     if fits >= longest:

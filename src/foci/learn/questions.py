@@ -12,6 +12,7 @@ from foci.corpus.sentences import one_line, sentences
 from foci.focus import Row
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.losses import token_nll
+from foci.models.sharding import is_sharded, without_gradients
 from foci.probes import Answer, Probe, answer, binding, bits_per_byte, summarise
 from foci.probes.making.wording import FRONT
 from foci.rows import lengths_of
@@ -65,7 +66,7 @@ class Questions:
     def measures(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, float | None]:
         """Returns bits per byte of the text to retain and of the corpus, and `binding`; None where not asked.
 
-        Processes share the measures, and every one must call it.
+        Processes share the measures, and every one must call it; of a sharded model each takes all of them.
         """
         text, held = self.text, self.held_out_rows
         learn = [probe for probe in self.probes if is_to_learn(probe)]
@@ -76,15 +77,24 @@ class Questions:
         }
         if held:
             wanted["held_out_bits_per_byte"] = lambda: rows_bits_per_byte(model, tokenizer, held)
-        found = processes.shared_out(lambda names: [wanted[name]() for name in names], list(wanted))
+        with without_gradients(model):
+            found = processes.shared_out(
+                lambda names: [wanted[name]() for name in names], list(wanted), alike=is_sharded(model)
+            )
         return dict(zip(wanted, found, strict=True))
 
 
 def answered(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, probes: Sequence[Probe], batch_size: int
 ) -> list[Answer]:
-    """Returns the answers to all probes, in their order. Processes share the probes, and every one must call it."""
-    return processes.shared_out(lambda some: answer(model, tokenizer, some, batch_size=batch_size), probes)
+    """Returns the answers to all probes, in their order. Every process must call it.
+
+    Processes share the probes. Of a sharded model each asks all of them, since none can read a row alone.
+    """
+    with without_gradients(model):
+        return processes.shared_out(
+            lambda some: answer(model, tokenizer, some, batch_size=batch_size), probes, alike=is_sharded(model)
+        )
 
 
 def is_to_learn(probe: Probe) -> bool:

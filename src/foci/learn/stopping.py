@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from foci.models import sharding
 from foci.probes import Answer, read_answers
 from foci.system import checkpoint, processes
 from foci.system.files import read_lines
@@ -117,10 +118,15 @@ def _is_noted(folder: ArmFolder, step: int) -> bool:
 
 
 def write(model: nn.Module, root: Path, step: int) -> None:
-    """Writes the weights that train, whole or not at all, and deletes all but the newest `KEPT`; the first process."""
-    if not processes.is_first():
+    """Writes the weights that train, whole or not at all, and deletes all but the newest `KEPT`.
+
+    The first process writes; of a sharded model every one must call it.
+    """
+    first, own = processes.is_first(), {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gathered = ((name, sharding.whole(p.detach())) for name, p in own.items() if first or sharding.is_sharded(model))
+    trained = {name: value.cpu().contiguous() for name, value in gathered if first}
+    if not first:
         return
-    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     with checkpoint.staged(root, step) as staging:
         save_file(trained, staging / WEIGHTS)
     checkpoint.prune(root, KEPT)
@@ -132,7 +138,7 @@ def restore(model: nn.Module, root: Path, step: int) -> None:
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in stored.items():
-            own[name].copy_(value)
+            own[name].copy_(sharding.part_of(value, own[name]))
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,26 @@ def reset(model: nn.Module) -> None:
 
 
 @contextmanager
+def parts_replaced(model: nn.Module, parts: Mapping[str, Tensor]) -> Iterator[None]:
+    """Gives parameters of a sharded model other values while open; `parts` are those of this process, by name."""
+    reset(model)
+    own = {name: local(p) for name, p in model.named_parameters() if name in parts}
+    before = {name: place.clone() for name, place in own.items()}
+    try:
+        _put(own, parts)
+        yield
+    finally:
+        reset(model)  # whole parameters with these values may be left in memory
+        _put(own, before)
+
+
+@torch.no_grad()
+def _put(places: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, place in places.items():
+        place.copy_(values[name])
+
+
+@contextmanager
 def head_callable(model: nn.Module) -> Iterator[None]:
     """Lets a sharded model's head be called after its forward pass, while open; resets the model before and after."""
     outer = root(model)

@@ -5,6 +5,7 @@ the positions that count reach the head, a few hundred at a time, and their logi
 pass instead of being kept.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,7 +47,8 @@ def captured_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
         base.register_forward_hook(stand_in.add_hidden_states, prepend=True) if fsdp.root(model) is not None else None
     )
     try:
-        with replaced(base, {head: stand_in}):
+        with replaced(base, {head: stand_in}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # a view, which stays as it is
             yield stand_in.inputs
     finally:
         if hook is not None:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from foci.focus import Batch, LiveTeacher, SoftTargets
+from foci.models import fsdp
 from foci.models.architecture import evaluating
 from foci.models.head import Head, head_of
 from foci.models.losses import CastLinear, cast_head, hidden_states, slice_size
@@ -300,14 +301,17 @@ def top_k(head: Head, hidden: Float[Tensor, "token hidden"], teacher: LiveTeache
 class Start:
     """The model as training started: its adapter switched off, or a frozen copy where there is none.
 
-    `goes_on`: the adapter was trained before and belongs to the start, so that its weights are copied.
+    `goes_on`: the adapter was trained before and belongs to the start, so that its weights are copied. Of a model that
+    is sharded and has no adapter, the weights that train are copied too: each process keeps those of its parts.
     """
 
     def __init__(self, model: nn.Module, *, goes_on: bool = False) -> None:
-        self.copy = None if isinstance(model, PeftModel) else copy.deepcopy(model).requires_grad_(False)
-        copied = goes_on and isinstance(model, PeftModel)
+        adapted, sharded = isinstance(model, PeftModel), fsdp.root(model) is not None
+        self.copy = None if adapted or sharded else copy.deepcopy(model).requires_grad_(False)
+        copied = goes_on if adapted else sharded
+        fsdp.reset(model)
         trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad and copied)
-        self.weights = {name: p.detach().clone() for name, p in trained}
+        self.weights = {name: fsdp.local(p).clone() for name, p in trained}
 
     @contextmanager
     def of(self, model: nn.Module, unwrapped: nn.Module) -> Iterator[nn.Module]:
@@ -317,6 +321,10 @@ class Start:
         """
         if self.copy is not None:
             yield self.copy
+            return
+        if self.weights and fsdp.root(unwrapped) is not None:
+            with fsdp.parts_replaced(unwrapped, self.weights):
+                yield model
             return
         if self.weights:
             own = {name: p for name, p in unwrapped.named_parameters() if name in self.weights}

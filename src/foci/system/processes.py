@@ -63,8 +63,9 @@ def _check_backend() -> None:
     for name, told in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(name, "false").lower() == "true":
             raise ValueError(
-                f"accelerate's configuration asks for {told} ({name}={os.environ[name]}); foci has the whole model on "
-                "every GPU and shares out rows (DDP). Start with torchrun, or with: accelerate launch --multi_gpu"
+                f"accelerate's configuration asks for {told} ({name}={os.environ[name]}), which foci does not read; "
+                "start with torchrun, or with: accelerate launch --multi_gpu, and set train.fsdp=true where each "
+                "process should hold a part of the model (FSDP2)"
             )
 
 
@@ -170,8 +171,13 @@ def opened_by_first(open_it: Callable[[], AbstractContextManager[Any]]) -> Itera
         yield
 
 
-def shared_out(work: Callable[[Sequence[Any]], Sequence[T]], items: Sequence[Any]) -> list[T]:
-    """Returns `work(items)`, one result for each item in their order; every process works on some of the items."""
+def shared_out(work: Callable[[Sequence[Any]], Sequence[T]], items: Sequence[Any], *, alike: bool = False) -> list[T]:
+    """Returns `work(items)`, one result for each item in their order; every process works on some of the items.
+
+    `alike`: every process works on all of them, since it needs the others for each (a sharded model).
+    """
+    if alike:
+        return list(work(items)) if items else []
     some = items[number() :: size()]
     parts = gathered(list(work(some)) if some else [])
     return [parts[at % size()][at // size()] for at in range(len(items))]

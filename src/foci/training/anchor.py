@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from foci.focus import HoldsWeights
-from foci.models import block_of, blocks
+from foci.models import block_of, blocks, fsdp
+from foci.models.sharding import part_of, whole
 
 
 @runtime_checkable
@@ -39,6 +40,7 @@ class Anchor:
     """The trainable weights as they were, and the step back toward them."""
 
     def __init__(self, model: nn.Module) -> None:
+        fsdp.reset(model)
         self.model = model
         self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.parameters = {name: p for name, p in model.named_parameters() if name in self.start}
@@ -65,7 +67,7 @@ class Anchor:
             if isinstance(step, Tensor) or step:
                 down = self._gradients(a, b, scaling, step)
                 for name, gradient in zip((a, b), down, strict=True):
-                    self.parameters[name].sub_(gradient)
+                    self.parameters[name].sub_(part_of(gradient, self.parameters[name]))
 
     def _sorted(self, strengths: Mapping[str, float | Tensor]) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Returns numbers by block, tensors by the trainable parameter (for an adapter: its A) that they hold."""
@@ -85,7 +87,8 @@ class Anchor:
                 f"pull holds {len(tensors)} parameters such as {next(iter(tensors))}, none of which trains (the first "
                 f"that does is {next(iter(self.start), 'none')}); train with another adapter, or drop the method"
             )
-        return numbers, {held[name]: s for name, s in tensors.items() if name in held}  # what is frozen stays anyway
+        kept = {held[name]: s for name, s in tensors.items() if name in held}  # what is frozen stays anyway
+        return numbers, {n: s if n in self.paired else part_of(s, self.parameters[n]) for n, s in kept.items()}
 
     def _step(
         self, name: str, numbers: Mapping[str, float], tensors: Mapping[str, Tensor], rates: Mapping[str, float]
@@ -123,8 +126,8 @@ class Anchor:
         where step times curvature is over 1 the step is divided by it, so that none jumps past the start.
         """
         experts = self._experts(name_a)
-        a, b = _by_expert(self.parameters[name_a], self.parameters[name_b], experts)
-        a0, b0 = _by_expert(self.start[name_a], self.start[name_b], experts)
+        a, b = _by_expert(whole(self.parameters[name_a]), whole(self.parameters[name_b]), experts)
+        a0, b0 = _by_expert(whole(self.start[name_a]), whole(self.start[name_b]), experts)
         norms = torch.linalg.matrix_norm(a @ a.mT, 2) + torch.linalg.matrix_norm(b.mT @ b, 2)
         largest = step.max() if isinstance(step, Tensor) else step
         factor = scaling**2 / (largest * scaling**2 * norms.amax()).clamp(min=1.0)

@@ -23,7 +23,8 @@ from foci.training.plan import with_columns
 
 FILLER = -1
 """The index of a row that counts for nothing: it keeps a process busy that has no row while others have one."""
-_FILLER_ROW = Row("(no row)", (0, 0))
+FILLER_ID = "(no row)"
+_FILLER_ROW = Row(FILLER_ID, (0, 0))
 
 
 def is_filler(batch: Batch, number: int) -> bool:

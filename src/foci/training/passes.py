@@ -141,6 +141,20 @@ def _packed_groups(lengths: list[int], wide: list[int], packs: int, most: int | 
     return [rows for parts in found for rows in parts]
 
 
+def filled(parts: list[dict[str, Any]], count: int, filler: str) -> list[dict[str, Any]]:
+    """Returns `count` parts: those given and, for the rest, parts of two positions that add nothing.
+
+    `filler` is the id of a row that counts for nothing.
+    """
+    if len(parts) >= count:
+        return parts
+    empty = _part(parts[0], [0], NARROWEST, None)
+    nothing = {"weights": torch.zeros_like(empty["weights"]), "row_ids": [filler]}
+    if "holds" in empty:
+        nothing["holds"] = [torch.zeros_like(hold) for hold in empty["holds"]]
+    return parts + [{**empty, **nothing} for _ in range(count - len(parts))]
+
+
 def _any(masks: list[Tensor]) -> Tensor:
     found = masks[0]
     for mask in masks[1:]:

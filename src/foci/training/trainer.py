@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import DistributedType  # type: ignore[import-untyped]
@@ -42,6 +42,7 @@ from foci.models.balancing import balancing_losses, is_balanced
 from foci.models.forward import check_ids
 from foci.models.losses import token_entropy, token_nll
 from foci.models.padding import changes_of, warn_of_neighbours
+from foci.models.sharding import end_backward_at, without_gradients
 from foci.models.soft_targets import Held, Start, is_frozen, live_targets, summed_loss
 from foci.system import checkpoint
 from foci.training import sharing
@@ -76,17 +77,13 @@ from foci.training.plan import (
     update_weights,
     with_columns,
 )
+from foci.training.sharded import ShardedMixin
 
 EXTRAS = ("columns", "holds", "row_ids", "weights")
 """Keys that our batches carry beside the model's own inputs."""
 
-if TYPE_CHECKING:
-    Base = Trainer
-else:
-    Base = object  # whatever trainer it is mixed into
 
-
-class FocusMixin(Base):  # type: ignore[valid-type, misc]
+class FocusMixin(ShardedMixin):
     """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
 
     `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
@@ -209,7 +206,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not wanted:
             return batch
         model, moved = self.model_wrapped, batch.to(self.args.device)
-        with torch.no_grad(), evaluating(model), self._around(), self.accelerator.autocast():
+        with without_gradients(model), evaluating(model), self._around(), self.accelerator.autocast():
             if ENTROPY in wanted:
                 nll, entropy = self.token_entropy(model, moved)
                 found = {"nll": nll, ENTROPY: entropy}
@@ -260,11 +257,13 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
             soft = float((loss - (nll * factors).sum()).detach())
             self.update = replace(self.update, divergence=self.update.divergence + soft)
         loss = sum((part.to(loss.device) * self.args.world_size for part in balancing), loss)
+        end_backward_at(model, loss)
         return (loss, {"nll": nll}) if return_outputs else loss
 
     def _losses(self, model: nn.Module, batch: Batch, factors: Tensor, holds: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the sum of factor * NLL and of hold * soft loss over all tokens, and the NLL where a factor is."""
-        wanted = [(hold, method) for hold, method in zip(holds, self.plan.of(Imitates), strict=True) if hold.any()]
+        methods = zip(holds, self.plan.of(Imitates), strict=True)
+        wanted = [(hold, one) for hold, one in methods if self.asks(one.teacher(), any_held=bool(hold.any()))]
         held = [Held(hold > 0, self._targets(model, batch, hold > 0, method.teacher())) for hold, method in wanted]
         if held or is_frozen(model):
             return summed_loss(model, batch, factors, held, [hold for hold, _ in wanted])
@@ -277,7 +276,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if not isinstance(teacher, LiveTeacher):
             return teacher.targets(batch, where)
         assert self._start is not None
-        with self._start.of(model, self.accelerator.unwrap_model(model)) as start:
+        with without_gradients(model), self._start.of(model, self.accelerator.unwrap_model(model)) as start:
             return live_targets(start, batch, where, teacher)
 
     def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -288,7 +287,8 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         shards = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         if shards or is_balanced(self.model):
             return [inputs]
-        return parts_of(inputs, self._passes, trims=not self._guides and not self.plan.of(Imitates))
+        parts = parts_of(inputs, self._passes, trims=not self._guides and not self.plan.of(Imitates))
+        return self.as_many(parts)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Runs one micro-batch forward and backward. Raises `NonFinite` before anything is updated or logged."""
@@ -335,6 +335,7 @@ class FocusMixin(Base):  # type: ignore[valid-type, misc]
         if resume is not None:
             resume = str(checkpoint.require_complete(Path(resume)))
         self._passes = self.passes.checked(self.model)
+        self.prove()
         self._scales = block_scales(self.plan, self.model)
         with ExitStack() as stack:
             stack.enter_context(frozen(self.model, self._scales))

@@ -1,0 +1,68 @@
+"""Runs of `foci learn` in several processes, beside those in one."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import runs
+
+ARMS = {
+    "plain": [],
+    "several": [
+        "oracle",
+        {"lwf": {"below": 0.5}},
+        {"l2_sp": {"strength": 0.1}},
+        {"replay": {"ratio": 0.4, "samples": 4}},
+        {"guidance": {"patterns": ["previous"]}},
+    ],
+}
+
+
+def run_file(folder: Path, things: runs.Things, **changes) -> Path:
+    return runs.run_file(folder, things, **{"adapter": {"dropout": 0.0}, "arms": ARMS, **changes})
+
+
+def outcome(out: Path) -> dict:
+    """All that a run found, but for time, memory and padding."""
+    summary = json.loads((out / "summary.json").read_text())
+    for arm in summary["arms"].values():
+        for name in ("seconds", "peak_memory_mib", "weights_sha256", "padding"):
+            del arm[name]
+    lines = {
+        name: [json.loads(line) for line in (out / "arms" / name / "metrics.jsonl").read_text().splitlines()]
+        for name in summary["arms"]
+    }
+    kept = [
+        [{k: v for k, v in line.items() if k not in ("seconds", "padding")} for line in some] for some in lines.values()
+    ]
+    tables = [pq.read_table(path).to_pylist() for path in sorted(out.glob("arms/*/probes/*.parquet"))]
+    return {"corpus": summary["corpus"], "arms": summary["arms"], "metrics": kept, "answers": tables}
+
+
+def assert_same(found, expected, place: str = "") -> None:
+    """Equal but for rounding."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for name in expected:
+            assert_same(found[name], expected[name], f"{place}/{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for n, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"{place}[{n}]")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=2e-4, abs=2e-5), place
+    else:
+        assert found == expected, place
+
+
+def assert_same_weights(out: Path, one: Path) -> None:
+    for arm in (path.name for path in (one / "arms").iterdir()):
+        files = [sorted((path / "arms" / arm).glob("*/*model.safetensors")) for path in (out, one)]
+        ours, theirs = ({n: v for file in some for n, v in load_file(file).items()} for some in files)
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=0)
