@@ -50,6 +50,8 @@ class Row:
     source: str = ""
 
     def __post_init__(self) -> None:
+        if not self.columns and len(self.offsets) in (0, len(self.input_ids)):
+            return
         lengths = {name: len(column) for name, column in self.columns.items()}
         if self.offsets:
             lengths["offsets"] = len(self.offsets)

@@ -1,6 +1,7 @@
 """Rows on disk are the rows in memory: the same values in the same order, whatever is asked of them."""
 
 import errno
+import gc
 import json
 import os
 import pickle
@@ -234,6 +235,7 @@ def test_a_full_temporary_folder_is_named(monkeypatch, tmp_path, few):
     monkeypatch.setattr(spool, "MEMORY", 2**25)  # now the rows are the first to be written
     reading()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tokenizer")]
+    assert gc.isenabled()
 
 
 FILLS = """

@@ -29,6 +29,9 @@ BATCH = 128
 FEW_ROWS, FEW_TOKENS = 2**15, 2**21
 """The most rows, and tokens of rows, that stay in memory: some 100 MB."""
 
+Ids = tuple[int, ...]
+Places = tuple[tuple[int, int], ...]
+
 _IDS = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     [
@@ -104,8 +107,8 @@ class RowWriter:
         return len(self.lengths)
 
     def add(self, row: Row) -> None:
-        """Takes a row."""
-        self._recent.append(self._shared(row) if self._file is None else row)
+        """Takes a row, made of what `shared` returned."""
+        self._recent.append(row)
         self.lengths.append(len(row))
         self.tokens += len(row)
         if self._file is None and len(self) <= FEW_ROWS and self.tokens <= FEW_TOKENS:
@@ -131,11 +134,12 @@ class RowWriter:
         self._write(len(self._recent))
         return StoredRows(self._file, np.array(self.lengths, dtype=np.int32), self.marks)
 
-    def _shared(self, row: Row) -> Row:
-        """Returns a row made of objects that the rows in memory share: a tenth of the memory."""
+    def shared(self, ids: Ids, offsets: Places) -> tuple[Ids, Places]:
+        """Returns the same values in objects that the rows in memory share: a tenth of the memory."""
+        if self._file is not None:
+            return ids, offsets
         same, place = self._ids.setdefault, self._places.setdefault
-        ids, offsets = row.input_ids, row.offsets
-        return replace(row, input_ids=tuple(map(same, ids, ids)), offsets=tuple(map(place, offsets, offsets)))
+        return tuple(map(same, ids, ids)), tuple(map(place, offsets, offsets))
 
     def _write(self, count: int) -> None:
         assert self._file is not None

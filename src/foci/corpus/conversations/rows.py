@@ -79,17 +79,18 @@ def rows_of_samples(
             made.repeated += not is_first
             made.by_file[sample.file] += is_first
             if is_first:
-                writer.add(_row(name, tokens, where(sample.file, sample.line)))
+                writer.add(_row(name, tokens, where(sample.file, sample.line), writer))
     return made
 
 
-def _row(name: str, tokens: Tokens, source: str) -> Row:
+def _row(name: str, tokens: Tokens, source: str, writer: RowWriter) -> Row:
     columns: dict[str, tuple[float, ...]] = {}
     if not all(tokens.weights):
         columns[UNWEIGHTED] = tuple(float(not weight) for weight in tokens.weights)
     if not {*tokens.weights} <= {0.0, 1.0}:
         columns[LOSS_WEIGHT] = tokens.weights
-    return Row(name, tokens.ids, tokens.text, tokens.offsets, columns, source)
+    ids, offsets = writer.shared(tokens.ids, tokens.offsets)
+    return Row(name, ids, tokens.text, offsets, columns, source)
 
 
 @dataclass(frozen=True)
