@@ -157,6 +157,24 @@ def test_a_damaged_summary_is_written_again_and_a_report_tells_of_damage(whole, 
     assert not read_run(whole).notices
 
 
+def test_a_summary_of_another_run_is_told_and_written_again(whole, things, tmp_path, capsys):
+    folder = tmp_path / "first"
+    file = runs.run_file(folder, things, arms={"plain": []}, train={"epochs": None, "steps": 1})
+    runs.told(["learn", file], capsys)
+    summary = (folder / "out" / "summary.json").read_text()
+    shutil.copy(whole / "summary.json", folder / "out")
+    (notice,) = [notice for notice in read_run(folder / "out").notices if "summary.json" in notice]
+    assert "Arm plain: summary.json and arm.json differ in weights_sha256, seconds" in notice
+    value = {**json.loads(summary), "seed": 9}
+    value.pop("seal")
+    write_json(folder / "out" / "summary.json", value, sealed=True)
+    said = runs.told(["learn", file, "--resume"], capsys)
+    assert "summary.json is of another run, by its seed, and is written again" in said
+    again = read_json(folder / "out" / "summary.json")
+    assert (again["seed"], again["arms"]) == (3, json.loads(summary)["arms"])
+    assert not read_run(folder / "out").notices
+
+
 def test_a_clock_that_goes_backwards_changes_nothing(whole, things, tmp_path, monkeypatch, capsys):
     moments = iter(range(2_000_000_000, 0, -3600))
     monkeypatch.setattr("time.time", lambda: next(moments))

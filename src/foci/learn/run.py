@@ -1,7 +1,7 @@
 """Runs `foci learn`: corpus -> rows -> baseline -> arms -> summary -> report."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -36,8 +36,8 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     console = console or Terminal()
     with stoppable() as stop, processes.together(), opened(run, resume=resume, overwrite=overwrite) as folder:
         start, corpus = prepared(run, folder, console, keep=True)
-        known = processes.from_first(lambda: _begun(folder, console))
-        summary = known or _summary_without_arms(run, corpus, start.earlier)
+        fresh = _summary_without_arms(run, corpus, start.earlier)
+        summary = processes.from_first(lambda: _begun(folder, fresh, console)) or fresh
         for name in run.arms:
             summary["arms"][name] = Arm(name, start, folder.arm(name), console, stop).result()
             if processes.is_first():
@@ -57,15 +57,22 @@ def _show(folder: RunFolder, names: Sequence[str], console: Console) -> None:
         write_cards(folder.path, {name: (arm.model, arm.adapter) for name, arm in arms.items()})
 
 
-def _begun(folder: RunFolder, console: Console) -> dict[str, Any] | None:
-    """Returns the summary of the arms that were finished; None where there is none, or a damaged one, which is told."""
+def _begun(folder: RunFolder, fresh: Mapping[str, Any], console: Console) -> dict[str, Any] | None:
+    """Returns the summary of the arms that were finished; None where there is none, or no good one, which is told.
+
+    `fresh` is the summary of this run before its first arm: another run's differs from it.
+    """
     try:
-        return read_json(folder.summary)  # type: ignore[no-any-return]
+        found: dict[str, Any] | None = read_json(folder.summary)
     except ValueError as error:
-        console.print(
-            f"  summary.json is damaged and is written again ({error})", highlight=False, markup=False, soft_wrap=True
-        )
-        return None
+        reason = f"is damaged and is written again ({error})"
+    else:
+        wrong = [name for name in ("name", "model", "seed") if found is not None and found.get(name) != fresh[name]]
+        if not wrong:
+            return found
+        reason = f"is of another run, by its {' and '.join(wrong)}, and is written again"
+    console.print(f"  summary.json {reason}", highlight=False, markup=False, soft_wrap=True)
+    return None
 
 
 def _summary_without_arms(run: Run, corpus: dict[str, Any], earlier: Earlier | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from foci.system.files import is_plain, read_json
 from foci.system.harmless import visible
 from foci.system.inputs import damaged
 
+OF_ONE_RUN = ("weights_sha256", "seconds")
+"""Numbers of an arm that no two runs share."""
 MARKS = ("run.yaml", "summary.json")
 """Files that make a folder a run: at least one of them is there."""
 
@@ -154,7 +156,7 @@ def _arm(name: str, folder: Path, summary: dict[str, Any], methods: Any, notices
     kept = _mapping(summary.get("kept")).get("step")
     last = kept if kept in probings else last
     profiles = [_read(file, _json, own) for file in sorted((folder / "scores").glob("*/profile.json"))]
-    own += _missing(metrics, probings, samples) + _told_damaged(folder, "arm.json")
+    own += _missing(metrics, probings, samples) + _told_damaged(folder, "arm.json") + _told_of_another(folder, summary)
     notices.extend(f"Arm {name}: {notice}" for notice in own)
     return Arm(
         name=visible(name),
@@ -189,6 +191,15 @@ def _told_damaged(folder: Path, record: str) -> list[str]:
     shown = {name: digest for name, digest in written.items() if not name.endswith((".safetensors", "rows.parquet"))}
     wrong = damaged(folder, shown)
     return [f"not as the run wrote them (damaged or changed): {', '.join(wrong)}."] if wrong else []
+
+
+def _told_of_another(folder: Path, summary: Mapping[str, Any]) -> list[str]:
+    """Returns a notice where the summary's numbers are not those that the arm was finished with."""
+    record = _mapping(_read(folder / "arm.json", _json, []))
+    wrong = [name for name in OF_ONE_RUN if name in record and summary.get(name, record[name]) != record[name]]
+    if not wrong:
+        return []
+    return [f"summary.json and arm.json differ in {', '.join(wrong)}: one of them is damaged, or of another run."]
 
 
 def _missing(metrics: list[Any], probings: Mapping[int, Any], samples: Any) -> list[str]:
