@@ -3,9 +3,13 @@
 import signal
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import runs
 import several
+from foci.system.files import read_json
+from foci.system.run_folder import RunFolder
 from processes_compared import ARMS, assert_same, assert_same_weights, outcome, run_file
 
 STEP = "foci.learn.callbacks.Metrics.on_step_end"
@@ -38,3 +42,22 @@ def test_stopped_in_two_gone_on_with_in_one_and_ended_in_three(kind, tmp_path, t
     assert not [line for line in words if not line.startswith("[transformers]")]  # a tied head is in no checkpoint
     assert_same(outcome(tmp_path / "out"), outcome(tmp_path / "one" / "out"))
     assert_same_weights(tmp_path / "out", tmp_path / "one" / "out")
+
+
+def test_the_best_update_of_a_shared_model_is_kept(tmp_path, things):
+    """Early stopping writes whole weights and gives them back to the parts."""
+    found = []
+    for name, count in (("one", 1), ("two", 2)):
+        train = {"epochs": None, "steps": 6, "patience": 1, "schedule": "constant", "fsdp": True}
+        probes = {"every": 2, "held_out_share": 0.4}
+        changes = {"train": train, "probes": probes, "adapter": {"dropout": 0.0}, "arms": {"plain": []}}
+        several.finished(["learn", run_file(tmp_path / name, things, **changes)], tmp_path, count)
+        out = tmp_path / name / "out"
+        arm = read_json(out / "summary.json")["arms"]["plain"]
+        weights = load_file(RunFolder(out, 1).arm("plain").adapter / "adapter_model.safetensors")
+        found.append(({key: arm[key] for key in ("kept", "steps", "retained", "path")}, weights))
+    (one, ours), (two, theirs) = found
+    assert one["kept"]["step"] < one["steps"]
+    assert_same(two, one)
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, atol=2e-5, rtol=0)
