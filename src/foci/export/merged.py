@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from foci.export.source import Source
 from foci.models.loading import load_tokenizer, load_weights
-from foci.models.whole import check_weights, weight_names
+from foci.models.whole import check_weights, read_json, weight_names
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Number formats of weights, as safetensors and as Transformers name them."""
@@ -69,10 +69,11 @@ def parameters_of(source: Source) -> int:
 def whole_model(source: Source, place: Path) -> Path:
     """Returns the folder of the merged float32 model: the run's own or, where it is not there, made again at `place`.
 
-    Raises ValueError where its weights are not those that the run wrote and, with the command that exports the adapter,
-    where the adapter cannot be merged.
+    Raises ValueError where its config.json cannot be read, where its weights are not those that the run wrote and, with
+    the command that exports the adapter, where the adapter cannot be merged.
     """
     if (source.folder.model / "config.json").is_file():
+        read_json(source.folder.model / "config.json")
         check_weights(source.folder.model, "model")
         source.chosen.check_weights(source.folder.model)
         return source.folder.model
