@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import runs
+from foci.system.files import read_lines
+from foci.system.run_folder import ArmFolder, RunFolder
 
 ARMS = {
     "plain": [],
@@ -26,20 +28,23 @@ def run_file(folder: Path, things: runs.Things, **changes) -> Path:
     return runs.run_file(folder, things, **{"adapter": {"dropout": 0.0}, "arms": ARMS, **changes})
 
 
+def arms_of(out: Path) -> dict[str, ArmFolder]:
+    """The folders of a run's arms, by name."""
+    names = list(json.loads((out / "summary.json").read_text())["arms"])
+    return {name: RunFolder(out, len(names)).arm(name) for name in names}
+
+
 def outcome(out: Path) -> dict:
     """All that a run found, but for time, memory and padding."""
     summary = json.loads((out / "summary.json").read_text())
     for arm in summary["arms"].values():
         for name in ("seconds", "peak_memory_mib", "weights_sha256", "padding"):
             del arm[name]
-    lines = {
-        name: [json.loads(line) for line in (out / "arms" / name / "metrics.jsonl").read_text().splitlines()]
-        for name in summary["arms"]
-    }
+    lines = {name: read_lines(arm.metrics) for name, arm in arms_of(out).items()}
     kept = [
         [{k: v for k, v in line.items() if k not in ("seconds", "padding")} for line in some] for some in lines.values()
     ]
-    tables = [pq.read_table(path).to_pylist() for path in sorted(out.glob("arms/*/probes/*.parquet"))]
+    tables = [pq.read_table(path).to_pylist() for path in sorted(out.glob("**/probes/*.parquet"))]
     return {"corpus": summary["corpus"], "arms": summary["arms"], "metrics": kept, "answers": tables}
 
 
@@ -60,8 +65,8 @@ def assert_same(found, expected, place: str = "") -> None:
 
 
 def assert_same_weights(out: Path, one: Path) -> None:
-    for arm in (path.name for path in (one / "arms").iterdir()):
-        files = [sorted((path / "arms" / arm).glob("*/*model.safetensors")) for path in (out, one)]
+    for arm, folder in arms_of(one).items():
+        files = [sorted(path.glob("*/*model.safetensors")) for path in (arms_of(out)[arm].path, folder.path)]
         ours, theirs = ({n: v for file in some for n, v in load_file(file).items()} for some in files)
         assert ours.keys() == theirs.keys()
         for name in theirs:

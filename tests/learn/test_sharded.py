@@ -20,13 +20,14 @@ def things(tmp_path_factory):
     return runs.material(tmp_path_factory.mktemp("things"))
 
 
-KINDS = {"adapter": {"dropout": 0.0}, "all weights": None}
+KINDS = {"adapter": ({"dropout": 0.0}, "several"), "all weights": (None, "plain")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_in_two_gone_on_with_in_one_and_ended_in_three(kind, tmp_path, things):
     """A checkpoint of parts is one of whole tensors, and the other way round."""
-    changes = {"adapter": KINDS[kind], "arms": dict(reversed(ARMS.items()))}
+    adapter, arm = KINDS[kind]
+    changes = {"adapter": adapter, "arms": {arm: ARMS[arm]}}
     runs.finished(["learn", run_file(tmp_path / "one", things, **changes)], tmp_path)
     file = run_file(tmp_path, things, train={"fsdp": True}, **changes)
     children = several.start(["learn", file], tmp_path, 2, {1: (STEP, 3, signal.SIGTERM)})
