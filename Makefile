@@ -9,7 +9,7 @@
 # make served  `foci study` against a real server, `transformers serve` (a minute; needs 'transformers[serving]')
 # make docs    builds the documentation in out/site, without a network; warnings are errors
 # make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
-# make audit   asks an advisory service about the pinned versions (needs a network; exit 3 and NOT AUDITED without one)
+# make audit   asks an advisory service about the pinned versions (needs a network; fails with NOT AUDITED without one)
 # make package builds the sdist and the wheel, installs the wheel in a fresh environment and tries it there
 # make readme  the generated tables of README.md and docs/your_text.md, and the README's picture
 

@@ -3,9 +3,9 @@
     python tools/audit.py [FILE]
 
 pip-audit does it, in an environment of its own that is deleted afterwards. It needs a network. Exit status: 0 where
-nothing is known, 1 where something is, 3 where the service (or pip-audit itself) could not be reached, so that nothing
-was audited. pip-audit itself ends with 0 there: a mirror of PyPI without advisories knows no package, and it passes
-over a package that it does not find.
+nothing is known of any package, 1 where something is, 3 where the service (or pip-audit itself) could not be reached or
+passed over a package, so that not all was audited. pip-audit itself ends with 0 there: a mirror of PyPI without
+advisories knows no package, and it passes over a package that it does not find.
 """
 
 import json
@@ -63,7 +63,7 @@ def verdict(out: str, err: str) -> tuple[int, str]:
         return NOT_AUDITED, not_audited(f"the advisory service knows none of {len(packages)} packages", first)
     total = f"{len(known)} known {'vulnerability' if len(known) == 1 else 'vulnerabilities'}" if known else ""
     head = f"audited: {count} package{'s' * (count != 1)}, {total or 'no known vulnerability'}"
-    return (FOUND if known else CLEAN), "\n".join([head, *known, *skipped])
+    return (FOUND if known else NOT_AUDITED if skipped else CLEAN), "\n".join([head, *known, *skipped])
 
 
 def told(flaw: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import runs
 from foci.learn import records
 from foci.report.read import read_run
 from foci.system.files import read_json, seal_of, write_json
-from foci.system.run_folder import ArmFolder
+from foci.system.run_folder import RUN, ArmFolder
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +78,25 @@ def test_a_setting_that_was_changed_is_refused(stopped, tmp_path, capsys):
     assert "is not as it was when this run began: train.learning_rate was changed" in words
 
 
+def test_a_run_goes_on_whether_its_model_is_shared_out_or_not(stopped, whole, tmp_path, capsys):
+    out = copied(stopped, tmp_path)
+    text = (out / "run.yaml").read_text()
+    (out / "run.yaml").write_text(text.replace("fsdp: false", "fsdp: true"))
+    assert "train.fsdp has no effect" in runs.told(["learn", out, "--resume"], capsys)
+    assert outcome_of(out) == outcome_of(whole)
+
+
 def test_a_run_of_an_earlier_version_goes_on(stopped, whole, tmp_path, capsys):
     """Its files know neither the keys of today's settings, nor hashes, nor seals."""
     out = copied(stopped, tmp_path)
     text = (out / "run.yaml").read_text()
-    earlier = text.replace("  batch_tokens: null\n", "").replace("  packing: false\n", "")
+    earlier = RUN.known(text)
+    assert len(text.splitlines()) == len(earlier.splitlines()) + len(RUN.later) + len(RUN.free)
     (out / "run.yaml").write_text(earlier)
     start = read_json(out / "start.json")
-    assert start["settings"]["train"].pop("batch_tokens", "no such key") is None
-    assert start["settings"]["train"].pop("packing", "no such key") is False
+    for key in (*(line.partition(":")[0] for line in RUN.later), *RUN.free):
+        section, _, name = key.partition(".")
+        assert start["settings"][section].pop(name) in (None, False)
     write_json(out / "start.json", start, sealed=True)
     runs.told(["learn", out, "--resume"], capsys)
     assert outcome_of(out) == outcome_of(whole)

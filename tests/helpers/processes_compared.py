@@ -68,6 +68,7 @@ def assert_same_weights(out: Path, one: Path) -> None:
     for arm, folder in arms_of(one).items():
         files = [sorted(path.glob("*/*model.safetensors")) for path in (arms_of(out)[arm].path, folder.path)]
         ours, theirs = ({n: v for file in some for n, v in load_file(file).items()} for some in files)
+        assert theirs
         assert ours.keys() == theirs.keys()
         for name in theirs:
             torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=0)

@@ -29,7 +29,7 @@ def test_a_run_that_packs(tmp_path, capsys):
 def test_a_model_that_mixes_rows_trains_apart_and_says_so(tmp_path, capsys):
     model = {"name": str(families.save("falcon_h1", tmp_path / "hybrid"))}
     said, lines = trained(tmp_path, capsys, "hybrid_run", True, model=model)
-    assert "plain  rows are not packed: FalconH1ForCausalLM (model type 'falcon_h1') does not say of rows" in said
+    assert "plain  rows are not packed: FalconH1ForCausalLM (model type 'falcon_h1') mixes rows" in said
     assert max(line["padding"] for line in lines) > 0
 
 

@@ -80,7 +80,7 @@ def test_padding_on_the_left_is_packed_as_that_on_the_right():
 @pytest.mark.parametrize("name", MIXES)
 def test_a_model_that_mixes_packed_rows_is_found_out(name):
     model = MIXES[name]()
-    assert "does not say of rows that stand behind one another what it says of each alone" in why_not(model, WIDTH)
+    assert "mixes rows that are packed: its logits differ from those of each row alone" in why_not(model, WIDTH)
     rows = small.rows(7, shortest=2, longest=20)
     with torch.no_grad():
         apart = token_nll(model, Batch.of(rows, tiny.PAD))

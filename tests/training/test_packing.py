@@ -45,20 +45,25 @@ def test_an_update_of_packed_rows_is_the_update_of_rows_apart(tmp_path, name, to
 
 
 def test_parts_hold_as_many_long_rows_as_fit():
-    """By hand: rows of 4, 2, 3 and 5 tokens in long rows of 7: [2, 5] and [3, 4]."""
-    rows = [small.rows(1, shortest=9, longest=9)[0].take(list(range(n))) for n in (4, 2, 3, 5)]
-    inputs = Collator(tiny.PAD)(rows)
-    inputs["weights"] = torch.ones(4, 5)
-    inputs["row_ids"] = ["four", "two", "three", "five"]
+    """By hand: rows of 9, 5, 7, 10 and 3 tokens, in long rows of at most 20: 3 + 5 + 10 and 7 + 9."""
+    lengths = {"nine": 9, "five": 5, "seven": 7, "ten": 10, "three": 3}
+    inputs = Collator(tiny.PAD)([small.rows(1, shortest=12, longest=12)[0].take(range(n)) for n in lengths.values()])
+    inputs["weights"] = torch.ones(5, 10)
+    inputs["row_ids"] = list(lengths)
 
-    def parts(tokens, packs=16, trims=False):
+    def parts(tokens, packs=20, trims=False):
         made = parts_of(inputs, Passes(tokens=tokens, packs=packs), trims=trims)
         return [(part["row_ids"], part["positions"]) for part in made]
 
-    assert parts(None) == [(["four", "two", "three", "five"], 14)]
-    assert parts(14) == [(["four", "two", "three", "five"], 14)]
+    whole, two = [(list(lengths), 2 * 18)], [(["three", "five", "ten"], 18), (["seven", "nine"], 16)]
+    assert parts(None) == parts(36) == whole
+    assert parts(20) == parts(35) == two
+    assert parts(20, packs=512) == two  # a pass takes no more than it may, however long rows could be
+    assert max(positions for _, positions in parts(16, packs=512)) <= 16
+    apart = [(["ten"], 10), (["nine"], 9), (["seven"], 7), (["five", "three"], 10)]
+    assert parts(10, packs=512) == apart  # too few for a long row
     inputs["weights"][3, 2:] = 0
-    assert parts(None, trims=True) == [(["four", "two", "three", "five"], 11)]
+    assert parts(None, trims=True) == [(list(lengths), 2 * 14)]
 
 
 def test_a_model_that_mixes_rows_reads_them_apart(tmp_path):

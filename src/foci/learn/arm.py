@@ -4,6 +4,7 @@ import gc
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from foci.learn.save import save
 from foci.learn.stopping import Ending, Stopping, ending, restore
 from foci.learn.trackers import Trackers, run_name, tracked_of
 from foci.models.gguf import without_bars
-from foci.models.packing import why_not
 from foci.models.sharding import is_sharded
 from foci.probes import Answer, read_answers, summarise, write_answers
 from foci.report.measure import losses, reasons, rows_read
@@ -227,12 +227,13 @@ class Arm:
         fit, packs = fitting(settings, model, longest, dtype, shares=shares), packs_of(settings, longest)
         if fit.words():
             self._say(fit.words())
-        if packs is not None and (reason := why_not(model, packs)):
+        passes = Passes(lean=True, tokens=fit.tokens, packs=packs)
+        if reason := passes.why_apart(model, longest):
             self._say(f"rows are not packed: {reason}")
-            packs = None
+            passes = replace(passes, packs=None)
         if settings.fsdp:
             self._say(sharded.shared_out(model, self.plan))
-        return Passes(lean=True, tokens=fit.tokens, packs=packs)
+        return passes
 
     def _settings(self, rows: Sequence[Row]) -> TrainConfig:
         """Returns the run's settings of training, with as many updates as this arm has."""

@@ -33,7 +33,7 @@ from foci.probes import Answer, read_answers, write_answers
 from foci.system import processes
 from foci.system.files import read_json, write_json, write_lines, write_text
 from foci.system.inputs import damaged, hashes, noted
-from foci.system.run_folder import RunFolder
+from foci.system.run_folder import RUN, RunFolder
 from foci.system.words import counted, form
 
 
@@ -260,13 +260,14 @@ def _other_settings(begun: object, now: Mapping[str, Any]) -> list[str]:
     """Returns the keys whose values are no longer those that a run began with.
 
     `begun` is what `settings_of` returned then. Keys that it lacks came with a later version of foci and are not
-    compared; what is no such mapping (of an earlier version) names no key.
+    compared, nor are those that may differ (`RUN.free`); what is no such mapping (of an earlier version) names no key.
     """
     found = []
     for name, before in (begun if isinstance(begun, Mapping) else {}).items():
         after = now.get(name, before)
         if name != "arms" and isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += [f"{name}.{key}" for key, value in before.items() if after.get(key, value) != value]
+            changed = [f"{name}.{key}" for key, value in before.items() if after.get(key, value) != value]
+            found += [key for key in changed if key not in RUN.free]
         elif after != before:
             found.append(name)
     return found

@@ -12,7 +12,7 @@ def shared_out(model: LanguageModel, plan: Plan) -> str:
     """Shards the model over the processes, in place; returns in a sentence what each of them holds."""
     count = processes.size()
     if count == 1:
-        return "train.fsdp shares a model out among processes, and there is one (torchrun starts several): it holds all"
+        return "train.fsdp has no effect: there is one process, and it holds the whole model; torchrun starts several"
     if plan.of(GuidesHeads):
         check_watched(model)  # by passes of its own, once; the first process has asked already
     sharding.shard(model)
@@ -30,6 +30,8 @@ def whole_again(model: LanguageModel, start: Start, plan: Plan) -> LanguageModel
     if not processes.is_first():
         return model
     found = learner(start.run, load(start).model, plan)
-    foreign = found.load_state_dict(state, strict=False).unexpected_keys
+    missing, foreign = found.load_state_dict(state, strict=False)
+    lost = {name for name, p in found.named_parameters() if p.requires_grad}.intersection(missing)
     assert not foreign, foreign
+    assert not lost, lost
     return found.eval()

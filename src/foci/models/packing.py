@@ -46,7 +46,7 @@ def _why_not(model: nn.Module, base: PreTrainedModel, width: int) -> str | None:
         if limit < width:
             return f"{name} changes {changed} in rows of more than {limit} tokens, and long rows have {width}"
     if not _agrees(model, base, width):
-        return f"{name} does not say of rows that stand behind one another what it says of each alone"
+        return f"{name} mixes rows that are packed: its logits differ from those of each row alone"
     return None
 
 
@@ -68,6 +68,8 @@ def _agrees(model: nn.Module, base: PreTrainedModel, width: int) -> bool:
         try:
             with packed(width):
                 hidden = hidden_states(model, batch)
+        except torch.OutOfMemoryError:
+            raise
         except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
             return False  # it takes no positions, or not these
         ours = torch.cat([asked(hidden[n], n) for n in range(len(lengths))])

@@ -48,6 +48,11 @@ def shard(model: LanguageModel) -> None:
 
 
 def _check(model: LanguageModel) -> None:
+    if not distributed.is_initialized():
+        raise ValueError(
+            "FSDP shards a model over connected processes, and this one is alone; start the script with torchrun, and "
+            "make the TrainingArguments, which connect the processes, before the model is sharded"
+        )
     if is_balanced(model):
         raise ValueError(
             f"{type(base_of(model)).__name__} adds a balancing loss of its routers (output_router_logits: true), which "

@@ -117,7 +117,7 @@ class Pretraining(Section):
         return self
 
     @model_validator(mode="after")
-    def _has_no_patience_and_no_packing(self) -> "Pretraining":
+    def _has_no_key_of_other_runs(self) -> "Pretraining":
         if self.train.patience is not None or self.corpus.held_out_share:
             raise ValueError(
                 f"a pretraining has a length and its own held_out, got train.patience {self.train.patience} and "
@@ -127,6 +127,8 @@ class Pretraining(Section):
             raise ValueError(
                 f"a pretraining reads rows side by side, got train.packing {self.train.packing}; leave it out"
             )
+        if self.train.fsdp:
+            raise ValueError(f"a pretraining runs in one process, got train.fsdp {self.train.fsdp}; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -60,9 +60,7 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     with ExitStack() as held:
         try:
             if shared:
-                file = held.enter_context(part.open("ab"))
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
+                held.enter_context(_held(part))
             yield part
             flush(part)
             part.replace(path)
@@ -70,6 +68,18 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
                 _delete_left(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _held(part: Path) -> BinaryIO:
+    """Returns a part, opened and locked; made again where another process took it for a left one in between."""
+    while True:
+        file = part.open("ab")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.fstat(file.fileno()).st_ino == part.stat().st_ino:
+                return file
+        file.close()
 
 
 def _delete_left(path: Path) -> None:

@@ -22,7 +22,8 @@ class FolderKind:
 
     `marker` is the file with the resolved settings, `name` the word for what the folder holds. `begun` names files that
     may lie there before the marker. `early` names files that count for nothing until `started` is written. `later` are
-    keys that earlier versions did not write into the marker, with their defaults: "SECTION.KEY: VALUE".
+    keys that earlier versions did not write into the marker, with their defaults: "SECTION.KEY: VALUE". `free` are keys
+    that change nothing but where the work is done, "SECTION.KEY": they may differ when a folder is gone on with.
     """
 
     name: str
@@ -31,6 +32,7 @@ class FolderKind:
     early: tuple[str, ...] = ()
     started: str = ""
     later: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
 
     def same(self, there: str, here: str) -> bool:
         r"""Returns whether two texts of settings, each of this or an earlier version, say the same.
@@ -46,13 +48,14 @@ class FolderKind:
         return self.known(there) == self.known(here)
 
     def known(self, settings: str) -> str:
-        """Returns a text of settings without the keys of `later` that have their defaults."""
+        """Returns a text of settings without the keys of `free`, and those of `later` that have their defaults."""
         section, kept = "", list[str]()
         for line in settings.splitlines(keepends=True):
             if not line.startswith(" "):
                 section = line.partition(":")[0]
             key = line.removeprefix("  ").rstrip("\n")
-            if key == line.rstrip("\n") or f"{section}.{key}" not in self.later:
+            known = f"{section}.{key}"
+            if key == line.rstrip("\n") or not (known in self.later or known.partition(":")[0] in self.free):
                 kept.append(line)
         return "".join(kept)
 

@@ -27,6 +27,7 @@ RUN = FolderKind(
     early=(*READ, "earlier"),
     started="start.json",
     later=("train.batch_tokens: null", "train.packing: false"),
+    free=("train.fsdp",),
 )
 
 

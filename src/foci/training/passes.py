@@ -29,8 +29,9 @@ class Passes:
     """How the rows of an update pass through the model. All say the same of the update but for rounding.
 
     `lean`: an adapter trains in less time and memory (`foci.models.lean`). `tokens`: the most positions of one pass;
-    None: a micro-batch is one pass. `packs`: rows stand behind one another in long rows of so many tokens
-    (`foci.models.long_rows`), where a batch has no longer row and the model keeps them apart; None: side by side. With
+    None: a micro-batch is one pass. `packs`: rows stand behind one another in long rows of at most so many tokens, and
+    of at most `tokens` (`foci.models.long_rows`), where a batch has no longer row and the model keeps them apart; None:
+    side by side. With
     `lean` or `packs` an empty plan has foci's loss instead of the Trainer's own; `tokens` is about foci's loss alone.
     """
 
@@ -47,6 +48,14 @@ class Passes:
             )
 
     @property
+    def long_row(self) -> int | None:
+        """Tokens of a long row, at most; None where rows stand side by side, or a pass takes too few tokens for two."""
+        if self.packs is None:
+            return None
+        most = self.packs if self.tokens is None else min(self.packs, self.tokens)
+        return most if most >= LEAST else None
+
+    @property
     def replaces_loss(self) -> bool:
         """Whether an empty plan has foci's loss."""
         return self.lean or self.packs is not None
@@ -56,16 +65,25 @@ class Passes:
 
         Warns in that case.
         """
-        reason = None if self.packs is None else why_not(model, self.packs)
+        reason = self.why_apart(model)
         if reason is None:
             return self
         warnings.warn(f"rows are not packed: {reason}", stacklevel=2)
         return replace(self, packs=None)
 
+    def why_apart(self, model: nn.Module, longest: int = 0) -> str | None:
+        """Returns why rows of up to `longest` tokens that should be packed are not; None where nothing prevents it."""
+        if self.packs is None:
+            return None
+        if self.long_row is None or self.long_row < longest:
+            rows = f"the longest row has {longest}" if longest else f"a long row takes at least {LEAST}"
+            return f"a pass takes at most {self.tokens} tokens, and {rows}"
+        return why_not(model, self.long_row)
+
     def around(self, model: nn.Module, dtype: torch.dtype) -> "Callable[[], AbstractContextManager[None]]":
         """Returns what is opened around each pass of training; `dtype` is computed in."""
         lean = Lean.of(model, dtype) if self.lean else None
-        return partial(_both, nullcontext if lean is None else lean.on, self.packs)
+        return partial(_both, nullcontext if lean is None else lean.on, self.long_row)
 
 
 @contextmanager
@@ -115,15 +133,15 @@ def parts_of(inputs: Mapping[str, Any], passes: Passes, *, trims: bool) -> list[
     ends = _ends(wanted) if bool(mask[:, 0].all()) else torch.full((len(mask),), width)
     ends = ends.clamp(min=NARROWEST, max=width)
     wide = ends.tolist()
-    if passes.packs is None:
+    if passes.long_row is None:
         groups = buckets(wide, len(wide), passes.tokens)
     else:
         places = torch.arange(width, device=mask.device)
         inputs = {**inputs, "attention_mask": (mask & (places < ends.to(mask.device)[:, None])).long()}
-        groups = _packed_groups(inputs["attention_mask"].sum(1).tolist(), wide, passes.packs, passes.tokens)
+        groups = _packed_groups(inputs["attention_mask"].sum(1).tolist(), wide, passes.long_row, passes.tokens)
     if len(groups) == 1:
         groups = [list(range(len(wide)))]  # in the order of the rows
-    return [_part(inputs, rows, max(wide[row] for row in rows), passes.packs) for rows in groups]
+    return [_part(inputs, rows, max(wide[row] for row in rows), passes.long_row) for rows in groups]
 
 
 def _packed_groups(lengths: list[int], wide: list[int], packs: int, most: int | None) -> list[list[int]]:
@@ -149,7 +167,8 @@ def filled(parts: list[dict[str, Any]], count: int, filler: str) -> list[dict[st
     if len(parts) >= count:
         return parts
     empty = _part(parts[0], [0], NARROWEST, None)
-    nothing = {"weights": torch.zeros_like(empty["weights"]), "row_ids": [filler]}
+    seen = torch.ones_like(empty["input_ids"])  # the first row may begin with padding
+    nothing = {"weights": torch.zeros_like(empty["weights"]), "row_ids": [filler], "attention_mask": seen}
     if "holds" in empty:
         nothing["holds"] = [torch.zeros_like(hold) for hold in empty["holds"]]
     return parts + [{**empty, **nothing} for _ in range(count - len(parts))]
