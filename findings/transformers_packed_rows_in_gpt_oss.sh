@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpt-oss and OPT read packed documents across their borders, whatever the cache and the mask are
+# gpt-oss and OPT read packed documents across their borders, also without a cache and a mask
 #
 # Packages: torch==2.13.0, transformers==5.23.0
 # Guess:    With the cache off and no mask, position ids that start again at 0 keep packed documents apart in every

@@ -205,6 +205,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(write):
         (SHORT + "adapter: {type: dor}\n", "got 'dor'; did you mean 'dora'? For another adapter of PEFT, wrap"),
         (SHORT + "adapter: {type: k_adapter}\n", "x.yaml:2: 'adapter.type': the adapter type should be one of lora,"),
         (SHORT + "adapter: {type: [lora]}\n", "should be one of lora, rslora, dora, osf, got ['lora']; For another"),
+        (SHORT + "train: {fsdp: true}\nadapter: {type: osf}\n", "types lora, rslora, dora, and models without"),
         (SHORT + "adapter: {type: osf, r: 8}\n", "'adapter': osf reads no settings (it trains half of the"),
         (SHORT + "adapter: {targets: attentoin}\n", "'adapter.targets': targets are all-linear, attention, mlp"),
         (SHORT + "adapter: {targets: attentoin}\n", "got 'attentoin'; did you mean 'attention'?"),

@@ -36,7 +36,7 @@ def test_stopped_in_two_gone_on_with_in_one_and_ended_in_three(kind, tmp_path, t
     child = runs.finished(["learn", file, "--resume"], tmp_path, code=143, moment=(STEP, 3, signal.SIGTERM))
     said = " ".join(child.out.read_text().split())
     assert "resumes after update 3" in said
-    assert "train.fsdp shares a model out among processes, and there is one" in said
+    assert "train.fsdp has no effect: there is one process" in said
     children = several.finished(["learn", file, "--resume"], tmp_path, 3)
     assert "resumes after update 6" in children[0].out.read_text()
     words = [line for child in children for line in child.err.read_text().splitlines()]

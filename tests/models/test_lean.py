@@ -171,7 +171,7 @@ def test_under_autocast_the_losses_are_those_of_the_model_as_it_is(tmp_path):
             plan=Plan([small.Column()]), train_dataset=small.rows(), passes=Passes(lean), callbacks=[recorder],
         )  # fmt: skip
         trainer.train()
-        assert (trainer._leaner is not nullcontext) is lean
+        assert (trainer._around.args[0] is not nullcontext) is lean
         made.append(torch.tensor(recorder.losses))
     torch.testing.assert_close(*made, rtol=0.02, atol=0)
 
@@ -186,7 +186,7 @@ def test_a_lean_run_of_an_empty_plan_is_the_run_without(tmp_path, accumulation):
         trainer = FocusTrainer(model, arguments(tmp_path / str(lean), **changes), plan=Plan(),
                                train_dataset=small.rows(), passes=Passes(lean))  # fmt: skip
         trainer.train()
-        assert (trainer._leaner is not nullcontext) is lean
+        assert (trainer._around.args[0] is not nullcontext) is lean
         made.append(model)
     assert_same(*made, tolerance=1e-4)
     assert any(value.any() for name, value in weights(made[0]).items() if "lora_B" in name)

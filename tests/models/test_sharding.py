@@ -51,3 +51,8 @@ def test_without_sharding_a_tensor_is_its_own_part():
     assert sharding.part_of(weight, torch.zeros(3, 2)) is weight
     assert sharding.whole(weight) is weight
     assert not sharding.is_sharded(tiny.build("llama"))
+
+
+def test_a_process_that_is_alone_cannot_share():
+    with pytest.raises(ValueError, match="LlamaForCausalLM over connected processes.*is alone; start the script"):
+        sharding.shard(tiny.build("llama"))

@@ -42,6 +42,7 @@ OTHER = {
     "nll": r"\bNLL in bits\b|\bbits of NLL\b",
     "offline stage": r"\b(off|on)line (half|halves|part|phase)s?\b",
     "oracle": r"\bupper bound arm\b|\bgold arm\b",
+    "packing": r"\bsequence packing\b|\bpadding-free (rows|batch(es)?)\b",
     "pattern": r"\btarget maps?\b",
     "plain": r"\bvanilla\b",
     "plan": r"\bplans of (the )?(release|future)\b",
@@ -59,6 +60,7 @@ OTHER = {
     r"|\bprior scores\b|\bscore of (its|a|the) probes?\b|\bscores of (a|the) suite\b|\bmodel's scores\b|\bmean score\b",
     "section": r"\bsections? of (the|a) (page|report|epoch|run\b(?! file)|text|corpus)"
     r"|\bthe section shows\b|\beach section\b",
+    "sharding": r"\bmodel partition(ing|s)?\b",
     "slice": r"\bslices? of (the )?(corpus|rows|probes|model|layers)\b|\bchunks? of (queries|logits)\b",
     "soft targets": r"\bdistillation (targets?|loss(es)?)\b|\bsoft labels?\b",
     "span perplexity": r"\bspan ppl\b",

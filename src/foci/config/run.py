@@ -51,6 +51,8 @@ MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method
 """A method in a run file, `"oracle"` or `{"oracle": {"floor": 0.1}}`; `foci.methods.build` makes the object."""
 HELD_OUT_FACTS, HELD_OUT_ROWS = 0.2, 0.05
 """The shares of facts, or without probes to learn of rows, that such a run holds out."""
+SHARED_ADAPTERS = ("lora", "rslora", "dora")
+"""Types of adapters that processes can share (`train.fsdp`)."""
 MADE = "made"
 """The value of `probes.learn` for probes that are made from the corpus by rule."""
 Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
@@ -201,6 +203,15 @@ class Run(Section):
         if learn in (None, MADE):  # where no probes can be made, the rows decide
             corpus = {"held_out_share": HELD_OUT_ROWS, **corpus}
         return {**data, "probes": probes, "corpus": corpus}
+
+    @model_validator(mode="after")
+    def _adapter_can_be_shared(self) -> "Run":
+        if self.train.fsdp and self.adapter is not None and self.adapter.type not in SHARED_ADAPTERS:
+            raise ValueError(
+                f"train.fsdp shares adapters of the types {', '.join(SHARED_ADAPTERS)}, and models without an adapter, "
+                f"got adapter.type {self.adapter.type}; change it, or set train.fsdp: false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _keeps_the_run_before(self) -> "Run":

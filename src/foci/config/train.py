@@ -36,7 +36,7 @@ class TrainConfig(Section):
     )
     packing: bool = Field(
         default=False,
-        description="put rows behind one another in long rows, for less padding; slower on a CPU (docs/scale.md)",
+        description="put rows behind one another in long rows: less padding; seldom faster on a CPU (docs/scale.md)",
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="largest learning rate, after warm-up")
     schedule: Literal["linear", "cosine", "constant"] = Field(

@@ -93,7 +93,7 @@ class Stopping(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
         step = state.global_step
-        if _is_noted(self.folder, step) and step and step not in self.scored:
+        if step and step not in self.scored and processes.from_first(lambda: _is_noted(self.folder, step)):
             self.note(model, step)
             control.should_training_stop = control.should_training_stop or is_over(self.scored, self.patience)
 
@@ -102,7 +102,7 @@ class Stopping(TrainerCallback):
 
         Raises ValueError where nothing is held out.
         """
-        self.scored = scores(self.folder)
+        self.scored = processes.from_first(lambda: scores(self.folder))  # all must keep the same weights
         if step not in self.scored:
             raise ValueError(
                 f"train.patience is {self.patience}, but nothing is held out that could say what is best; give "

@@ -35,6 +35,11 @@ def shard(model: LanguageModel) -> None:
     """
     base = base_of(model)
     _check(model)
+    if not distributed.is_initialized():
+        raise ValueError(
+            f"FSDP shards {type(base_of(model)).__name__} over connected processes, and this one is alone; start the "
+            "script with torchrun, and make the TrainingArguments, which connect the processes, before it is sharded"
+        )
     _prove(model)
     mesh = init_device_mesh(next(base.parameters()).device.type, (distributed.get_world_size(),))
     for name, module in base.named_modules():
@@ -48,11 +53,6 @@ def shard(model: LanguageModel) -> None:
 
 
 def _check(model: LanguageModel) -> None:
-    if not distributed.is_initialized():
-        raise ValueError(
-            "FSDP shards a model over connected processes, and this one is alone; start the script with torchrun, and "
-            "make the TrainingArguments, which connect the processes, before the model is sharded"
-        )
     if is_balanced(model):
         raise ValueError(
             f"{type(base_of(model)).__name__} adds a balancing loss of its routers (output_router_logits: true), which "
