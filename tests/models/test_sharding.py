@@ -54,5 +54,5 @@ def test_without_sharding_a_tensor_is_its_own_part():
 
 
 def test_a_process_that_is_alone_cannot_share():
-    with pytest.raises(ValueError, match="LlamaForCausalLM over connected processes.*is alone; start the script"):
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM over connected processes.*is alone; start the script"):
         sharding.shard(tiny.build("llama"))
