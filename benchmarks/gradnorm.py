@@ -28,8 +28,8 @@ from foci.models.losses import token_nll, vocabulary
 TIME_GOAL, MEMORY_GOAL, FROZEN_GOAL = 0.5, 0.2, 0.75
 SPANS = 32
 MEMORY_EXAMPLES, MEMORY_TOKENS = 32, 32
-TOLERANCE = 1e-4
-"""Relative, of every norm: both ways sum in float32, in another order."""
+TOLERANCE = 5e-4
+"""Relative, of every norm: one backward pass in float32 is up to 2e-4 off its float64, ours 2e-5 (SmolLM2, a CPU)."""
 
 
 def run(allowed: Allowance) -> list[Result]:

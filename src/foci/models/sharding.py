@@ -37,7 +37,7 @@ def shard(model: LanguageModel) -> None:
     _check(model)
     if not distributed.is_initialized():
         raise ValueError(
-            f"FSDP shards {type(base_of(model)).__name__} over connected processes, and this one is alone; start the "
+            f"FSDP shards {type(base).__name__} over connected processes, and this one is alone; start the "
             "script with torchrun, and make the TrainingArguments, which connect the processes, before it is sharded"
         )
     _prove(model)
