@@ -11,7 +11,7 @@ import tiny
 from foci import FocusTrainer, Plan, models, token_nll
 from foci.focus import Batch, SoftTargets
 from foci.models.lean import Lean
-from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
+from foci.models.lean_parts import gated_lora, gated_silu, lora_linear, rms_norm
 from foci.models.soft_targets import Held, is_frozen, summed_loss, token_losses
 from foci.training.passes import Passes
 from training import Recorder, arguments, assert_same, weights
@@ -35,13 +35,38 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x, a, b: lora_linear(x, w, bias, a, b, 0.7, torch.float64), (x, a, b))
     gain = random(5, seed=5).detach()
     assert torch.autograd.gradcheck(lambda x: rms_norm(x, gain, 1e-5, x.dtype), (x,))
-    assert torch.autograd.gradcheck(gated_silu, (x, random(2, 3, 5, seed=6)))
+    up = random(2, 3, 5, seed=6)
+    assert torch.autograd.gradcheck(gated_silu, (x, up))
+    assert torch.autograd.gradcheck(lambda x, up, a, b: gated_lora(x, up, w, bias, a, b, 0.7), (x, up, a, b))
 
 
 def test_norm_and_gate_are_torch_s():
     x, gain = random(2, 3, 5), random(5, seed=5).detach()
     torch.testing.assert_close(rms_norm(x, gain, 1e-5, x.dtype), F.rms_norm(x, (5,), gain, 1e-5))
     torch.testing.assert_close(gated_silu(x, x + 1), F.silu(x) * (x + 1))
+
+
+def test_lora_on_a_gated_mlp_is_one_after_the_other_and_keeps_no_product():
+    gate, up = random(2, 3, 5), random(2, 3, 5, seed=6)
+    layer = (random(4, 5, seed=3).detach(), None, random(2, 5, seed=1), random(4, 2, seed=2), 0.7)
+
+    def kept(call):
+        shapes = []
+
+        def keep(tensor):
+            shapes.append(tuple(tensor.shape))
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            return call(), shapes
+
+    (ours, few), (theirs, more) = (
+        kept(lambda: gated_lora(gate, up, *layer)),
+        kept(lambda: lora_linear(gated_silu(gate, up), *layer, torch.float64)),
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert (6, 5) not in few
+    assert (6, 5) in more
 
 
 def adapted(name="llama-tied"):

@@ -1,6 +1,5 @@
 """Trains the untouched model under one arm's plan, and measures it before, during and after training."""
 
-import gc
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -65,7 +64,7 @@ class Arm:
         if done is not None:
             self._say(f"finished before, {counted(done['steps'], 'update')}")
             return done
-        gc.collect()  # trainer and model of the arm before hold each other: gigabytes in a handful of objects
+        machine.release_memory()  # of the arm before
         loaded = load(self.start)
         self.plan, rows = prepare(self.plan, context_of(self.start, loaded, self.folder.scores), together=True)
         for method in self.plan.of(Summarises):
@@ -81,6 +80,7 @@ class Arm:
         resume = processes.from_first(self._checkpoint_to_resume)
         if self.heads is not None and resume is None and first:
             self.heads.note(model, self.folder.guided, 0)
+        machine.release_memory()
         machine.reset_peak()
         metrics, ended, peak = self._trained(model, rows, loaded, resume)
         model = sharded.whole_again(model, self.start, self.plan)
@@ -121,6 +121,8 @@ class Arm:
         finally:
             if self.trackers is not None:
                 self.trackers.close()
+                self.trackers = None  # it holds the trainer
+            machine.release_memory()
 
     def _ended(self, model: nn.Module, tokenizer: PreTrainedTokenizerFast, last: int) -> Ending | None:
         """Measures the last update; with patience gives the model the best update's weights and says which it is."""

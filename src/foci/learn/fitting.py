@@ -105,7 +105,7 @@ def _kept(model: LanguageModel, positions: int, dtype: torch.dtype) -> int:
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the pass that made it, which holds the tensor, for good
 
     training = model.training
     nn.Module.train(model)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
-from foci.models.lean_parts import gated_silu, lora_linear, rms_norm
+from foci.models.lean_parts import gated_lora, gated_silu, lora_linear, rms_norm
 from foci.models.padding import check_padding
 
 SHORT = 192
@@ -124,14 +124,21 @@ def _is_plain(module: LoraLinear) -> bool:
 
 
 def _lora(module: LoraLinear, dtype: torch.dtype, x: Tensor, *more: Any, **named: Any) -> Any:
-    name = next(iter(module.lora_A))
-    if more or named or module.merged or (not module.disable_adapters and module.active_adapters != [name]):
+    if more or named or module.merged or not (module.disable_adapters or _is_on(module)):
         return type(module).forward(module, x, *more, **named)
-    if module.disable_adapters:
-        return module.base_layer(x)
+    return lora_linear(x, *_weights(module), dtype) if _is_on(module) else module.base_layer(x)
+
+
+def _is_on(module: LoraLinear) -> bool:
+    """Returns whether a layer adds its one adapter now."""
+    return not module.merged and not module.disable_adapters and module.active_adapters == [next(iter(module.lora_A))]
+
+
+def _weights(module: LoraLinear) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float]:
+    """Returns the layer's W and bias, and the adapter's A, B and scale."""
+    name, layer = next(iter(module.lora_A)), module.base_layer
     down, up = module.lora_A[name].weight, module.lora_B[name].weight
-    layer = module.base_layer
-    return lora_linear(x, layer.weight, layer.bias, down, up, module.scaling[name], dtype)
+    return layer.weight, layer.bias, down, up, module.scaling[name]
 
 
 def _gain(module: nn.Module) -> str | None:
@@ -187,7 +194,11 @@ def _is_gated(module: nn.Module) -> bool:
 
 
 def _mlp(module: Any, x: Tensor) -> Any:
-    return module.down_proj(gated_silu(module.gate_proj(x), module.up_proj(x)))
+    gate, up, down = module.gate_proj(x), module.up_proj(x), module.down_proj
+    lean = "forward" in down.__dict__ and not down._forward_hooks and not down._forward_pre_hooks
+    if lean and type(down) is LoraLinear and _is_on(down):
+        return gated_lora(gate, up, *_weights(down))
+    return down(gated_silu(gate, up))
 
 
 def _agrees(model: nn.Module, lean: Lean) -> bool:

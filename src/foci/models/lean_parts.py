@@ -6,6 +6,7 @@ forward pass. What can be computed again from them at once (a normalised row, a 
     LoRA layer    y = x W^T + s (x A^T) B^T          keeps x and x A^T; W is frozen
     RMSNorm       y = x / sqrt(mean(x^2) + eps) g    keeps x and one number per token; g is frozen
     gated MLP     y = silu(gate) up                  keeps gate and up
+    LoRA on that  y of the first line, x as in the third: keeps gate, up and x A^T
 """
 
 from typing import Any
@@ -42,28 +43,50 @@ class _LoraLinear(torch.autograd.Function):
         b: Tensor,
         scale: float,
     ) -> Tensor:
-        flat, dtype = x.reshape(-1, x.shape[-1]), x.dtype
-        w, down, up = weight.to(dtype), a.to(dtype), b.to(dtype)
-        inner = flat @ down.t()
-        y = F.linear(flat, w, None if bias is None else bias.to(dtype))
-        y.addmm_(inner, up.t(), alpha=scale)
+        flat = x.reshape(-1, x.shape[-1])
+        y, inner = _forward(flat, weight, bias, a, b, scale)
         ctx.save_for_backward(flat, weight, a, b, inner)
-        ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, dtype
+        ctx.scale, ctx.shape = scale, x.shape
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        flat, weight, a, b, inner = ctx.saved_tensors
-        g = gradient.reshape(-1, gradient.shape[-1]).to(ctx.dtype)
-        to_inner = (g @ b.to(ctx.dtype)) * ctx.scale
-        to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = g @ weight.to(ctx.dtype)
-            to_x = to_x.addmm_(to_inner, a.to(ctx.dtype)).view(ctx.shape)
-        to_a = (to_inner.t() @ flat).to(a.dtype) if ctx.needs_input_grad[3] else None
-        to_b = (g.t() @ inner).to(b.dtype) * ctx.scale if ctx.needs_input_grad[4] else None
-        return to_x, None, None, to_a, to_b, None
+        flat, *kept = ctx.saved_tensors
+        needs_x, _, _, *needs, _ = ctx.needs_input_grad
+        to_x, to_a, to_b = _backward(gradient, flat, *kept, scale=ctx.scale, needs=(needs_x, *needs))
+        return None if to_x is None else to_x.view(ctx.shape), None, None, to_a, to_b, None
+
+
+def _forward(
+    flat: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Returns the layer's output and x A^T, both for (token, wide) rows, in their number format."""
+    dtype = flat.dtype
+    inner = flat @ a.to(dtype).t()
+    y = F.linear(flat, weight.to(dtype), None if bias is None else bias.to(dtype))
+    return y.addmm_(inner, b.to(dtype).t(), alpha=scale), inner
+
+
+def _backward(
+    gradient: Tensor,
+    flat: Tensor,
+    weight: Tensor,
+    a: Tensor,
+    b: Tensor,
+    inner: Tensor,
+    *,
+    scale: float,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Returns the gradients of x, (token, wide), of A and of B, each where `needs` says so."""
+    dtype = flat.dtype
+    g = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
+    to_inner = (g @ b.to(dtype)) * scale
+    to_x = (g @ weight.to(dtype)).addmm_(to_inner, a.to(dtype)) if needs[0] else None
+    to_a = (to_inner.t() @ flat).to(a.dtype) if needs[1] else None
+    to_b = (g.t() @ inner).to(b.dtype) * scale if needs[2] else None
+    return to_x, to_a, to_b
 
 
 def rms_norm(
@@ -110,6 +133,52 @@ class _GatedSilu(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         to_gate: Tensor = torch.ops.aten.silu_backward(gradient * up, gate)
         return to_gate, gradient * F.silu(gate)
+
+
+def gated_lora(
+    gate: Float[Tensor, "... wide"],
+    up: Float[Tensor, "... wide"],
+    weight: Float[Tensor, "out wide"],
+    bias: Float[Tensor, " out"] | None,
+    a: Float[Tensor, "rank wide"],
+    b: Float[Tensor, "out rank"],
+    scale: float,
+) -> Float[Tensor, "... out"]:
+    """Returns `lora_linear` of `gated_silu`, in the number format of `gate`, without keeping the latter's result."""
+    y: Tensor = _GatedLora.apply(gate, up, weight, bias, a, b, scale)
+    return y
+
+
+class _GatedLora(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate: Tensor,
+        up: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+    ) -> Tensor:
+        flat = F.silu(gate).mul_(up).reshape(-1, gate.shape[-1])
+        y, inner = _forward(flat, weight, bias, a, b, scale)
+        ctx.save_for_backward(gate, up, weight, a, b, inner)
+        ctx.scale = scale
+        return y.view(*gate.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        gate, up, *kept = ctx.saved_tensors
+        silu = F.silu(gate)
+        flat = (silu * up).reshape(-1, gate.shape[-1])
+        needs = (True, *ctx.needs_input_grad[4:6])
+        to_x, to_a, to_b = _backward(gradient, flat, *kept, scale=ctx.scale, needs=needs)
+        assert to_x is not None
+        to_x = to_x.view(gate.shape)
+        to_gate = torch.ops.aten.silu_backward(to_x * up, gate)
+        return to_gate, silu.mul_(to_x), None, None, to_a, to_b, None
 
 
 def _full(x: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Runs `foci slide`: asks the questions of a run along the change that training made in each arm."""
 
-import gc
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from foci.slide.curve import SLACK, at_kept, compared, level_of, measured
 from foci.slide.folder import SlideFolder
 from foci.slide.settings import KEEP, PROSE, How
 from foci.slide.write import write_at
+from foci.system import machine
 from foci.system.files import read_json, write_json
 from foci.system.folder import locked
 from foci.system.run_folder import ArmFolder, RunFolder
@@ -182,7 +182,7 @@ def slide_cell(run: Run, how: How, shares: Sequence[float], console: Console) ->
     An arm whose model could not be written (the run's notes say why) has no slider; its folder says so.
     """
     (name,) = run.arms
-    gc.collect()  # the trainer and the trained model hold each other
+    machine.release_memory()  # of the cell before
     folder = RunFolder(run.output, 1)
     with stoppable(), locked(run.output):
         start, _ = prepared(run, folder, console)
