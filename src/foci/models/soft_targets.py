@@ -29,6 +29,13 @@ from foci.models.head import Head, head_of
 from foci.models.losses import CastLinear, cast_head, hidden_states, slice_size
 
 
+FEWER = 3
+"""How many times fewer logits `summed_loss` has at a time than `slice_size` allows: fewer stay in the CPU's cache.
+
+SmolLM2-135M in bfloat16, 1,000 positions, processor seconds of the head: 384 at a time 1.21, 128 at a time 0.96.
+"""
+
+
 @dataclass(frozen=True)
 class Held:
     """Soft targets of the positions in `where`, (batch, seq), row by row."""
@@ -73,7 +80,7 @@ def summed_loss(
         return torch.stack([(nll * factors).sum(), *parts]).sum(), nll
     wanted, picked, labels, spread = _picked(model, batch, factors > 0, held)
     head = head_of(model)
-    size, head = slice_size(head, picked), cast_head(head, picked.device.type)
+    size, head = max(1, slice_size(head, picked) // FEWER), cast_head(head, picked.device.type)
     full = torch.promote_types(picked.dtype, torch.float32)
     wide = torch.stack([part[wanted].to(picked.device, full) for part in (factors, *holds)])
     arrays = [part for one in spread for part in (one.ids, one.log_probs, one.rest)]
