@@ -1,11 +1,18 @@
 """A run whose rows stay on disk ends in the bits of one whose rows are in memory."""
 
 import pytest
+import torch
 
 import runs
+from foci import models
 from foci.config.run import load_run
-from foci.corpus import read_rows, stored
+from foci.corpus import read_corpus, read_rows, store, stored
+from foci.focus import Context
 from foci.learn.run import learn
+from foci.methods.known import Known
+from foci.methods.rho import Rho
+from foci.methods.stm import Stm
+from foci.methods.train_attention import TrainAttention, weigher
 from foci.system.files import read_lines
 
 
@@ -22,8 +29,17 @@ def numbers(folder):
     }
 
 
+def focused(things):
+    """Returns the methods of `focused` with a weigher upon the tiny model."""
+    loaded = weigher.new(str(things.model), r=2, alpha=4.0)
+    torch.nn.init.normal_(loaded.weigher.head.weight, generator=torch.Generator().manual_seed(1))
+    weigher.save(loaded.weigher, things.model.parent / "weigher", base=str(things.model), made_by={})
+    weighs = {"train_attention": {"weigher": str(things.model.parent / "weigher")}}
+    return [weighs, "study", {"lwf": {"strength": 3.0}}, {"replay": {"path": "encyclopedia", "anchor": "kl", "samples": 9}}]
+
+
 def test_a_run_ends_in_the_same_bits(tmp_path, things, monkeypatch):
-    arms = {"oracle": ["oracle", {"mix_review": {"samples": 4}}, "salient"]}
+    arms = {"oracle": ["oracle", {"mix_review": {"samples": 4}}, "salient"], "focused": focused(things)}
     changes = {
         "arms": arms,
         "corpus": {"held_out_share": 0.2},
@@ -40,3 +56,23 @@ def test_a_run_ends_in_the_same_bits(tmp_path, things, monkeypatch):
         found.append((hashes, numbers(run.output), (run.output / "rows.parquet").read_bytes()))
     assert found[0] == found[1]
     assert found[0][1]
+
+
+@pytest.mark.parametrize("method", [Known(share=0.002), Stm(threshold=500.0), Rho(), TrainAttention])
+def test_columns_lie_where_the_rows_are(tmp_path, things, monkeypatch, method):
+    """The same numbers, in groups of three rows: computed, and read where they were kept."""
+    monkeypatch.setattr(store, "GROUP", 3)
+    method = TrainAttention(**focused(things)[0]["train_attention"]) if method is TrainAttention else method
+    loaded = models.load(str(things.model), dtype="float32")
+    found = []
+    for few in (100, 2):
+        monkeypatch.setattr(stored, "FEW_ROWS", few)
+        rows = read_corpus(things.corpus, loaded.tokenizer, max_length=64).rows
+        context = Context(loaded.model, loaded.tokenizer, rows, tmp_path / str(few))
+        for _ in range(2):
+            made = method.prepare(context)[1]
+            assert isinstance(made, list if few == 100 else stored.StoredRows)
+            found.append(list(made))
+    assert len(found[0]) == len(rows) > 6
+    assert all(rows == found[0] for rows in found)
+    assert len({row.columns.popitem()[1] for row in found[0]}) > 3

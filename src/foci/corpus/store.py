@@ -35,11 +35,11 @@ _SCHEMA = pa.schema(
 def write_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Writes rows as parquet, one record per row, without loss; replaces an existing file."""
     with replacing(Path(path), shared=True) as partial, pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as file:
-        for group in _groups(rows):
+        for group in groups(rows):
             file.write_batch(stored.batch_of(group).cast(_SCHEMA), GROUP)
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Yields the rows in groups of at most `GROUP` rows and `TOKENS` tokens (or one row), at least one group."""
     group, tokens = list[Row](), 0
     for row in rows:

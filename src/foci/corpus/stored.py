@@ -169,6 +169,14 @@ class _File:
         return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(begin, size)), SCHEMA)
 
 
+def written(rows: Iterable[Row], folder: Path | None = None) -> Sequence[Row]:
+    """Returns rows that are made one after another: a tuple where they are few, else `StoredRows`."""
+    writer = RowWriter(folder)
+    for row in rows:
+        writer.add(row)
+    return writer.rows()
+
+
 def stored(batches: Iterable[pa.RecordBatch], folder: Path | None = None) -> StoredRows:
     """Writes record batches of any size to a file without a name and returns their rows."""
     file, lengths, waiting = _File(folder), array("i"), list[pa.RecordBatch]()

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from math import inf
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -10,8 +12,10 @@ from transformers import PreTrainedModel
 
 from foci import models
 from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
-from foci.corpus.store import rows_key
+from foci.corpus.store import groups, rows_key
+from foci.corpus.stored import written
 from foci.focus import Batch, Context, Row
+from foci.rows import Rows
 from foci.system.cache import kept
 
 
@@ -31,9 +35,15 @@ class Prepared:
         return f"{type(self.settings).__name__}({', '.join(f'{k}={v!r}' for k, v in {**own, **found}.items())})"
 
 
-def add_column(rows: Sequence[Row], name: str, values: Iterable[Sequence[int | float]]) -> list[Row]:
-    """Returns the rows with one more column, given row by row in their order."""
-    return [replace(row, columns={**row.columns, name: tuple(v)}) for row, v in zip(rows, values, strict=True)]
+def add_column(
+    rows: Sequence[Row], name: str, values: Iterable[Sequence[int | float]], folder: Path | None = None
+) -> Sequence[Row]:
+    """Returns the rows with one more column, given row by row in their order.
+
+    Rows on disk are written again, to a file of `folder` (None: TMPDIR); others are a list.
+    """
+    made = (replace(row, columns={**row.columns, name: tuple(v)}) for row, v in zip(rows, values, strict=True))
+    return written(made, folder) if isinstance(rows, Rows) else list(made)
 
 
 def kept_column(
@@ -42,23 +52,37 @@ def kept_column(
     key: Mapping[str, str | int | float],
     compute: Callable[[Sequence[Row]], Iterable[Sequence[int | float]]],
     rows: Sequence[Row] | None = None,
-) -> list[Row]:
+) -> Sequence[Row]:
     """Returns the context's rows with the column `name`: computed now, or read where it was kept before.
 
-    `compute` gives one number per token of each row of `rows` (None: all); other rows have 0 on every token. The column
-    is kept as NAME.parquet in the context's folder and joined by `row_id`. `key` says what it depends on beside the
-    rows. Raises ValueError where it was kept for something else.
+    `compute` gives one number per token of each of some rows. It is asked about `rows` (None: all), a group of them
+    after another (`groups`), whether they are in memory or on disk; other rows have 0 on every token. The column is
+    kept as NAME.parquet in the context's folder. `key` says what it depends on beside the rows. Raises ValueError where
+    it was kept for something else.
     """
     some = context.rows if rows is None else rows
 
-    def computed() -> list[Row]:
-        made = zip(some, compute(some), strict=True)
-        return [Row(row.row_id, row.input_ids, columns={name: tuple(values)}) for row, values in made]
+    def computed() -> Sequence[Row]:
+        made = (pair for group in groups(some) for pair in zip(group, compute(group), strict=True))
+        alone = (Row(row.row_id, row.input_ids, columns={name: tuple(values)}) for row, values in made)
+        return written(alone, context.folder)
 
     key = {**key, "rows": rows_key(context.rows)}
     scored = kept(context.folder / f"{name}.parquet", key, computed, write_rows, read_rows)
-    by_id = {row.row_id: row.columns[name] for row in scored}
-    return add_column(context.rows, name, (by_id.get(row.row_id, (0.0,) * len(row)) for row in context.rows))
+    columns: Iterable[Sequence[int | float]] = (row.columns[name] for row in scored)
+    if rows is not None:
+        by_id = {row.row_id: row.columns[name] for row in scored}
+        columns = (by_id.get(row.row_id, (0.0,) * len(row)) for row in context.rows)
+    return add_column(context.rows, name, columns, context.folder)
+
+
+def range_of(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    """Returns the least and the largest value of a column, first tokens left out; 0 and 0 where there is none."""
+    least, most = inf, -inf
+    for row in rows:
+        values = row.columns[name][1:]
+        least, most = min((least, *values)), max((most, *values))
+    return (least, most) if least <= most else (0.0, 0.0)
 
 
 def named_model(name: str, context: Context, who: str) -> PreTrainedModel:

@@ -141,7 +141,7 @@ class GuidanceHeads(Prepared, GuidesHeads):
         return self.settings.alpha * fading(step, steps, self.settings.hold, self.settings.until)
 
 
-def marked(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, delimiters: Sequence[str]) -> list[Row]:
+def marked(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, delimiters: Sequence[str]) -> Sequence[Row]:
     """Adds a column that is 1 on delimiters and separators, else 0. Raises ValueError where there is none."""
     apart = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
     ids = {token for row in rows for token in row.input_ids}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foci import models
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
-from foci.methods._prepared import Prepared, column_of, kept_column
+from foci.methods._prepared import Prepared, column_of, kept_column, range_of
 from foci.methods.rho import COLUMN
 from foci.models.forward import row_nll
 
@@ -42,12 +42,11 @@ class Known(Prepares):
             {"model": models.fingerprint(context.model)},
             lambda rows: row_nll(context.model, context.tokenizer, rows),
         )
-        shares = [math.exp(-value) for row in rows for value in row.columns[COLUMN][1:]]
-        if len({share >= self.share for share in shares}) < 2:
+        most, least = (math.exp(-value) for value in range_of(rows, COLUMN))
+        if (least >= self.share) == (most >= self.share):
             raise ValueError(
-                f"the model gives the tokens of the corpus probabilities from {min(shares, default=0):.3g} to "
-                f"{max(shares, default=0):.3g}, so known's share, {self.share}, masks all of them or none; choose a "
-                "share in between"
+                f"the model gives the tokens of the corpus probabilities from {least:.3g} to {most:.3g}, so known's "
+                f"share, {self.share}, masks all of them or none; choose a share in between"
             )
         return KnownWeights(self), rows
 

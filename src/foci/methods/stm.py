@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foci import models
 from foci.focus import Batch, Context, Prepares, Row, WeighsTokens
-from foci.methods._prepared import Prepared, column_of, kept_column
+from foci.methods._prepared import Prepared, column_of, kept_column, range_of
 from foci.methods.rho import COLUMN
 from foci.models.forward import row_nll
 
@@ -46,12 +46,12 @@ class Stm(Prepares):
             {"model": models.fingerprint(context.model)},
             lambda rows: row_nll(context.model, context.tokenizer, rows),
         )
-        losses = [value for row in rows for value in row.columns[COLUMN][1:]]
-        if len({value > math.log(self.threshold) for value in losses}) < 2:
+        least, most = range_of(rows, COLUMN)
+        if (least > math.log(self.threshold)) == (most > math.log(self.threshold)):
             raise ValueError(
-                f"under the untouched model the perplexities of the corpus' tokens go from "
-                f"{math.exp(min(losses, default=0)):.3g} to {math.exp(min(max(losses, default=0), 700)):.3g}, so stm's "
-                f"threshold, {self.threshold}, masks all of them or none; choose a threshold in between"
+                f"under the untouched model the perplexities of the corpus' tokens go from {math.exp(least):.3g} to "
+                f"{math.exp(min(most, 700)):.3g}, so stm's threshold, {self.threshold}, masks all of them or none; "
+                "choose a threshold in between"
             )
         return StmWeights(self), rows
 
