@@ -142,9 +142,9 @@ SPARSE = 16
 
 
 class Chosen(Rows):
-    """Some of the rows, by their places; ascending places are read in one go."""
+    """Some of the rows, by their places; ascending places are read in one go. A place may come several times."""
 
-    def __init__(self, rows: Rows, at: Int[np.ndarray, " row"]) -> None:
+    def __init__(self, rows: Sequence[Row], at: Int[np.ndarray, " row"]) -> None:
         self._rows, self.at = rows, at
         self._ascends = bool((at[1:] > at[:-1]).all())
 
@@ -152,29 +152,29 @@ class Chosen(Rows):
         return len(self.at)
 
     def row(self, index: int) -> Row:
-        return self._rows.row(int(self.at[index]))
+        return self._rows[int(self.at[index])]
 
     def __iter__(self) -> Iterator[Row]:
         few = SPARSE * len(self) < len(self._rows)
         return map(self.row, range(len(self))) if few or not self._ascends else self._some(self._rows)
 
     def texts(self) -> Iterator[str]:
-        return self._some(self._rows.texts()) if self._ascends else (row.text for row in self)
+        return self._some(texts_of(self._rows)) if self._ascends else (row.text for row in self)
 
     def ids(self) -> Iterator[str]:
-        return self._some(self._rows.ids()) if self._ascends else (row.row_id for row in self)
+        return self._some(ids_of(self._rows)) if self._ascends else (row.row_id for row in self)
 
     @property
     def lengths(self) -> Int[np.ndarray, " row"]:
-        return self._rows.lengths[self.at]
+        return lengths_of(self._rows)[self.at]
 
     @property
     def names(self) -> frozenset[str]:
-        return self._rows.names
+        return names_of(self._rows)
 
     @property
     def largest(self) -> int:
-        return self._rows.largest
+        return largest_of(self._rows)
 
     def _some(self, every: Iterable[Any]) -> Iterator[Any]:
         wanted = np.zeros(len(self._rows), dtype=bool)

@@ -6,14 +6,19 @@ import torch
 import runs
 from foci import models
 from foci.config.run import load_run
-from foci.corpus import read_corpus, read_rows, store, stored
-from foci.focus import Context
+from foci.corpus import read_corpus, read_rows, shards, store, stored
+from foci.focus import Context, Plan
+from foci.learn.offline import prepare
 from foci.learn.run import learn
+from foci.methods import _soft_targets, build
 from foci.methods.known import Known
 from foci.methods.rho import Rho
 from foci.methods.stm import Stm
 from foci.methods.train_attention import TrainAttention, weigher
+from foci.rows import Rows
+from foci.seeds import generator
 from foci.system.files import read_lines
+from foci.training.dataset import MixedDataset, RowDataset
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,12 @@ def focused(things):
     torch.nn.init.normal_(loaded.weigher.head.weight, generator=torch.Generator().manual_seed(1))
     weigher.save(loaded.weigher, things.model.parent / "weigher", base=str(things.model), made_by={})
     weighs = {"train_attention": {"weigher": str(things.model.parent / "weigher")}}
-    return [weighs, "study", {"lwf": {"strength": 3.0}}, {"replay": {"path": "encyclopedia", "anchor": "kl", "samples": 9}}]
+    return [
+        weighs,
+        "study",
+        {"lwf": {"strength": 3.0}},
+        {"replay": {"path": "encyclopedia", "anchor": "kl", "samples": 9}},
+    ]
 
 
 def test_a_run_ends_in_the_same_bits(tmp_path, things, monkeypatch):
@@ -76,3 +86,28 @@ def test_columns_lie_where_the_rows_are(tmp_path, things, monkeypatch, method):
     assert len(found[0]) == len(rows) > 6
     assert all(rows == found[0] for rows in found)
     assert len({row.columns.popitem()[1] for row in found[0]}) > 3
+
+
+def test_study_rows_and_soft_targets_lie_on_disk_with_the_rows(tmp_path, things, monkeypatch):
+    """The same rows to rehearse, in the same order, and the same distributions, whatever is asked of them."""
+    monkeypatch.setattr(_soft_targets, "READ", 60)
+    monkeypatch.setattr(shards, "TOKENS", 200)
+    loaded, found = models.load(str(things.model), dtype="float32"), []
+    for few in (100, 2):
+        monkeypatch.setattr(stored, "FEW_ROWS", few)
+        rows = read_corpus(things.corpus, loaded.tokenizer, max_length=64).rows
+        plan = Plan([build(one) for one in focused(things)])
+        plan, rows = prepare(plan, Context(loaded.model, loaded.tokenizer, rows, tmp_path / str(few), seed=3))
+        study, lwf, replay = plan.methods[1:]
+        lines, data = lwf.stored.lines(), MixedDataset(RowDataset(rows, seed=3), plan, 2)
+        assert isinstance(study.texts, tuple if few == 100 else stored.StoredRows)
+        assert isinstance(study.mix(0, generator(0)), tuple if few == 100 else stored.StoredRows)
+        assert isinstance(lines, dict if few == 100 else _soft_targets._OnDisk)
+        assert all(isinstance(old, Rows) for old in data.old)
+        told = {name: [array.tolist() for array in lines[name]] for name in lines}
+        assert replay.stored.lines().keys() == {row.row_id for row in replay.pool.rows}
+        found.append((list(map(data.__getitem__, range(len(data)))), data.lengths().tolist(), told, study.summary()))
+        assert ("nothing" in lines, lines.get("nothing"), len(lines)) == (False, None, len(rows))
+    assert found[0] == found[1]
+    assert found[0][1] == [len(row) for row in found[0][0]]
+    assert len(found[0][2]) > 6

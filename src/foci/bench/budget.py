@@ -7,6 +7,7 @@ from typing import NamedTuple
 from foci.config.train import TrainConfig
 from foci.focus import EditsTokens, MixesRows, Plan, Row
 from foci.learn.arguments import updates_of_epoch
+from foci.rows import lengths_of
 from foci.training.dataset import MixedDataset, RowDataset
 
 
@@ -57,5 +58,5 @@ def epochs(plan: Plan, rows: Sequence[Row], train: TrainConfig, seed: int, total
         lengths = [len(new[i]) for i in range(len(new))] if plan.of(EditsTokens) else new.lengths()
         read = len(new) + len(old[number])
         updates = read / per_update if plan.of(MixesRows) else updates_of_epoch(read, train)
-        found.append(Epoch(updates, sum(lengths) + sum(len(row) for row in old[number])))
+        found.append(Epoch(updates, int(sum(lengths)) + int(lengths_of(old[number]).sum())))
     return found

@@ -1,7 +1,7 @@
 """Finds sentences in plain text and Markdown, and the names, numbers and dates in a sentence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from foci.corpus.split import Span, sentence_ends
@@ -69,7 +69,7 @@ def _goes_on(sentence: str, words: Sequence[Span]) -> bool:
     return len(words) > 1 and _one_name(sentence, words[0], words[1])
 
 
-def known_names(texts: Sequence[str]) -> frozenset[str]:
+def known_names(texts: Iterable[str]) -> frozenset[str]:
     """Returns the words that stand with a capital inside a sentence of some text, and nowhere with a small letter."""
     inside, small = set[str](), set[str]()
     for text in texts:

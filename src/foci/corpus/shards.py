@@ -13,12 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
 
 from foci.corpus import read_rows, write_rows
 from foci.corpus.store import rows_key
 from foci.focus import Row
+from foci.rows import lengths_of
 from foci.system.cache import kept
 
 TOKENS = 2**15
@@ -46,17 +51,17 @@ class Shards:
     tokens: int = field(default_factory=lambda: TOKENS)
 
     @cached_property
-    def parts(self) -> list[list[int]]:
+    def parts(self) -> list[Int[np.ndarray, " row"]]:
         """The rows of every shard by their numbers, longest first, so that rows of like length stand together."""
-        made: list[list[int]] = []
-        room = 0
-        for at in sorted(range(len(self.rows)), key=lambda i: (-len(self.rows[i]), i)):
-            if not made or len(self.rows[at]) > room:
-                made.append([])
+        lengths = lengths_of(self.rows)
+        order = np.argsort(-lengths, kind="stable")
+        begins, room = list[int](), 0
+        for number, length in enumerate(lengths[order]):
+            if not begins or length > room:
+                begins.append(number)
                 room = self.tokens
-            made[-1].append(at)
-            room -= len(self.rows[at])
-        return made
+            room -= int(length)
+        return [order[begin:end] for begin, end in pairwise([*begins, len(order)])]
 
     def path(self, number: int) -> Path:
         """The file of one shard."""

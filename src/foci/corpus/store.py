@@ -64,7 +64,7 @@ def read_rows(path: str | Path) -> Sequence[Row]:
                     f"{path}: expected rows of foci, got a table without {', '.join(missing)}; make it anew"
                 )
             batches = file.iter_batches(STEP, columns=_SCHEMA.names)
-            if file.metadata.num_rows <= stored.FEW_ROWS and _tokens(file.metadata) <= stored.FEW_TOKENS:
+            if file.metadata.num_rows <= stored.FEW_ROWS and values_in(file.metadata, "input_ids") <= stored.FEW_TOKENS:
                 return [row for batch in batches for row in stored.rows_of(batch.select(_SCHEMA.names))]
             folder = Path(path).parent
             return stored.stored(
@@ -74,9 +74,9 @@ def read_rows(path: str | Path) -> Sequence[Row]:
         raise ValueError(f"{path}: expected rows as parquet, got {error}; make it anew") from error
 
 
-def _tokens(known: pq.FileMetaData) -> int:
-    """Returns the number of tokens of all rows, as the file tells it."""
-    places = [n for n in range(known.num_columns) if known.schema.column(n).path.startswith("input_ids.")]
+def values_in(known: pq.FileMetaData, name: str) -> int:
+    """Returns the number of values in all lists of a column, as the file tells it."""
+    places = [n for n in range(known.num_columns) if known.schema.column(n).path.startswith(f"{name}.")]
     groups = (known.row_group(number) for number in range(known.num_row_groups))
     return sum(group.column(place).num_values for group in groups for place in places)
 

@@ -49,7 +49,9 @@ SCHEMA = pa.schema(
 class StoredRows(Rows):
     """Rows in a file that `RowWriter` wrote; `marks` are columns that a later row of the same text added to one."""
 
-    def __init__(self, file: "_File", lengths: Int[np.ndarray, " row"], marks: Mapping[int, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, file: "RowFile", lengths: Int[np.ndarray, " row"], marks: Mapping[int, Mapping[str, Any]]
+    ) -> None:
         self._file, self._lengths, self._marks = file, lengths, marks
 
     def __len__(self) -> int:
@@ -101,7 +103,7 @@ class RowWriter:
         self._recent: list[Row] = []
         self._ids: dict[int, int] = {}
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
-        self._file: _File | None = None
+        self._file: RowFile | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -113,7 +115,7 @@ class RowWriter:
         self.tokens += len(row)
         if self._file is None and len(self) <= FEW_ROWS and self.tokens <= FEW_TOKENS:
             return
-        self._file = self._file or _File(self.folder)
+        self._file = self._file or RowFile(self.folder)
         if len(self._recent) >= BATCH:
             self._write(len(self._recent) // BATCH * BATCH)
 
@@ -148,25 +150,41 @@ class RowWriter:
         del self._recent[:count]
 
 
-class _File:
-    """A file without a name that holds record batches, and where each begins and how long it is."""
+class BatchFile:
+    """A file without a name that holds record batches of a schema, and where each begins and how long it is.
+
+    `folder` is where it takes its space (None: the folder for temporary files).
+    """
+
+    def __init__(self, schema: pa.Schema, folder: Path | None) -> None:
+        self._file, self._schema = Scratch(folder), schema
+        self.places = list[tuple[int, int]]()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Writes a batch at the end."""
+        raw = batch.serialize()
+        self.places.append((self._file.append(memoryview(raw)), raw.size))
+
+    def batch(self, number: int) -> pa.RecordBatch:
+        """Returns the batch that was written as number `number`, counted from 0."""
+        begin, size = self.places[number]
+        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(begin, size)), self._schema)
+
+
+class RowFile(BatchFile):
+    """A file of rows; it knows the largest token id, and the columns that at least one row has."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = Scratch(folder)
-        self.places = list[tuple[int, int]]()
+        super().__init__(SCHEMA, folder)
         self.largest = -1
         self.names: frozenset[str] = frozenset()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        raw = batch.serialize()
-        self.places.append((self._file.append(memoryview(raw)), raw.size))
+        """Writes rows at the end."""
+        super().write(batch)
         ids, names = batch.column("input_ids").values, batch.column("columns").keys
         self.largest = max(self.largest, int(ids.to_numpy().max(initial=-1)))
         self.names |= frozenset(names.unique().to_pylist())
-
-    def batch(self, number: int) -> pa.RecordBatch:
-        begin, size = self.places[number]
-        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(begin, size)), SCHEMA)
 
 
 def written(rows: Iterable[Row], folder: Path | None = None) -> Sequence[Row]:
@@ -179,7 +197,7 @@ def written(rows: Iterable[Row], folder: Path | None = None) -> Sequence[Row]:
 
 def stored(batches: Iterable[pa.RecordBatch], folder: Path | None = None) -> StoredRows:
     """Writes record batches of any size to a file without a name and returns their rows."""
-    file, lengths, waiting = _File(folder), array("i"), list[pa.RecordBatch]()
+    file, lengths, waiting = RowFile(folder), array("i"), list[pa.RecordBatch]()
     for batch in batches:
         lengths.extend(batch.column("input_ids").value_lengths().to_pylist())
         waiting.append(batch.cast(SCHEMA))

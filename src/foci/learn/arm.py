@@ -240,6 +240,8 @@ class Arm:
     def _settings(self, rows: Sequence[Row]) -> TrainConfig:
         """Returns the run's settings of training, with as many updates as this arm has."""
         run = self.start.run
+        if run.train.steps is not None:
+            return run.train
         mixed = (mixer.mix(0, generator(run.seed, "mix", 0, n)) for n, mixer in enumerate(self.plan.of(MixesRows)))
         return lengthened(run.train, len(rows) * run.train.copies + sum(map(len, mixed)))
 

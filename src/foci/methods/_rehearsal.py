@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.random import Generator
@@ -22,6 +23,7 @@ from foci.data import encyclopedia
 from foci.focus import Context, Row
 from foci.models import fingerprint
 from foci.models.forward import answering, device_of
+from foci.rows import Chosen, Rows, lengths_of
 from foci.system.cache import kept
 from foci.system.scratch import in_temporary_folder
 
@@ -39,12 +41,15 @@ class Pool:
     rows: Sequence[Row]
     new: int
 
-    def drawn(self, ratio: int | float, rng: Generator) -> list[Row]:
+    def drawn(self, ratio: int | float, rng: Generator) -> Rows:
         """Draws `ratio` old rows per new row, rounded half up. No row comes twice before every row came once."""
-        count, picked = rehearsed(self.new, ratio), list[int]()
-        while len(picked) < count:
-            picked += rng.permutation(len(self.rows))[: count - len(picked)].tolist()
-        return [self.rows[i] for i in picked]
+        return Chosen(self.rows, rehearsed_places(len(self.rows), rehearsed(self.new, ratio), rng))
+
+
+def rehearsed_places(size: int, count: int, rng: Generator) -> Int[np.ndarray, " place"]:
+    """Returns `count` places below `size` in random order; none comes twice before every place came once."""
+    rounds = (rng.permutation(size)[: count - done] for done in range(0, count, max(1, size)))
+    return np.concatenate([np.empty(0, np.int64), *rounds])
 
 
 def rehearsed(new: int, ratio: int | float) -> int:
@@ -63,8 +68,8 @@ def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) 
     new row costs. They are kept in the context's folder, so that a resume reads the same; ValueError where what is kept
     there was made for another model, path, length, seed or number.
     """
-    longest = max(len(row) for row in context.rows)
-    average = max(2, math.ceil(sum(len(row) for row in context.rows) / len(context.rows)))
+    lengths = lengths_of(context.rows)
+    longest, average = int(lengths.max()), max(2, math.ceil(int(lengths.sum()) / len(lengths)))
     tokens = tokenizer_fingerprint(context.tokenizer)
     if path is None:
         key: dict[str, str | int | float] = {
@@ -92,11 +97,11 @@ def pool_of(context: Context, path: str | tuple[str, ...] | None, samples: int) 
         rows = kept(
             context.folder / "old_rows.parquet",
             {"paths": " | ".join(paths), "tokenizer": tokens, "longest": longest},
-            lambda: list(read_corpus(paths, context.tokenizer, max_length=longest).rows),
+            lambda: read_corpus(paths, context.tokenizer, max_length=longest).rows,
             write_rows,
             read_rows,
         )
-    return Pool(tuple(rows), len(context.rows))
+    return Pool(rows, len(context.rows))
 
 
 def _made(context: Context, count: int, longest: int) -> list[Row]:

@@ -5,11 +5,16 @@ stands, their log-probabilities, and the log of what all other tokens have toget
 (164 where the vocabulary is larger than 65,536) before compression.
 """
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +24,27 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from foci.corpus import stored
+from foci.corpus.seen import key_of
 from foci.corpus.shards import Shards
+from foci.corpus.store import values_in
+from foci.corpus.stored import BatchFile
 from foci.focus import Batch, LiveTeacher, Row, SoftTargets
 from foci.models.forward import answering, buckets, device_of, padded
 from foci.models.soft_targets import live_targets
 from foci.system.cache import kept
 from foci.system.files import replacing
 
-Lines = list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]
-"""Per row: its id, ids (token, k), log-probabilities (token, k), rest (token,); of the tokens from the second on."""
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""A row's ids (token, k), log-probabilities (token, k), rest (token,); of the tokens from the second on."""
+
+READ = 2**11
+"""Tokens of a record batch on disk, at most (or one row): what is read for one row, about 250 KB."""
+
+Line = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+"""A row's id and its `Arrays`."""
+
+Lines = list[Line]
 
 Ask = Callable[[Sequence[Row]], Lines]
 
@@ -41,11 +58,7 @@ class Stored:
     temperature: float = 1.0
     name: str = field(default="lwf", repr=False)
 
-    def rows(self) -> frozenset[str]:
-        """Returns the ids of all rows that the teacher was asked about."""
-        return frozenset(_loaded(self.folder, self.shards))
-
-    def lines(self) -> Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def lines(self) -> Mapping[str, Arrays]:
         """Returns ids, log-probabilities and rest by row, of the tokens from the second on."""
         return _loaded(self.folder, self.shards)
 
@@ -61,13 +74,14 @@ class Stored:
             places = (mask.cumsum(0) - 2)[asked].numpy()  # token 1 of a row stands at 0
             if not len(places):
                 continue
-            if row_id not in known or len(known[row_id][2]) != int(mask.sum()) - 1:
-                has = f"{len(known[row_id][2]) + 1} tokens" if row_id in known else "nothing"
+            line = known.get(row_id)
+            if line is None or len(line[2]) != int(mask.sum()) - 1:
+                has = "nothing" if line is None else f"{len(line[2]) + 1} tokens"
                 raise ValueError(
                     f"{self.name}: the teacher read {has} of row {row_id}, which has {int(mask.sum())} tokens now; "
                     "train on the rows that prepare(context) returns, or ask the teacher while training (teacher: live)"
                 )
-            found.append(tuple(array[places] for array in known[row_id]))
+            found.append(tuple(array[places] for array in line))
         ids, log_probs, rest = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*found, strict=True))
         return SoftTargets(ids.long(), log_probs, rest, self.temperature).to(where.device)
 
@@ -122,21 +136,28 @@ def _narrow(ids: Tensor) -> np.ndarray:
     return ids.numpy().astype(np.uint16 if int(ids.max()) < 2**16 else np.uint32)
 
 
-def _write(lines: Lines, path: Path) -> None:
+def _batch_of(lines: Lines) -> pa.RecordBatch:
     def lists(arrays: Sequence[np.ndarray]) -> pa.Array:
         offsets = np.cumsum([0, *(array.size for array in arrays)], dtype=np.int32)
         return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate([array.ravel() for array in arrays])))
 
     names, ids, log_probs, rest = zip(*lines, strict=True)
-    table = pa.table({"row_id": list(names), "ids": lists(ids), "log_probs": lists(log_probs), "rest": lists(rest)})
+    columns = {"row_id": pa.array(names), "ids": lists(ids), "log_probs": lists(log_probs), "rest": lists(rest)}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _write(lines: Lines, path: Path) -> None:
     with replacing(path, shared=True) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
+        pq.write_table(pa.Table.from_batches([_batch_of(lines)]), unfinished, compression="zstd")
 
 
 def _read(path: Path) -> Lines:
-    table = pq.read_table(path, partitioning=None).combine_chunks()
-    names = table["row_id"].to_pylist()
-    columns = [table[name].chunk(0) for name in ("ids", "log_probs", "rest")]
+    return _lines_of(pq.read_table(path, partitioning=None).combine_chunks().to_batches()[0])
+
+
+def _lines_of(batch: pa.RecordBatch) -> Lines:
+    names = batch.column("row_id").to_pylist()
+    columns = [batch.column(name) for name in ("ids", "log_probs", "rest")]
     values = [column.values.to_numpy() for column in columns]
     offsets = [column.offsets.to_numpy() for column in columns]
     lines: Lines = []
@@ -146,7 +167,61 @@ def _read(path: Path) -> Lines:
     return lines
 
 
+class _OnDisk(Mapping[str, Arrays]):
+    """Lines in an Arrow file without a name; 16 bytes for each are in memory."""
+
+    def __init__(self, lines: Iterable[Line], wide: bool, folder: Path | None) -> None:
+        kinds = [pa.uint32() if wide else pa.uint16(), pa.float32(), pa.float32()]
+        lists = zip(("ids", "log_probs", "rest"), map(pa.list_, kinds), strict=True)
+        self._schema = pa.schema([("row_id", pa.string()), *lists])
+        self._file = BatchFile(self._schema, folder)
+        keys, self._begins = array("Q"), [0]
+        for some in _together(lines):
+            self._file.write(_batch_of(some).cast(self._schema))
+            keys.extend(key_of(line[0]) for line in some)
+            self._begins.append(len(keys))
+        unsorted = np.frombuffer(keys, np.uint64)
+        self._order = np.argsort(unsorted, kind="stable")
+        self._keys = unsorted[self._order]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        batches = map(self._file.batch, range(len(self._file.places)))
+        return chain.from_iterable(batch.column("row_id").to_pylist() for batch in batches)
+
+    def __getitem__(self, name: str) -> Arrays:
+        key = np.uint64(key_of(name))
+        at = int(np.searchsorted(self._keys, key, "right")) - 1
+        if at < 0 or self._keys[at] != key:
+            raise KeyError(name)
+        number = int(self._order[at])
+        batch = bisect_right(self._begins, number) - 1
+        ((_, ids, log_probs, rest),) = _lines_of(self._file.batch(batch).slice(number - self._begins[batch], 1))
+        return ids, log_probs, rest
+
+
+def _together(lines: Iterable[Line]) -> Iterator[Lines]:
+    """Yields lines in order, at most `READ` tokens at a time, or one line."""
+    some, tokens = list[Any](), 0
+    for line in lines:
+        if some and tokens + len(line[3]) > READ:
+            yield some
+            some, tokens = [], 0
+        some.append(line)
+        tokens += len(line[3])
+    yield some
+
+
 @lru_cache(maxsize=4)
-def _loaded(folder: Path, shards: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    lines = (line for number in range(shards) for line in _read(folder / f"part-{number:05d}.parquet"))
-    return {name: (ids, log_probs, rest) for name, ids, log_probs, rest in lines}
+def _loaded(folder: Path, shards: int) -> Mapping[str, Arrays]:
+    """Returns the lines of all shards by row: in memory where they are few, else on disk."""
+    paths = [folder / f"part-{number:05d}.parquet" for number in range(shards)]
+    lines = (line for path in paths for line in _read(path))
+    known = [pq.read_metadata(path) for path in paths]
+    tokens = sum(values_in(one, "rest") for one in known)
+    if sum(one.num_rows for one in known) <= stored.FEW_ROWS and tokens <= stored.FEW_TOKENS:
+        return {name: (ids, log_probs, rest) for name, ids, log_probs, rest in lines}
+    wide = any(pq.read_schema(path).field("ids").type.value_type == pa.uint32() for path in paths)
+    return _OnDisk(lines, wide, folder if os.access(folder, os.W_OK) else None)

@@ -22,6 +22,7 @@ from foci.methods._rehearsal import ENCYCLOPEDIA, Pool, pool_of, rehearsed
 from foci.methods._soft_targets import SoftTargetShards, Stored, ask_model
 from foci.models import fingerprint
 from foci.models.forward import pad_id
+from foci.rows import Rows, changed
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,21 @@ class Replay(Prepares):
         pool = pool_of(context, self.path, self.samples)
         if self.anchor == "labels":
             return ReplayRows(self, pool), context.rows
-        held = [replace(row, columns={**row.columns, UNWEIGHTED: (1.0,) * len(row)}) for row in pool.rows]
+        held = changed(pool.rows, _unweighted, (UNWEIGHTED,))
         teacher = LiveTeacher(self.k)
         shards = SoftTargetShards(
             context.folder / "teacher",
             {"model": fingerprint(context.model), "tokenizer": tokenizer_fingerprint(context.tokenizer)},
-            list({row.row_id: row for row in held}.values()),
+            held if isinstance(held, Rows) else list({row.row_id: row for row in held}.values()),
             teacher,
             lambda rows: ask_model(context.model, pad_id(context.tokenizer), rows, teacher),
             "replay",
         )
-        return HeldReplayRows(self, replace(pool, rows=tuple(held)), shards.stored()), context.rows
+        return HeldReplayRows(self, replace(pool, rows=held), shards.stored()), context.rows
+
+
+def _unweighted(row: Row) -> Row:
+    return replace(row, columns={**row.columns, UNWEIGHTED: (1.0,) * len(row)})
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +110,7 @@ class HeldReplayRows(ReplayRows, Imitates):
         """Returns 1 on the tokens of this pool's rows, else 0."""
         if UNWEIGHTED not in batch.columns:
             return torch.zeros_like(weights)
-        known = self.stored.rows()
+        known = self.stored.lines()
         ours = weights.new_tensor([row in known for row in batch.row_ids])
         return batch.columns[UNWEIGHTED].to(weights) * ours[:, None]
 

@@ -6,8 +6,10 @@ sentence is invented: a blank or the word "what" stands where the answer stood.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 from numpy.random import Generator
@@ -15,14 +17,19 @@ from numpy.random import Generator
 from foci.corpus import row_id, tokenizer_fingerprint
 from foci.corpus.sentences import is_prose, known_names, names_of, one_line, sentences, spans_of
 from foci.corpus.split import Span
+from foci.corpus.store import groups
+from foci.corpus.stored import RowWriter, written
 from foci.focus import UNWEIGHTED, Context, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
-from foci.methods._rehearsal import rehearsed
+from foci.methods._rehearsal import rehearsed, rehearsed_places
 from foci.methods.train_attention.method import COLUMN as WEIGHER
 from foci.methods.train_attention.weigher import READY_MADE, load, weigh_rows
+from foci.rows import lengths_of, texts_of
+from foci.rows import names_of as columns_of
 from foci.system.words import counted
 
 Form = Literal["blank", "what", "statement"]
+PIECES = "pieces"
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,13 @@ class Study(Prepares):
         if not any(row.text and row.offsets for row in context.rows):
             raise ValueError("study asks for parts of sentences, and no row has a text; make the rows of text")
         weights = self._weights(context)
-        known = known_names([row.text for row in context.rows])
-        pieces = (
-            tuple(self._pieces(row, column, known, context)) for row, column in zip(context.rows, weights, strict=True)
-        )
-        texts = tuple(found for found in pieces if found)
+        known, writer, parts = known_names(texts_of(context.rows)), RowWriter(context.folder), 0
+        for row, column in zip(context.rows, weights, strict=True):
+            found = tuple(self._pieces(row, column, known, context))
+            if together := _together(list(chain.from_iterable(found))):
+                writer.add(together)
+                parts += len(found)
+        texts = writer.rows()
         if not texts and self.spans == "answers":
             raise ValueError(
                 f"study found nothing to ask for in {counted(len(context.rows), 'row')}: no row has a marked answer; "
@@ -85,17 +94,21 @@ class Study(Prepares):
         return StudyRows(
             self,
             texts,
+            parts,
             start[:1] if start and start[0] == context.tokenizer.bos_token_id else (),
-            max(len(row) for row in context.rows),
+            int(lengths_of(context.rows).max()),
             tokenizer_fingerprint(context.tokenizer),
         ), context.rows
 
-    def _weights(self, context: Context) -> list[Sequence[float]]:
-        """Returns what says, per row and token, what is worth asking for."""
+    def _weights(self, context: Context) -> Iterator[Sequence[float]]:
+        """Yields what says, per row and token, what is worth asking for."""
         name = "answer" if self.spans == "answers" else WEIGHER
-        if self.spans != "answers" and not any(name in row.columns for row in context.rows):
-            return list(weigh_rows(load(READY_MADE), context.rows, context.tokenizer))  # type: ignore[arg-type]
-        return [row.columns.get(name, (0.0,) * len(row)) for row in context.rows]
+        if self.spans != "answers" and name not in columns_of(context.rows):
+            weigher = load(READY_MADE)
+            for group in groups(context.rows):
+                yield from weigh_rows(weigher, group, context.tokenizer)  # type: ignore[arg-type]
+        else:
+            yield from (row.columns.get(name, (0.0,) * len(row)) for row in context.rows)
 
     def _pieces(
         self, row: Row, weights: Sequence[float], known: frozenset[str], context: Context
@@ -160,36 +173,49 @@ def _piece(parts: Sequence[tuple[str, bool]], context: Context) -> Piece:
     return Piece(tuple(encoded.input_ids), tuple(answer))
 
 
+def _together(pieces: Sequence[Piece]) -> Row:
+    """Returns pieces as one row, which may lie on disk; a token of piece n has 2 n in the column, 2 n + 1 if answer."""
+    ids = tuple(chain.from_iterable(piece.input_ids for piece in pieces))
+    marks = (2.0 * number + is_answer for number, piece in enumerate(pieces) for is_answer in piece.answer)
+    return Row("", ids, columns={PIECES: tuple(marks)})
+
+
+def _apart(row: Row, number: int) -> Piece:
+    """Returns a piece of `_together`."""
+    marks = row.columns[PIECES]
+    first, last = bisect_left(marks, 2 * number), bisect_left(marks, 2 * number + 2)
+    return Piece(row.input_ids[first:last], tuple(mark % 2 == 1 for mark in marks[first:last]))
+
+
 @dataclass(frozen=True, repr=False)
 class StudyRows(Prepared, MixesRows):
     """Mixes in study rows: other sentences, order and forms in every epoch."""
 
     settings: Study
-    texts: tuple[tuple[tuple[Piece, ...], ...], ...] = field(repr=False)
-    """By text and thing to ask for: the question in every form."""
+    texts: Sequence[Row] = field(repr=False)
+    """By text: what it is asked for, each part in every form (`_together`)."""
+    parts: int = field(repr=False)
     start: tuple[int, ...] = field(repr=False)
     longest: int = field(repr=False)
     tokenizer: str = field(repr=False)
 
     def mix(self, epoch: int, rng: Generator) -> Sequence[Row]:
         """Returns `ratio` study rows per text. No text comes twice before every text came once."""
-        count, order = rehearsed(len(self.texts), self.settings.ratio), list[int]()
-        while len(order) < count:
-            order += rng.permutation(len(self.texts))[: count - len(order)].tolist()
-        return [self._row(number, rng) for number in order]
+        order = rehearsed_places(len(self.texts), rehearsed(len(self.texts), self.settings.ratio), rng)
+        return written(self._row(self.texts[int(number)], f"study of text:{number}", rng) for number in order)
 
-    def _row(self, number: int, rng: Generator) -> Row:
+    def _row(self, text: Row, source: str, rng: Generator) -> Row:
         """Returns a row of one text's questions in any order, as many as the longest row has room for."""
-        pieces = self.texts[number]
+        forms = len(self.settings.forms)
         ids, unweighted = list(self.start), [1.0] * len(self.start)
-        for at in rng.permutation(len(pieces)):
-            piece = pieces[int(at)][int(rng.integers(len(self.settings.forms)))]
+        for at in rng.permutation(1 + int(text.columns[PIECES][-1]) // (2 * forms)):
+            piece = _apart(text, int(at) * forms + int(rng.integers(forms)))
             if len(ids) > len(self.start) and len(ids) + len(piece.input_ids) > self.longest:
                 continue
             ids += piece.input_ids
             unweighted += [0.0 if is_answer else 1.0 for is_answer in piece.answer]
         name = row_id(" ".join(map(str, ids)), self.tokenizer)
-        return Row(name, tuple(ids), columns={UNWEIGHTED: tuple(unweighted)}, source=f"study of text:{number}")
+        return Row(name, tuple(ids), columns={UNWEIGHTED: tuple(unweighted)}, source=source)
 
     def summary(self) -> str:
         """Says how many things are asked for."""
@@ -198,5 +224,5 @@ class StudyRows(Prepared, MixesRows):
                 "study asks for nothing: no sentence has a name, a number or a heavy word, "
                 "or each holds the prompt of a probe"
             )
-        parts = counted(sum(map(len, self.texts)), "part")
+        parts = counted(self.parts, "part")
         return f"study asks for {parts} of sentences of {counted(len(self.texts), 'text')}"

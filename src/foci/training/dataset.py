@@ -7,17 +7,20 @@ of workers, after a resume, and on two processes.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import accumulate
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from foci.focus import IGNORED, LOSS_WEIGHT, REHEARSED, UNWEIGHTED, Batch, EditsTokens, MixesRows, Plan, Row
-from foci.rows import Rows, lengths_of, names_of
+from foci.rows import Rows, changed, lengths_of, names_of
+from foci.rows import joined as behind
 from foci.seeds import generator
 from foci.training.plan import with_columns
 
@@ -84,9 +87,9 @@ class RowDataset(Dataset):
         copy, at = divmod(index, len(self.rows))
         return edited(self.rows[at], self.edits, (self.seed, self.epoch, copy))
 
-    def lengths(self) -> list[int]:
+    def lengths(self) -> Int[np.ndarray, " item"]:
         """Returns the number of tokens of every item before edits."""
-        return lengths_of(self.rows).tolist() * self.copies
+        return np.tile(lengths_of(self.rows), self.copies)
 
 
 class EpochCallback(TrainerCallback):
@@ -111,18 +114,11 @@ class MixedDataset(Dataset):
     """
 
     def __init__(self, new: RowDataset, plan: Plan, epochs: int) -> None:
-        self.new, mixers = new, plan.of(MixesRows)
-        self.old = [
-            [
-                replace(row, columns={**row.columns, REHEARSED: (1.0,) * len(row)})
-                for n, mixer in enumerate(mixers)
-                for row in with_columns(plan, mixer.mix(epoch, generator(new.seed, "mix", epoch, n)))
-            ]
-            for epoch in range(epochs)
-        ]
+        self.new = new
+        self.old = [mixed(plan, new.seed, epoch) for epoch in range(epochs)]
         if not any(self.old):
             raise ValueError(
-                f"{[repr(m) for m in mixers]} mixed in no old rows in any of {epochs} epochs; "
+                f"{[repr(m) for m in plan.of(MixesRows)]} mixed in no old rows in any of {epochs} epochs; "
                 "leave the method out or give it rows to rehearse"
             )
         self.starts = [0, *accumulate(len(new) + len(old) for old in self.old)]
@@ -140,13 +136,24 @@ class MixedDataset(Dataset):
         copy, at = divmod(at, len(self.new.rows))
         return edited(self.new.rows[at], self.new.edits, (self.new.seed, epoch, copy))
 
-    def lengths(self) -> list[int]:
+    def lengths(self) -> Int[np.ndarray, " item"]:
+        """Returns the number of tokens of every item before edits."""
         new = self.new.lengths()
-        return [n for old in self.old for n in (*new, *(len(row) for row in old))]
+        return np.concatenate([part for old in self.old for part in (new, lengths_of(old))])
 
     def parts(self) -> list[range]:
         """Returns the indices of each epoch."""
         return [range(a, b) for a, b in zip(self.starts, self.starts[1:], strict=False)]
+
+
+def mixed(plan: Plan, seed: int, epoch: int) -> Sequence[Row]:
+    """Returns the old rows of an epoch, those of each method that mixes after those of the one before."""
+    drawn = (mixer.mix(epoch, generator(seed, "mix", epoch, n)) for n, mixer in enumerate(plan.of(MixesRows)))
+    return reduce(behind, (changed(with_columns(plan, rows), _as_rehearsed, (REHEARSED,)) for rows in drawn))
+
+
+def _as_rehearsed(row: Row) -> Row:
+    return replace(row, columns={**row.columns, REHEARSED: (1.0,) * len(row)})
 
 
 @runtime_checkable
@@ -181,8 +188,10 @@ class OrderedSampler(Sampler[int]):
     makes a resumed run read another order).
     """
 
-    def __init__(self, parts: Sequence[range], lengths: Sequence[int], batch: int, *, seed: int, group: bool) -> None:
-        self.parts, self.lengths, self.batch, self.seed, self.group = parts, lengths, batch, seed, group
+    def __init__(
+        self, parts: Sequence[range], lengths: Sequence[int] | np.ndarray, batch: int, *, seed: int, group: bool
+    ) -> None:
+        self.parts, self.lengths, self.batch, self.seed, self.group = parts, np.asarray(lengths), batch, seed, group
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -194,21 +203,17 @@ class OrderedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for number, part in enumerate(self.parts):
             rng = generator(self.seed, "order", self.epoch, number)
-            order = [part[i] for i in rng.permutation(len(part))]
-            yield from self._grouped(order, rng) if self.group else order
+            order = part.start + rng.permutation(len(part))
+            yield from self._grouped(order, rng) if self.group else map(int, order)
 
-    def _grouped(self, order: list[int], rng: np.random.Generator) -> Iterator[int]:
-        window = 50 * self.batch
-        batches: list[list[int]] = []
-        for start in range(0, len(order), window):
-            alike = sorted(order[start : start + window], key=lambda i: -self.lengths[i])
-            batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
-        whole = [b for b in batches if len(b) == self.batch]
-        rest = [b for b in batches if len(b) < self.batch]
-        for i in rng.permutation(len(whole)):
-            yield from whole[i]
-        for batch in rest:
-            yield from batch
+    def _grouped(self, order: Int[np.ndarray, " item"], rng: np.random.Generator) -> Iterator[int]:
+        for start in range(0, len(order), window := 50 * self.batch):
+            some = order[start : start + window]
+            order[start : start + window] = some[np.argsort(-self.lengths[some], kind="stable")]
+        whole = len(order) // self.batch
+        for i in rng.permutation(whole):
+            yield from order[i * self.batch : (i + 1) * self.batch].tolist()
+        yield from order[whole * self.batch :].tolist()
 
 
 def has_weights(dataset: RowDataset | MixedDataset) -> bool:

@@ -54,7 +54,7 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
         if not self.is_sharded:
             return
         dataset, limits = self.train_dataset, [limit for limit, *_ in neighbour_limits(self.model)]
-        longest = max(dataset.lengths()) if isinstance(dataset, RowDataset | MixedDataset) else 0
+        longest = int(dataset.lengths().max()) if isinstance(dataset, RowDataset | MixedDataset) else 0
         if limits and longest > min(limits):
             raise ValueError(
                 f"{type(base_of(self.model)).__name__.removeprefix('FSDP')} reads rows above {min(limits)} tokens "
