@@ -110,6 +110,10 @@ def test_check_computes_nothing_but_a_cost(tmp_path, short, capsys):
     assert f"{tokens} in 10 rows, read {2 * tokens} in all" in said
     assert re.search(r"parameters +[\d,]+, [\d,]+ of them trained", said)
     assert re.search(r"peak memory +about [\d,]+ MiB", said)
+    assert re.search(r"speed +\w+ [\d,]+ tokens a second", said)
+    assert re.search(r"disk +about [\d.]+ MB: models and adapters [\d.]+, checkpoints", said)
+    parts = ("parameters", "gradients", "optimizer state", "activations, room to work", "all, while it trains")
+    assert all(re.search(rf"^{part} +[\d.,]+ *$", said, re.M) for part in parts)
     assert not (tmp_path / "out").exists()
 
 

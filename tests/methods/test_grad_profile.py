@@ -362,7 +362,7 @@ def test_a_run_refuses_to_trace_what_it_asks(tmp_path, capsys):
     things = runs.material(tmp_path)
     methods = {"frozen": [{"grad_profile": {"spans": str(things.learn), "reference": str(things.text), "length": 8}}]}
     file = runs.run_file(tmp_path, things, arms=methods)
-    runs.told(["check", str(file)], capsys)  # which runs no offline stage
+    runs.told(["check", str(file)], capsys)  # which says so, and goes on
     words = runs.refused(["learn", str(file)], capsys)
     assert "8 of 8 probes to trace are asked by the run as well" in words
 

@@ -137,8 +137,9 @@ def _plan(made: Advice, base: dict[str, Any], rows: int) -> Rounds:
                 "with names, numbers or dates, or compare arms with questions of yours: foci bench"
             )
         cost = estimate(suite, read)
-        fixed = cost.probe_seconds + cost.save_seconds + cost.offline_seconds
-        plan = planned(Cost(cost.train_seconds / cost.updates, fixed, cost.probe_seconds), made.seconds, rows)
+        (arm,) = cost.arms.values()
+        fixed = cost.probe_seconds + cost.save_seconds + arm.offline_seconds
+        plan = planned(Cost(arm.seconds / arm.updates, fixed, cost.probe_seconds), made.seconds, rows)
         known = {"trials": plan.trials, "updates": plan.updates}
         write_json(made.path / "plan.json", known, sealed=True)
     plan = Rounds(tuple(known["trials"]), tuple(known["updates"]))

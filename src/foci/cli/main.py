@@ -4,14 +4,12 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from foci.cli.advise import advise_app
 from foci.cli.chat import chat_app
@@ -154,9 +152,13 @@ def check(
     corpus: Corpus = None,
     model: Model = None,
     out: Out = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that torchrun will start; memory is said for each of them.")
+    ] = 1,
 ) -> None:
-    """Show all settings of a run or a suite, its memory, its time and some made probes, without training."""
-    from foci.bench.config import Suite, kind_of
+    """Show all settings of a run or a suite, and what it takes: memory, speed, time and disk. Nothing is kept."""
+    from foci.bench.config import kind_of
+    from foci.cli.cost import print_cost
 
     run = checked_run(target, changes or [], corpus, model, out, kind_of)
     from foci.learn.estimate import estimate
@@ -166,26 +168,7 @@ def check(
     plainly = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     made = material(run, tell=plainly, begin=lambda: plainly(dump_run(run)))
     plainly("", *made.told(console.width), "", sep="\n")
-    cost = estimate(run, made)
-    table = Table(box=None, show_header=False)
-    most = "at most " if run.train.patience else ""
-    seeds, points = 1, 0
-    if isinstance(run, Suite):
-        seeds, points = len(run.seeds), 0 if run.slide is None else len(run.slide.shares) - 1
-    asked = seeds * (1 + cost.arms * (cost.probings + points))
-    seconds = seeds * (cost.seconds + points * cost.arms * cost.probe_seconds)
-    memory = "unknown" if cost.memory_mib is None else f"{cost.memory_mib:,.0f} MiB"
-    for name, value in {
-        "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
-        **({"adapter": cost.left_out} if cost.left_out else {}),
-        "tokens": f"{cost.tokens_per_epoch:,} in {counted(cost.rows, 'row')}, read {cost.tokens:,} in all",
-        "updates": most + _updates(cost.arm_updates) + (f", {seeds} seeds" if seeds > 1 else ""),
-        "peak memory": f"about {memory}",
-        "time": f"about {_duration(seconds)}, {_duration(cost.train_seconds)} of training per arm, "
-        f"{_duration(cost.probe_seconds)} for each of {asked} times that questions are asked",
-    }.items():
-        table.add_row(name, value)
-    console.print(table, highlight=False)
+    print_cost(run, estimate(run, made, processes=processes), processes, console)
 
 
 @app.command()
@@ -364,15 +347,3 @@ def main() -> None:
         if os.environ.get("FOCI_TRACEBACK"):
             raise
         sys.exit(told(error) if speaks() else 1)
-
-
-def _updates(by_arm: Mapping[str, int]) -> str:
-    """Writes the updates of each arm: "8 per arm, 2 arms", or "8 plain, 20 focused"."""
-    if len(set(by_arm.values())) > 1:
-        return ", ".join(f"{updates:,} {arm}" for arm, updates in by_arm.items())
-    return f"{next(iter(by_arm.values())):,} per arm, {len(by_arm)} arm{'s' * (len(by_arm) > 1)}"
-
-
-def _duration(seconds: float) -> str:
-    """Writes a time in seconds or minutes."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -13,7 +13,7 @@ INSTEAD = {
     "pretrain": "start it without the launcher, or one process for each seed, each with an output of its own",
     "study": "start it without the launcher; a server of the OpenAI protocol can use several GPUs (--writer)",
     "slide": "start it without the launcher: it asks questions on one device",
-    "check": "start it without the launcher: it says what one process takes",
+    "check": "start it without the launcher: --processes says what each of several takes",
 }
 """How to run a command that one process runs alone."""
 

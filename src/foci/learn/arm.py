@@ -3,7 +3,6 @@
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from foci.learn import records, sharded
 from foci.learn.arguments import arguments, learner, lengthened
 from foci.learn.baseline import Start, context_of, load
 from foci.learn.callbacks import Display, Metrics, Probing, Saving, empty_updates
-from foci.learn.fitting import fitting, packs_of
+from foci.learn.fitting import passes_of
 from foci.learn.offline import Summarises, plan_of, prepare
 from foci.learn.questions import answered, held_out_learned, without_held_out
 from foci.learn.samples import described, sample_entropy, sample_nll
@@ -81,7 +80,6 @@ class Arm:
         if self.heads is not None and resume is None and first:
             self.heads.note(model, self.folder.guided, 0)
         machine.release_memory()
-        machine.reset_peak()
         metrics, ended, peak = self._trained(model, rows, loaded, resume)
         model = sharded.whole_again(model, self.start, self.plan)
 
@@ -109,14 +107,15 @@ class Arm:
 
     def _trained(
         self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
-    ) -> tuple[list[dict[str, Any]], Ending | None, float | None]:
+    ) -> tuple[list[dict[str, Any]], Ending | None, float]:
         """Trains and measures the last update, which trackers still log; returns metrics, ending and peak in MiB.
 
         The peak is that of the process that takes most.
         """
         try:
-            metrics, own = self._train(model, rows, loaded, resume)
-            peak = max((mib for mib in processes.gathered(own) if mib is not None), default=None)
+            with machine.Peak() as own:
+                metrics = self._train(model, rows, loaded, resume)
+            peak = max(processes.gathered(own.bytes)) / 2**20
             return metrics, self._ended(model, loaded.tokenizer, metrics[-1]["step"]), peak
         finally:
             if self.trackers is not None:
@@ -182,8 +181,8 @@ class Arm:
 
     def _train(
         self, model: nn.Module, rows: Sequence[Row], loaded: models.Loaded, resume: Path | None
-    ) -> tuple[list[dict[str, Any]], float | None]:
-        """Trains; returns the metrics of all updates, and the peak memory of this process in MiB."""
+    ) -> list[dict[str, Any]]:
+        """Trains; returns the metrics of all updates."""
         run, tokenizer = self.start.run, loaded.tokenizer
         settings, dtype = self._settings(rows), loaded.compute_dtype
         passes = self._passes(settings, model, int(lengths_of(rows).max()), dtype)
@@ -218,21 +217,16 @@ class Arm:
                 trainer.train(resume_from_checkpoint=resume)
         finally:
             display.close()
-        return processes.from_first(lambda: read_lines(self.folder.metrics)), machine.peak_mib()
+        return processes.from_first(lambda: read_lines(self.folder.metrics))
 
     def _passes(self, settings: TrainConfig, model: models.LanguageModel, longest: int, dtype: torch.dtype) -> Passes:
         """Returns how rows of up to `longest` tokens pass through the model; says what is out of the ordinary.
 
         Shares the model out among the processes where the run file says so.
         """
-        shares = processes.size() if settings.fsdp else 1
-        fit, packs = fitting(settings, model, longest, dtype, shares=shares), packs_of(settings, longest)
-        if fit.words():
-            self._say(fit.words())
-        passes = Passes(lean=True, tokens=fit.tokens, packs=packs)
-        if reason := passes.why_apart(model, longest):
-            self._say(f"rows are not packed: {reason}")
-            passes = replace(passes, packs=None)
+        passes, told = passes_of(settings, model, longest, dtype, shares=processes.size() if settings.fsdp else 1)
+        for words in told:
+            self._say(words)
         if settings.fsdp:
             self._say(sharded.shared_out(model, self.plan))
         return passes

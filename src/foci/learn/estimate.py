@@ -1,32 +1,27 @@
-"""Estimates the cost of a run from one update, which is computed and thrown away."""
+"""Estimates the cost of a run: memory, tokens a second, time and disk, from a short training that is thrown away."""
 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
-
-import torch
-from torch import nn
+from typing import Any, Protocol, runtime_checkable
 
 from foci import models
 from foci.config.run import Run
-from foci.focus import Batch, Prepares
-from foci.learn.arguments import learner, planned_updates, updates_of_epoch
-from foci.learn.fitting import fitting
-from foci.learn.inputs import Material
+from foci.focus import Prepares
+from foci.learn.arguments import planned_updates, updates_of_epoch
+from foci.learn.disk import REPORT, Disk, disk_of, rows_bytes, tokenizer_bytes
+from foci.learn.inputs import Material, loaded_model
+from foci.learn.memory import Memory
 from foci.learn.offline import plan_of
 from foci.learn.questions import Questions, is_to_learn
-from foci.models.forward import buckets, device_of, pad_id, padded
-from foci.models.lean import Lean
-from foci.models.soft_targets import summed_loss
+from foci.learn.trial import Setting, Trial, tried, untouched
 from foci.probes import answer
 from foci.rows import lengths_of
 from foci.system import machine
 
-PROBES = 12
-"""Probes of a kind, at most, that are answered to measure the time of one."""
+FEW = 12
+"""Probes, at most, that are read to measure the time of `binding`."""
 CHARACTERS = 2000
 """Characters of the text to retain that are read to measure its time, at most."""
 WRITTEN = 100e6
@@ -43,12 +38,33 @@ class AddsRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The cost of one arm; `arms` is their number, and `arm_updates` the updates of each, by name.
+class ArmCost:
+    """The cost of one arm: updates, tokens read, seconds of training and of offline stages, memory, disk.
 
-    Memory is the GPU's, or the machine's where there is no GPU.
+    `untried`: why its methods could not be prepared on a few rows, in words; "" where they could.
+    """
+
+    updates: int
+    tokens: int
+    seconds: float
+    offline_seconds: float
+    memory: Memory
+    offline_peak: int
+    disk: Disk
+    untried: str
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Returns the tokens of rows that training reads in a second, padding left out."""
+        return self.tokens / max(1e-9, self.seconds)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a run. Memory is the GPU's, or the machine's where there is no GPU, in bytes.
 
     `left_out` says which weights the adapter does not reach, in one sentence; empty where it reaches all.
+    `probe_peak` is the most memory while questions are asked, `shared_disk` what the arms share of the folder.
     """
 
     parameters: int
@@ -56,70 +72,112 @@ class Estimate:
     left_out: str
     rows: int
     tokens_per_epoch: int
-    updates: int
-    tokens: int
-    memory_mib: float | None
-    train_seconds: float
     probe_seconds: float
+    probe_peak: int
     probings: int
     save_seconds: float
-    offline_seconds: float
-    arms: int
-    arm_updates: Mapping[str, int]
+    shared_disk: int
+    arms: Mapping[str, ArmCost]
 
     @property
     def seconds(self) -> float:
-        """Returns the seconds of the whole run: the baseline, and per arm training, probings, loading and saving.
-
-        Offline stages are counted as far as they can be told.
-        """
+        """Returns the seconds of the run: the baseline, and per arm offline stages, training, probings, saving."""
         per_arm = self.probings * self.probe_seconds + self.save_seconds
-        training = self.train_seconds * sum(self.arm_updates.values()) / max(1, self.updates)
-        return self.probe_seconds + training + self.arms * per_arm + self.offline_seconds
+        return self.probe_seconds + sum(arm.seconds + arm.offline_seconds + per_arm for arm in self.arms.values())
+
+    @property
+    def largest(self) -> ArmCost:
+        """Returns the arm that takes the most memory while it trains."""
+        return max(self.arms.values(), key=lambda arm: arm.memory.total)
+
+    @property
+    def peak(self) -> int:
+        """Returns the most memory of the whole run, in bytes."""
+        return max(self.probe_peak, *(max(arm.memory.total, arm.offline_peak) for arm in self.arms.values()))
+
+    @property
+    def disk(self) -> int:
+        """Returns the bytes of the run's folder."""
+        return self.shared_disk + sum(arm.disk.total for arm in self.arms.values())
 
 
-def estimate(run: Run, material: Material) -> Estimate:
-    """Estimates parameters, tokens, updates, memory (MiB) and time (s) of a run. Takes a few seconds.
+def estimate(run: Run, material: Material, *, processes: int = 1) -> Estimate:
+    """Estimates memory, tokens a second, time (s) and disk of a run, by two updates of each kind of arm.
 
-    An offline stage counts as one pass over the corpus. Updates, tokens and time of training are those of an arm that
-    reads the corpus alone; `arm_updates` counts the rows that methods mix in, as far as they can be told.
+    `processes`: how many will share the rows of an update, and with `train.fsdp` the model; memory is that of one of
+    them. Time is that of one process.
     """
-    rows, train = material.rows, run.train
-    per_epoch = updates_of_epoch(len(rows) * train.copies, train)
-    updates = planned_updates(len(rows), train)
-    lengths = lengths_of(rows)
-    tokens = int(lengths.sum()) * train.copies
-    loaded = material.loaded
-    probe_seconds = _seconds_of_probing(material)
-    probings = 1 + (math.ceil(updates / run.probes.every) - 1 if run.probes.every else 0)
-    stages = sum(isinstance(method, Prepares) for arm in run.arms for method in plan_of(run, arm).methods)
-    model = learner(run, loaded.model)
-    parameters = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    longest = [rows[n] for n in lengths.argsort(kind="stable")[-train.batch_size :].tolist()]
-    fit = fitting(train, model, max(map(len, longest)), loaded.compute_dtype)
-    groups = buckets([len(row) for row in longest], train.batch_size, fit.tokens)
-    pad, device = pad_id(loaded.tokenizer), device_of(model)
-    parts = [padded([longest[n] for n in group], pad, "right", device) for group in groups]
-    machine.reset_peak()
-    seconds = _seconds_of_update(model, parts, loaded.compute_dtype)
-    peak, per_token = machine.peak_mib(), seconds / max(1, sum(map(len, longest)))
+    loaded, questions = material.loaded, material.questions
+    weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    program = 0 if machine.on_gpu() else max(0, machine.held_bytes() - weights)
+    with machine.Peak() as peak:
+        probe_seconds = _seconds_of_probing(material)
+    setting, kinds = Setting(run, material, processes, program), dict[Any, tuple[Trial, Disk]]()
+    arms, tokenizer = dict[str, ArmCost](), tokenizer_bytes(loaded.tokenizer)
+    model: models.LanguageModel | None = None
+    rows, answers = len(material.rows), len(questions.probes)
+    for name in run.arms:
+        updates, kind = planned_updates(rows + _added(run, name, rows), run.train), _kind(run, name)
+        if kind not in kinds:
+            if model is not None:
+                loaded = _again(run, loaded, model)
+            trial, model = tried(setting, name, loaded)
+            kinds[kind] = trial, disk_of(run, model, tokenizer, updates, answers, material.rows)
+        arms[name] = _cost(run, name, material.rows, *kinds[kind])
+    first = next(iter(kinds.values()))[0]
     return Estimate(
-        parameters=parameters,
-        trained=trained,
-        left_out=models.coverage(model).words(),
-        rows=len(rows),
-        tokens_per_epoch=tokens,
-        updates=updates,
-        tokens=round(tokens * updates / per_epoch),
-        memory_mib=peak,
-        train_seconds=per_token * tokens * updates / per_epoch,
+        parameters=first.parameters,
+        trained=first.trained,
+        left_out=first.left_out,
+        rows=rows,
+        tokens_per_epoch=int(lengths_of(material.rows).sum()) * run.train.copies,
         probe_seconds=probe_seconds,
-        probings=probings,
-        save_seconds=parameters * 4 / WRITTEN,
-        offline_seconds=stages * per_token * tokens / train.copies,
-        arms=len(run.arms),
-        arm_updates={arm: planned_updates(len(rows) + _added(run, arm, len(rows)), train) for arm in run.arms},
+        probe_peak=peak.bytes,
+        probings=1 + (math.ceil(arms[next(iter(arms))].updates / run.probes.every) - 1 if run.probes.every else 0),
+        save_seconds=first.parameters * 4 / WRITTEN,
+        shared_disk=REPORT + rows_bytes(material.rows),
+        arms=arms,
+    )
+
+
+def _again(run: Run, loaded: models.Loaded, model: models.LanguageModel) -> models.Loaded:
+    """Returns the untouched model again, after a trial has trained `model`, which was made of it."""
+    base = untouched(model, run)
+    if base is not None:
+        return replace(loaded, model=base.eval())
+    model.to("meta")
+    return loaded_model(run)
+
+
+def _kind(run: Run, arm: str) -> Any:
+    """Returns what two arms have in common whose updates cost the same: the methods, and their settings of words."""
+    methods = plan_of(run, arm).methods
+    return tuple(
+        (type(method), tuple((name, value) for name, value in vars(method).items() if isinstance(value, str)))
+        for method in methods
+    )
+
+
+def _cost(run: Run, arm: str, rows: Sequence[Any], trial: Trial, disk: Disk) -> ArmCost:
+    """Returns the cost of an arm from a trial of its kind. Rows that methods mix in are counted where that is known."""
+    train, added = run.train, _added(run, arm, len(rows))
+    updates = planned_updates(len(rows) + added, train)
+    read = len(rows) * train.copies + added
+    epochs = updates / updates_of_epoch(read, train)
+    tokens = (int(lengths_of(rows).sum()) * train.copies + added * trial.old_length) * epochs
+    offline = trial.offline.seconds(len(rows))
+    if trial.offline.untried:
+        stages = sum(isinstance(method, Prepares) for method in plan_of(run, arm).methods)
+        offline = stages * trial.seconds_per_token * int(lengths_of(rows).sum())
+    return ArmCost(
+        updates=updates,
+        tokens=round(tokens),
+        seconds=trial.seconds_per_token * tokens,
+        offline_seconds=offline,
+        memory=trial.memory,
+        offline_peak=trial.offline.peak,
+        disk=replace(disk, scores=round(trial.offline.bytes_per_row * len(rows))),
+        untried=trial.offline.untried,
     )
 
 
@@ -132,12 +190,13 @@ def _added(run: Run, arm: str, new: int) -> int:
 def _seconds_of_probing(material: Material) -> float:
     """Returns the seconds of one probing: the probes by a sample of each kind, all texts, and the pairs of binding."""
     questions, loaded = material.questions, material.loaded
-    found = 0.0
+    found, batch = 0.0, questions.batch_size
     for kind in sorted({probe.kind for probe in questions.probes}):
         some = [probe for probe in questions.probes if probe.kind == kind]
-        sample = tuple(some[:: max(1, len(some) // PROBES)][:PROBES])
+        sample = tuple(some[:: max(1, len(some) // batch)][:batch])
+        answer(loaded.model, loaded.tokenizer, sample[:2], batch_size=batch)  # what is asked of each model once
         begin = time.perf_counter()
-        answer(loaded.model, loaded.tokenizer, sample, batch_size=questions.batch_size)
+        answer(loaded.model, loaded.tokenizer, sample, batch_size=batch)
         found += (time.perf_counter() - begin) * len(some) / len(sample)
     return found + sum(_seconds_of_measure(part, loaded) * whole for part, whole in _measures(questions))
 
@@ -151,32 +210,10 @@ def _measures(questions: Questions) -> Iterator[tuple[Questions, float]]:
         tokens = sum(int(lengths_of(rows).sum()) for rows in (questions.rows, questions.held_out_rows))
         yield replace(none, rows=first), tokens / len(first[0])
     if learn := [probe for probe in questions.probes if is_to_learn(probe)]:
-        yield replace(none, probes=tuple(learn[:PROBES])), max(1.0, len(learn) / PROBES)
+        yield replace(none, probes=tuple(learn[:FEW])), max(1.0, len(learn) / FEW)
 
 
 def _seconds_of_measure(questions: Questions, loaded: models.Loaded) -> float:
     begin = time.perf_counter()
     questions.measures(loaded.model, loaded.tokenizer)
     return time.perf_counter() - begin
-
-
-def _seconds_of_update(model: torch.nn.Module, parts: Sequence[Batch], dtype: torch.dtype) -> float:
-    """Returns the seconds of one update, read in parts, after one of its first row, which warms up.
-
-    It is a forward and a backward pass, clipping, and a step of AdamW whose rate is 0, so that no weight moves.
-    """
-    model.train()
-    took, moving = 0.0, [p for p in model.parameters() if p.requires_grad]
-    optimizer, lean = torch.optim.AdamW(moving, lr=0.0, weight_decay=0.0), Lean.of(model, dtype)
-    for some in ([parts[0].take([0])], parts):
-        begin, total = time.perf_counter(), sum(int(part.predicted().sum()) for part in some)
-        for part in some:
-            with nullcontext() if lean is None else lean.on():  # as the trainer does
-                with torch.autocast(part.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    loss, _ = summed_loss(model, part, part.predicted() / total, [], [])
-                loss.backward()
-        nn.utils.clip_grad_norm_(moving, 1.0)
-        optimizer.step()
-        took = time.perf_counter() - begin
-        model.zero_grad(set_to_none=True)
-    return took

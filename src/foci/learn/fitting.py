@@ -1,6 +1,6 @@
 """How many tokens pass through a model at once, so that training fits in the memory there is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from foci.models.forward import device_of
 from foci.models.packing import WIDTH
 from foci.models.soft_targets import summed_loss
 from foci.system import launch, machine
+from foci.training.passes import Passes
 
 CPU_TOKENS = 1024
 """Most positions of a pass on a CPU: longer ones take much more memory there, and 2 to 8 % less time (LOG.md)."""
@@ -46,6 +47,22 @@ class Fit:
 def packs_of(train: TrainConfig, longest: int) -> int | None:
     """Returns the tokens of a long row, for rows of up to `longest` tokens; None where rows are not packed."""
     return max(WIDTH, longest) if train.packing else None
+
+
+def passes_of(
+    train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype, *, shares: int = 1
+) -> tuple[Passes, list[str]]:
+    """Returns how rows of up to `longest` tokens pass through the model, and sentences on what is out of the ordinary.
+
+    `shares`: how many processes will share the model, which is still whole. `dtype` is the type that is computed in.
+    """
+    fit, packs = fitting(train, model, longest, dtype, shares=shares), packs_of(train, longest)
+    told = [fit.words()] if fit.words() else []
+    passes = Passes(lean=True, tokens=fit.tokens, packs=packs)
+    if reason := passes.why_apart(model, longest):
+        told.append(f"rows are not packed: {reason}")
+        passes = replace(passes, packs=None)
+    return passes, told
 
 
 def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype, *, shares: int = 1) -> Fit:

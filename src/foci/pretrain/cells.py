@@ -110,8 +110,8 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
     done = checkpoint.step_of(newest) if newest else 0
     folder.rewind(done)
     write_lines(cell.validation, [line for line in read_lines(cell.validation) if line["step"] <= done])
-    machine.reset_peak()
-    model, metrics = _trained(cell, folder, console, stop, newest)
+    with machine.Peak() as peak:
+        model, metrics = _trained(cell, folder, console, stop, newest)
     lines = read_lines(cell.validation)
     if cell.run.keep_models:
         model.save_pretrained(folder.model)
@@ -121,7 +121,7 @@ def run_cell(cell: Cell, console: Console, stop: Stop) -> None:
         **{name: last[name if name != "steps" else "step"] for name in ("steps", "tokens", "seconds")},
         **{name: lines[-1][name] for name in MEASURES},
         "parameters": sum(p.numel() for p in model.parameters()),
-        "peak_memory_mib": machine.peak_mib(),
+        "peak_memory_mib": peak.bytes / 2**20,
         "weights": weights_key(model),
     }
     write_json(folder.result, found, sealed=True)

@@ -1,0 +1,208 @@
+"""A short training of one arm, thrown away: its methods are prepared on a few rows, and two updates of them are made.
+
+What a method costs is then in what is measured: a teacher that is asked in every update, guided heads, old rows, pulls.
+The rate is 0, so that no weight moves.
+"""
+
+import gc
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from foci import models
+from foci.config.run import Run
+from foci.config.train import TrainConfig
+from foci.focus import Context, Plan, Prepares, Row
+from foci.learn.arguments import arguments, learner
+from foci.learn.fitting import passes_of
+from foci.learn.inputs import Material
+from foci.learn.memory import Memory, memory_of
+from foci.learn.offline import plan_of, prepare
+from foci.models.gguf import without_bars
+from foci.rows import chosen, lengths_of
+from foci.system import machine
+from foci.training.dataset import MixedDataset
+from foci.training.sharing import shares
+from foci.training.trainer import FocusTrainer
+
+FEW = 2
+"""Rows on which methods are prepared first: what does not grow with the rows takes about this long."""
+UPDATES = 2
+"""Updates of a trial; the first one warms up."""
+
+
+@dataclass(frozen=True)
+class Offline:
+    """The cost of an arm's offline stages: seconds at once and for each row, bytes of files for each row.
+
+    `peak`: the most bytes of the process meanwhile. `untried`: why the methods could not be prepared on a few rows;
+    then they are not in what is measured.
+    """
+
+    fixed: float = 0.0
+    seconds_per_row: float = 0.0
+    bytes_per_row: float = 0.0
+    peak: int = 0
+    untried: str = ""
+
+    def seconds(self, rows: int) -> float:
+        """Returns the seconds for so many rows."""
+        return self.fixed + self.seconds_per_row * rows
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The cost of one arm: seconds for each token of an update, memory, offline stages.
+
+    `old_length` is the mean length, in tokens, of the rows that methods mix in; 0 where they mix in none.
+    """
+
+    seconds_per_token: float
+    old_length: float
+    memory: Memory
+    offline: Offline
+    parameters: int
+    trained: int
+    left_out: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The things that trials have in common.
+
+    These are the run and its inputs, how many processes share the rows of an update, and the bytes that the program
+    takes beside the model.
+    """
+
+    run: Run
+    material: Material
+    processes: int
+    program: int
+
+
+@without_bars()
+def tried(setting: Setting, arm: str, loaded: models.Loaded) -> tuple[Trial, models.LanguageModel]:
+    """Tries an arm; returns what it takes, and the model that it trained."""
+    run, processes = setting.run, setting.processes
+    loaded.model.requires_grad_(True)
+    with tempfile.TemporaryDirectory() as name:
+        rows = _longest(run.train, setting.material.rows, processes)
+        offline, plan, read = _prepared(setting, arm, loaded, rows, Path(name))
+        model = learner(run, loaded.model, plan)
+        machine.release_memory()  # as an arm does
+        with machine.Peak() as peak:
+            trainer = _trainer(run, loaded, model, plan, read, Path(name))
+            trainer.add_callback(clock := _Clock(trainer))
+            trainer.train()
+        data = trainer.train_dataset
+        old = [len(row) for some in data.old for row in some] if isinstance(data, MixedDataset) else []
+    model.zero_grad(set_to_none=True)
+    memory = memory_of(model, loaded.compute_dtype).with_peak(peak.bytes, setting.program)
+    if processes > 1:
+        each = memory_of(model, loaded.compute_dtype, processes=processes, sharded=run.train.fsdp)
+        memory = memory.of_processes(each)
+    return Trial(
+        seconds_per_token=clock.seconds / max(1, clock.tokens),
+        old_length=sum(old) / max(1, len(old)),
+        memory=memory,
+        offline=offline,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        left_out=models.coverage(model).words(),
+    ), model
+
+
+def _trainer(
+    run: Run, loaded: models.Loaded, model: Any, plan: Plan, rows: Sequence[Row], folder: Path
+) -> FocusTrainer:
+    """Returns the trainer of two updates of all rows; it writes nothing into `folder`."""
+    passes, _ = passes_of(run.train, model, int(lengths_of(rows).max()), loaded.compute_dtype)
+    trainer = FocusTrainer(
+        model,
+        arguments(_settings(run.train, len(rows)), run.seed, folder, loaded.compute_dtype),
+        plan=plan,
+        train_dataset=rows,
+        goes_on=run.continues is not None,
+        passes=passes,
+        processing_class=loaded.tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def untouched(model: models.LanguageModel, run: Run) -> models.LanguageModel | None:
+    """Returns the model that a trial trained, without its adapter; None where it has to be loaded anew."""
+    gc.collect()  # the trainer and the model hold each other
+    if run.continues is not None:
+        return None
+    if not isinstance(model, PeftModel):
+        return model
+    with suppress(AttributeError, NotImplementedError, ValueError):
+        return model.unload()  # type: ignore[no-any-return, operator]
+    return None
+
+
+def _longest(train: TrainConfig, rows: Sequence[Row], processes: int) -> Sequence[Row]:
+    """Returns the longest rows, as many as one process reads at once for an update."""
+    each, _ = shares(train.batch_size * train.accumulation, train.batch_size, processes)
+    return chosen(rows, lengths_of(rows).argsort(kind="stable")[-each:])
+
+
+def _prepared(
+    setting: Setting, arm: str, loaded: models.Loaded, rows: Sequence[Row], folder: Path
+) -> tuple[Offline, Plan, Sequence[Row]]:
+    """Returns what the offline stages take, the plan that plays, and its rows. Methods keep their files in `folder`."""
+    plan, asked = plan_of(setting.run, arm), setting.material.questions
+    if not plan.of(Prepares):  # type: ignore[type-abstract]
+        return Offline(), plan, rows
+    context = Context(
+        loaded.model, loaded.tokenizer, rows, folder / "all", setting.run.seed, asked.prompts(), asked.held_out()
+    )
+
+    def timed(own: Context) -> tuple[Plan, Sequence[Row], float]:
+        begin = time.perf_counter()
+        return *prepare(plan, own), time.perf_counter() - begin
+
+    first = None
+    try:
+        with machine.Peak() as peak:
+            with suppress(ValueError):  # such as of a method that two rows are too few for
+                *_, first = timed(replace(context, rows=rows[:FEW], folder=folder / "few"))
+            made, read, whole = timed(context)
+    except (ValueError, ImportError, OSError) as error:
+        known = Plan([m for m in plan.methods if not isinstance(m, Prepares)], normalise=plan.normalise)
+        return Offline(untried=str(error)), known, rows
+    written = sum(file.stat().st_size for file in (folder / "all").rglob("*") if file.is_file())
+    if first is None or len(rows) <= FEW:
+        return Offline(0.0, whole / len(rows), written / len(rows), peak.bytes), made, read
+    slope = max(0.0, whole - first) / (len(rows) - FEW)
+    return Offline(max(0.0, first - FEW * slope), slope, written / len(rows), peak.bytes), made, read
+
+
+def _settings(train: TrainConfig, rows: int) -> TrainConfig:
+    """Returns the settings of a trial: two updates of so many rows at a rate of 0, in one process."""
+    changed = {
+        "steps": UPDATES, "epochs": None, "copies": 1, "batch_size": rows, "accumulation": 1, "learning_rate": 0.0,
+        "schedule": "constant", "warmup": 0.0, "report_to": (), "fsdp": False,
+    }  # fmt: skip
+    return train.model_copy(update=changed)
+
+
+class _Clock(TrainerCallback):
+    """Measures the seconds and the tokens of all updates but the first."""
+
+    def __init__(self, trainer: FocusTrainer) -> None:
+        self.trainer, self.seconds, self.tokens, self.begin = trainer, 0.0, 0, 0.0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step > 1:
+            self.seconds += time.perf_counter() - self.begin
+            self.tokens += self.trainer.update.tokens
+        self.begin = time.perf_counter()

@@ -1,0 +1,30 @@
+"""The peak of memory: what was resident for a moment is seen, and the system's own mark is left as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from foci.system import machine
+
+ON_LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system keeps no mark here")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="memory is a GPU's")
+def test_a_peak_is_that_of_its_time():
+    with machine.Peak() as first:
+        torch.ones(40 * 2**18)
+    with machine.Peak() as second:
+        torch.ones(2**10)
+    assert first.bytes >= machine.held_bytes()
+    assert first.bytes - second.bytes > 20 * 2**20
+
+
+@ON_LINUX
+@pytest.mark.skipif(torch.cuda.is_available(), reason="memory is a GPU's")
+def test_a_peak_from_outside_stays_right():
+    torch.ones(60 * 2**18)
+    before = machine.peak_mib()
+    with machine.Peak():
+        torch.ones(2**10)
+    assert machine.peak_mib() >= before
