@@ -108,6 +108,7 @@ def estimate(run: Run, material: Material, *, processes: int = 1) -> Estimate:
     them. Time is that of one process.
     """
     loaded, questions = material.loaded, material.questions
+    machine.release_memory()
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     program = 0 if machine.on_gpu() else max(0, machine.held_bytes() - weights)
     with machine.Peak() as peak:
