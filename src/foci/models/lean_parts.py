@@ -9,6 +9,7 @@ forward pass. What can be computed again from them at once (a normalised row, a 
     LoRA on that  y of the first line, x as in the third: keeps gate, up and x A^T
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         flat, *kept = ctx.saved_tensors
         needs_x, _, _, *needs, _ = ctx.needs_input_grad
-        to_x, to_a, to_b = _backward(gradient, flat, *kept, scale=ctx.scale, needs=(needs_x, *needs))
+        to_x, to_a, to_b = _backward(gradient, flat, kept, ctx.scale, (needs_x, *needs))
         return None if to_x is None else to_x.view(ctx.shape), None, None, to_a, to_b, None
 
 
@@ -69,18 +70,13 @@ def _forward(
 
 
 def _backward(
-    gradient: Tensor,
-    flat: Tensor,
-    weight: Tensor,
-    a: Tensor,
-    b: Tensor,
-    inner: Tensor,
-    *,
-    scale: float,
-    needs: tuple[bool, ...],
+    gradient: Tensor, flat: Tensor, kept: Sequence[Tensor], scale: float, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Returns the gradients of x, (token, wide), of A and of B, each where `needs` says so."""
-    dtype = flat.dtype
+    """Returns the gradients of x, (token, wide), of A and of B, each where `needs` says so.
+
+    `kept` are W, A, B and x A^T.
+    """
+    (weight, a, b, inner), dtype = kept, flat.dtype
     g = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
     to_inner = (g @ b.to(dtype)) * scale
     to_x = (g @ weight.to(dtype)).addmm_(to_inner, a.to(dtype)) if needs[0] else None
@@ -145,8 +141,8 @@ def gated_lora(
     scale: float,
 ) -> Float[Tensor, "... out"]:
     """Returns `lora_linear` of `gated_silu`, in the number format of `gate`, without keeping the latter's result."""
-    y: Tensor = _GatedLora.apply(gate, up, weight, bias, a, b, scale)
-    return y
+    y: Tensor = _GatedLora.apply(gate, up, weight, a, b, scale)
+    return y if bias is None else y + bias.to(y.dtype)
 
 
 class _GatedLora(torch.autograd.Function):
@@ -156,13 +152,12 @@ class _GatedLora(torch.autograd.Function):
         gate: Tensor,
         up: Tensor,
         weight: Tensor,
-        bias: Tensor | None,
         a: Tensor,
         b: Tensor,
         scale: float,
     ) -> Tensor:
         flat = F.silu(gate).mul_(up).reshape(-1, gate.shape[-1])
-        y, inner = _forward(flat, weight, bias, a, b, scale)
+        y, inner = _forward(flat, weight, None, a, b, scale)
         ctx.save_for_backward(gate, up, weight, a, b, inner)
         ctx.scale = scale
         return y.view(*gate.shape[:-1], -1)
@@ -173,12 +168,11 @@ class _GatedLora(torch.autograd.Function):
         gate, up, *kept = ctx.saved_tensors
         silu = F.silu(gate)
         flat = (silu * up).reshape(-1, gate.shape[-1])
-        needs = (True, *ctx.needs_input_grad[4:6])
-        to_x, to_a, to_b = _backward(gradient, flat, *kept, scale=ctx.scale, needs=needs)
+        to_x, to_a, to_b = _backward(gradient, flat, kept, ctx.scale, (True, *ctx.needs_input_grad[3:5]))
         assert to_x is not None
         to_x = to_x.view(gate.shape)
         to_gate = torch.ops.aten.silu_backward(to_x * up, gate)
-        return to_gate, silu.mul_(to_x), None, None, to_a, to_b, None
+        return to_gate, silu.mul_(to_x), None, to_a, to_b, None
 
 
 def _full(x: Tensor) -> Tensor:

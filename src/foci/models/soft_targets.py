@@ -28,7 +28,6 @@ from foci.models.architecture import evaluating
 from foci.models.head import Head, head_of
 from foci.models.losses import CastLinear, cast_head, hidden_states, slice_size
 
-
 FEWER = 3
 """How many times fewer logits `summed_loss` has at a time than `slice_size` allows: fewer stay in the CPU's cache.
 
