@@ -10,6 +10,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,14 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 import runs
+import several
 import suites
 import writers
 from foci.config import strict_yaml
+from paths import ROOT
+from processes_compared import assert_same, assert_same_weights, outcome, run_file
 
 LONG = os.environ.get("FOCI_FAULTS") == "long"
 SEED = int(os.environ.get("FOCI_FAULTS_SEED", "0"))
@@ -121,6 +127,8 @@ def slide(folder: Path, things: runs.Things) -> Work:
 KILLS = {meta: 15, pretrain: 15, slide: 10, score: 10, study: 10, bench: 15, learn: 25}
 SHORT = {meta: 1, pretrain: 1, slide: 1}
 """Kills of the short form; the others are killed in tests of their own."""
+IN_PROCESSES = {"whole": 12, "shared": 12} if LONG else {"shared": 1}
+"""Kills of one of several processes, each of which holds the whole model or a part of it (`train.fsdp`)."""
 TABLE: list[str] = []
 
 
@@ -195,8 +203,87 @@ def test_killed_at_random_moments_it_ends_as_one_that_lived(make, things, tmp_pa
                 assert child.wait(600) == 0, child.err.read_text()
                 break
             assert digest(work) == whole, f"{make.__name__}, seed {SEED}, after {kills} kills"
-            left = [str(path) for path in work.out.rglob("*") if path.name.endswith(".part") or ".staging" in path.name]
-            assert not left
-    TABLE.append(f"| `foci {make.__name__}` | {kills} | {resumes} | {chains} | {len(whole)} |")
-    print(f"\n| command (seed {SEED}) | kills | resumes | times to the end | results with the same hash each time |")
+            assert_nothing_left(work.out)
+    told(f"`foci {make.__name__}`", kills, resumes, chains, len(whole))
+
+
+def assert_nothing_left(out: Path) -> None:
+    assert not [str(path) for path in out.rglob("*") if path.name.endswith(".part") or ".staging" in path.name]
+
+
+def told(*line: object) -> None:
+    """Adds a line to the table and prints it."""
+    TABLE.append(f"| {' | '.join(map(str, line))} |")
+    print(f"\n| command (seed {SEED}) | kills | resumes | times to the end | results that are the same each time |")
     print("|---|---|---|---|---|", *TABLE, sep="\n")
+
+
+@pytest.fixture(scope="module")
+def one(things, tmp_path_factory):
+    """The folder of a run that lived, in one process, and its seconds."""
+    folder, begin = tmp_path_factory.mktemp("one"), time.monotonic()
+    runs.finished(["learn", run_file(folder, things)], folder)
+    return folder / "out", time.monotonic() - begin
+
+
+def assert_ends_as(out: Path, one: Path) -> None:
+    assert_same(outcome(out), outcome(one))
+    assert_same_weights(out, one)
+    assert_nothing_left(out)
+
+
+@pytest.mark.parametrize("kind", IN_PROCESSES)
+def test_one_of_several_processes_is_killed_and_any_number_goes_on(kind, things, one, tmp_path):
+    """Two begin. Whenever one is killed at a random moment, one, two or three go on, of which one may be killed."""
+    rng, out, (expected, seconds) = random.Random(f"{SEED}/{kind}"), tmp_path / "out", one
+    command = ["learn", run_file(tmp_path, things, train={"fsdp": kind == "shared"}), "--resume"]
+    kills = chains = 0
+    while kills < IN_PROCESSES[kind]:
+        shutil.rmtree(out, ignore_errors=True)
+        chains, goal, count = chains + 1, min(IN_PROCESSES[kind], kills + rng.randint(1, 4)), 2
+        while kills < goal:
+            children = several.start(command, tmp_path, count)
+            number = rng.randrange(count)
+            children[number].process.join(rng.uniform(0.02, 1.2) * seconds)
+            if not children[number].process.is_alive():
+                several.waited(children)
+                seconds *= 0.7  # it came to its end first: kill earlier
+                break
+            several.killed(children, number, rng.uniform(0, 0.5))
+            kills, count = kills + 1, rng.randint(1, 3)
+        several.finished(command, tmp_path, count)
+        assert_ends_as(out, expected)
+    told(f"`foci learn`, two processes, {kind} model", kills, kills, chains, len(list(out.rglob("*.safetensors"))))
+
+
+def launched(words: list[object], folder: Path) -> subprocess.Popen:
+    """Begins a command in two processes of torchrun itself."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    with (folder / "torchrun.log").open("a") as log:
+        return subprocess.Popen(
+            [*torchrun, "-m", "foci", *map(str, words)], env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+@pytest.mark.skipif(not LONG, reason="imports torch anew in each process")
+def test_torchrun_itself_ends_the_others(things, one, tmp_path):
+    rng, out, kills = random.Random(f"{SEED}/torchrun"), tmp_path / "out", 0
+    command = ["learn", run_file(tmp_path, things, train={"fsdp": True}), "--resume"]
+    begin = time.monotonic()
+    assert launched(command, tmp_path).wait(600) == 0, (tmp_path / "torchrun.log").read_text()
+    seconds = time.monotonic() - begin
+    shutil.rmtree(out)
+    while kills < 4:
+        agent = launched(command, tmp_path)
+        try:
+            agent.wait(rng.uniform(0.3, 0.8) * seconds)
+        except subprocess.TimeoutExpired:
+            rng.choice(psutil.Process(agent.pid).children()).send_signal(signal.SIGKILL)
+            kills += 1
+            assert agent.wait(several.GRACE + 60) != 0
+        else:
+            break
+    assert launched(command, tmp_path).wait(600) == 0, (tmp_path / "torchrun.log").read_text()
+    assert_ends_as(out, one[0])
+    told("`torchrun -m foci learn`, shared model", kills, kills, 1, len(list(out.rglob("*.safetensors"))))

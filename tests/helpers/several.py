@@ -1,6 +1,8 @@
 """Functions and commands in several processes at once, as torchrun would start them."""
 
 import os
+import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import runs
 from runs import Child, Moment
 
 STORES: list[TCPStore] = []
+GRACE = 30.0
+"""Seconds that torchrun gives the other processes when one has died."""
 
 
 def start_call(
@@ -49,6 +53,22 @@ def finished(arguments: Sequence[object], folder: Path, count: int) -> list[Chil
 def called(call: Callable[..., None], *arguments: Any, folder: Path, count: int) -> list[Child]:
     """Runs `call(*arguments)` to its end in `count` processes."""
     return waited(start_call(call, *arguments, folder=folder, count=count))
+
+
+def killed(children: list[Child], number: int, seconds: float) -> None:
+    """Kills one of the processes; the others get SIGTERM after `seconds`, and SIGKILL after `GRACE`, as by torchrun."""
+    children[number].signal(signal.SIGKILL)
+    assert children[number].wait() == -signal.SIGKILL
+    time.sleep(seconds)
+    others = [child for child in children if child.process.is_alive()]
+    for child in others:
+        child.signal(signal.SIGTERM)
+    end = time.monotonic() + GRACE
+    for child in others:
+        child.process.join(max(0.0, end - time.monotonic()))
+        if child.process.is_alive():
+            child.signal(signal.SIGKILL)
+            child.wait()
 
 
 def as_process(place: tuple[int, int, int], call: Callable[..., None], arguments: Sequence[Any]) -> None:
