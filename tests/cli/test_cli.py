@@ -134,6 +134,7 @@ def test_probe_asks_a_model(tmp_path, things, short, capsys):
     trained = runs.told(["probe", tmp_path / "out" / "model", probes], capsys)
     adapter = runs.told(["probe", tmp_path / "out" / "adapter", probes], capsys)
     assert trained == adapter != said
+    assert trained == runs.told(["probe", tmp_path / "out" / "model", tmp_path / "out" / "probes.jsonl"], capsys)
 
 
 def test_report_of_two_runs(tmp_path, things, capsys):

@@ -1,5 +1,6 @@
 """Trainings in float64 with every role at work, in any number of processes; test_law_of_processes.py compares them."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from transformers import TrainingArguments
 import small
 import tiny
 from foci import FocusTrainer, Plan
-from foci.focus import Batch, HoldsWeights, Row, WeighsTokens
+from foci.focus import Batch, Context, HoldsWeights, Row, WeighsTokens
+from foci.methods.lwf import Lwf
 from foci.models import sharding
 from foci.system import processes
 from foci.training.passes import Passes
@@ -53,6 +55,12 @@ def elastic() -> Elastic:
     return Elastic({name: torch.rand(p.shape, generator=draw).double() for name, p in named})
 
 
+def stored() -> Any:
+    """What the untouched model says of the rows, asked before training."""
+    folder = Path(tempfile.mkdtemp())
+    return Lwf(below=0.5, k=9).prepare(Context(tiny.build("llama"), tiny.tokenizer(), rows(), folder))[0]
+
+
 def everything() -> list[Any]:
     """A method of each role, several of some."""
     return [
@@ -78,7 +86,11 @@ def double(net: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, a plan, and how it is trained."""
+    """A model, a plan, and how it is trained.
+
+    `rows` are those of an update. Several processes read at most `batch` of them in a micro-batch, and pack them as
+    `packs` says; one process reads all in one micro-batch, apart.
+    """
 
     model: Callable[[], nn.Module]
     methods: Callable[[], Sequence[Any]]
@@ -86,6 +98,9 @@ class Case:
     lean: bool = False
     tokens: int | None = None
     changes: Mapping[str, Any] | None = None
+    rows: int = ROWS
+    batch: int = ROWS
+    packs: int | None = None
 
 
 CASES: dict[str, Case] = {
@@ -99,11 +114,22 @@ CASES: dict[str, Case] = {
         lambda: tiny.lora(tiny.build("llama")), lambda: [small.Column(), small.Imitating(), small.Pulled()], lean=True,
         tokens=30,
     ),
+    "accumulated": Case(
+        lambda: tiny.build("llama"), lambda: [Ranked(), small.Dropped(), small.LookTwoWays(), small.Imitating()],
+        batch=1,
+    ),
+    "packed, accumulated, stored teacher": Case(
+        lambda: tiny.lora(tiny.build("llama")), lambda: [Ranked(), stored(), small.Pulled()], lean=True, rows=9,
+        batch=2, packs=48,
+    ),
     "rows that are read apart": Case(lambda: tiny.stretched("longrope"), lambda: [small.Column()]),
 }  # fmt: skip
 
 
-SHARDED = {2: ["every role", "tied head, live losses", "adapter, lean"], 3: ["every role"]}
+SHARDED = {
+    2: ["every role", "tied head, live losses", "adapter, lean", "accumulated", "packed, accumulated, stored teacher"],
+    3: ["every role"],
+}
 """Cases in which the model is shared by so many processes; three hold parts of unequal size."""
 
 
@@ -118,7 +144,7 @@ def trained(name: str, folder: Path, *, shards: bool = False) -> dict[str, Tenso
     `shards`: each process keeps a part of the model.
     """
     case, count = CASES[name], processes.size()
-    batch, micro_batches = shares(ROWS, ROWS, count)
+    batch, micro_batches = shares(case.rows, case.batch if count > 1 else case.rows, count)
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=batch, gradient_accumulation_steps=micro_batches, max_steps=UPDATES,
         learning_rate=1e-2, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
@@ -128,8 +154,8 @@ def trained(name: str, folder: Path, *, shards: bool = False) -> dict[str, Tenso
     if shards:
         sharding.shard(model)
     trainer = FocusTrainer(
-        model, with_rows(arguments, ROWS), plan=Plan(case.methods(), normalise=case.normalise),
-        train_dataset=rows(), passes=Passes(lean=case.lean, tokens=case.tokens),
+        model, with_rows(arguments, case.rows), plan=Plan(case.methods(), normalise=case.normalise),
+        train_dataset=rows(), passes=Passes(case.lean, case.tokens, case.packs if count > 1 else None),
     )  # fmt: skip
     trainer.train()
     if not shards:

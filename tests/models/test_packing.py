@@ -89,6 +89,32 @@ def test_a_model_that_mixes_packed_rows_is_found_out(name):
     assert float((apart - mixed).abs().max()) > 0.01, "the refusal would be for nothing"
 
 
+@pytest.mark.parametrize("tokens", [None, 24, 31, 36, 47, 48, 100])
+def test_the_proof_takes_no_more_positions_than_a_pass(tokens):
+    model, seen = tiny.build("llama"), []
+    hook = model.get_input_embeddings().register_forward_hook(lambda _module, given, _output: seen.append(given[0]))
+    assert why_not(model, WIDTH, tokens) is None
+    hook.remove()
+    shapes = {tuple(ids.shape) for ids in seen if len(ids) > 1 or ids.shape[1] > WIDTH - 5}
+    assert max(ids.numel() for ids in seen) <= (tokens or 2 * WIDTH)
+    assert max(wide for _, wide in shapes) > WIDTH - 5, "a long row of the full width is read"
+    assert any(count == 2 for count, _ in shapes), "two long rows are read together"
+
+
+@pytest.mark.parametrize("tokens", [24, 36, 48])
+def test_a_model_that_keeps_apart_only_one_long_row_is_found_out(tokens):
+    """Some attention kernels look at positions only where a batch has one row."""
+
+    class Alone(type(tiny.build("llama"))):
+        def forward(self, input_ids, position_ids=None, **given):
+            several = position_ids is not None and len(input_ids) > 1
+            return super().forward(input_ids, position_ids=None if several else position_ids, **given)
+
+    model = tiny.build("llama")
+    model.__class__ = Alone
+    assert "mixes rows that are packed" in why_not(model, WIDTH, tokens)
+
+
 def test_what_depends_on_the_longest_row_is_not_packed():
     assert "rotary positions (longrope) in rows of more than 16 tokens" in why_not(tiny.stretched("longrope"), WIDTH)
     assert why_not(tiny.stretched("longrope"), 16) is None

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 import small
 import tiny
-from foci import FocusTrainer
+from foci import FocusTrainer, Plan
+from foci.focus import Batch, Row
 from foci.models import Adapter, add_adapter, sharding
 
 
@@ -44,6 +47,61 @@ def test_rows_that_are_read_apart_are_refused(tmp_path):
         ValueError, match=rf"rows above \d+ tokens apart .*got a row of {longest}; set corpus.max_length"
     ):
         trainer.prove()
+
+
+class Foreign(Dataset):
+    """Rows of somebody else's data set, with labels."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        return {"input_ids": list(range(2, 8 + 6 * number))}
+
+
+def collated(items):
+    batch = Batch.of([Row("foreign", tuple(item["input_ids"])) for item in items], tiny.PAD)
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+
+
+def test_long_rows_of_a_foreign_data_set_are_refused_when_they_are_read(tmp_path):
+    """They lie in no list, so how long they are is known only then."""
+    args = TrainingArguments(
+        str(tmp_path), report_to="none", use_cpu=True, per_device_train_batch_size=4, save_strategy="no"
+    )
+    trainer = FocusTrainer(
+        tiny.stretched("longrope"), args, plan=Plan([small.ByPosition()]), train_dataset=Foreign(),
+        data_collator=collated,
+    )  # fmt: skip
+    trainer.is_sharded = True
+    with pytest.raises(ValueError, match=r"rows above 16 tokens apart .*got a row of 24; set corpus.max_length"):
+        trainer.train()
+
+
+@pytest.fixture
+def connected():
+    """A group of this process alone, as FSDP2 asks for one."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_what_another_has_sharded_is_refused(connected):
+    model = tiny.build("llama")
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM that fully_shard has split in another way; shard"):
+        sharding.check_trainable(model)
+
+
+def test_a_part_that_was_added_afterwards_is_refused(connected):
+    model = tiny.build("llama")
+    sharding.shard(model)
+    sharding.check_trainable(model)
+    model.lm_head.register_parameter("gain", nn.Parameter(torch.ones(1)))
+    with pytest.raises(ValueError, match=r"got 'lm_head.gain' whole in each; shard the whole model .* last"):
+        sharding.check_trainable(model)
 
 
 def test_without_sharding_a_tensor_is_its_own_part():

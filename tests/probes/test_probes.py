@@ -52,6 +52,13 @@ def test_a_verbatim_cloze_gets_no_space(tmp_path):
     assert read_probes(write(tmp_path, record))[0].text == "It (Bern) is."
 
 
+def test_the_lines_of_a_run_are_read_as_the_probes_they_are(tmp_path):
+    """A run writes every field of its probes, empty ones too."""
+    cut = Probe("b", "retain", "cloze", "It (", "Bern", ") is.", verbatim=True, aliases=("CH",), held_out=True)
+    probes = [cloze("Bern is in", "Switzerland"), cut]
+    assert read_probes(write(tmp_path, *({**vars(one), "aliases": list(one.aliases)} for one in probes))) == probes
+
+
 @pytest.mark.parametrize(
     ("prompt", "answer", "text"),
     [
@@ -94,6 +101,7 @@ def test_role_of_the_file_fills_in(tmp_path):
         ({"answer": None}, "no key 'answer', got only kind, role, prompt, id; add it"),
         ({"kind": None}, "no key 'kind'"),
         ({"answer_start": 3}, "'answer_start' goes with 'text'"),
+        ({"prompt": None, "text": "It is Bern", "verbatim": False}, "'verbatim' goes with 'prompt'"),
         ({"text": "Bern is in Switzerland"}, "'text' and 'prompt' exclude each other"),
         ({"prompt": None, "text": "Bern is here"}, "the answer 'Switzerland' is not in the text 'Bern is here'; cor"),
         ({"prompt": None, "text": "x Bern, Bern", "answer": "Bern"}, "at characters 2 and 8 of the text; give 'ans"),

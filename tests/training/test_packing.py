@@ -7,7 +7,9 @@ import small
 import tiny
 from foci import FocusTrainer, Plan
 from foci.config.train import TrainConfig
+from foci.focus import Context
 from foci.learn.fitting import packs_of
+from foci.methods.lwf import Lwf
 from foci.models.packing import WIDTH
 from foci.training.dataset import Collator
 from foci.training.passes import Passes, parts_of
@@ -42,6 +44,20 @@ def test_an_update_of_packed_rows_is_the_update_of_rows_apart(tmp_path, name, to
     assert_same(apart, packs, 1e-10)
     assert (cut.rows, cut.tokens, cut.weighted, cut.held) == (update.rows, update.tokens, update.weighted, update.held)
     assert cut.positions < update.positions
+
+
+@pytest.mark.parametrize("tokens", [None, 40])
+def test_rows_that_are_held_to_a_stored_teacher_may_be_packed(tmp_path, tokens):
+    rows = small.rows(longest=30)
+    held, _ = Lwf(below=0.5, k=5).prepare(Context(model().double(), tiny.tokenizer(), rows, tmp_path / "told"))
+    apart, losses, _ = run(tmp_path, [small.Column(), held], Passes(lean=True))
+    packs, again, cut = run(
+        tmp_path, [small.Column(), held], Passes(packs=40, tokens=tokens), gradient_accumulation_steps=2,
+        per_device_train_batch_size=2,
+    )  # fmt: skip
+    assert again == pytest.approx(losses, rel=1e-6)
+    assert_same(apart, packs, 1e-10)
+    assert cut.held > 0
 
 
 def test_parts_hold_as_many_long_rows_as_fit():

@@ -22,39 +22,44 @@ WIDTH = 256
 LEAST = 16
 """Tokens of a long row, at least."""
 
-_REASONS: WeakKeyDictionary[PreTrainedModel, dict[int, str | None]] = WeakKeyDictionary()
+_REASONS: WeakKeyDictionary[PreTrainedModel, dict[tuple[int, int], str | None]] = WeakKeyDictionary()
 
 
-def why_not(model: nn.Module, width: int) -> str | None:
+def why_not(model: nn.Module, width: int, tokens: int | None = None) -> str | None:
     """Returns in words why rows cannot stand in long rows of `width` tokens (at least `LEAST`); None where they can.
 
-    A model is asked once per width: rows that fill two long rows are read in these, and each alone, in evaluation mode
-    and without autocast. Tolerance: 1e-4 of the largest logit, in half precision 2e-2.
+    `tokens`: the most positions of a pass, at least `width`; None: no limit. A model is asked once for both: rows that
+    fill two long rows are read in these, and each alone, in evaluation mode and without autocast. Where a pass takes
+    one long row alone, rows that fill one are read, and others in two shorter ones together. Tolerance: 1e-4 of the
+    largest logit, in half precision 2e-2.
     """
     base = base_of(model)  # type: ignore[arg-type]
-    known = _REASONS.setdefault(base, {})
-    if width not in known:
-        known[width] = _why_not(model, base, width)
-    return known[width]
+    known, most = _REASONS.setdefault(base, {}), 2 * width if tokens is None else min(tokens, 2 * width)
+    if (width, most) not in known:
+        known[width, most] = _why_not(model, base, width, most)
+    return known[width, most]
 
 
-def _why_not(model: nn.Module, base: PreTrainedModel, width: int) -> str | None:
+def _why_not(model: nn.Module, base: PreTrainedModel, width: int, tokens: int) -> str | None:
     name = f"{type(base).__name__} (model type {base.config.model_type!r})"
     if is_balanced(base):
         return f"{name} has a balancing loss of its routers, which is one of a whole batch"
     for limit, changed, _ in neighbour_limits(base):
         if limit < width:
             return f"{name} changes {changed} in rows of more than {limit} tokens, and long rows have {width}"
-    if not _agrees(model, base, width):
+    together = min(width, tokens // 2)
+    if not (_agrees(model, together, 2) and (together == width or _agrees(model, width, 1))):
         return f"{name} mixes rows that are packed: its logits differ from those of each row alone"
     return None
 
 
-def _agrees(model: nn.Module, base: PreTrainedModel, width: int) -> bool:
-    """Compares logits at the end of each row and at some places before."""
+def _agrees(model: nn.Module, width: int, count: int) -> bool:
+    """Compares logits at the end of each row and at some places before; the rows fill `count` long rows, 1 or 2."""
+    base = base_of(model)  # type: ignore[arg-type]
     most = min(width - 5, max_length(base))
     ids = sample_ids(base)
-    lengths = [*([most, most - 2] * max(1, (width - 9) // most)), 5, 4]
+    several = (width - 5) // most
+    lengths = [*([most, most - 2] * several), 5, 4] if count == 2 else [*([most] * several), 5]
     batch = _batch(ids, lengths)
     places = [sorted({*range(max(0, n - 8), n), *range(0, n, max(1, n // 16))}) for n in lengths]
     head = head_of(model)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ head are gathered together for the whole pass, so that the head can be called af
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from peft import PeftModel
@@ -26,6 +27,9 @@ from foci.models.decoding import decodes_from_cache
 from foci.models.head import head_of
 from foci.models.padding import check_padding
 from foci.models.prefixes import shares_prefixes
+
+_OURS: WeakSet[Any] = WeakSet()
+"""Models that `shard` has sharded."""
 
 
 def shard(model: LanguageModel) -> None:
@@ -49,6 +53,7 @@ def shard(model: LanguageModel) -> None:
     outer.set_reduce_scatter_unused_params(True)  # processes read other rows, which may need other experts
     for module in base.modules():
         module.register_load_state_dict_pre_hook(_take_parts)
+    _OURS.add(base)
     fsdp.reset(model)
 
 
@@ -80,17 +85,21 @@ def _prove(model: LanguageModel) -> None:
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Raises ValueError for a model that is sharded in a way in which foci cannot train it."""
+    """Raises ValueError for a sharded model that `shard` did not shard, or of which a part was added afterwards.
+
+    Processes that read other rows would wait for each other, or train parts that no other process sees.
+    """
     fsdp.check(model)
-    outer, head = fsdp.root(model), base_of(model).get_output_embeddings()  # type: ignore[arg-type]
+    outer, cure = fsdp.root(model), "shard the whole model by foci.models.sharding.shard(model)"
     if outer is None:
         return
-    with_root = {id(p.sharded_param) for group in outer._get_fsdp_state()._fsdp_param_groups for p in group.fsdp_params}
-    if outside := [name for name, p in head.named_parameters() if id(p) not in with_root]:
+    if outer not in _OURS:
         raise ValueError(
-            f"the LM head must be sharded together with the model itself, since foci calls it after the model's pass, "
-            f"got its {outside[0]} apart; shard the model by foci.models.sharding.shard(model)"
+            f"a sharded model trains where foci has sharded it, got a {type(base_of(model)).__name__} that "  # type: ignore[arg-type]
+            f"fully_shard has split in another way; {cure}, and call no fully_shard before"
         )
+    if added := [name for name, p in model.named_parameters() if not isinstance(p, DTensor)]:
+        raise ValueError(f"processes must share all of a sharded model, got {added[0]!r} whole in each; {cure} last")
 
 
 def is_sharded(model: nn.Module) -> bool:

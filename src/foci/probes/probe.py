@@ -25,6 +25,7 @@ KINDS = "foci.probes.kinds"
 KEYS: Mapping[str, type] = {
     "id": str, "role": str, "kind": str, "group": str, "prompt": str, "answer": str, "suffix": str,
     "aliases": list, "text": str, "answer_start": int, "evidence": str, "source": str, "made": str, "held_out": bool,
+    "verbatim": bool,
 }  # fmt: skip
 """The keys that a line may have, and the types of their values."""
 
@@ -232,7 +233,7 @@ def parse_probe(line: str, role: Role | None = None, default_id: str = "") -> Pr
         suffix=suffix,
         group=record.get("group", ""),
         aliases=tuple(record.get("aliases", ())),
-        verbatim="text" in record,
+        verbatim=record.get("verbatim", "text" in record),
         **{key: record[key] for key in ("held_out", "evidence", "source", "made") if key in record},
     )
 
@@ -283,6 +284,8 @@ def _around(record: Mapping[str, Any]) -> tuple[str, str]:
         if "answer_start" in record:
             raise ValueError("'answer_start' goes with 'text', got 'prompt'; drop it or give 'text'")
         return record["prompt"], record.get("suffix", "")
+    if "verbatim" in record:
+        raise ValueError("'verbatim' goes with 'prompt', and a 'text' is verbatim as it is; drop it")
     if both := {"prompt", "suffix"} & record.keys():
         raise ValueError(f"'text' and {', '.join(sorted(both))!r} exclude each other; drop one of them")
     text = record["text"]

@@ -78,7 +78,7 @@ class Passes:
         if self.long_row is None or self.long_row < longest:
             rows = f"the longest row has {longest}" if longest else f"a long row takes at least {LEAST}"
             return f"a pass takes at most {self.tokens} tokens, and {rows}"
-        return why_not(model, self.long_row)
+        return why_not(model, self.long_row, self.tokens)
 
     def around(self, model: nn.Module, dtype: torch.dtype) -> "Callable[[], AbstractContextManager[None]]":
         """Returns what is opened around each pass of training; `dtype` is computed in."""

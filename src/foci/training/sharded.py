@@ -4,6 +4,8 @@ Transformers calls such a model "sharded at load time" and then leaves its place
 checkpoint holds whole tensors, in the files of a training without sharding: any number of processes goes on from it.
 """
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from foci.focus import LiveTeacher, StoredTeacher
+from foci.focus import Batch, LiveTeacher, StoredTeacher
 from foci.models import fsdp, sharding
 from foci.models.architecture import base_of
 from foci.models.head import head_of
@@ -53,17 +55,30 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
         """
         if not self.is_sharded:
             return
-        dataset, limits = self.train_dataset, [limit for limit, *_ in neighbour_limits(self.model)]
-        longest = int(dataset.lengths().max()) if isinstance(dataset, RowDataset | MixedDataset) else 0
+        if isinstance(self.train_dataset, RowDataset | MixedDataset):
+            self._check_longest(int(self.train_dataset.lengths().max()))
+        check_padding(self.model)
+        head_of(self.model)
+        fsdp.reset(self.model)
+
+    def readable(self, batches: Iterable[Batch]) -> list[Batch]:
+        """Returns the batches of an update that this process reads; every process must call it.
+
+        Raises ValueError, as `prove` does, for rows of a data set that is not foci's: how long they are is known now.
+        """
+        found = list(batches)
+        if self.is_sharded and not isinstance(self.train_dataset, RowDataset | MixedDataset):
+            self._check_longest(processes.largest(max(int(batch.attention_mask.sum(1).max()) for batch in found)))
+        return found
+
+    def _check_longest(self, longest: int) -> None:
+        limits = [limit for limit, *_ in neighbour_limits(self.model)]
         if limits and longest > min(limits):
             raise ValueError(
                 f"{type(base_of(self.model)).__name__.removeprefix('FSDP')} reads rows above {min(limits)} tokens "
                 f"apart from shorter ones, which processes that share a model cannot, got a row of {longest}; set "
                 f"corpus.max_length to at most {min(limits)}, or train.fsdp: false"
             )
-        check_padding(self.model)
-        head_of(self.model)
-        fsdp.reset(self.model)
 
     def as_many(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Returns as many parts of a micro-batch as any process has; every process must call it."""
@@ -81,6 +96,13 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         fsdp.reset(model or self.model)  # an optimiser steps the parts, not whole parameters of a pass before
         return super().create_optimizer(model)
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        """Averages gradients after every micro-batch: to wait for the last would keep them whole in every process.
+
+        Transformers' own asks for a configuration that a model has which Transformers sharded.
+        """
+        return nullcontext()
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)

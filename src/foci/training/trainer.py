@@ -166,7 +166,7 @@ class FocusMixin(ShardedMixin):
         if not samples or not (self.replaces_loss or are_ours(samples)):
             return samples, items
         check_inputs(samples)
-        whole, split = sharing.whole_update([self._with_live(batch_of(inputs)) for inputs in samples])
+        whole, split = sharing.whole_update([self._with_live(batch) for batch in self.readable(map(batch_of, samples))])
         weights = update_weights(self.plan, whole)
         self.update = Update.of(whole, weights, sharing.positions_of(samples))
         if not self.replaces_loss:
