@@ -10,6 +10,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -26,6 +29,7 @@ import several
 import suites
 import writers
 from foci.config import strict_yaml
+from paths import ROOT
 from processes_compared import assert_same, assert_same_weights, outcome, run_file
 
 LONG = os.environ.get("FOCI_FAULTS") == "long"
@@ -250,3 +254,36 @@ def test_one_of_several_processes_is_killed_and_any_number_goes_on(kind, things,
         several.finished(command, tmp_path, count)
         assert_ends_as(out, expected)
     told(f"`foci learn`, two processes, {kind} model", kills, kills, chains, len(list(out.rglob("*.safetensors"))))
+
+
+def launched(words: list[object], folder: Path) -> subprocess.Popen:
+    """Begins a command in two processes of torchrun itself."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    with (folder / "torchrun.log").open("a") as log:
+        return subprocess.Popen(
+            [*torchrun, "-m", "foci", *map(str, words)], env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+@pytest.mark.skipif(not LONG, reason="imports torch anew in each process")
+def test_torchrun_itself_ends_the_others(things, one, tmp_path):
+    rng, out, kills = random.Random(f"{SEED}/torchrun"), tmp_path / "out", 0
+    command = ["learn", run_file(tmp_path, things, train={"fsdp": True}), "--resume"]
+    begin = time.monotonic()
+    assert launched(command, tmp_path).wait(600) == 0, (tmp_path / "torchrun.log").read_text()
+    seconds = time.monotonic() - begin
+    shutil.rmtree(out)
+    while kills < 2:
+        agent = launched(command, tmp_path)
+        try:
+            agent.wait(rng.uniform(0.3, 0.8) * seconds)
+        except subprocess.TimeoutExpired:
+            rng.choice(psutil.Process(agent.pid).children()).send_signal(signal.SIGKILL)
+            kills += 1
+            assert agent.wait(several.GRACE + 60) != 0
+        else:
+            break
+    assert launched(command, tmp_path).wait(600) == 0, (tmp_path / "torchrun.log").read_text()
+    assert_ends_as(out, one[0])
+    told("`torchrun -m foci learn`, shared model", kills, kills, 1, len(list(out.rglob("*.safetensors"))))
