@@ -234,7 +234,7 @@ def test_a_wrong_slider_is_told(stuff, tmp_path, change, words):
 
 def test_check_takes_a_suite_and_out_names_its_folder(stuff, tmp_path, capsys):
     file = suites.suite_file(tmp_path, *stuff, slide={"points": [0.5]})
-    said = runs.told(["check", file], capsys)
+    said = " ".join(runs.told(["check", file], capsys).split())
     assert "of 18 times" in said  # 2 seeds x (1 + 2 arms x (2 probings + 2 shares))
     assert "2 seeds" in said
     assert not Path("out").exists()

@@ -99,8 +99,7 @@ def test_no_study_row_is_made_of_a_held_out_sentence_or_in_the_words_of_a_probe(
         method, _ = Study(forms=("blank", "what", "statement")).prepare(
             Context(model, tokenizer, rows, tmp_path, 0, *limits)
         )
-        texts = (tokenizer.decode(piece.input_ids) for text in method.texts for asks in text for piece in asks)
-        return [one_line(text) for text in texts]
+        return [one_line(tokenizer.decode(text.input_ids)) for text in method.texts]
 
     def front(probe):
         return one_line(probe.evidence)[:20]

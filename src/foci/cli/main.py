@@ -158,9 +158,9 @@ def check(
 ) -> None:
     """Show all settings of a run or a suite, and what it takes: memory, speed, time and disk. Nothing is kept."""
     from foci.bench.config import kind_of
-    from foci.cli.cost import print_cost
 
     run = checked_run(target, changes or [], corpus, model, out, kind_of)
+    from foci.cli.cost import print_cost
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material
 
