@@ -1,5 +1,9 @@
 """A run whose rows stay on disk ends in the bits of one whose rows are in memory."""
 
+import tracemalloc
+from itertools import islice
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,18 +11,19 @@ import runs
 from foci import models
 from foci.config.run import load_run
 from foci.corpus import read_corpus, read_rows, shards, store, stored
-from foci.focus import Context, Plan
+from foci.focus import Context, LiveTeacher, Plan
 from foci.learn.offline import prepare
 from foci.learn.run import learn
 from foci.methods import _soft_targets, build
 from foci.methods.known import Known
 from foci.methods.rho import Rho
 from foci.methods.stm import Stm
+from foci.methods.study import Study
 from foci.methods.train_attention import TrainAttention, weigher
 from foci.rows import Rows
 from foci.seeds import generator
 from foci.system.files import read_lines
-from foci.training.dataset import MixedDataset, RowDataset
+from foci.training.dataset import MixedDataset, OrderedSampler, RowDataset
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +116,39 @@ def test_study_rows_and_soft_targets_lie_on_disk_with_the_rows(tmp_path, things,
     assert found[0] == found[1]
     assert found[0][1] == [len(row) for row in found[0][0]]
     assert len(found[0][2]) > 6
+
+
+def peak_of_training(folder, things, count):
+    """Returns the peak of Python's and NumPy's memory, in bytes, of what an arm does around its model."""
+    loaded = models.load(str(things.model), dtype="float32")
+    texts = [f"Painter {n} was born in Bern." for n in range(count)]
+    lines = [{"text": text, "answer_spans": [[len(text) - 5, len(text) - 1]]} for text in texts]
+    rows = read_corpus(runs.write_lines(folder / f"{count}.jsonl", lines), loaded.tokenizer, max_length=64).rows
+    context = Context(loaded.model, loaded.tokenizer, rows, folder / str(count))
+    tracemalloc.start()
+    plan, rows = prepare(Plan([Study(spans="answers")]), context)
+    lines = _soft_targets.SoftTargetShards(context.folder / "told", {}, rows, LiveTeacher(4), told).stored().lines()
+    data = MixedDataset(RowDataset(rows), plan, 2)
+    order = OrderedSampler(data.parts(), data.lengths(), 8, seed=0, group=True)
+    assert len(lines) == count
+    assert sum(len(data[n]) for n in islice(order, 200)) > 0
+    assert sum(1 for _ in order) == 4 * count
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def told(rows):
+    """Returns distributions over four tokens at every place of the rows, as a model would."""
+    sizes = [len(row) - 1 for row in rows]
+    arrays = [(np.zeros((n, 4), np.uint16), np.zeros((n, 4), np.float32), np.zeros(n, np.float32)) for n in sizes]
+    return [(row.row_id, *one) for row, one in zip(rows, arrays, strict=True)]
+
+
+def test_twice_the_rows_take_little_more_memory_in_training(tmp_path, things, monkeypatch):
+    """In lists, a row with its study rows of two epochs and its soft targets takes 7 KB, here 100 bytes at most."""
+    monkeypatch.setattr(stored, "FEW_ROWS", 200)
+    monkeypatch.setattr(store, "GROUP", 100)
+    monkeypatch.setattr(shards, "TOKENS", 2000)
+    peaks = [peak_of_training(tmp_path, things, count) for count in (300, 600)]
+    assert (peaks[1] - peaks[0]) / 300 < 500, peaks
