@@ -1,4 +1,4 @@
-"""Time and memory of an update that is read in parts of 1,024 tokens (`foci.training.passes`), beside one pass."""
+"""Time and memory of an update that is read in parts of `CPU_TOKENS` (`foci.training.passes`), beside one pass."""
 
 import copy
 import tempfile
@@ -21,7 +21,7 @@ MEMORY_GOAL = 0.50
 
 
 def run(allowed: Allowance) -> list[Result]:
-    """16 rows of 256 tokens: four parts."""
+    """16 rows of 256 tokens: six parts."""
     setting = smollm2(16, 256)
     return [time(setting, allowed.part(0.6)), memory(setting)]
 

@@ -32,7 +32,7 @@ class TrainConfig(Section):
     accumulation: Count = Field(default=1, description="batches of rows per update")
     batch_tokens: Count | None = Field(
         default=None,
-        description="most tokens of a forward pass, with padding; null = what fits, at most 1,024 on a CPU",
+        description="most tokens of a forward pass, with padding; null = what fits, at most 768 on a CPU",
     )
     packing: bool = Field(
         default=False,

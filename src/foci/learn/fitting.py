@@ -15,8 +15,8 @@ from foci.models.soft_targets import summed_loss
 from foci.system import launch, machine
 from foci.training.passes import Passes
 
-CPU_TOKENS = 1024
-"""Most positions of a pass on a CPU: longer ones take much more memory there, and 2 to 8 % less time (LOG.md)."""
+CPU_TOKENS = 768
+"""Most positions of a pass on a CPU: longer ones take more memory there, and up to a tenth less time (LOG.md)."""
 SHARE = 0.6
 """The share of the free memory that may be planned for activations; the rest is for all that is not counted."""
 COMPARED = (16, 48)
