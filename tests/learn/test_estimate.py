@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import runs
+import tiny
 from foci.config.run import load_run
 from foci.learn import estimate as module
 from foci.learn.disk import Disk
@@ -122,15 +123,28 @@ def test_methods_that_need_more_rows_are_named(tmp_path):
     assert "reads another row before each, got 1 row" in estimate(run, material(run)).arms["misled"].untried
 
 
+def test_folders_that_methods_name_are_left_alone(tmp_path):
+    """A trial's few rows would make what is kept there stale for the run that comes after."""
+    things, kept = runs.material(tmp_path), tmp_path / "kept"
+    tiny.save_model(tmp_path / "large", seed=5)
+    contrast = {"large": str(tmp_path / "large"), "dtype": "float32", "scores": str(kept)}
+    run = load_run(runs.run_file(tmp_path, things, arms={"a": [{"contrast": contrast}]}))
+    found = estimate(run, material(run)).arms["a"]
+    assert found.untried == ""
+    assert found.disk.scores > 0
+    assert not kept.exists()
+
+
 def test_arms_whose_methods_differ_in_numbers_alone_are_tried_once(tmp_path):
     things, kinds = runs.material(tmp_path), []
     arms = {"a": [{"oracle": {"floor": 0.1}}], "b": [{"oracle": {"floor": 0.2}}], "c": []}
+    arms |= {"d": [{"study": {"forms": ["blank"]}}], "e": ["study"]}
     run = load_run(runs.run_file(tmp_path, things, arms=arms))
     with pytest.MonkeyPatch.context() as patched:
         own = module.tried
         patched.setattr(module, "tried", lambda *given: (kinds.append(given[1]), own(*given))[1])
-        assert list(estimate(run, material(run)).arms) == ["a", "b", "c"]
-    assert kinds == ["a", "c"]
+        assert list(estimate(run, material(run)).arms) == ["a", "b", "c", "d", "e"]
+    assert kinds == ["a", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("adapter", [{"type": "lora", "r": 4}, None], ids=["lora", "all weights"])

@@ -151,12 +151,16 @@ def _again(run: Run, loaded: models.Loaded, model: models.LanguageModel) -> mode
 
 
 def _kind(run: Run, arm: str) -> Any:
-    """Returns what two arms have in common whose updates cost the same: the methods, and their settings of words."""
+    """Returns what two arms have in common whose updates cost the same: the methods, and all settings but numbers."""
     methods = plan_of(run, arm).methods
     return tuple(
-        (type(method), tuple((name, value) for name, value in vars(method).items() if isinstance(value, str)))
+        (type(method), tuple((name, repr(value)) for name, value in vars(method).items() if not _is_number(value)))
         for method in methods
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cost(run: Run, arm: str, rows: Sequence[Any], trial: Trial, disk: Disk) -> ArmCost:
@@ -177,7 +181,7 @@ def _cost(run: Run, arm: str, rows: Sequence[Any], trial: Trial, disk: Disk) -> 
         offline_seconds=offline,
         memory=trial.memory,
         offline_peak=trial.offline.peak,
-        disk=replace(disk, scores=round(trial.offline.bytes_per_row * len(rows))),
+        disk=replace(disk, scores=trial.offline.bytes(len(rows))),
         untried=trial.offline.untried,
     )
 

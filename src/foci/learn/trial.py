@@ -7,7 +7,7 @@ The rate is 0, so that no weight moves.
 import gc
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,8 @@ from foci.learn.arguments import arguments, learner
 from foci.learn.fitting import passes_of
 from foci.learn.inputs import Material
 from foci.learn.memory import Memory, memory_of
-from foci.learn.offline import plan_of, prepare
+from foci.learn.offline import prepare
+from foci.methods import build
 from foci.models.gguf import without_bars
 from foci.rows import chosen, lengths_of
 from foci.system import machine
@@ -34,13 +35,15 @@ from foci.training.trainer import FocusTrainer
 
 FEW = 2
 """Rows on which methods are prepared first: what does not grow with the rows takes about this long."""
+FOLDERS = ("scores", "shared")
+"""Settings of methods that name a folder in which they keep files for other runs."""
 UPDATES = 2
 """Updates of a trial; the first one warms up."""
 
 
 @dataclass(frozen=True)
 class Offline:
-    """The cost of an arm's offline stages: seconds at once and for each row, bytes of files for each row.
+    """The cost of an arm's offline stages: seconds and bytes of files, at once and for each row.
 
     `peak`: the most bytes of the process meanwhile. `untried`: why the methods could not be prepared on a few rows;
     then they are not in what is measured.
@@ -48,6 +51,7 @@ class Offline:
 
     fixed: float = 0.0
     seconds_per_row: float = 0.0
+    fixed_bytes: float = 0.0
     bytes_per_row: float = 0.0
     peak: int = 0
     untried: str = ""
@@ -55,6 +59,10 @@ class Offline:
     def seconds(self, rows: int) -> float:
         """Returns the seconds for so many rows."""
         return self.fixed + self.seconds_per_row * rows
+
+    def bytes(self, rows: int) -> int:
+        """Returns the bytes of files for so many rows."""
+        return round(self.fixed_bytes + self.bytes_per_row * rows)
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,9 @@ def _prepared(
     setting: Setting, arm: str, loaded: models.Loaded, rows: Sequence[Row], folder: Path
 ) -> tuple[Offline, Plan, Sequence[Row]]:
     """Returns what the offline stages take, the plan that plays, and its rows. Methods keep their files in `folder`."""
-    plan, asked = plan_of(setting.run, arm), setting.material.questions
+    specs = [_without_folders(spec) for spec in setting.run.arms[arm]]
+    plan = Plan([build(spec) for spec in specs], normalise=setting.run.train.normalise)
+    asked, few = setting.material.questions, min(FEW, len(rows) - 1)
     if not plan.of(Prepares):  # type: ignore[type-abstract]
         return Offline(), plan, rows
     context = Context(
@@ -174,16 +184,43 @@ def _prepared(
     try:
         with machine.Peak() as peak:
             with suppress(ValueError):  # such as of a method that two rows are too few for
-                *_, first = timed(replace(context, rows=rows[:FEW], folder=folder / "few"))
+                *_, first = timed(replace(context, rows=rows[:few], folder=folder / "few")) if few else (None,)
             made, read, whole = timed(context)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError) as error:
         known = Plan([m for m in plan.methods if not isinstance(m, Prepares)], normalise=plan.normalise)
         return Offline(untried=str(error)), known, rows
-    written = sum(file.stat().st_size for file in (folder / "all").rglob("*") if file.is_file())
-    if first is None or len(rows) <= FEW:
-        return Offline(0.0, whole / len(rows), written / len(rows), peak.bytes), made, read
-    slope = max(0.0, whole - first) / (len(rows) - FEW)
-    return Offline(max(0.0, first - FEW * slope), slope, written / len(rows), peak.bytes), made, read
+    written = _written(folder / "all")
+    if first is None:
+        return Offline(0.0, whole / len(rows), 0.0, written / len(rows), peak.bytes), made, read
+    seconds, each = _line(few, first, len(rows), whole)
+    fixed, bytes_each = _line(few, _written(folder / "few"), len(rows), written)
+    return Offline(seconds, each, fixed, bytes_each, peak.bytes), made, read
+
+
+def _without_folders(spec: Any) -> Any:
+    """Returns a method as a run file has it, without the folders that it names: a trial leaves those alone.
+
+    >>> _without_folders({"contrast": {"scores": "out/scores", "share": 0.5}})
+    {'contrast': {'share': 0.5}}
+    """
+    if not isinstance(spec, Mapping):
+        return spec
+    return {name: _without_folders(value) for name, value in spec.items() if name not in FOLDERS}
+
+
+def _written(folder: Path) -> int:
+    """Returns the bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _line(few: int, first: float | int, rows: int, whole: float | int) -> tuple[float, float]:
+    """Returns what is there without any row, and what each row adds; neither is below 0.
+
+    >>> _line(2, 5.0, 4, 6.0)
+    (4.0, 0.5)
+    """
+    slope = max(0.0, whole - first) / (rows - few)
+    return max(0.0, first - few * slope), slope
 
 
 def _settings(train: TrainConfig, rows: int) -> TrainConfig:

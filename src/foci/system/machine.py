@@ -38,14 +38,16 @@ class Peak:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not torch.cuda.is_available():
-            self._ended.set()
+        self._ended.set()
+        if torch.cuda.is_available():
+            self._most = int(torch.cuda.max_memory_allocated())  # later peaks begin anew
+        else:
             self._thread.join()
 
     @property
     def bytes(self) -> int:
         """Returns the most memory so far, or, after it was closed, until then, in bytes."""
-        if torch.cuda.is_available():
+        if not self._ended.is_set() and torch.cuda.is_available():
             return int(torch.cuda.max_memory_allocated())
         if not self._ended.is_set():
             self._note()
