@@ -18,6 +18,8 @@ TORCH ?= torch
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+# Where Python may not keep what it compiled, as in many containers, each start compiles torch again: 5 seconds
+unexport PYTHONDONTWRITEBYTECODE
 # Quiet where output is not a terminal
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false

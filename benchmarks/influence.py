@@ -172,16 +172,16 @@ def many_pairs(allowed: Allowance, count: int = 8) -> list[Result]:
 
 
 def meta_step(allowed: Allowance) -> Result:
-    """One update of a weigher on 16 pairs, SmolLM2 as learner (LoRA) and as body, beside a plain update of its rows."""
+    """One update of a weigher on 8 pairs, SmolLM2 as learner (LoRA) and as body, beside a plain update of its rows."""
     case = Meta()
     calls: dict[str, Callable[[], object]] = {"meta": case.meta, "plain": case.plain}
     spent = in_turns(calls, 3, allowed, warmup=0)
-    what = "one meta step (loop, difference), SmolLM2, LoRA, 16 pairs"
+    what = "one meta step (loop, difference), SmolLM2, LoRA, 8 pairs"
     return Result.timed(what, spent["meta"], spent["plain"], rival="forward and backward of the same documents")
 
 
 class Meta:
-    """SmolLM2 twice, and 16 pairs of made-up biographies."""
+    """SmolLM2 twice, and 8 pairs of made-up biographies."""
 
     def __init__(self) -> None:
 
@@ -199,7 +199,7 @@ class Meta:
         token_nll(self.material.learner, self.material.documents(self.pairs)).mean().backward()
 
 
-def pairs(tokenizer: Any, count: int = 16) -> list[Pair]:
+def pairs(tokenizer: Any, count: int = 8) -> list[Pair]:
     """Made-up biographies, each with a question about it."""
 
     texts, probes = generate(Biographies(people=count, texts=1))

@@ -1,39 +1,45 @@
-"""Compares this checkout of foci with an earlier one: processor seconds and memory of the same commands, in turns.
+"""Compares this checkout of foci with an earlier one: time and memory of the same commands, in turns.
 
     git worktree add ../foci-earlier COMMIT
     python tools/earlier.py ../foci-earlier --turns 3
 
-Both run in this Python, one after the other. A time per update is the difference of two runs, of 2 and of 8 updates,
-so that loading and asking do not count. Prints a table in Markdown; a ratio is this checkout's number over the earlier
-one's, the median of the turns with the smallest and the largest (lower is better).
+Both run in this Python, one after the other, on a machine that does nothing else. The time of an update is the median
+of a run's updates after the second, by its own metrics.jsonl, so that loading and asking do not count; a whole command
+takes the processor seconds of all its threads. Prints a table in Markdown; a ratio is this checkout's number over the
+earlier one's, the median of the turns with the smallest and the largest (lower is better).
 """
 
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent.parent
-FEW, MANY = 2, 8
+WARM, UPDATES = 2, 6
 WORDS = ("the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not")
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What one process took: processor seconds of all threads, and its largest resident memory in MiB."""
+    """The seconds of what is measured, and the largest resident memory of its process in MiB."""
 
     seconds: float
     mib: float
 
 
 def foci(source: Path, *words: str, folder: Path) -> Spent:
-    """Runs a command of the foci in `source`. Raises SystemExit with its last lines where it fails."""
+    """Runs a command of the foci in `source`; returns its processor seconds.
+
+    Raises SystemExit with its last lines where it fails.
+    """
     settings = {"PYTHONPATH": str(source / "src"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "0"}
     with (folder / "output.txt").open("w+") as output:
         child = subprocess.Popen(  # noqa: S603
@@ -52,12 +58,12 @@ def foci(source: Path, *words: str, folder: Path) -> Spent:
 
 
 def corpus(folder: Path, rows: int, length: int, answers: bool) -> Path:
-    """Writes documents of `length` tokens, each word a token; with `answers`, one word in twenty is marked."""
-    documents = []
-    for row in range(rows):
-        words = [WORDS[(row * 7 + at * (row + 1)) % len(WORDS)] for at in range(length)]
+    """Writes documents of `length` tokens: a word each, and the end of text. With `answers` one in twenty is marked."""
+    documents, rng = [], random.Random(0)  # noqa: S311
+    for _ in range(rows):
+        words = rng.choices(WORDS, k=length - 1)
         text, spans = " ".join(words), []
-        for at in range(10, length, 20):
+        for at in range(10, length - 1, 20):
             begin = len(" ".join(words[:at])) + 1
             spans.append([begin, begin + len(words[at])])
         documents.append({"text": text} | ({"answer_spans": spans} if answers else {}))
@@ -67,28 +73,29 @@ def corpus(folder: Path, rows: int, length: int, answers: bool) -> Path:
 
 
 def update(rows: int, length: int, arm: Sequence[str]) -> Callable[[Path, Path], Spent]:
-    """Returns what measures one update of SmolLM2-135M with an adapter, and the peak of the run with most updates."""
+    """Returns what measures one update of SmolLM2-135M with an adapter, on the clock, and the peak of the run."""
 
     def measured(source: Path, folder: Path) -> Spent:
-        path = corpus(folder, rows * MANY, length, bool(arm))
+        path = corpus(folder, rows * UPDATES, length, bool(arm))
         probe = {"id": "one", "role": "retain", "kind": "cloze", "prompt": "The sky is", "answer": "blue"}
         (folder / "probes.jsonl").write_text(json.dumps(probe) + "\n", encoding="utf-8")
-        spent = []
-        for steps in (FEW, MANY):
-            run = {
-                "name": "timed",
-                "output": f"out/{steps}",
-                "model": {"name": "smollm2-135m"},
-                "corpus": {"path": str(path), "max_length": length},
-                "probes": {"retain": "probes.jsonl", "corpus_text": False},
-                "adapter": {"type": "lora", "r": 16, "alpha": 32},
-                "train": {"steps": steps, "batch_size": rows, "learning_rate": 1e-3},
-                "arms": {"measured": list(arm)},
-            }
-            (folder / f"{steps}.yaml").write_text(json.dumps(run), encoding="utf-8")
-            spent.append(foci(source, "learn", f"{steps}.yaml", folder=folder))
-        few, many = spent
-        return Spent((many.seconds - few.seconds) / (MANY - FEW), many.mib)
+        run = {
+            "name": "timed",
+            "output": "out",
+            "model": {"name": "smollm2-135m"},
+            "corpus": {"path": str(path), "max_length": length},
+            "probes": {"retain": "probes.jsonl", "corpus_text": False},
+            "adapter": {"type": "lora", "r": 16, "alpha": 32},
+            "train": {"steps": UPDATES, "batch_size": rows, "learning_rate": 1e-3},
+            "arms": {"measured": list(arm)},
+        }
+        (folder / "run.yaml").write_text(json.dumps(run), encoding="utf-8")
+        whole = foci(source, "learn", "run.yaml", folder=folder)
+        (metrics,) = folder.glob("out/**/metrics.jsonl")
+        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        assert lines[-1]["tokens"] == UPDATES * rows * length, "every update reads as many tokens"
+        clock = [line["seconds"] for line in lines]
+        return Spent(statistics.median(b - a for a, b in pairwise(clock[WARM - 1 :])), whole.mib)
 
     return measured
 
