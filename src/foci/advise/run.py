@@ -75,7 +75,7 @@ def advise(run: Run, folder: Path, minutes: float, *, overwrite: bool = False, t
     go on with the trials that were planned),
     FileExistsError for a folder that holds something else or an advice on another text.
     """
-    asked = {"model": run.model.name, "corpus": list(run.corpus.path), "seed": run.seed,
+    asked = {"model": run.model.name, "bits": run.model.bits, "corpus": list(run.corpus.path), "seed": run.seed,
              "files": noted(files_read(run))}  # fmt: skip
     settings = json.dumps(asked, indent=1, ensure_ascii=False) + "\n"
     with stoppable(), claim(folder, ADVICE, settings, resume=True, overwrite=overwrite):
@@ -98,7 +98,7 @@ def _slice(run: Run, folder: Path) -> tuple[int, int]:
     """Writes random rows of the text and general facts; returns the number of rows, and that of the whole text."""
     known = read_json(folder / "slice.json")
     if known is None:
-        loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+        loaded = models.load_configured(run.model)
         corpus = read_corpus(run.corpus.path, loaded.tokenizer, max_length=run.corpus.max_length)
         order = drawn_places((f"advice/{row_id}" for row_id in ids_of(corpus.rows)), run.seed)
         texts = [row.text for row in chosen(corpus.rows, np.sort(order[:ROWS]))]

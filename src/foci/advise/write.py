@@ -35,6 +35,7 @@ def advice(run: Run, seen: Seen, minutes: float) -> tuple[str, list[str]]:
     name = "advised" if trial.methods else "plain"
     settings: dict[str, Any] = {
         "model.name": run.model.name,
+        **({} if run.model.bits is None else {"model.bits": run.model.bits}),
         "corpus.path": run.corpus.path[0] if len(run.corpus.path) == 1 else list(run.corpus.path),
         "corpus.max_length": run.corpus.max_length,
         "probes.learn": "made",

@@ -190,6 +190,6 @@ def _prepared_plan(run: Run, start: Start, scores: Path) -> tuple[Plan, Sequence
     (arm,) = run.arms
     plan, rows = plan_of(run, arm), start.rows
     if any(isinstance(method, Prepares) for method in plan.methods):
-        loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+        loaded = models.load_configured(run.model)
         plan, rows = prepare(plan, context_of(start, loaded, scores))
     return plan, with_columns(plan, rows)

@@ -1,6 +1,6 @@
 """Names a run's base model as others know it, with its licence. Nothing is downloaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -22,10 +22,18 @@ class Base:
     on_hub: bool
     licence: str = ""
     note: str = ""
+    bits: int | None = None
+    """In how many bits its linear layers were stored while the adapter learned; None: as in the files."""
 
 
-def base_named(name: str) -> Base:
-    """Returns what is known of a model by its name in a run file."""
+def base_named(name: str, bits: int | None = None) -> Base:
+    """Returns what is known of a model by its name and bits in a run file."""
+    found = _named(name)
+    few = f"The run learned upon its linear layers in {bits} bits; upon the weights as they are answers may differ."
+    return found if bits is None else replace(found, bits=bits, note=f"{found.note} {few}".strip())
+
+
+def _named(name: str) -> Base:
     if name in EMBEDDED:
         known = EMBEDDED[name]
         note = (

@@ -51,7 +51,7 @@ def read_taught(folder: Path) -> dict[str, Taught]:
     run, report = load_run(folder), read_run(folder)
     start = read_json(folder / "start.json") or {}
     files = [(Path(name).name, str(digest)) for name, digest in (start.get("inputs") or {}).items()]
-    base = base_named(run.model.name)
+    base = base_named(run.model.name, run.model.bits)
     known = {arm.name: arm for arm in report.arms if "weights_sha256" in arm.numbers}
     done = {name: known[visible(name)] for name in run.arms if visible(name) in known}
     return {

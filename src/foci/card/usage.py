@@ -10,6 +10,11 @@ from foci.card.vllm import rank_flag, why_refused
 
 PLACE = "PATH"
 """Stands in a card for the folder, or for its name on the hub."""
+FEW_BITS = {
+    4: 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True',
+    8: "load_in_8bit=True",
+}
+"""The settings of bitsandbytes by which foci loads a base model in so many bits (`foci.models.quantised`)."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,13 @@ def _model(form: Form, _: Base) -> dict[str, str]:
 def _adapter(form: Form, base: Base) -> dict[str, str]:
     below = base.name if base.on_hub else "BASE"
     named = "" if base.on_hub else f"`BASE` is the folder of the base model, {base.name}.\n\n"
+    names, settings, given = "AutoModelForCausalLM, AutoTokenizer", "", ""
+    if base.bits is not None:
+        names, given = f"{names}, BitsAndBytesConfig", ", quantization_config=bits"
+        settings = f"bits = BitsAndBytesConfig({FEW_BITS[base.bits]})\n"
     code = (
-        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{below}")\n'
+        f"from peft import PeftModel\nfrom transformers import {names}\n\n{settings}"
+        f'base = AutoModelForCausalLM.from_pretrained("{below}"{given})\n'
         f'model = PeftModel.from_pretrained(base, "{PLACE}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{below}")'
     )

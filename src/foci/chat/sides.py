@@ -73,7 +73,7 @@ def load_sides(chosen: Chosen) -> Sides:
     chosen.check_weights(chosen.saved)
     base, device = chosen.run.model, "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(base.dtype, device)
-    tokenizer, untouched = _untouched(chosen, dtype)
+    tokenizer, untouched = _untouched(chosen, dtype, device)
     if chosen.is_adapter and _is_switched(chosen.saved):
         adapted = with_adapter(untouched, chosen.saved, str(chosen.saved))
         model = adapted.requires_grad_(False).get_base_model().to(device).eval()
@@ -86,11 +86,13 @@ def load_sides(chosen: Chosen) -> Sides:
     return Sides(both, tokenizer, min(map(max_length, both)))
 
 
-def _untouched(chosen: Chosen, dtype: torch.dtype) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+def _untouched(chosen: Chosen, dtype: torch.dtype, device: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     base: ModelConfig = chosen.run.model
     try:
         tokenizer = load_tokenizer(base.name, trust_remote_code=base.trust_remote_code)
-        model = load_weights(base.name, trust_remote_code=base.trust_remote_code, dtype=dtype)
+        model = load_weights(
+            base.name, trust_remote_code=base.trust_remote_code, dtype=dtype, bits=base.bits, device=device
+        )
     except ValueError as error:
         raise ValueError(
             f"the untouched model of run {chosen.folder} cannot be loaded: {error}; if it lies elsewhere now, write "

@@ -1,6 +1,7 @@
 """The commands: each reads its flags, calls one function and prints the results."""
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -335,6 +336,8 @@ def main() -> None:
     """Runs the command line; prints an error that a person can mend as one paragraph, without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # PEFT imports bitsandbytes where it is installed, which tells of a kernel that it did not find
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         with stoppable():
             check_processes(sys.argv[1:])

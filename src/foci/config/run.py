@@ -52,7 +52,7 @@ MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method
 HELD_OUT_FACTS, HELD_OUT_ROWS = 0.2, 0.05
 """The shares of facts, or without probes to learn of rows, that such a run holds out."""
 SHARED_ADAPTERS = ("lora", "rslora", "dora")
-"""Types of adapters that processes can share (`train.fsdp`)."""
+"""Types of adapters that processes can share (`train.fsdp`), and that train upon weights in few bits."""
 MADE = "made"
 """The value of `probes.learn` for probes that are made from the corpus by rule."""
 Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_methods)]
@@ -77,6 +77,10 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="number format of the forward pass; auto = bfloat16 where the machine has it",
+    )
+    bits: Literal[4, 8] | None = Field(
+        default=None,
+        description="bits of linear layers, 4 or 8 (bitsandbytes), for an adapter to train upon; null = as they are",
     )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
@@ -210,6 +214,26 @@ class Run(Section):
             raise ValueError(
                 f"train.fsdp shares adapters of the types {', '.join(SHARED_ADAPTERS)}, and models without an adapter, "
                 f"got adapter.type {self.adapter.type}; change it, or set train.fsdp: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _few_bits_can_be_trained_upon(self) -> "Run":
+        if self.model.bits is None:
+            return self
+        told = f"model.bits: {self.model.bits}"
+        if self.adapter is None or self.adapter.type not in SHARED_ADAPTERS:
+            raise ValueError(
+                f"{told} freezes the weights of linear layers, so an adapter of the types {', '.join(SHARED_ADAPTERS)} "
+                f"must train, got adapter: {'null' if self.adapter is None else self.adapter.type}; change it, or "
+                "leave model.bits out"
+            )
+        if self.train.fsdp:
+            raise ValueError(f"train.fsdp shares weights in float32, got {told}; leave one of them out")
+        if self.continues is not None:
+            raise ValueError(
+                f"a run goes on from a merged model in float32, got {told} with continues; write the model of the run "
+                "before by foci export, and name its folder as model.name of a new run"
             )
         return self
 

@@ -94,7 +94,8 @@ def check_merged(source: Source, folder: Path, questions: Questions) -> list[Che
 def check_adapter(source: Source, folder: Path, questions: Questions) -> list[Check]:
     """Puts an adapter upon the base model of the run by PEFT and asks it, not merged."""
     name, trust = source.run.model.name, source.trust
-    adapted = with_adapter(load_weights(name, trust_remote_code=trust), folder, str(folder)).eval()
+    below = load_weights(name, trust_remote_code=trust, bits=source.run.model.bits)
+    adapted = with_adapter(below, folder, str(folder)).eval()
     return [questions.ask("PEFT", adapted, load_tokenizer(name, trust_remote_code=trust))]
 
 

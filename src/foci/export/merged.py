@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from foci.export.source import Source
+from foci.models.gguf import without_bars
 from foci.models.loading import load_tokenizer, load_weights
 from foci.models.whole import check_weights, read_json, weight_names
 
@@ -85,7 +86,8 @@ def whole_model(source: Source, place: Path) -> Path:
             f"there is no merged model in {source.folder.model}, and it cannot be made from the adapter: {error}. The "
             f"adapter alone: {source.command('--adapter')}"
         ) from None
-    model.save_pretrained(place)
+    with without_bars():
+        model.save_pretrained(place)
     load_tokenizer(source.run.model.name, trust_remote_code=source.trust).save_pretrained(place)
     return place
 

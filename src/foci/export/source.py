@@ -62,7 +62,7 @@ class Source:
 
     def base(self) -> Base:
         """Returns what others call the model that the run began with."""
-        return base_named(self.run.model.name)
+        return base_named(self.run.model.name, self.run.model.bits)
 
     def base_folder(self) -> Path:
         """Returns the folder of the base model's weights; where the base is an adapter, of the model below it."""

@@ -67,7 +67,7 @@ def disk_of(run: Run, model: nn.Module, tokenizer: int, updates: int, answers: i
     written = updates // _every(run.train, updates)
     probings = 2 + (ceil(updates / run.probes.every) - 1 if run.probes.every else 0)
     return Disk(
-        model=base + tokenizer + CARD,
+        model=base + tokenizer + CARD if run.model.bits is None else 0,
         adapter=trained + NAME * tensors + CARD if adapted else 0,
         checkpoint=weights + 2 * trained + tokenizer + (NAME + MOMENTS) * tensors + BESIDE,
         checkpoints=min(run.train.keep_checkpoints, written),

@@ -161,7 +161,7 @@ def write_earlier(made: Rehearsal, run: Run, folder: RunFolder, questions: Seque
     before = made.before
     write_rows(made.rows, folder.earlier_rows)
     write_lines(folder.earlier_probes, [{**vars(p), "aliases": list(p.aliases)} for p in before.probes()])
-    loaded = models.load(run.model.name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+    loaded = models.load_configured(run.model)
     begun = before.state()["untouched"]
     if loaded.fingerprint != begun:
         raise ValueError(

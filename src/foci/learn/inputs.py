@@ -131,8 +131,7 @@ def loaded_model(run: Run) -> models.Loaded:
     That is the untouched model, or in a run that goes on the trained model of the run before.
     """
     before = finished(run)
-    name = run.model.name if before is None else str(before.model)
-    loaded = models.load(name, dtype=run.model.dtype, trust_remote_code=run.model.trust_remote_code)
+    loaded = models.load_configured(run.model, None if before is None else str(before.model))
     if run.corpus.chat_template is not None:
         path = Path(run.corpus.chat_template)
         if not path.is_file():

@@ -33,19 +33,17 @@ class Saved:
 def save(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: ArmFolder, base: ModelConfig) -> Saved:
     """Writes model/ (merged, for Transformers) and adapter/ (for PEFT). Uses the model up: its memory is freed.
 
-    Both are loaded again and asked 8 tokens. What does not answer as the trained model did is deleted if the other one
-    is right; a note says so.
+    What was written is loaded again and asked 8 tokens. Where one of the two does not answer as the trained model did,
+    it is deleted, and a note says so. Upon weights in 4 or 8 bits the adapter alone is written: merged into them it
+    would be rounded as they are.
     """
     notes, device = list[str](), device_of(model)
     expected = {folder.adapter: answers(model)} if isinstance(model, PeftModel) else {}
     whole: PreTrainedModel | None
     if isinstance(model, PeftModel):
         _write_adapter(model, folder.adapter, base.name)
-        try:
-            whole = merged(model, str(folder.adapter))
-        except ValueError as error:
-            whole = None
-            notes.append(f"model/ was not written: {error}")
+        whole, why = _merged(model, folder.adapter, base)
+        notes += why
     else:
         whole = model
     if whole is not None:
@@ -56,9 +54,23 @@ def save(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: ArmFo
         notes += _about_precision(folder.model, base)
     trained = folder.adapter if isinstance(model, PeftModel) else folder.model
     hashes = {path.name: files.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
-    nn.Module.to(model, "meta")
+    if base.bits is None:  # weights in few bits cannot be moved there
+        nn.Module.to(model, "meta")
     notes += _compared(expected, base, device)
     return Saved(next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes), tuple(notes))
+
+
+def _merged(model: PeftModel, adapter: Path, base: ModelConfig) -> tuple[PreTrainedModel | None, list[str]]:
+    """Returns the merged model, or none and a note that says why."""
+    if base.bits is not None:
+        return None, [
+            f"model/ was not written: the adapter stands upon weights in {base.bits} bits; foci export merges it into "
+            "the weights of the files, and asks again"
+        ]
+    try:
+        return merged(model, str(adapter)), []
+    except ValueError as error:
+        return None, [f"model/ was not written: {error}"]
 
 
 def _write_adapter(model: PeftModel, path: Path, base: str) -> None:
@@ -75,7 +87,7 @@ def _compared(expected: dict[Path, Tensor], base: ModelConfig, device: torch.dev
     wrong: dict[Path, str] = {}
     for path, wanted in expected.items():
         try:
-            off = distance(answers(_loaded(path, base).to(device)), wanted)  # type: ignore[arg-type]
+            off = distance(answers(_loaded(path, base, device)), wanted)
         except (ValueError, OSError) as error:
             wrong[path] = f"{path.name}/ cannot be loaded again ({error})"
         else:
@@ -89,12 +101,13 @@ def _compared(expected: dict[Path, Tensor], base: ModelConfig, device: torch.dev
     return [f"{words}; {cure}" for words in wrong.values()]
 
 
-def _loaded(path: Path, base: ModelConfig) -> LanguageModel:
+def _loaded(path: Path, base: ModelConfig, device: torch.device) -> LanguageModel:
     """Returns model/ or adapter/ as a user would load it, the adapter not merged."""
+    trust = base.trust_remote_code
     if not is_adapter(path):
-        return load_weights(str(path), trust_remote_code=base.trust_remote_code)
-    below = load_weights(base.name, trust_remote_code=base.trust_remote_code)
-    return with_adapter(below, path, str(path))
+        return load_weights(str(path), trust_remote_code=trust).to(device)  # type: ignore[arg-type]
+    below = load_weights(base.name, trust_remote_code=trust, bits=base.bits, device=str(device))
+    return with_adapter(below, path, str(path)).to(device)
 
 
 def _about_precision(path: Path, base: ModelConfig) -> list[str]:

@@ -27,6 +27,7 @@ from foci.learn.memory import Memory, memory_of
 from foci.learn.offline import prepare
 from foci.methods import build
 from foci.models.gguf import without_bars
+from foci.models.quantised import count
 from foci.rows import chosen, lengths_of
 from foci.system import machine
 from foci.training.dataset import MixedDataset
@@ -99,7 +100,8 @@ class Setting:
 def tried(setting: Setting, arm: str, loaded: models.Loaded) -> tuple[Trial, models.LanguageModel]:
     """Tries an arm; returns what it takes, and the model that it trained."""
     run, processes = setting.run, setting.processes
-    loaded.model.requires_grad_(True)
+    for parameter in loaded.model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
     with tempfile.TemporaryDirectory() as name:
         rows = _longest(run.train, setting.material.rows, processes)
         offline, plan, read = _prepared(setting, arm, loaded, rows, Path(name))
@@ -121,8 +123,8 @@ def tried(setting: Setting, arm: str, loaded: models.Loaded) -> tuple[Trial, mod
         old_length=sum(old) / max(1, len(old)),
         memory=memory,
         offline=offline,
-        parameters=sum(p.numel() for p in model.parameters()),
-        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(map(count, model.parameters())),
+        trained=sum(count(p) for p in model.parameters() if p.requires_grad),
         left_out=models.coverage(model).words(),
     ), model
 

@@ -134,6 +134,11 @@ class MetaRun(Section):
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "MetaRun":
+        if self.model.bits is not None:
+            raise ValueError(
+                f"meta-training moves the weights of the model in float32, got model.bits: {self.model.bits}; leave it "
+                "out"
+            )
         if self.how == "loop" and self.step.length is not None:
             raise ValueError(f"the loop's step has a rate, got step.length {self.step.length}; set step.lr instead")
         if self.how == "amortised" and self.warm:

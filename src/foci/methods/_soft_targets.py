@@ -191,15 +191,22 @@ class _OnDisk(Mapping[str, Arrays]):
         batches = map(self._file.batch, range(len(self._file.places)))
         return chain.from_iterable(batch.column("row_id").to_pylist() for batch in batches)
 
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the line
+        return isinstance(name, str) and self._number(name) is not None
+
     def __getitem__(self, name: str) -> Arrays:
-        key = np.uint64(key_of(name))
-        at = int(np.searchsorted(self._keys, key, "right")) - 1
-        if at < 0 or self._keys[at] != key:
+        number = self._number(name)
+        if number is None:
             raise KeyError(name)
-        number = int(self._order[at])
         batch = bisect_right(self._begins, number) - 1
         ((_, ids, log_probs, rest),) = _lines_of(self._file.batch(batch).slice(number - self._begins[batch], 1))
         return ids, log_probs, rest
+
+    def _number(self, name: str) -> int | None:
+        """Returns which line, counted from 0, is that of a row; None where none is."""
+        key = np.uint64(key_of(name))
+        at = int(np.searchsorted(self._keys, key, "right")) - 1
+        return int(self._order[at]) if at >= 0 and self._keys[at] == key else None
 
 
 def _together(lines: Iterable[Line]) -> Iterator[Lines]:

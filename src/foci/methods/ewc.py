@@ -21,6 +21,7 @@ from foci.methods._prepared import Prepared
 from foci.models import evaluating, fingerprint
 from foci.models.forward import device_of, pad_id, padded
 from foci.models.losses import token_nll
+from foci.models.quantised import check_whole
 from foci.probes.general import general_text_path
 from foci.seeds import drawn
 from foci.system.cache import kept
@@ -88,8 +89,9 @@ class Ewc(Prepares):
     def prepare(self, context: Context) -> tuple["EwcPull", Sequence[Row]]:
         """Computes the Fisher information of the untouched model, or reads what was kept. New rows stay as they are.
 
-        Raises ValueError where what was kept is of another model or text.
+        Raises ValueError where what was kept is of another model or text, and for weights in few bits.
         """
+        check_whole(context.model, "ewc")
         paths: str | tuple[str, ...] = str(general_text_path()) if self.path is None else self.path
         longest = max(len(row) for row in context.rows)
         found = read_corpus(paths, context.tokenizer, max_length=longest).rows

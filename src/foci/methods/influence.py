@@ -20,6 +20,7 @@ from foci.gradients.inner_step import InnerStep
 from foci.methods._prepared import Prepared, column_of, kept_column
 from foci.methods.train_attention.pairs import Pair, read_pairs, tasks
 from foci.models.forward import device_of, pad_id, padded
+from foci.models.quantised import check_whole
 
 COLUMN = "influence"
 WHOLE = 2**31
@@ -63,8 +64,10 @@ class Influence(Prepares):
     def prepare(self, context: Context) -> tuple["InfluenceWeights", Sequence[Row]]:
         """Adds the column `influence` to the rows that pairs ask about (`about`); on other rows it is 0.
 
-        Raises ValueError where no row is asked about, or the column was kept for other rows, pairs or another model.
+        Raises ValueError where no row is asked about, the column was kept for other rows, pairs or another model, or
+        weights are in few bits.
         """
+        check_whole(context.model, "influence")
         given = read_pairs(self.pairs, context.tokenizer, max_length=WHOLE)
         asked = about(context.rows, given)
         found = [row for row in context.rows if row.row_id in asked]

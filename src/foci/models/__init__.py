@@ -7,7 +7,8 @@
 
 `loading` loads a model, `locate` and `gguf` find its files, `architecture` names its blocks, `head` finds its LM head
 and the way to its logits, `targets` what an adapter can sit in, `adapters` wraps it by an adapter, `losses` computes
-the NLL of tokens, `forward` runs it on rows, `fsdp` handles models that FSDP2 shards.
+the NLL of tokens, `forward` runs it on rows, `fsdp` handles models that FSDP2 shards,
+`quantised` those in 4 or 8 bits.
 """
 
 from foci.config.adapter import ADAPTERS, Adapter
@@ -25,7 +26,7 @@ from foci.models.architecture import (
     max_length,
 )
 from foci.models.head import Head, head_of
-from foci.models.loading import Loaded, compute_dtype, load
+from foci.models.loading import Loaded, compute_dtype, load, load_configured
 from foci.models.targets import Coverage, coverage
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "head_of",
     "layer_count",
     "load",
+    "load_configured",
     "max_length",
     "unadapted_blocks",
     "without_adapters",

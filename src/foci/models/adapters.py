@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from foci.config.adapter import Adapter
 from foci.models.architecture import LanguageModel, block_of
+from foci.models.quantised import is_quantised
 from foci.models.sublayers import chosen
 from foci.models.targets import Targets, adapted_layers, dead_layers, parameters_of, targets_of
 
@@ -42,6 +43,7 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
             f"{type(model).__name__} has Conv1D layers, and PEFT's OSF adapts nn.Linear alone; use lora, rslora or dora"
         )
     stacks = settings.type in ("lora", "rslora") and not settings.dropout and not transposed
+    stacks = stacks and not is_quantised(model)  # PEFT adapts a parameter by its shape, which 4 bits change
     targets = targets_of(model, stacks=stacks)
     if not targets.modules and not targets.parameters:
         raise ValueError(

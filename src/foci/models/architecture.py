@@ -18,6 +18,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from foci.models.quantised import scales
+
 LanguageModel: TypeAlias = PreTrainedModel | PeftModel
 """A Transformers model, bare or with an adapter."""
 UNLIMITED = sys.maxsize  # max_length of a model whose configuration states none
@@ -225,5 +227,6 @@ def fingerprint(model: LanguageModel) -> str:
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
     for name, value in sorted(model.named_parameters()):  # tied weights once
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for numbers in (value.detach(), *scales(value)):
+            digest.update(numbers.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

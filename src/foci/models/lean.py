@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
 from foci.models.lean_parts import gated_lora, gated_silu, lora_linear, rms_norm
 from foci.models.padding import check_padding
+from foci.models.quantised import is_quantised
 
 SHORT = 192
 """Tokens of a row up to which CPUs run attention faster in float32 than in bfloat16 (LOG.md, 2026-11-28)."""
@@ -50,7 +51,7 @@ class Lean:
         format explains, or if the model cannot run so. `dtype` is bfloat16 or float32.
         """
         parameters = list(model.parameters())
-        if not isinstance(model, PeftModel) or any(isinstance(p, DTensor) for p in parameters):
+        if not isinstance(model, PeftModel) or any(isinstance(p, DTensor) for p in parameters) or is_quantised(model):
             return None
         if dtype not in (torch.bfloat16, torch.float32) or any(p.is_floating_point() and p.dtype != torch.float32
                                                                for p in parameters):  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from foci.config.run import ModelConfig
 from foci.models.architecture import (
     LanguageModel,
     blocks,
@@ -23,6 +24,7 @@ from foci.models.gguf import quiet
 from foci.models.head import head_of
 from foci.models.language_part import NAMES, language_config, told_of_scale
 from foci.models.locate import check_tokenizer_files, folder_of
+from foci.models.quantised import arguments, made_exact
 from foci.models.saved_adapter import merged, with_adapter
 from foci.models.whole import check_numbers, explained, read_json
 
@@ -31,8 +33,9 @@ _BUFFER = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with float32 weights that can be trained, and its tokenizer, which gives offsets and has a padding token.
+    """A model that can be trained, and its tokenizer, which gives offsets and has a padding token.
 
+    Weights are float32; those of linear layers may be stored in 4 or 8 bits (`foci.models.quantised`), and never train.
     `fingerprint` identifies configuration and weights, `max_length` is in tokens, `compute_dtype` is the number format
     for autocast.
     """
@@ -45,35 +48,66 @@ class Loaded:
     compute_dtype: torch.dtype
 
 
-def load(name: str, *, dtype: str = "auto", device: str | None = None, trust_remote_code: bool = False) -> Loaded:
+def load(
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    bits: int | None = None,
+) -> Loaded:
     """Loads a causal language model, in eval mode, and its tokenizer.
 
     `name` is an embedded model, a hub id, a folder or a .gguf file. The folder of a PEFT adapter is loaded with its
     base model (which may be an adapter again) and merged into it. Of a model that reads images or sound, the language
-    part is loaded. Weights are always float32; `dtype` ("auto",
-    "float32", "bfloat16") chooses only the number format of the forward pass (`compute_dtype`). `device=None` takes
-    CUDA if there is a GPU. Raises ValueError, with the cure, for a model that foci cannot train.
+    part is loaded. Weights are float32; with `bits` 4 or 8 those of linear layers are stored in so many, for an
+    adapter to train upon. `dtype` ("auto", "float32", "bfloat16") chooses only the number format of the forward pass
+    (`compute_dtype`). `device=None` takes CUDA if there is a GPU. Raises ValueError, with the cure, for a model that
+    foci cannot train.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     compute = compute_dtype(dtype, device)
     folder = folder_of(name, trust_remote_code=trust_remote_code)
     tokenizer = _tokenizer_of(folder, name, trust_remote_code)
-    model = _model_in(folder, name, trust_remote_code)
+    model = _model_in(folder, name, trust_remote_code, **_stored(folder, name, bits, device))
     _check_pair(model, tokenizer, name)
-    model = model.to(device).eval()
+    model = (model if bits else model.to(device)).eval()
     blocks(model)  # refuses a parameter that stands in no block
     check_causal(model)
     head_of(model)  # refuses logits that it cannot compute
     return Loaded(model, tokenizer, name, fingerprint(model), max_length(model), compute)
 
 
-def _model(folder: Path, name: str, trust_remote_code: bool, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_configured(settings: ModelConfig, name: str | None = None) -> Loaded:
+    """Loads the model of a run file's `model`; `name` takes the place of its name. Errors as in `load`."""
+    return load(
+        name or settings.name,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+        bits=settings.bits,
+    )
+
+
+def _stored(folder: Path, name: str, bits: int | None, device: str) -> dict[str, Any]:
+    """Returns the arguments of `from_pretrained` for weights in so many bits. Raises ValueError for an adapter."""
+    if bits is not None and is_adapter(folder):
+        raise ValueError(
+            f"model {name!r} is an adapter, which is merged into float32 weights, so model.bits: {bits} cannot hold; "
+            "name the folder of a whole model, such as the model/ of its run, or leave model.bits out"
+        )
+    return arguments(bits, device)
+
+
+def _model(
+    folder: Path, name: str, trust_remote_code: bool, dtype: torch.dtype = torch.float32, **stored: Any
+) -> PreTrainedModel:
     text = language_config(folder, name)
     part: dict[str, Any] = {} if text is None else {"config": text, "key_mapping": NAMES}
     with quiet(), explained(name, "configuration and weights", folder):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             **part,
+            **stored,
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
@@ -84,6 +118,8 @@ def _model(folder: Path, name: str, trust_remote_code: bool, dtype: torch.dtype 
     if text is not None:
         vars(model).pop("_weight_conversions", None)  # save_pretrained would write the names of the whole model
     _check_fit(model, report, name, text is not None)
+    if stored:
+        made_exact(model, name)
     if text is not None and (words := told_of_scale(text, folder)):
         warnings.warn(f"model {name!r}: {words}", stacklevel=2)
     _check_embedding(model, folder, name)
@@ -182,11 +218,22 @@ def _tokenizer(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedTo
     return tokenizer
 
 
-def load_weights(name: str, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Returns the model of a name alone, on the CPU, without the checks of `load`; adapters are merged, in float32."""
+def load_weights(
+    name: str,
+    *,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
+    device: str = "cpu",
+) -> PreTrainedModel:
+    """Returns the model of a name alone, without the checks of `load`; adapters are merged, in float32.
+
+    It lies on the CPU; on `device` where `bits` says in how many bits linear layers are stored.
+    """
     folder = folder_of(name, trust_remote_code=trust_remote_code)
+    stored = _stored(folder, name, bits, device)
     if not is_adapter(folder):
-        return _model(folder, name, trust_remote_code, dtype)
+        return _model(folder, name, trust_remote_code, dtype, **stored)
     return _model_in(folder, name, trust_remote_code).to(dtype)
 
 
@@ -219,10 +266,10 @@ def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) ->
     return base, base_name
 
 
-def _model_in(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
+def _model_in(folder: Path, name: str, trust_remote_code: bool, **stored: Any) -> PreTrainedModel:
     """Returns the model of a folder; an adapter is merged into its base model, which may be an adapter itself."""
     if not is_adapter(folder):
-        return _model(folder, name, trust_remote_code)
+        return _model(folder, name, trust_remote_code, **stored)
     base = _model_in(*base_of_adapter(folder, name, trust_remote_code), trust_remote_code)
     return merged(with_adapter(base, folder, name), name)
 

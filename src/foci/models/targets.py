@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from foci.models.architecture import LanguageModel, base_of, block_of, evaluating, sample_ids
+from foci.models.quantised import count
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _not_linear(model: PreTrainedModel, modules: dict[str, nn.Module]) -> set[st
 
     def noted(name: str) -> Any:
         def note(module: nn.Linear, inputs: tuple[Tensor, ...], output: Any) -> None:
-            expected = (*inputs[0].shape[:-1], module.weight.shape[0])
+            wide = getattr(module, "out_features", module.weight.shape[0])  # 4-bit weights are stored in another shape
+            expected = (*inputs[0].shape[:-1], wide)
             if not isinstance(output, Tensor) or output.shape != expected:
                 found.add(name)
 
@@ -193,10 +195,10 @@ def coverage(model: nn.Module) -> Coverage:
     for name, p in _root(model).named_parameters():
         if id(p) in own or p.ndim < 2 or not block_of(name).startswith("layers."):
             continue
-        total += p.numel()
+        total += count(p)
         if id(p) not in inside and not (p.requires_grad and not adapted):
             kind = _pattern(_INSIDE_LAYER.sub("", name.replace(".base_layer", "")).removesuffix(".weight"))
-            left[kind] = left.get(kind, 0) + p.numel()
+            left[kind] = left.get(kind, 0) + count(p)
     if not total:
         return Coverage(1.0, {})
     shares = {name: count / total for name, count in sorted(left.items(), key=lambda item: -item[1])}

@@ -43,7 +43,7 @@ def slide(
     if points < 1 or (keep is not None and not 0 < keep <= 1):
         raise ValueError(f"--points is at least 1 and --keep above 0 and at most 1, got {points} and {keep}; change it")
     folder = RunFolder(path, len(run.arms))
-    results = {name: _result(name, folder.arm(name), path) for name in run.arms}
+    results = {name: _result(name, folder.arm(name), path, run) for name in run.arms}
     with stoppable(), locked(path):
         start, _ = prepared(run, folder, console)
         if {answer.role for answer in start.answers if answer.counted} != {"learn", "retain"}:
@@ -63,11 +63,16 @@ def slide(
     return found
 
 
-def _result(name: str, arm: ArmFolder, path: Path) -> Mapping[str, Any]:
+def _result(name: str, arm: ArmFolder, path: Path, run: Run) -> Mapping[str, Any]:
     """Returns the arm's result. Raises ValueError where the arm is not finished or its model is gone."""
     result = read_json(arm.result)
     if result is None:
         raise ValueError(f"arm {name} of {path} is not finished; go on with: foci learn {path} --resume")
+    if not arm.model.is_dir() and run.model.bits is not None:
+        raise ValueError(
+            f"arm {name} of {path} learned upon weights in {run.model.bits} bits (model.bits), which have no merged "
+            "model to slide along; train it again without model.bits"
+        )
     if not arm.model.is_dir():
         raise ValueError(
             f"arm {name} of {path} has no saved model ({arm.model} is not there), so there is nothing to slide along; "

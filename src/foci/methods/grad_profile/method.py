@@ -30,6 +30,7 @@ from foci.methods.grad_profile.spans import (
 )
 from foci.models import blocks, fingerprint
 from foci.models.forward import pad_id
+from foci.models.quantised import check_whole
 from foci.probes import read_probes
 from foci.probes.general import general_text_path
 from foci.seeds import drawn, generator
@@ -82,8 +83,9 @@ class GradProfile(Prepares):
         """Measures the profile, or reads the norms that were kept, and writes `profile.json`; rows stay as they are.
 
         Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
-        kept is of another model or text.
+        kept is of another model or text, and for weights in few bits.
         """
+        check_whole(context.model, "grad_profile")
         rates, found = self._profiled(context)
         words = _words(rates, found["shape"], self.order)
         write_json(context.folder / FILE, {"method": repr(self), "told": words, **found})
