@@ -148,7 +148,7 @@ def test_an_adapter_names_its_base_as_others_know_it(run, hub, tmp_path, capsys,
     assert f"foci export {run} --arm plain --push OWNER/NAME" in words
     assert not (tmp_path / "out").exists()
     assert not posted(hub, "/")
-    monkeypatch.setattr("foci.export.source.base_named", lambda name: Base("org/tiny", True))
+    monkeypatch.setattr("foci.export.source.base_named", lambda *_: Base("org/tiny", True))
     runs.told(command, capsys)
     assert json.loads(sent(hub)["adapter_config.json"])["base_model_name_or_path"] == "org/tiny"
     assert not [name for name, content in sent(hub).items() if str(run.parent).encode() in content]

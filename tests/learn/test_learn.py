@@ -298,9 +298,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, things
 
 
 def test_the_model_that_was_asked_is_the_first_arms(tmp_path, things, monkeypatch):
-    loaded: list[str] = []
-    loading = models.load
-    monkeypatch.setattr(models, "load", lambda name, **how: loaded.append(name) or loading(name, **how))
+    loaded: list[tuple] = []
+    loading = models.load_configured
+    monkeypatch.setattr(models, "load_configured", lambda *what: loaded.append(what) or loading(*what))
     settings = runs.run_file(tmp_path, things, train={"steps": 1, "epochs": None}, probes={"every": None})
     learn(load_run(settings), console=Console(quiet=True))
     assert len(loaded) == 2  # one per arm, and none for the baseline alone
