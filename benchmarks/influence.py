@@ -92,7 +92,7 @@ def run(allowed: Allowance) -> list[Result]:
     def call(way: str) -> None:
         made[way] = case.run(way)
 
-    spent = in_turns({way: partial(call, way) for way in WAYS}, 3, allowed.part(0.3), warmup=0)
+    spent = in_turns({way: partial(call, way) for way in WAYS}, 3, allowed.part(0.3))
     off = float((made["difference"] - made["double"]).norm() / made["double"].norm())
     size = f"difference, {rows} x {tokens}"
     found = [
@@ -157,7 +157,7 @@ def many_pairs(allowed: Allowance, count: int = 8) -> list[Result]:
                 found[way] += [gradient_alignment(loaded.model, batch, later, weights, step)[0]]
 
     ways = {"at once": at_once, **{way: partial(one_by_one, way) for way in ("differences", "double")}}
-    spent = in_turns(ways, 3, allowed, warmup=0)
+    spent = in_turns(ways, 3, allowed)
     off = max(
         float((ours - theirs).abs().max() / theirs.abs().max())
         for ours, theirs in zip(found["at once"], found["differences"], strict=False)
