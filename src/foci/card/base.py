@@ -29,8 +29,14 @@ class Base:
 def base_named(name: str, bits: int | None = None) -> Base:
     """Returns what is known of a model by its name and bits in a run file."""
     found = _named(name)
+    if bits is None:
+        return found
     few = f"The run learned upon its linear layers in {bits} bits; upon the weights as they are answers may differ."
-    return found if bits is None else replace(found, bits=bits, note=f"{found.note} {few}".strip())
+    if bits == 8:
+        few += (
+            " Transformers also rounds what flows into these layers, and foci does not, so they may differ there too."
+        )
+    return replace(found, bits=bits, note=f"{found.note} {few}".strip())
 
 
 def _named(name: str) -> Base:

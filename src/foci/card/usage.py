@@ -14,7 +14,7 @@ FEW_BITS = {
     4: 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True',
     8: "load_in_8bit=True",
 }
-"""The settings of bitsandbytes by which foci loads a base model in so many bits (`foci.models.quantised`)."""
+"""The settings of bitsandbytes that store a base model in so many bits as foci does (`foci.models.quantised`)."""
 
 
 @dataclass(frozen=True)
