@@ -28,7 +28,7 @@ LONG, LONG_MIB = 16384, 1024
 class Size:
     """A random Llama in float32, half of its heads guided, and one batch of random tokens."""
 
-    layers: int = 8
+    layers: int = 4
     width: int = 768
     heads: int = 12
     batch: int = 4

@@ -47,11 +47,11 @@ class Curve:
 
 
 CURVES = (
-    Curve("length", "tokens of a row", (64, 128, 256, 512, 1024)),
-    Curve("rows", "rows of an update", (2, 4, 8, 16, 32)),
-    Curve("vocabulary", "vocabulary", (4096, 8192, 16384, 32768, 65536)),
+    Curve("length", "tokens of a row", (64, 128, 256, 512)),
+    Curve("rows", "rows of an update", (2, 4, 8, 16)),
+    Curve("vocabulary", "vocabulary", (4096, 8192, 16384, 32768)),
 )
-PROBES = (12, 24, 48, 96, 192)
+PROBES = (12, 24, 48, 96)
 Point = tuple[dict[str, list[Spent]], dict[str, float]]
 """What the turns of both sides took, and the most memory of tensors of each, in MiB."""
 

@@ -30,7 +30,7 @@ LEARNED = 0.03
 def run(allowed: Allowance) -> list[Result]:
     """Columns and a live teacher, with rows as long as the demo's."""
     setting = smollm2(8, 136)
-    return [compare(setting, teacher, 8, allowed.part(0.5)) for teacher in GOALS]
+    return [compare(setting, teacher, 3, allowed.part(0.5)) for teacher in GOALS]
 
 
 def compare(setting: Setting, teacher: Literal["columns", "live"], most: int, allowed: Allowance) -> Result:
@@ -38,7 +38,7 @@ def compare(setting: Setting, teacher: Literal["columns", "live"], most: int, al
     warmup = 1
     rows = [
         replace(row, columns={"w": tuple(one or 0.01 for one in row.columns["w"])})
-        for row in setting.rows(most + warmup, LEARNED)
+        for row in setting.rows(most + warmup, LEARNED, short=warmup)
     ]
     with tempfile.TemporaryDirectory() as folder:
         settings = Lwf(strength=STRENGTH, teacher=teacher)

@@ -34,7 +34,7 @@ from foci.probes.export import export_lm_eval
 from foci.probes.probe import parse_probe
 
 GOAL = 0.5
-PROBES, HARNESS, QUICK = 200, 120, 40
+PROBES, HARNESS, QUICK = 100, 60, 40
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "lama_ckl"
 TOLERANCE = 1e-3
 """Nats per token between two orders of float32 sums."""
