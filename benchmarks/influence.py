@@ -112,18 +112,18 @@ def run(allowed: Allowance) -> list[Result]:
 
 
 def growth(quick: bool) -> list[Result]:
-    """Allocated at 1024 tokens over allocated at 128, and whether what a doubling adds doubles or quadruples."""
+    """Allocated at 512 tokens over allocated at 64, and whether what a doubling adds doubles or quadruples."""
     scale = 8 if quick else 1
-    lengths = {"difference": (128, 512, 1024, 2048), "double": (128, 256, 512, 1024)}
+    lengths = {"difference": (64, 256, 512, 1024), "double": (64, 128, 256, 512)}
     held = {
         way: {n: allocated_peak_mib(partial(Case(1, n // scale).run, way)) for n in of} for way, of in lengths.items()
     }
-    grown = [[held[way][1024] / held[way][128]] for way in lengths]
+    grown = [[held[way][512] / held[way][64]] for way in lengths]
     added = [
         [(held[way][of[3]] - held[way][of[2]]) / (held[way][of[2]] - held[way][of[1]])] for way, of in lengths.items()
     ]
     told = "; ".join(f"{way}: " + ", ".join(f"{n}: {mib:.0f} MiB" for n, mib in held[way].items()) for way in held)
-    short, long = 128 // scale, 1024 // scale
+    short, long = 64 // scale, 512 // scale
     return [
         Result.of(f"allocated for {long} tokens over {short}", "times", *grown, rival=RIVAL, note=told),
         Result.of(
@@ -136,9 +136,9 @@ def growth(quick: bool) -> list[Result]:
 def many_pairs(allowed: Allowance, count: int = 8) -> list[Result]:
     """The influence in documents on a question each, SmolLM2, all weights: at once, one by one, double backward.
 
-    The rivals take 2 of the pairs, and what they need is multiplied.
+    The rivals take one of the pairs, and what they need is multiplied.
     """
-    loaded, step, few = models.load("smollm2-135m"), InnerStep(length=0.3), 2
+    loaded, step, few = models.load("smollm2-135m"), InnerStep(length=0.3), 1
     made, pad, device = pairs(loaded.tokenizer, count), pad_id(loaded.tokenizer), device_of(loaded.model)
     found: dict[str, list[Tensor]] = {}
 
@@ -166,7 +166,7 @@ def many_pairs(allowed: Allowance, count: int = 8) -> list[Result]:
     )
     what, times = f"influence of {count} pairs, SmolLM2, all weights", count / few
     theirs = {way: [Spent(s.clock * times, s.processor * times) for s in spent[way]] for way in spent}
-    note = f"rivals: {few} pairs, times {times:g}; within {off:.0e} of the largest difference"
+    note = f"rivals: {few} pair, times {times:g}; within {off:.0e} of the largest difference"
     return [
         Result.timed(what, spent["at once"], theirs["differences"], rival="one by one", goal=0.5, note=note),
         Result.timed(what, spent["at once"], theirs["double"], rival=RIVAL, goal=0.45, note=note),

@@ -48,18 +48,18 @@ def outcome(out: Path) -> dict:
     return {"corpus": summary["corpus"], "arms": summary["arms"], "metrics": kept, "answers": tables}
 
 
-def assert_same(found, expected, place: str = "") -> None:
-    """Equal but for rounding."""
+def assert_same(found, expected, place: str = "", rel: float = 2e-4) -> None:
+    """Equal but for rounding, `rel` of a number."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), place
         for name in expected:
-            assert_same(found[name], expected[name], f"{place}/{name}")
+            assert_same(found[name], expected[name], f"{place}/{name}", rel)
     elif isinstance(expected, list):
         assert len(found) == len(expected), place
         for n, (a, b) in enumerate(zip(found, expected, strict=True)):
-            assert_same(a, b, f"{place}[{n}]")
+            assert_same(a, b, f"{place}[{n}]", rel)
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=2e-4, abs=2e-5), place
+        assert found == pytest.approx(expected, rel=rel, abs=2e-5), place
     else:
         assert found == expected, place
 

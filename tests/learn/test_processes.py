@@ -68,7 +68,7 @@ def test_a_killed_process_ends_the_other_with_a_word(tmp_path, things):
     assert "--resume" in words
 
 
-@pytest.mark.parametrize("command", ["bench", "meta", "study", "check", "slide", "data"])
+@pytest.mark.parametrize("command", ["advise", "pretrain", "check", "data"])
 def test_commands_of_one_process_are_refused_by_name(command, monkeypatch, capsys):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)

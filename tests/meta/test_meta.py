@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+import metas
 import tiny
 from foci.cli.main import main
 from foci.focus import Batch, Context, Plan, Row
@@ -34,40 +35,15 @@ from foci.system.folder import locked
 from foci.training.plan import check_columns, update_weights
 from runs import assert_one_paragraph
 
-NAMES = ("Anna", "Boris", "Clara", "David", "Emma", "Felix", "Greta", "Hugo")
-TOWNS = ("Bern", "Paris", "Rome", "Oslo")
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A tiny model on disk and 32 pairs."""
-    folder = tmp_path_factory.mktemp("meta")
-    tiny.save_model(folder / "model")
-    lines = []
-    for number in range(32):
-        name, town = NAMES[number % 8], TOWNS[number // 8]
-        text = f"The day was long. {name} lives in {town}. It rained."
-        start = text.index(town)
-        lines.append(
-            {
-                "text": text,
-                "prompt": f"The town of {name} is",
-                "answer": town,
-                "answer_spans": [[start, start + len(town)]],
-            }
-        )
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return folder
+    return metas.material(tmp_path_factory.mktemp("meta"))
 
 
 def run_of(files: Path, output: Path, **changes) -> MetaRun:
-    base = {
-        "output": output,
-        "model": {"name": str(files / "model"), "dtype": "float32"},
-        "pairs": {"path": (str(files / "pairs.jsonl"),), "held_out": 6, "max_length": 64},
-        "train": {"epochs": 3, "batch_size": 8, "patience": 3},
-    }
-    return MetaRun(**{**base, **changes})
+    return MetaRun(**{**metas.settings(files, output), **changes})
 
 
 # --- the weigher ---
@@ -473,7 +449,7 @@ def test_a_weigher_learns_and_its_steps_teach_more(files, tmp_path, how):
     samples = json.loads((tmp_path / how / "samples.json").read_text())
     assert len(samples) == 6
     for sample in samples:
-        assert sample["answered"] in TOWNS
+        assert sample["answered"] in metas.TOWNS
         assert sample["asked"].startswith("The town of ")
         assert len({round(weight, 5) for weight in sample["before"]}) == 1
         assert len(sample["after"]) == len(sample["tokens"]) == len(sample["answer"]) == len(sample["before"])

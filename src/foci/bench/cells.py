@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from foci.report.write import write_report
 from foci.slide.folder import SlideFolder
 from foci.slide.run import curve, slide_cell
 from foci.slide.settings import SlideConfig
+from foci.system import processes
 from foci.system.files import read_json, replacing_folder, write_json
 from foci.system.run_folder import READ, RUN, RunFolder
 from foci.training.plan import check_columns, with_columns
@@ -88,8 +90,7 @@ def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bo
     found: dict[int, Start] = {}
     for seed in suite.seeds:
         run = start_run(suite, seed, folder.start(seed))
-        config = RunFolder(run.output, 1).config
-        stale = overwrite and config.is_file() and not has_settings(config, run)
+        stale = overwrite and processes.from_first(partial(_is_stale, RunFolder(run.output, 1).config, run))
         with opened(run, resume=True, overwrite=stale) as shared:
             found[seed], _ = prepared(run, shared, console)
     if len(prints := {start.fingerprint for start in found.values()}) > 1:
@@ -101,12 +102,16 @@ def starts(suite: Suite, folder: SuiteFolder, console: Console, *, overwrite: bo
     return found
 
 
+def _is_stale(config: Path, run: Run) -> bool:
+    return config.is_file() and not has_settings(config, run)
+
+
 def cell(suite: Suite, folder: SuiteFolder, arm: str, start: Start) -> Cell:
     """Returns the cell of an arm and a start's seed; `match` decides its number of updates."""
     seed, output = start.run.seed, folder.cell(arm, start.run.seed)
     updates, scores = planned_updates(len(start.rows), suite.train), None
     if suite.match == "tokens":
-        updates, scores = _matched_by_tokens(suite, folder, arm, start, updates)
+        updates, scores = processes.from_first(partial(_matched_by_tokens, suite, folder, arm, start, updates))
     run = cell_run(suite, arm, seed, updates, output)
     return Cell(arm, seed, run, folder.start(seed), scores, suite.keep_models, suite.slide)
 
@@ -123,12 +128,15 @@ def finished(cell: Cell) -> bool:
 
 
 def run_cell(cell: Cell, console: Console) -> None:
-    """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.run.learn` raises."""
-    _stage(cell)
+    """Trains and measures one cell, or goes on where it stopped. Raises what `foci.learn.run.learn` raises.
+
+    Every process must call it.
+    """
+    processes.from_first(partial(_stage, cell))
     learn(cell.run, resume=True, console=console)
-    if cell.slide is not None and cell.unasked():
+    if cell.slide is not None and processes.from_first(cell.unasked):
         slide_cell(cell.run, cell.slide.how, cell.slide.shares, console)
-    tidy(cell)
+    processes.from_first(partial(tidy, cell))
 
 
 def tidy(cell: Cell) -> None:

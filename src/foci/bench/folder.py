@@ -11,12 +11,14 @@ Everything but the cells is small; a cell keeps its model only where the suite s
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from foci.bench.config import Suite
 from foci.config import strict_yaml
 from foci.learn.cells import cell_path
 from foci.learn.inputs import files_of_methods, files_read
+from foci.system import processes
 from foci.system.files import read_json, sha256, write_json, write_text
 from foci.system.folder import FolderKind, claim
 
@@ -49,11 +51,20 @@ class SuiteFolder:
 
 @contextmanager
 def opened_suite(suite: Suite) -> Iterator[SuiteFolder]:
-    """Opens the suite's folder, a new one or its own, and writes suite.yaml. Raises FileExistsError as `claim` does."""
+    """Opens the suite's folder, a new one or its own, and writes suite.yaml. Raises FileExistsError as `claim` does.
+
+    Of several processes the first does so. Raises FileNotFoundError where another one does not see the folder.
+    """
     folder = SuiteFolder(suite.output)
+    with processes.opened_by_first(partial(_claimed, suite, folder), folder.config):
+        yield folder
+
+
+@contextmanager
+def _claimed(suite: Suite, folder: SuiteFolder) -> Iterator[None]:
     with claim(folder.path, SUITE):
         write_text(folder.config, strict_yaml.dump(suite.model_dump(mode="json")))
-        yield folder
+        yield
 
 
 def changed_files(suite: Suite, folder: SuiteFolder) -> list[str]:

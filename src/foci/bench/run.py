@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from foci.bench.table import measure, table
 from foci.bench.workers import Failures, one_by_one, side_by_side
 from foci.learn.baseline import Start
 from foci.learn.offline import plan_of
+from foci.system import launch, processes
 from foci.system.files import read_json, write_json, write_text
 from foci.system.run_folder import RunFolder
 from foci.system.signals import Interrupted, stoppable
@@ -28,6 +30,7 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
 
     A torn cell goes on where it stopped. `workers` cells run side by side, each in a process of its own with its share
     of the threads; with 1 they run in this one. `overwrite` runs again what was run with other settings or files.
+    Processes of a launcher share the work of each cell; a cell that fails then ends the suite.
 
     Raises FileExistsError where the folder holds something else or cells of other settings, ValueError for input that
     cannot work and, when all else is done and written, for cells that failed; `Interrupted` after a signal,
@@ -35,30 +38,43 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
     """
     if workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}; 1 runs the cells one after another")
+    if workers > 1 and (count := launch.count()) > 1:
+        raise ValueError(
+            f"--workers {workers} runs cells side by side, but a launcher started {count} processes, which share the "
+            "work of each cell; leave out --workers, or start without the launcher"
+        )
     console = console or Terminal()
     for arm in suite.arms:
         plan_of(suite, arm)
-    with stoppable(), opened_suite(suite) as folder:
-        _check_files(suite, folder, overwrite)
+    with stoppable(), processes.together(), opened_suite(suite) as folder:
+        processes.from_first(partial(_check_files, suite, folder, overwrite))
         begun = starts(suite, folder, console, overwrite=overwrite)
         if suite.match != "steps":
             console.print(f"matching {counted(len(suite.arms), 'arm')} by {suite.match}", highlight=False)
         cells = [cell(suite, folder, arm, begun[seed]) for seed in suite.seeds for arm in suite.arms]
-        for one in cells if overwrite else ():
-            one.forget()
-        waiting = [one for one in cells if not finished(one)]
+        waiting = [cells[number] for number in processes.from_first(partial(_waiting, cells, overwrite))]
         if known := len(cells) - len(waiting):
             console.print(f"{known} of {len(cells)} cells were finished before", highlight=False)
         try:
             failures = side_by_side(waiting, workers, console) if workers > 1 else one_by_one(waiting, console)
         except Interrupted:
-            _write_so_far(suite, folder, begun, cells, console)
+            if processes.is_first():
+                _write_so_far(suite, folder, begun, cells, console)
             raise
-        found = _write(suite, folder, begun, [one for one in cells if finished(one)], failures)
+        found = processes.from_first(
+            lambda: _write(suite, folder, begun, [one for one in cells if finished(one)], failures)
+        )
     if failures:
         reasons = "; ".join(f"{one.name}: {reason}" for one, reason in failures)
         raise ValueError(f"{len(failures)} of {len(cells)} cells failed ({reasons}); the table is of the others")
     return found
+
+
+def _waiting(cells: Sequence[Cell], overwrite: bool) -> list[int]:
+    """Returns the numbers of the cells that are to be run; with `overwrite` forgets those of other settings."""
+    for one in cells if overwrite else ():
+        one.forget()
+    return [number for number, one in enumerate(cells) if not finished(one)]
 
 
 def _check_files(suite: Suite, folder: SuiteFolder, overwrite: bool) -> None:

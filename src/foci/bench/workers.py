@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from foci.bench.cells import Cell, run_cell
+from foci.system import processes
 from foci.system.files import read_lines
 from foci.system.run_folder import RunFolder
 from foci.system.terminal import Terminal
@@ -30,7 +31,10 @@ Failures = list[tuple[Cell, str]]
 
 
 def one_by_one(cells: Sequence[Cell], console: Console) -> Failures:
-    """Runs cells in this process. Reports a cell that fails and goes on; a full disk or a signal ends all."""
+    """Runs cells in this process. Reports a cell that fails and goes on; a full disk or a signal ends all.
+
+    Of several processes some may not have failed, and wait for the others; so there a cell that fails ends all.
+    """
     failures: Failures = []
     for number, cell in enumerate(cells, start=1):
         console.print(
@@ -40,6 +44,8 @@ def one_by_one(cells: Sequence[Cell], console: Console) -> Failures:
         try:
             run_cell(cell, console)
         except (ValueError, ArithmeticError, RuntimeError) as error:
+            if processes.size() > 1:
+                raise
             failures.append((cell, str(error)))
             console.print(f"  {cell.name} failed: {error}", markup=False, highlight=False)
     return failures

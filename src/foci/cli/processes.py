@@ -4,15 +4,11 @@ from collections.abc import Sequence
 
 from foci.system import launch
 
-SHARED = frozenset({"learn", "score", "probe"})
+SHARED = frozenset({"learn", "score", "probe", "bench", "slide", "study", "meta"})
 """Commands whose work processes share."""
 INSTEAD = {
-    "bench": "start it without the launcher: its cells run side by side with --workers",
     "advise": "start it without the launcher: it tries small trainings, one after another",
-    "meta": "start it without the launcher: a weigher trains on one device",
     "pretrain": "start it without the launcher, or one process for each seed, each with an output of its own",
-    "study": "start it without the launcher; a server of the OpenAI protocol can use several GPUs (--writer)",
-    "slide": "start it without the launcher: it asks questions on one device",
     "check": "start it without the launcher: --processes says what each of several takes",
 }
 """How to run a command that one process runs alone."""

@@ -8,10 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from foci.errors import shown
+
 
 def as_tuple(value: object) -> object:
-    """Returns a list of a YAML file as a tuple, anything else as it is."""
-    return tuple(value) if isinstance(value, list) else value
+    """Returns a list of a YAML file as a tuple. Raises ValueError, with the cure, for what is no list."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 1
+    raise ValueError(f"expected a list of numbers, got {shown(value)}; write [{number}]")
 
 
 def all_different(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -19,12 +19,8 @@ def opened(run: Run, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     Of several processes the first does so. Raises FileNotFoundError where another one does not see the folder.
     """
     folder = RunFolder(run.output, len(run.arms))
-    with processes.opened_by_first(partial(_claimed, run, folder, resume=resume, overwrite=overwrite)):
-        if not folder.config.is_file():
-            raise FileNotFoundError(
-                f"process {processes.number() + 1} of {processes.size()} does not see {folder.config}, which the first "
-                "one wrote; give an output folder that all machines share"
-            )
+    claimed = partial(_claimed, run, folder, resume=resume, overwrite=overwrite)
+    with processes.opened_by_first(claimed, folder.config):
         yield folder
 
 

@@ -21,6 +21,7 @@ from foci.gradients.inner_step import InnerStep
 from foci.meta.material import Material
 from foci.methods.train_attention.pairs import Pair
 from foci.methods.train_attention.weigher import Weigher
+from foci.system import processes
 from foci.system.cache import kept
 from foci.system.words import counted
 
@@ -40,7 +41,8 @@ class Objective(ABC):
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float | None:
         """Adds the gradient of the loss, a mean over `pairs`, to the weigher's gradient. `key` seeds all that is drawn.
 
-        Returns the loss in nats; None where the loss would cost a pass of its own.
+        Of several processes each adds the part of its pairs: the gradient is the sum of theirs. Returns the loss in
+        nats; None where the loss would cost a pass of its own.
         """
 
     @abstractmethod
@@ -83,22 +85,18 @@ class Amortised(Objective):
             pairs.sort(key=lambda pair: len(pair.document))  # little padding
         joined = several == "mean"  # the influence on a mean is one direction for all questions of a document
         groups = _by_document(pairs) if joined else [[pair] for pair in pairs]
+        parts = [groups[start : start + size] for start in range(0, len(groups), size)]
+        names = [f"influence-{'documents-' * joined}{number:05d}.parquet" for number in range(len(parts))]
         self.found: dict[str, tuple[float, ...]] = {}
-        for start in range(0, len(groups), size):
-            some = groups[start : start + size]
-            scored = kept(
-                folder / f"influence-{'documents-' * joined}{start // size:05d}.parquet",
-                {
-                    "model": material.fingerprint, "step": repr(step), "retain": material.strength, "seed": seed,
-                    "pairs": " ".join(pair.id for group in some for pair in group),
-                    "known": " ".join(row.row_id for row in material.known),
-                },
-                lambda some=some: self._scored(some),  # type: ignore[misc]
-                write_rows,
-                read_rows,
-            )  # fmt: skip
-            self.found |= {row.row_id: tuple(row.columns["alignment"]) for row in scored}
-            tell(f"influence of {len(self.found)} of {counted(len(pairs), 'pair')}")
+        if processes.size() > 1:
+            for number in range(processes.number(), len(parts), processes.size()):
+                self._kept(folder / names[number], parts[number])
+                tell(f"influence of part {number + 1} of {len(parts)}")
+            processes.wait()
+        for name, part in zip(names, parts, strict=True):
+            self.found |= {row.row_id: tuple(row.columns["alignment"]) for row in self._kept(folder / name, part)}
+            if processes.size() == 1:
+                tell(f"influence of {len(self.found)} of {counted(len(pairs), 'pair')}")
         self.wanted = self._targets(pairs)
         batch, wanted = self._wanted(material.train)
         mean = float((wanted * batch.predicted()).sum() / batch.predicted().sum())
@@ -106,12 +104,14 @@ class Amortised(Objective):
 
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
         loss = self._loss(weigher, pairs)
-        loss.backward()
-        return float(loss.detach())
+        if loss is not None:
+            loss.backward()
+        return sum(processes.gathered(0.0 if loss is None else float(loss.detach())))
 
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         with torch.no_grad():
-            return float(self._loss(weigher, self.examples(pairs)))
+            loss = self._loss(weigher, self.examples(pairs))
+        return sum(processes.gathered(0.0 if loss is None else float(loss)))
 
     def examples(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Returns the first pair of each document where its questions are joined, else all."""
@@ -123,10 +123,29 @@ class Amortised(Objective):
         found: list[float] = self._wanted([pair])[1][0].tolist()
         return found
 
-    def _loss(self, weigher: Weigher, pairs: Sequence[Pair]) -> Tensor:
-        batch, wanted = self._wanted(pairs)
-        counted = batch.predicted()
-        return F.binary_cross_entropy_with_logits(weigher.logits(batch).float()[counted], wanted[counted])
+    def _loss(self, weigher: Weigher, pairs: Sequence[Pair]) -> Tensor | None:
+        """Returns this process' part of the mean loss over the tokens of all pairs; None where it has no pair."""
+        if not (own := pairs[processes.number() :: processes.size()]):
+            return None
+        batch, wanted = self._wanted(own)
+        tokens = batch.predicted()
+        found = weigher.logits(batch).float()[tokens]
+        if len(own) == len(pairs):
+            return F.binary_cross_entropy_with_logits(found, wanted[tokens])
+        total = self.material.documents(pairs).predicted().sum()
+        return F.binary_cross_entropy_with_logits(found, wanted[tokens], reduction="sum") / total
+
+    def _kept(self, path: Path, groups: Sequence[Sequence[Pair]]) -> Sequence[Row]:
+        """Returns what `_scored` does, read from `path` where it was computed before."""
+        key: dict[str, str | int | float] = {
+            "model": self.material.fingerprint,
+            "step": repr(self.step),
+            "retain": self.material.strength,
+            "seed": self.seed,
+            "pairs": " ".join(pair.id for group in groups for pair in group),
+            "known": " ".join(row.row_id for row in self.material.known),
+        }
+        return kept(path, key, lambda: self._scored(groups), write_rows, read_rows)
 
     def _wanted(self, pairs: Sequence[Pair]) -> tuple[Batch, Tensor]:
         batch = self.material.documents(pairs)

@@ -13,14 +13,17 @@ out/weigher/
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from foci import models
 from foci.config.run import dump_run
@@ -35,7 +38,7 @@ from foci.methods.train_attention.weigher import Weigher
 from foci.models.forward import device_of
 from foci.report.write import write_report
 from foci.seeds import generator
-from foci.system import checkpoint
+from foci.system import checkpoint, launch, processes
 from foci.system.files import LOCK, append_line, read_json, read_lines, write_json, write_lines, write_text
 from foci.system.folder import FolderKind, claim
 from foci.system.inputs import differences, noted
@@ -58,20 +61,32 @@ def meta(
 ) -> dict[str, Any]:
     """Trains a weigher and writes it to `run.output`/weigher; gives the summary.
 
-    Raises FileExistsError for a folder that holds something else, or this meta-training without `resume`.
+    Raises FileExistsError for a folder that holds something else, or this meta-training without `resume`. Processes of
+    a launcher share the influence and the pairs of each update (amortised); ValueError for the loop in several.
     """
     console = console or Terminal(quiet=True)
 
     def tell(words: str) -> None:
         console.print(f"  {words}", highlight=False, markup=False)
 
+    if run.how == "loop" and launch.count() > 1:
+        raise ValueError(
+            f"a step of the loop is one step on all documents of a batch, which one process takes, got "
+            f"{launch.count()} (WORLD_SIZE, as torchrun sets it); start it without the launcher, or set how: amortised"
+        )
+    opened = partial(_claimed, run, resume=resume, overwrite=overwrite)
+    with processes.together(), processes.opened_by_first(opened, run.output / META.marker):
+        done: dict[str, Any] | None = processes.from_first(lambda: read_json(run.output / "summary.json"))
+        return done if done is not None else _learned(run, tell)
+
+
+@contextmanager
+def _claimed(run: MetaRun, *, resume: bool, overwrite: bool) -> Iterator[None]:
     settings = dump_run(run)
     _mark_started(run.output)
     with claim(run.output, META, settings, resume=resume, overwrite=overwrite):
-        write_text(run.output / "meta.yaml", settings)
-        if (done := read_json(run.output / "summary.json")) is not None:
-            return done  # type: ignore[no-any-return]
-        return _learned(run, tell)
+        write_text(run.output / META.marker, settings)
+        yield
 
 
 def _mark_started(folder: Path) -> None:
@@ -98,16 +113,9 @@ def _unchanged(run: MetaRun) -> dict[str, str]:
 def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
     """Trains the weigher, or goes on with it. Writes the summary and returns it."""
     begun = time.monotonic()
-    inputs = _unchanged(run)
+    inputs = processes.from_first(lambda: _unchanged(run))
     made = material(run)
-    start = {"model": made.fingerprint, "pairs": len(made.train), "held_out": len(made.held_out), "inputs": inputs}
-    begun_with = (read_json(run.output / META.started) or {}).get("model", made.fingerprint)
-    if begun_with != made.fingerprint:
-        raise ValueError(
-            f"model {run.model.name} is not the one this meta-training began with (fingerprint {made.fingerprint}, "
-            f"began with {begun_with}); put the old one back, or start again with --overwrite"
-        )
-    write_json(run.output / META.started, start, sealed=True)
+    processes.from_first(lambda: _start(run, made, inputs))
     tell(f"{run.model.name}: {counted(len(made.train), 'pair')} to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
     prepared = time.monotonic() - begun
@@ -120,9 +128,30 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
         loss = "" if line["loss"] is None else f"  loss {line['loss']:.4f}"
         tell(f"epoch {line['epoch']}/{run.train.epochs}{loss}  held out {line['held_out']:.4f}")
     training.best()
+    return processes.from_first(lambda: _ended(training, before, prepared))
+
+
+def _start(run: MetaRun, made: Material, inputs: Mapping[str, str]) -> None:
+    """Writes start.json. Raises ValueError where the meta-training began with another model."""
+    start = {"model": made.fingerprint, "pairs": len(made.train), "held_out": len(made.held_out), "inputs": inputs}
+    begun_with = (read_json(run.output / META.started) or {}).get("model", made.fingerprint)
+    if begun_with != made.fingerprint:
+        raise ValueError(
+            f"model {run.model.name} is not the one this meta-training began with (fingerprint {made.fingerprint}, "
+            f"began with {begun_with}); put the old one back, or start again with --overwrite"
+        )
+    write_json(run.output / META.started, start, sealed=True)
+
+
+def _ended(training: "Training", before: Tensor, prepared: float) -> dict[str, Any]:
+    """Saves the weigher of the best epoch, measures it, and writes summary and report; returns the summary.
+
+    `before`: the held-out documents' weights before training; `prepared`: the seconds before it.
+    """
+    run, made, objective = training.run, training.material, training.objective
     base = {"fingerprint": made.fingerprint, "how": run.how, "pairs": len(made.train), "seed": run.seed}
-    weigher.save(loaded.weigher, run.output / "weigher", base=run.model.name, made_by=base, half=run.weigher.half)
-    after = weights_of(made, loaded.weigher)
+    weigher.save(training.weigher, run.output / "weigher", base=run.model.name, made_by=base, half=run.weigher.half)
+    after = weights_of(made, training.weigher)
     write_json(run.output / "samples.json", described(made, objective, before, after))
     found = {
         "how": run.how,
@@ -139,7 +168,10 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
 
 @dataclass
 class Training:
-    """The weigher's epochs, with a checkpoint after each, so that a killed run goes on with the next."""
+    """The weigher's epochs, with a checkpoint after each, so that a killed run goes on with the next.
+
+    Every process must call each method; the first writes.
+    """
 
     run: MetaRun
     material: Material
@@ -168,7 +200,8 @@ class Training:
 
     def ended(self) -> bool:
         """Tells whether all epochs are done, or none of the last `patience` was better."""
-        return self.done >= self.run.train.epochs or self.done - self.best_epoch() >= self.run.train.patience
+        best = processes.from_first(self.best_epoch)
+        return self.done >= self.run.train.epochs or self.done - best >= self.run.train.patience
 
     def best_epoch(self) -> int:
         """Returns the epoch (from 1) of the lowest validation loss; 0 before the first."""
@@ -193,21 +226,28 @@ class Training:
             "held_out": self.objective.validate(self.weigher, self.material.held_out),
             "seconds": time.monotonic() - begun,
         }
+        if processes.is_first():
+            self._save(line)
+        processes.wait()
+        return line
+
+    def _save(self, line: Mapping[str, Any]) -> None:
+        """Writes the checkpoint of an epoch, and its line of metrics."""
         with checkpoint.staged(self.checkpoints, self.done) as folder:
             save_file({name: p.detach().clone() for name, p in self.trainable.items()}, folder / "weigher.safetensors")
             state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), "line": line}
             torch.save(state, folder / "optimizer.pt")
         append_line(self.metrics, line)
-        return line
 
     def best(self) -> None:
         """Restores the weigher of the best epoch."""
-        self._read(self.checkpoints / f"step-{self.best_epoch()}")
+        self._read(self.checkpoints / f"step-{processes.from_first(self.best_epoch)}")
 
     def _update(self, pairs: Sequence[Pair], key: int) -> float | None:
         self.weigher.train()
         with torch.autocast(device_of(self.weigher).type, dtype=torch.bfloat16, enabled=self._half()):
             loss = self.objective.backward(self.weigher, pairs, key)
+        processes.sum_gradients(self.trainable.values())
         torch.nn.utils.clip_grad_norm_(list(self.trainable.values()), 1.0)
         self.optimizer.step()
         self.schedule.step()
@@ -220,7 +260,7 @@ class Training:
 
     def _go_on(self) -> int:
         """Restores the newest checkpoint. Returns its number of epochs; metrics written after it are dropped."""
-        found = checkpoint.newest(self.checkpoints)[0]
+        found = processes.from_first(lambda: checkpoint.newest(self.checkpoints)[0])
         done = checkpoint.step_of(found) if found else 0
         lines = [line for line in read_lines(self.metrics) if line["epoch"] <= done]
         if found is not None:
@@ -229,7 +269,9 @@ class Training:
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
             lines = [line for line in lines if line["epoch"] < done] + [state["line"]]
-        write_lines(self.metrics, lines)
+        if processes.is_first():
+            write_lines(self.metrics, lines)
+        processes.wait()
         return done
 
     def _read(self, folder: Path) -> None:

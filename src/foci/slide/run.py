@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from foci.slide.curve import SLACK, at_kept, compared, level_of, measured
 from foci.slide.folder import SlideFolder
 from foci.slide.settings import KEEP, PROSE, How
 from foci.slide.write import write_at
-from foci.system import machine
+from foci.system import machine, processes
 from foci.system.files import read_json, write_json
 from foci.system.folder import locked
 from foci.system.run_folder import ArmFolder, RunFolder
@@ -44,7 +45,7 @@ def slide(
         raise ValueError(f"--points is at least 1 and --keep above 0 and at most 1, got {points} and {keep}; change it")
     folder = RunFolder(path, len(run.arms))
     results = {name: _result(name, folder.arm(name), path, run) for name in run.arms}
-    with stoppable(), locked(path):
+    with stoppable(), processes.together(), processes.opened_by_first(partial(locked, path), folder.config):
         start, _ = prepared(run, folder, console)
         if {answer.role for answer in start.answers if answer.counted} != {"learn", "retain"}:
             raise ValueError(
@@ -58,8 +59,9 @@ def slide(
             if keep is not None:
                 curves[name], written[name] = arm.keep(keep)
         found = {**summary(curves, how, keep or KEEP, _base(run)), "written": written}
-        write_json(path / "slide.json", found, sealed=True)
-        write_report([path], folder.report)
+        if processes.is_first():
+            write_json(path / "slide.json", found, sealed=True)
+            write_report([path], folder.report)
     return found
 
 
@@ -88,7 +90,10 @@ def _base(run: Run) -> str | None:
 
 
 class Sliding:
-    """One arm's change, asked along."""
+    """One arm's change, asked along.
+
+    Every process must call each method: they share the questions, and the first writes.
+    """
 
     def __init__(self, name: str, start: Start, arm: ArmFolder, how: How, console: Console) -> None:
         self.name, self.start, self.arm, self.how, self.console = name, start, arm, how, console
@@ -97,10 +102,7 @@ class Sliding:
 
     def curve(self, shares: Sequence[float], result: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the points of the curve, by rising share; asks those that were not asked before."""
-        self.folder.begin({"model": result["weights_sha256"], "start": self.start.fingerprint})
-        if 0.0 not in self.folder.known():
-            self.folder.write(0.0, self.start.answers, self.start.answers, self.start.texts)
-        waiting = [share for share in shares if share not in self.folder.known()]
+        waiting = processes.from_first(partial(self._waiting, shares, result["weights_sha256"]))
         for number, share in enumerate(waiting):
             took = self.ask(share)
             left = len(waiting) - number - 1
@@ -110,9 +112,16 @@ class Sliding:
             self._say("asked before")
         return self.points()
 
+    def _waiting(self, shares: Sequence[float], model: str) -> list[float]:
+        """Returns the shares that are still to be asked; the untouched model's answers are there already."""
+        self.folder.begin({"model": model, "start": self.start.fingerprint})
+        if 0.0 not in self.folder.known():
+            self.folder.write(0.0, self.start.answers, self.start.answers, self.start.texts)
+        return [share for share in shares if share not in self.folder.known()]
+
     def points(self) -> list[dict[str, Any]]:
         """Returns all points that were asked."""
-        return curve(self.folder, self.start.run.seed)
+        return processes.from_first(lambda: curve(self.folder, self.start.run.seed))
 
     def ask(self, share: float) -> float:
         """Asks the questions at a share of the change, writes the answers, and returns the seconds it took."""
@@ -120,7 +129,9 @@ class Sliding:
         loaded, slider = self.loaded()
         slider.move(share)
         answers, texts = self.start.questions.ask(loaded.model, loaded.tokenizer)
-        self.folder.write(share, answers, self.start.answers, texts)
+        if processes.is_first():
+            self.folder.write(share, answers, self.start.answers, texts)
+        processes.wait()
         return time.perf_counter() - begin
 
     @without_bars()
@@ -142,15 +153,18 @@ class Sliding:
         until a point that was asked keeps enough.
         """
         for _ in range(ROUNDS):
-            share = at_kept(self.points(), keep)
-            if share is None or share in self.folder.known():
+            points = self.points()
+            share = at_kept(points, keep)
+            if share is None or share in {point["at"] for point in points}:
                 break
             self._say(f"{share:4.0%} of the change asked in {self.ask(share):.0f} s")
         points = self.points()
         good = [p for p in points if (p["held_out_retained"] or 0.0) >= level_of(points, keep) - SLACK]
         chosen = max(good, key=lambda p: ((p["held_out_learned"] or 0.0), -p["at"])) if good else points[0]
-        _, slider = self.loaded()
-        place = write_at(self.loaded()[0], slider, chosen["at"], self.arm, self.folder.written(keep), self.how)
+        loaded, slider = self.loaded()
+        place = processes.from_first(
+            lambda: write_at(loaded, slider, chosen["at"], self.arm, self.folder.written(keep), self.how)
+        )
         self._say(
             f"wrote {place['model']} at {chosen['at']:.1%} of the change: "
             f"learned {100 * chosen['learned_whole']:.1f} %, retained {100 * chosen['retained_whole']:.1f} %"
@@ -189,11 +203,11 @@ def slide_cell(run: Run, how: How, shares: Sequence[float], console: Console) ->
     (name,) = run.arms
     machine.release_memory()  # of the cell before
     folder = RunFolder(run.output, 1)
-    with stoppable(), locked(run.output):
+    with stoppable(), processes.opened_by_first(partial(locked, run.output), folder.config):
         start, _ = prepared(run, folder, console)
         arm = Sliding(name, start, folder.arm(name), how, console)
         result = read_json(folder.arm(name).result)
-        if folder.arm(name).model.is_dir():
+        if processes.from_first(folder.arm(name).model.is_dir):
             arm.curve(shares, result)
-        else:
+        elif processes.is_first():
             arm.folder.give_up(result["weights_sha256"], "; ".join(result["notes"]) or "its model was not written")

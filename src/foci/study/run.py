@@ -1,8 +1,9 @@
 """Runs a study: asks for questions, checks and parts them, asks for rewrites, checks these, writes the suite."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from foci.data.suite import LeftOut
@@ -17,8 +18,9 @@ from foci.study.settings import Settings
 from foci.study.split import Split, Telling, parted
 from foci.study.store import LOOP, opened
 from foci.study.write import examples, write_suite
-from foci.study.writers import writer_of
+from foci.study.writers import local_writer_of, writer_of
 from foci.study.writers.writer import Writer
+from foci.system import launch
 from foci.system.folder import FolderKind, claim
 from foci.system.words import counted
 
@@ -44,13 +46,30 @@ def study(settings: Settings, tell: Tell, *, dry: bool = False) -> Studied:
 
     Replies are kept in the suite's folder, so that the same settings ask nothing twice. Raises ValueError where the
     writer refuses everything or nothing that it wrote passes, ConnectionError where a server answers nothing.
+
+    Processes of a launcher answer as one local writer; the first of them does all else, and the others return nothing.
     """
+    if launch.count() == 1:
+        return _studied(settings, tell, partial(writer_of, settings), dry=dry)
+    if settings.is_server:
+        raise ValueError(
+            f"the writer {settings.writer} is a server, got {launch.count()} processes (WORLD_SIZE, as torchrun sets "
+            "it); start foci study without the launcher: --workers says how many requests the server gets at once"
+        )
+    from foci.study.writers.shared import with_others  # noqa: PLC0415 - needs torch
+
+    found = with_others(lambda own: _studied(settings, tell, lambda: own, dry=dry), partial(local_writer_of, settings))
+    return found or Studied(None, None)
+
+
+def _studied(settings: Settings, tell: Tell, make_writer: Callable[[], Writer], *, dry: bool) -> Studied:
+    """Reads, asks, checks and writes, as `study` says."""
     read = read_passages(settings.corpus, settings.words, settings.text_field)
     tell(read.words())
     chosen = _chosen(read.passages, settings)
     if len(chosen) < sum(passage.words >= LEAST for passage in read.passages):
         tell(f"--limit {settings.limit}: {len(chosen):,} of them are asked about, chosen by the seed")
-    writer = None if dry and settings.is_server else writer_of(settings)
+    writer = None if dry and settings.is_server else make_writer()
     requests = _requests(chosen, settings, writer, tell)
     most = settings.rewrites * len(chosen)
     if dry or writer is None:

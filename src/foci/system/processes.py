@@ -10,14 +10,15 @@ talk over gloo, also where gradients go over NCCL: a process that waits keeps no
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from foci.system import launch
@@ -142,6 +143,17 @@ def largest(value: int) -> int:
     return int(found)
 
 
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Gives each parameter the sum of the processes' gradients (none counts as 0); every process must call it."""
+    if size() == 1:
+        return
+    own = list(parameters)
+    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in own])
+    distributed.all_reduce(flat)
+    for p, part in zip(own, flat.split([p.numel() for p in own]), strict=True):
+        p.grad = part.view_as(p)
+
+
 def from_first(make: Callable[[], T]) -> T:
     """Returns what `make` returns in the first process, to all of them; the others do not call it, and wait."""
     if size() == 1:
@@ -164,10 +176,18 @@ def first_then_others(make: Callable[[], T]) -> T:
 
 
 @contextmanager
-def opened_by_first(open_it: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """Opens something in the first process alone; the others go on when it is open there."""
+def opened_by_first(open_it: Callable[[], AbstractContextManager[Any]], marker: Path) -> Iterator[None]:
+    """Opens a folder in the first process alone; the others go on when it is open there.
+
+    Raises FileNotFoundError where another process does not see `marker`, a file in it.
+    """
     with open_it() if is_first() else nullcontext():
         wait()
+        if not marker.is_file():
+            raise FileNotFoundError(
+                f"process {number() + 1} of {size()} does not see {marker}, which the first one wrote; give an output "
+                "folder that all machines share"
+            )
         yield
 
 

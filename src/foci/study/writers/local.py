@@ -15,6 +15,8 @@ from foci.study.store import LOOP, Reply
 from foci.study.writers.loops import loops
 from foci.study.writers.writer import Answered, Left, Writer
 
+Prompt = tuple[Request, list[int]]
+"""A request and the tokens of its messages."""
 LOOKED = 16
 """Tokens after which a reply is looked at again, whether it goes round in a loop."""
 
@@ -59,6 +61,12 @@ class LocalWriter(Writer):
 
     def ask(self, requests: Sequence[Request], answered: Answered, left: Left) -> None:
         """Answers the requests in order of length; those that the model has no room for are left."""
+        for batch in self.batches(requests, left):
+            for (request, _), reply in zip(batch, self.replies(batch), strict=True):
+                answered(request, reply)
+
+    def batches(self, requests: Sequence[Request], left: Left) -> list[list[Prompt]]:
+        """Returns the requests in order of length, `batch_size` at a time; leaves those without room in the model."""
         prompts = [(request, self._ids(request.messages())) for request in requests]
         fitting = []
         for request, ids in prompts:
@@ -67,10 +75,7 @@ class LocalWriter(Writer):
             else:
                 fitting.append((request, ids))
         fitting.sort(key=lambda one: (one[0].max_tokens, len(one[1])))
-        for begin in range(0, len(fitting), self.batch_size):
-            some = fitting[begin : begin + self.batch_size]
-            for (request, ids), reply in zip(some, self._replies(some), strict=True):
-                answered(request, Reply(reply[0], len(ids), reply[1], reply[2]))
+        return [fitting[begin : begin + self.batch_size] for begin in range(0, len(fitting), self.batch_size)]
 
     def _ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Returns the tokens of messages, in the model's chat template where it has one.
@@ -87,8 +92,8 @@ class LocalWriter(Writer):
         turns = [f"Reply:\n{one['content']}" if one["role"] == "assistant" else one["content"] for one in plain]
         return list(tokenizer("\n".join((*turns, "Reply:\n"))).input_ids)
 
-    def _replies(self, some: Sequence[tuple[Request, list[int]]]) -> list[tuple[str, int, str]]:
-        """Returns text, tokens and the reason of the end of each reply."""
+    def replies(self, some: Sequence[Prompt]) -> list[Reply]:
+        """Returns the replies to prompts that are answered together."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         pad, longest = pad_id(tokenizer), max(len(ids) for _, ids in some)
         rows = torch.tensor([[pad] * (longest - len(ids)) + ids for _, ids in some], device=device_of(model))
@@ -116,7 +121,7 @@ class LocalWriter(Writer):
             kept = ids[:most] if end is None else ids[:end]
             text = str(tokenizer.decode(kept, skip_special_tokens=True))
             cut = LOOP if most < request.max_tokens else "length"
-            found.append((text, len(kept), cut if end is None else "stop"))
+            found.append(Reply(text, len(ids), len(kept), cut if end is None else "stop"))
         return found
 
 

@@ -1,0 +1,88 @@
+"""`foci meta` in several processes: the weigher of one."""
+
+import json
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import metas
+import runs
+import several
+from foci.corpus import read_rows
+from foci.system.files import read_json, read_lines
+from processes_compared import assert_same
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return metas.material(tmp_path_factory.mktemp("meta"))
+
+
+@pytest.fixture(scope="module")
+def one(files, tmp_path_factory):
+    """The folder of a meta-training in one process."""
+    folder = tmp_path_factory.mktemp("one")
+    runs.finished(["meta", metas.run_file(files, folder / "one")], folder)
+    return folder / "one"
+
+
+def outcome(folder):
+    """All that was found, but for the seconds."""
+    summary = {k: v for k, v in read_json(folder / "summary.json").items() if k not in ("seconds", "seal")}
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in read_lines(folder / "metrics.jsonl")]
+    influence = {
+        path.name: [(row.row_id, list(row.columns["alignment"])) for row in read_rows(path)]
+        for path in sorted((folder / "influence").glob("*.parquet"))
+    }
+    return {"summary": summary, "metrics": lines, "influence": json.loads(json.dumps(influence))}
+
+
+def weights(folder):
+    return {name: value for path in sorted(folder.glob("weigher/**/*.safetensors")) for name, value in
+            load_file(path).items()}  # fmt: skip
+
+
+def assert_same_weigher(folder, one):
+    assert_same(outcome(folder), outcome(one))
+    ours, theirs = weights(folder), weights(one)
+    assert theirs
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-3)
+
+
+def test_two_processes_train_the_weigher_of_one(files, one, tmp_path):
+    """32 pairs are two parts of influence; of the 8 pairs of an update each process reads 4, of 6 held out 3."""
+    children = several.finished(["meta", metas.run_file(files, tmp_path / "two")], tmp_path, 2)
+    assert len(list((one / "influence").glob("*.parquet"))) == 2
+    assert_same_weigher(tmp_path / "two", one)
+    assert [child.out.read_text() == "" for child in children] == [False, True]
+    assert not [words for child in children if (words := child.err.read_text())]
+
+
+def test_killed_in_two_processes_and_gone_on_with_in_three(files, one, tmp_path):
+    file = metas.run_file(files, tmp_path / "three")
+    moment = ("foci.meta.run.Training._update", 5, signal.SIGKILL)
+    children = several.start(["meta", file], tmp_path, 2, {1: moment})
+    assert [child.wait(120) for child in children] == [1, -signal.SIGKILL]
+    assert "another process of this run ended without a word" in children[0].err.read_text()
+    several.finished(["meta", file, "--resume"], tmp_path, 3)
+    assert_same_weigher(tmp_path / "three", one)
+
+
+def test_a_process_without_a_pair_adds_nothing(files, tmp_path):
+    """Two pairs an update, three processes."""
+    train = {"epochs": 1, "batch_size": 2}
+    for count, folder in ((1, tmp_path / "one"), (3, tmp_path / "three")):
+        several.finished(["meta", metas.run_file(files, folder, train=train)], tmp_path, count)
+    assert_same_weigher(tmp_path / "three", tmp_path / "one")
+
+
+def test_the_loop_is_refused_by_name(files, tmp_path, monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    words = runs.refused(["meta", metas.run_file(files, tmp_path / "loop", how="loop")], capsys)
+    assert "which one process takes, got 2" in " ".join(words.split())
+    assert not (tmp_path / "loop").exists()
