@@ -20,22 +20,22 @@ from benchmarks.table import lines, table
 
 SECONDS = {
     "step": 35,
-    "lean": 80,
+    "lean": 55,
     "passes": 60,
     "packing": 30,
     "sft": 105,
-    "sparse": 45,
-    "imitates": 45,
+    "sparse": 55,
+    "imitates": 50,
     "loss": 30,
     "padding": 5,
     "probing": 90,
-    "influence": 75,
+    "influence": 80,
     "gradnorm": 50,
-    "attention": 60,
+    "attention": 70,
     "growth": 60,
     "documents": 30,
     "rows": 30,
-    "chat": 50,
+    "chat": 40,
     "checkpoint": 20,
 }
 """The benchmarks in their order, with the seconds of `MINUTES` that each may take; later ones get what is left."""

@@ -102,7 +102,7 @@ def update(curve: Curve, allowed: Allowance) -> Point:
     model = models.add_adapter(small(curve.vocabulary), models.Adapter())
     dtype = models.compute_dtype("auto", device().type)
     setting = Setting(curve.what, model, curve.vocabulary, dtype, curve.rows, curve.length)
-    most, warmup = 2, 1
+    most, warmup = 1, 1
     rows = setting.rows(most + warmup, MOST)
     makers = {"foci": maker("foci", rows), "rival": maker(TRAINER, rows)}
     spent, _ = timed_steps(setting, makers, allowed.turns(most, warmup))

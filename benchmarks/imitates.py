@@ -38,7 +38,7 @@ def compare(setting: Setting, teacher: Literal["columns", "live"], most: int, al
     warmup = 1
     rows = [
         replace(row, columns={"w": tuple(one or 0.01 for one in row.columns["w"])})
-        for row in setting.rows(most + warmup, LEARNED, short=warmup)
+        for row in setting.rows(most + warmup, LEARNED)
     ]
     with tempfile.TemporaryDirectory() as folder:
         settings = Lwf(strength=STRENGTH, teacher=teacher)

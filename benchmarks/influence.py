@@ -114,7 +114,7 @@ def run(allowed: Allowance) -> list[Result]:
 def growth(quick: bool) -> list[Result]:
     """Allocated at 512 tokens over allocated at 64, and whether what a doubling adds doubles or quadruples."""
     scale = 8 if quick else 1
-    lengths = {"difference": (64, 256, 512, 1024), "double": (64, 128, 256, 512)}
+    lengths = {"difference": (64, 512, 1024, 2048), "double": (64, 128, 256, 512)}
     held = {
         way: {n: allocated_peak_mib(partial(Case(1, n // scale).run, way)) for n in of} for way, of in lengths.items()
     }

@@ -23,7 +23,7 @@ MEMORY_GOAL = 0.50
 def run(allowed: Allowance) -> list[Result]:
     """The time of 8 rows of 256 tokens, which are three parts, and the memory of 16."""
     few = smollm2(8, 256)
-    return [time(few, allowed.part(0.6)), memory(smollm2(16, 256))]
+    return [time(few, allowed.part(0.4)), memory(smollm2(16, 256))]
 
 
 def maker(setting: Setting, updates: int, tokens: int | None) -> MakeTrainer:

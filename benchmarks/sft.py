@@ -60,9 +60,9 @@ def unable(side: str) -> str:
 
 
 def short_rows(setting: Setting, allowed: Allowance) -> list[Result]:
-    """All sides in one process. The warm-up has rows of 16 tokens."""
+    """All sides in one process."""
     most, warmup = 6, 1
-    rows = setting.rows(most + warmup, MOST, short=warmup)
+    rows = setting.rows(most + warmup, MOST)
     why = {side: unable(side) for side in SIDES}
     makers = {side: maker(side, rows) for side in SIDES if not why[side]}
     spent, losses = timed_steps(setting, makers, allowed.turns(most, warmup))

@@ -64,7 +64,7 @@ def run(allowed: Allowance) -> list[Result]:
 def compare(setting: Setting, most: int, allowed: Allowance) -> Result:
     """Raises AssertionError unless both trainers log the same losses to `TOLERANCE`."""
     warmup = 1
-    rows = setting.rows(most + warmup, SHARE, short=warmup)
+    rows = setting.rows(most + warmup, SHARE)
 
     def maker(kind: type[FocusTrainer]) -> MakeTrainer:
         def make(model: nn.Module, arguments: TrainingArguments) -> Trainer:
