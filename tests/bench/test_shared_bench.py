@@ -64,6 +64,19 @@ def test_a_suite_matched_by_tokens_is_stopped_in_two_processes_and_ended_in_one(
     assert_same(table(tmp_path / "two" / "out"), table(tmp_path / "one" / "out"), rel=2e-3)  # of differences
 
 
+def test_killed_in_two_processes_the_same_command_goes_on(stuff, one, tmp_path):
+    """bench has no --resume, so the other process does not speak of it."""
+    file = run_file(tmp_path, stuff, **ONE_SEED)
+    moment = ("foci.learn.callbacks.Metrics.on_step_end", 6, signal.SIGKILL)
+    children = several.start(["bench", file], tmp_path, 2, {1: moment})
+    assert [child.wait(120) for child in children] == [1, -signal.SIGKILL]
+    words = " ".join(children[0].err.read_text().split())
+    assert "another process of this run ended without a word" in words
+    assert words.endswith("go on with the same command")
+    several.finished(["bench", file], tmp_path, 2)
+    assert_same(table(tmp_path / "out"), table(one), rel=2e-3)
+
+
 def test_a_cell_that_fails_ends_all_processes(stuff, tmp_path):
     file = run_file(tmp_path, stuff, **{**ONE_SEED, "train": {"learning_rate": 1e30}})
     children = several.start(["bench", file], tmp_path, 2)

@@ -34,7 +34,11 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
     one process, but for times, memory and padding.
     """
     console = console or Terminal()
-    with stoppable() as stop, processes.together(), opened(run, resume=resume, overwrite=overwrite) as folder:
+    with (
+        stoppable() as stop,
+        processes.together(processes.RESUME),
+        opened(run, resume=resume, overwrite=overwrite) as folder,
+    ):
         start, corpus = prepared(run, folder, console, keep=True)
         fresh = _summary_without_arms(run, corpus, start.earlier)
         summary = processes.from_first(lambda: _begun(folder, fresh, console)) or fresh

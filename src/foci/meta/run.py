@@ -75,7 +75,7 @@ def meta(
             f"{launch.count()} (WORLD_SIZE, as torchrun sets it); start it without the launcher, or set how: amortised"
         )
     opened = partial(_claimed, run, resume=resume, overwrite=overwrite)
-    with processes.together(), processes.opened_by_first(opened, run.output / META.marker):
+    with processes.together(processes.RESUME), processes.opened_by_first(opened, run.output / META.marker):
         done: dict[str, Any] | None = processes.from_first(lambda: read_json(run.output / "summary.json"))
         return done if done is not None else _learned(run, tell)
 

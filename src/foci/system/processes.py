@@ -28,13 +28,17 @@ LONGEST = timedelta(days=7)
 """How long a process waits for the others, at most; the first may read a large corpus, or save a large model, alone."""
 GONE = (
     "another process of this run ended without a word: it was killed, perhaps because the memory was full. What was "
-    "written before is intact; go on with the same command and --resume"
+    "written before is intact; go on with "
 )
+SAME, RESUME = "the same command", "the same command and --resume"
+"""How commands are gone on with."""
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together(go_on: str = SAME) -> Iterator[None]:
     """Connects the processes of a launcher while open; does nothing without one, or where they are connected already.
+
+    `go_on`: how to go on where another process was killed, for people.
 
     Raises ValueError where there are fewer GPUs than processes on this machine, or where the launcher's configuration
     asks for FSDP or DeepSpeed.
@@ -52,7 +56,7 @@ def together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if speaks() and _is_lost(error):
-            raise ChildProcessError(GONE) from error
+            raise ChildProcessError(GONE + go_on) from error
         raise
     except BaseException:
         speaks()  # before the connection is lost, so that no other process tells of a lost connection
