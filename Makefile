@@ -5,7 +5,7 @@
 # make gpu     the same on a GPU, into out/gpu (10 minutes; nothing else is installed or changed)
 # make lint    ruff and mypy
 # make fuzz    2,400 damaged inputs: each is read, or refused in one paragraph (a quarter of an hour)
-# make faults  100 kills at random moments, full disks, damaged files, signals (half an hour; FOCI_FAULTS_SEED=N: others)
+# make faults  100 kills at random moments, full disks, damaged files, signals (a quarter of an hour; FOCI_FAULTS_SEED=N: others)
 # make served  `foci study` against a real server, `transformers serve` (a minute; needs 'transformers[serving]')
 # make docs    builds the documentation in out/site, without a network; warnings are errors
 # make sweep   every causal architecture of Transformers against slow references, into docs/models.md (about 20 minutes)
