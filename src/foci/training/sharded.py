@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import DistributedType  # type: ignore[import-untyped]
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from foci.focus import Batch, LiveTeacher, StoredTeacher
+from foci.focus import Batch, LiveTeacher, Plan, StoredTeacher
 from foci.models import fsdp, sharding
 from foci.models.architecture import base_of
 from foci.models.head import head_of
 from foci.models.padding import check_padding, neighbour_limits
 from foci.system import processes
+from foci.training import deepspeed
 from foci.training.dataset import FILLER_ID, MixedDataset, RowDataset
 from foci.training.passes import filled
 
@@ -34,6 +36,7 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
     """Lets a Trainer train a model that is sharded already; for any other model it changes nothing."""
 
     is_distributed_loading_by_transformers: bool
+    plan: Plan
 
     def __init__(self, model: nn.Module | None = None, args: TrainingArguments | None = None, **trainer: Any) -> None:
         self.is_sharded = model is not None and sharding.is_sharded(model)
@@ -41,12 +44,19 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
             assert model is not None
             sharding.check_trainable(model)
         super().__init__(model=model, args=args, **trainer)
+        if self.is_deepspeed_enabled:  # perhaps by an Accelerator that was there before
+            deepspeed.check(self.plan, self.args, self.model)
         if self.is_sharded:
             self.is_distributed_loading_by_transformers = True
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         if not self.is_sharded:  # its parts are on their devices
             super()._move_model_to_device(model, device)
+
+    @property
+    def reads_whole(self) -> bool:
+        """True where accelerate's FSDP or DeepSpeed trains: a micro-batch is not cut into parts there."""
+        return self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
     def prove(self) -> None:
         """Asks of a sharded model in all processes at once what is asked of each model once, by passes of its own.
@@ -95,7 +105,10 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         fsdp.reset(model or self.model)  # an optimiser steps the parts, not whole parameters of a pass before
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if self.is_deepspeed_enabled and self.plan.methods:
+            deepspeed.check_optimizer(optimizer)
+        return optimizer
 
     def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
         """Averages gradients after every micro-batch: to wait for the last would keep them whole in every process.
@@ -124,6 +137,8 @@ class ShardedMixin(Base):  # type: ignore[valid-type, misc]
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and not self.is_deepspeed_enabled:
+            deepspeed.check_resume(checkpoint)
         if checkpoint is None or not self.is_sharded:
             super()._load_optimizer_and_scheduler(checkpoint)
             return

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DistributedType  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
@@ -45,7 +44,7 @@ from foci.models.padding import changes_of, warn_of_neighbours
 from foci.models.sharding import end_backward_at, without_gradients
 from foci.models.soft_targets import Held, Start, is_frozen, live_targets, summed_loss
 from foci.system import checkpoint
-from foci.training import sharing
+from foci.training import deepspeed, sharing
 from foci.training.anchor import Anchor, HoldCallback
 from foci.training.dataset import (
     Collator,
@@ -93,6 +92,7 @@ class FocusMixin(ShardedMixin):
     """
 
     _staging: Path | None = None
+    _weighted = False
     _anchor: Anchor | None = None
     _start: Start | None = None
     _passes: Passes
@@ -114,9 +114,9 @@ class FocusMixin(ShardedMixin):
         check_prepared(self.plan)
         check_packs(self.plan.methods, passes.packs)
         self.copies, self.goes_on, self.passes = copies, goes_on, passes
-        self._scales, self._guides = dict[str, float](), list[Guide]()
-        self.update, self._weighted = Update(), False
+        self._scales, self._guides, self.update = dict[str, float](), list[Guide](), Update()
         args = copy.copy(args) if args is not None else TrainingArguments("tmp_trainer")
+        deepspeed.check(self.plan, args, model)
         args.logging_nan_inf_filter = False  # it logs a NaN loss as the average of the losses before it
         if are_rows(train_dataset, trainer.get("data_collator")):
             rows = as_rows(train_dataset)
@@ -284,8 +284,7 @@ class FocusMixin(ShardedMixin):
 
         Sharded models make all processes pass equally often, and a router's balancing loss is one of its whole batch.
         """
-        shards = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        if shards or is_balanced(self.model):
+        if self.reads_whole or is_balanced(self.model):
             return [inputs]
         parts = parts_of(inputs, self._passes, trims=not self._guides and not self.plan.of(Imitates))
         return self.as_many(parts)
