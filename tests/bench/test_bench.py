@@ -71,6 +71,7 @@ def never(*_, **__):
         ({"seeds": [1, 2, 1]}, "every value stands once, got 1 twice"),
         ({"seeds": []}, "at least one"),
         ({"seeds": 7}, r"expected a list of numbers, got 7; write \[7\]"),
+        ({"slide": {"points": "0.5,1"}}, r"got '0.5,1'; write a list such as \[1, 0.5\]"),
         ({"slide": {"points": 0.5}}, r"'slide.points': expected a list of numbers, got 0.5; write \[0.5\]"),
         ({"match": "step"}, "did you mean 'steps'"),
         ({"seed": 3}, r"write seeds: \[3\]"),

@@ -11,13 +11,17 @@ NAMES = ("Anna", "Boris", "Clara", "David", "Emma", "Felix", "Greta", "Hugo")
 TOWNS = ("Bern", "Paris", "Rome", "Oslo")
 
 
-def material(folder: Path) -> Path:
-    """Writes `model` and pairs.jsonl, 32 pairs whose answers are marked; returns the folder."""
+def material(folder: Path, *, uneven: bool = False) -> Path:
+    """Writes `model` and pairs.jsonl, 32 pairs whose answers are marked; returns the folder.
+
+    `uneven`: a third of the documents is twice as long, another three times.
+    """
     tiny.save_model(folder / "model")
     lines = []
     for number in range(32):
         name, town = NAMES[number % 8], TOWNS[number // 8]
-        text = f"The day was long. {name} lives in {town}. It rained."
+        days = 1 + (number % 3 if uneven else 0)
+        text = f"{'The day was long. ' * days}{name} lives in {town}. It rained."
         start = text.index(town)
         lines.append(
             {

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ import metas
 import runs
 import several
 from foci.corpus import read_rows
+from foci.meta import run as meta_run
+from foci.system import launch, processes
 from foci.system.files import read_json, read_lines
 from processes_compared import assert_same
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return metas.material(tmp_path_factory.mktemp("meta"))
+    return metas.material(tmp_path_factory.mktemp("meta"), uneven=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,40 @@ def test_killed_in_two_processes_and_gone_on_with_in_three(files, one, tmp_path)
     assert words.endswith("go on with the same command and --resume")
     several.finished(["meta", file, "--resume"], tmp_path, 3)
     assert_same_weigher(tmp_path / "three", one)
+
+
+def add_up(out):
+    """Sums gradients of 1, 2 and none in three processes; called in each."""
+    with processes.together():
+        here, everywhere = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1, 2))
+        everywhere.grad = torch.full((1, 2), float(processes.number()))
+        if processes.number() < 2:
+            here.grad = torch.tensor([1.0, 10.0]) * (1 + processes.number())
+        processes.sum_gradients([here, everywhere])
+        assert (here.grad.tolist(), everywhere.grad.tolist()) == ([3.0, 30.0], [[3.0, 3.0]])
+
+
+def test_gradients_are_summed_and_none_counts_as_zero(tmp_path):
+    several.called(add_up, tmp_path, folder=tmp_path, count=3)
+
+
+def test_other_pairs_in_another_process_are_told(files, tmp_path):
+    """As where machines do not share their files."""
+    children = several.start_call(
+        with_other_pairs, str(metas.run_file(files, tmp_path / "out")), folder=tmp_path, count=2
+    )
+    codes = [child.wait(120) for child in children]
+    words = " ".join("".join(child.err.read_text() for child in children).split())
+    assert 0 not in codes
+    assert "process 2 of 2 has read 31 pairs" in words
+
+
+def with_other_pairs(file):
+    """Runs foci meta; the second process leaves a pair out."""
+    whole = meta_run.material
+    less = lambda run: (made := whole(run)) and replace(made, train=made.train[1:])  # noqa: E731
+    meta_run.material = less if launch.number() else whole
+    runs.command(["meta", file])
 
 
 def test_a_process_without_a_pair_adds_nothing(files, tmp_path):

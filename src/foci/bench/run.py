@@ -57,7 +57,7 @@ def bench(suite: Suite, *, workers: int = 1, overwrite: bool = False, console: C
             console.print(f"{known} of {len(cells)} cells were finished before", highlight=False)
         try:
             failures = side_by_side(waiting, workers, console) if workers > 1 else one_by_one(waiting, console)
-        except Interrupted:
+        except (Interrupted, ValueError):  # ValueError: a cell failed, and several processes end
             if processes.is_first():
                 _write_so_far(suite, folder, begun, cells, console)
             raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -45,10 +45,20 @@ def one_by_one(cells: Sequence[Cell], console: Console) -> Failures:
             run_cell(cell, console)
         except (ValueError, ArithmeticError, RuntimeError) as error:
             if processes.size() > 1:
-                raise
+                _end_all(cell, error)
             failures.append((cell, str(error)))
             console.print(f"  {cell.name} failed: {error}", markup=False, highlight=False)
     return failures
+
+
+def _end_all(cell: Cell, error: Exception) -> NoReturn:
+    """Raises ValueError that names the cell; a RuntimeError as it is, since it may be the end of another process."""
+    if isinstance(error, RuntimeError):
+        raise error
+    raise ValueError(
+        f"cell {cell.name} failed: {error}. Other processes may wait for this one, so the suite ends here; start it "
+        "without the launcher, and it goes on with the other cells"
+    ) from error
 
 
 def side_by_side(cells: Sequence[Cell], workers: int, console: Console) -> Failures:

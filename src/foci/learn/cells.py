@@ -13,10 +13,11 @@ from foci.errors import shown
 
 def as_tuple(value: object) -> object:
     """Returns a list of a YAML file as a tuple. Raises ValueError, with the cure, for what is no list."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         return tuple(value)
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 1
-    raise ValueError(f"expected a list of numbers, got {shown(value)}; write [{number}]")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    cure = f"[{value}]" if is_number else "a list such as [1, 0.5]"
+    raise ValueError(f"expected a list of numbers, got {shown(value)}; write {cure}")
 
 
 def all_different(values: tuple[Any, ...]) -> tuple[Any, ...]:

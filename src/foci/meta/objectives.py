@@ -91,7 +91,8 @@ class Amortised(Objective):
         if processes.size() > 1:
             for number in range(processes.number(), len(parts), processes.size()):
                 self._kept(folder / names[number], parts[number])
-                tell(f"influence of part {number + 1} of {len(parts)}")
+                done = min(len(parts), number + processes.size())
+                tell(f"influence of about {done} of {counted(len(parts), 'part')}, by {processes.size()} processes")
             processes.wait()
         for name, part in zip(names, parts, strict=True):
             self.found |= {row.row_id: tuple(row.columns["alignment"]) for row in self._kept(folder / name, part)}

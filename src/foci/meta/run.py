@@ -115,6 +115,7 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
     begun = time.monotonic()
     inputs = processes.from_first(lambda: _unchanged(run))
     made = material(run)
+    _check_alike(made)
     processes.from_first(lambda: _start(run, made, inputs))
     tell(f"{run.model.name}: {counted(len(made.train), 'pair')} to learn from, {len(made.held_out)} held out")
     objective = _objective(run, made, tell)
@@ -129,6 +130,17 @@ def _learned(run: MetaRun, tell: Callable[[str], None]) -> dict[str, Any]:
         tell(f"epoch {line['epoch']}/{run.train.epochs}{loss}  held out {line['held_out']:.4f}")
     training.best()
     return processes.from_first(lambda: _ended(training, before, prepared))
+
+
+def _check_alike(made: Material) -> None:
+    """Raises ValueError where processes have read other pairs, or another model, than the first."""
+    own = made.fingerprint, [pair.id for pair in (*made.train, *made.held_out)]
+    for number, (fingerprint, ids) in enumerate(every := processes.gathered(own), 1):
+        if (fingerprint, ids) != every[0]:
+            raise ValueError(
+                f"process {number} of {len(every)} has read {len(ids)} pairs and the model {fingerprint}, not those "
+                f"of the first ({len(every[0][1])} pairs, {every[0][0]}); give all machines the same files"
+            )
 
 
 def _start(run: MetaRun, made: Material, inputs: Mapping[str, str]) -> None:
@@ -264,7 +276,7 @@ class Training:
         done = checkpoint.step_of(found) if found else 0
         lines = [line for line in read_lines(self.metrics) if line["epoch"] <= done]
         if found is not None:
-            state = torch.load(found / "optimizer.pt", weights_only=True)
+            state = torch.load(found / "optimizer.pt", map_location="cpu", weights_only=True)
             self._read(found)
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])

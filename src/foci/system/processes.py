@@ -104,7 +104,8 @@ def speaks() -> bool:
     try:
         place = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         store = TCPStore(*place, timeout=timedelta(seconds=5), wait_for_workers=False)
-        return bool(store.add("foci/ended", 1) == 1)
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart
+        return bool(store.add(f"foci/ended/{again}", 1) == 1)
     except (KeyError, ValueError, OSError, RuntimeError):
         return launch.is_first()
 

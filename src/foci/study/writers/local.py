@@ -115,13 +115,13 @@ class LocalWriter(Writer):
                 stopping_criteria=StoppingCriteriaList([ending]),
             )[:, longest:].tolist()
         found = []
-        for row, ((request, _), ids) in enumerate(zip(some, made, strict=True)):
+        for row, ((request, prompt), ids) in enumerate(zip(some, made, strict=True)):
             most = min(request.max_tokens, ending.ends.get(row, request.max_tokens))
             end = next((n for n, token in enumerate(ids[:most]) if token in stops), None)
             kept = ids[:most] if end is None else ids[:end]
             text = str(tokenizer.decode(kept, skip_special_tokens=True))
             cut = LOOP if most < request.max_tokens else "length"
-            found.append(Reply(text, len(ids), len(kept), cut if end is None else "stop"))
+            found.append(Reply(text, len(prompt), len(kept), cut if end is None else "stop"))
         return found
 
 
