@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+import fits
 import runs
+import several
 import tiny
 from foci.config.run import load_run
 from foci.config.train import TrainConfig
@@ -118,3 +120,15 @@ def test_the_limit_on_a_control_group_counts(tmp_path):
     assert machine._free_in_groups(tmp_path) == [350]
     (tmp_path / "memory.max").write_text("max\n")
     assert machine._free_in_groups(tmp_path) == []
+
+
+def test_processes_that_share_a_model_compute_activations_again_all_or_none(tmp_path):
+    """One that gathered a layer a second time would wait for the others for ever."""
+    found = {}
+    for name, free in {"short": (2**33, 2**16), "enough": (2**33, 2**33)}.items():
+        (tmp_path / name).mkdir()
+        several.called(fits.write_fit, tmp_path / name, free, folder=tmp_path, count=2)
+        found[name] = [read_json(tmp_path / name / f"{n}.json") for n in range(2)]
+    assert found["short"][0] == found["short"][1]
+    assert found["short"][0][1] is True
+    assert found["enough"] == [[CPU_TOKENS, False]] * 2

@@ -12,7 +12,7 @@ from foci.models.architecture import base_of, recompute_activations, sample_ids
 from foci.models.forward import device_of
 from foci.models.packing import WIDTH
 from foci.models.soft_targets import summed_loss
-from foci.system import launch, machine
+from foci.system import launch, machine, processes
 from foci.training.passes import Passes
 
 CPU_TOKENS = 768
@@ -54,7 +54,8 @@ def passes_of(
 ) -> tuple[Passes, list[str]]:
     """Returns how rows of up to `longest` tokens pass through the model, and sentences on what is out of the ordinary.
 
-    `shares`: how many processes will share the model, which is still whole. `dtype` is the type that is computed in.
+    `shares`: how many processes will share the model, which is still whole; all of them must call it then. `dtype` is
+    the type that is computed in.
     """
     fit, packs = fitting(train, model, longest, dtype, shares=shares), packs_of(train, longest)
     told = [fit.words()] if fit.words() else []
@@ -68,7 +69,8 @@ def passes_of(
 def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch.dtype, *, shares: int = 1) -> Fit:
     """Returns how rows of up to `longest` tokens are read; `dtype` is the type that is computed in.
 
-    `shares`: how many processes will share the model, which is still whole.
+    `shares`: how many processes will share the model, which is still whole; all of them must call it then, and read
+    as the one with the least free memory can.
 
     `train.batch_tokens` is taken where it is given. Else a pass takes as many positions as the free memory holds, and
     on a CPU no more than `CPU_TOKENS`. Where not even one row fits, the model is made to compute activations again, if
@@ -85,6 +87,8 @@ def fitting(train: TrainConfig, model: LanguageModel, longest: int, dtype: torch
         free //= launch.local_count()  # the processes of a machine share its memory
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     free += weights - (weights + later_bytes(model)) // shares
+    if shares > 1:  # a layer that is computed again is gathered again, which takes all processes
+        free = min(processes.gathered(free))
     each = kept_bytes(model, dtype)
     fits = int(SHARE * free / each)
     if fits >= longest:
