@@ -7,6 +7,8 @@ import torch
 
 import runs
 import tiny
+from foci import models
+from foci.bench.config import load_suite
 from foci.config.run import load_run
 from foci.learn import estimate as module
 from foci.learn.disk import Disk
@@ -20,10 +22,11 @@ from foci.training.trainer import FocusTrainer
 NONE = Memory(0, 0, 0, 0)
 DISK = Disk(model=50, adapter=7, checkpoint=20, checkpoints=2, rest=1, scores=4)
 ARM = ArmCost(
-    updates=1, tokens=1, seconds=100.0, offline_seconds=7.0, memory=NONE, offline_peak=0, disk=DISK, untried=""
-)
+    updates=1, tokens=1, seconds=100.0, offline_seconds=7.0, memory=NONE, offline_peak=0, disk=DISK, trained=1,
+    left_out="", untried="",
+)  # fmt: skip
 PARTS = Estimate(
-    parameters=1, trained=1, left_out="", rows=1, tokens_per_epoch=1, probe_seconds=10.0, probe_peak=5, probings=3,
+    parameters=1, rows=1, tokens_per_epoch=1, probe_seconds=10.0, probe_peak=5, probings=3,
     save_seconds=5.0, shared_disk=9, arms={"plain": replace(ARM, offline_seconds=0.0), "more": ARM},
 )  # fmt: skip
 
@@ -167,3 +170,31 @@ def test_the_folder_takes_what_was_said(tmp_path, adapter):
     whole = sum(size(folder) for folder in run.output.iterdir() if folder.is_dir() and not folder.is_symlink())
     whole += sum(file.stat().st_size for file in run.output.iterdir() if file.is_file())
     assert whole == pytest.approx(cost.disk, rel=0.2)
+
+
+def test_an_arm_of_a_suite_costs_what_its_own_settings_do(tmp_path, capsys):
+    """As cells do: an adapter of its own, all weights, and half of the rows in an update."""
+    things = runs.material(tmp_path)
+    arms = {"plain": [], "mlp": [], "osf": [], "full": [], "again": [], "small": []}
+    overrides = {
+        "mlp": {"adapter": {"targets": "mlp"}}, "osf": {"adapter": {"type": "osf"}}, "full": {"adapter": None},
+        "again": {"learning_rate": 1e-3}, "small": {"batch_size": 2},
+    }  # fmt: skip
+    file = runs.run_file(tmp_path, things, arms=arms, overrides=overrides, seeds=[0])
+    text = file.read_text().replace("seed: 3\n", "")
+    file.write_text(text)
+    suite = load_suite(file)
+    cost = estimate(suite, material(suite))
+    model = models.load(suite.model.name, device="cpu").model
+    whole = sum(p.numel() for p in model.parameters())
+    lora = sum(p.numel() for p in models.add_adapter(model, suite.adapter).parameters() if p.requires_grad)
+    trained = {name: arm.trained for name, arm in cost.arms.items()}
+    assert (trained["plain"], trained["again"], trained["full"]) == (lora, lora, whole)
+    assert 0 < trained["mlp"] < lora
+    assert trained["osf"] not in (lora, whole)
+    assert cost.arms["again"].memory == cost.arms["plain"].memory  # tried once
+    assert updates(cost) == {**dict.fromkeys(arms, 9), "small": 15}
+    assert cost.arms["full"].disk.adapter == 0 < cost.arms["plain"].disk.adapter
+    said = " ".join(runs.told(["check", file], capsys).split())
+    assert f"{lora:,} (plain)" in said
+    assert f"{whole:,} (full)" in said

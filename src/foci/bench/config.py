@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from foci.config.adapter import Adapter
 from foci.config.run import ArmName, Run, fields, load
@@ -90,6 +90,21 @@ class Suite(Run):
             )
         return slide
 
+    @model_validator(mode="after")
+    def _arms_can_be_trained(self) -> "Suite":
+        for arm in self.overrides:
+            try:
+                cell_run(self, arm, 0, 1, self.output)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"arm {arm}, with its settings in overrides: {message}") from None
+        return self
+
+    def of_arm(self, arm: str) -> Run:
+        """Returns the settings with which an arm trains: the suite's, with its own of `overrides`."""
+        own = self.overrides.get(arm, {})
+        return self.model_copy(update={"train": changed(self.train, own), "adapter": own_adapter(self.adapter, own)})
+
     @property
     def baseline(self) -> str | None:
         """The arm that others are compared with: `plain`, else the first without methods, if there is one."""
@@ -153,8 +168,8 @@ def own_adapter(adapter: Adapter | None, changes: dict[str, Any]) -> Adapter | N
 
 def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> Run:
     """Returns the run of one cell: one arm, one seed, so many updates."""
-    own = changed(suite.train, suite.overrides.get(arm, {})).model_dump()
-    train = TrainConfig(**{**own, "epochs": None, "steps": updates})
+    own = suite.of_arm(arm)
+    train = TrainConfig(**{**own.train.model_dump(), "epochs": None, "steps": updates})
     return Run(
         name=f"{arm} seed {seed}",
         output=output,
@@ -162,7 +177,7 @@ def cell_run(suite: Suite, arm: str, seed: int, updates: int, output: Path) -> R
         model=suite.model,
         corpus=suite.corpus,
         probes=suite.probes,
-        adapter=own_adapter(suite.adapter, suite.overrides.get(arm, {})),
+        adapter=own.adapter,
         train=train,
         arms={arm: suite.arms[arm]},
     )

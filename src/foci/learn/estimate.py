@@ -24,6 +24,8 @@ FEW = 12
 """Probes, at most, that are read to measure the time of `binding`."""
 CHARACTERS = 2000
 """Characters of the text to retain that are read to measure its time, at most."""
+SIZES = ("batch_size", "accumulation", "batch_tokens", "packing", "copies", "fsdp")
+"""Settings of training that change what an update costs."""
 WRITTEN = 100e6
 """Bytes a second at which a model is loaded and fingerprinted, merged, saved and loaded again; a careful guess."""
 
@@ -41,7 +43,8 @@ class AddsRows(Protocol):
 class ArmCost:
     """The cost of one arm: updates, tokens read, seconds of training and of offline stages, memory, disk.
 
-    `untried`: why its methods could not be prepared on a few rows, in words; "" where they could.
+    `trained`: the weights that train. `left_out` says which weights its adapter does not reach, in one sentence; ""
+    where it reaches all. `untried`: why its methods could not be prepared on a few rows; "" where they could.
     """
 
     updates: int
@@ -51,6 +54,8 @@ class ArmCost:
     memory: Memory
     offline_peak: int
     disk: Disk
+    trained: int
+    left_out: str
     untried: str
 
     @property
@@ -63,13 +68,10 @@ class ArmCost:
 class Estimate:
     """The cost of a run. Memory is the GPU's, or the machine's where there is no GPU, in bytes.
 
-    `left_out` says which weights the adapter does not reach, in one sentence; empty where it reaches all.
     `probe_peak` is the most memory while questions are asked, `shared_disk` what the arms share of the folder.
     """
 
     parameters: int
-    trained: int
-    left_out: str
     rows: int
     tokens_per_epoch: int
     probe_seconds: float
@@ -113,23 +115,22 @@ def estimate(run: Run, material: Material, *, processes: int = 1) -> Estimate:
     program = 0 if machine.on_gpu() else max(0, machine.held_bytes() - weights)
     with machine.Peak() as peak:
         probe_seconds = _seconds_of_probing(material)
-    setting, kinds = Setting(run, material, processes, program), dict[Any, tuple[Trial, Disk]]()
+    kinds = dict[Any, tuple[Trial, Disk]]()
     arms, tokenizer = dict[str, ArmCost](), tokenizer_bytes(loaded.tokenizer)
     model: models.LanguageModel | None = None
     rows, answers = len(material.rows), len(questions.probes)
     for name in run.arms:
-        updates, kind = planned_updates(rows + _added(run, name, rows), run.train), _kind(run, name)
+        own = run.of_arm(name)
+        updates, kind = planned_updates(rows + _added(own, name, rows), own.train), _kind(own, name)
         if kind not in kinds:
             if model is not None:
                 loaded = _again(run, loaded, model)
-            trial, model = tried(setting, name, loaded)
-            kinds[kind] = trial, disk_of(run, model, tokenizer, updates, answers, material.rows)
-        arms[name] = _cost(run, name, material.rows, *kinds[kind])
+            trial, model = tried(Setting(own, material, processes, program), name, loaded)
+            kinds[kind] = trial, disk_of(own, model, tokenizer, updates, answers, material.rows)
+        arms[name] = _cost(own, name, material.rows, *kinds[kind])
     first = next(iter(kinds.values()))[0]
     return Estimate(
         parameters=first.parameters,
-        trained=first.trained,
-        left_out=first.left_out,
         rows=rows,
         tokens_per_epoch=int(lengths_of(material.rows).sum()) * run.train.copies,
         probe_seconds=probe_seconds,
@@ -151,12 +152,15 @@ def _again(run: Run, loaded: models.Loaded, model: models.LanguageModel) -> mode
 
 
 def _kind(run: Run, arm: str) -> Any:
-    """Returns what two arms have in common whose updates cost the same: the methods, and all settings but numbers."""
-    methods = plan_of(run, arm).methods
-    return tuple(
+    """Returns what two arms have in common whose updates cost the same.
+
+    These are the methods, with all settings but numbers, the adapter, and the rows of an update and of a pass.
+    """
+    methods = tuple(
         (type(method), tuple((name, repr(value)) for name, value in vars(method).items() if not _is_number(value)))
-        for method in methods
+        for method in plan_of(run, arm).methods
     )
+    return methods, repr(run.adapter), tuple(getattr(run.train, name) for name in SIZES)
 
 
 def _is_number(value: object) -> bool:
@@ -182,6 +186,8 @@ def _cost(run: Run, arm: str, rows: Sequence[Any], trial: Trial, disk: Disk) -> 
         memory=trial.memory,
         offline_peak=trial.offline.peak,
         disk=replace(disk, scores=trial.offline.bytes(len(rows))),
+        trained=trial.trained,
+        left_out=trial.left_out,
         untried=trial.offline.untried,
     )
 

@@ -154,6 +154,8 @@ def untouched(model: models.LanguageModel, run: Run) -> models.LanguageModel | N
         return None
     if not isinstance(model, PeftModel):
         return model
+    if {settings.peft_type.value for settings in model.peft_config.values()} != {"LORA"}:
+        return None  # others change the weights beside them
     with suppress(AttributeError, NotImplementedError, ValueError):
         return model.unload()  # type: ignore[no-any-return, operator]
     return None
