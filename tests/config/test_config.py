@@ -16,7 +16,7 @@ SPEC = """\
 name: quickstart
 output: out/quickstart
 seed: 0
-model: {name: smollm2-135m, dtype: auto, bits: null, trust_remote_code: false}
+model: {name: smollm2-135m, dtype: auto, bits: null, on_disk: false, trust_remote_code: false}
 corpus: {path: [a.jsonl, texts], max_length: 256, max_bad: 0.01, text_field: text, loss: answers, chat_template: null,
          control_words: false, held_out_share: 0.0}
 probes: {learn: p.jsonl, retain: general, text: null, held_out: null, held_out_share: 0.0, corpus_text: true,

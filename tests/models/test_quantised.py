@@ -1,16 +1,19 @@
 """Bases in 4 and 8 bits, beside a float32 model that holds the numbers they stand for; and whole runs upon them."""
 
 import importlib.util
+import math
 import shutil
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 import runs
+import several
 import tiny
 from foci import models
 from foci.config.run import load_run, of_settings
@@ -23,7 +26,7 @@ from foci.methods.grad_profile import GradProfile
 from foci.methods.influence import Influence
 from foci.models import targets
 from foci.models.loading import load_weights
-from foci.models.quantised import count, is_quantised
+from foci.models.quantised import arguments, count, is_quantised
 from foci.models.saved_adapter import with_adapter
 from foci.probes import answer, read_answers, read_probes
 from foci.system.files import read_json
@@ -274,6 +277,20 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished):
         assert found["arms"][arm]["weights_sha256"] == summary["arms"][arm]["weights_sha256"]
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_two_processes_end_with_the_summary_of_one(bits, tmp_path):
+    """Each holds the whole base; the rows of an update are shared out (DDP)."""
+    things = runs.material(tmp_path)
+    settings = {"model": {"bits": bits}, "adapter": {"dropout": 0.0}, "arms": {"held": ["oracle", "lwf"]}}
+    files = [runs.run_file(tmp_path / name, things, **settings) for name in ("one", "two")]
+    runs.finished(["learn", files[0]], tmp_path)
+    several.finished(["learn", files[1]], tmp_path, 2)
+    one, two = (read_json(file.parent / "out" / "summary.json")["arms"]["held"] for file in files)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert (two["learned"], two["retained"], two["steps"]) == (one["learned"], one["retained"], one["steps"])
+    assert one["loss"]["last"] < one["loss"]["first"]
+
+
 # --------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -294,9 +311,7 @@ def test_what_cannot_be_trained_upon_few_bits_is_refused(settings, words):
 
 
 def test_meta_training_refuses_few_bits():
-    with pytest.raises(
-        ValueError, match=r"meta-training moves the weights of the model in float32, got model\.bits: 4"
-    ):
+    with pytest.raises(ValueError, match=r"meta-training moves all weights of a model, .* got model\.bits: 4"):
         MetaRun.model_validate({"pairs": {"path": "pairs.jsonl"}, "model": {"bits": 4}})
 
 
@@ -307,6 +322,23 @@ def test_a_missing_bitsandbytes_is_told_with_the_cure(base, monkeypatch):
     )
     with pytest.raises(ValueError, match=r"model.bits: 4 needs the package bitsandbytes.*pip install 'foci\[bits\]'"):
         models.load(str(base), bits=4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_none_are_told_by_the_weight(tmp_path, bits, number):
+    folder = tiny.save_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = number
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"weight model\.layers\.1\.mlp\.up_proj\.weight holds numbers that are NaN"):
+        models.load(str(folder), device="cpu", bits=bits)
+
+
+def test_each_process_loads_onto_its_own_gpu(monkeypatch):
+    """Transformers loads in threads, and the GPU that a process has chosen is that of its main thread alone."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert [arguments(4, device)["device_map"][""] for device in ("cuda", "cpu")] == ["cuda:3", "cpu"]
 
 
 def test_other_bits_are_refused(base):

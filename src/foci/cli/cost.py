@@ -45,18 +45,38 @@ def _lines(run: Run, cost: Estimate) -> dict[str, str]:
     most = "at most " if run.train.patience else ""
     first = next(iter(cost.arms.values()))
     return {
-        "parameters": f"{cost.parameters:,}, {cost.trained:,} of them trained",
-        **({"adapter": cost.left_out} if cost.left_out else {}),
+        "parameters": f"{cost.parameters:,}, {_trained(cost.arms)} of them trained",
+        **({"adapter": left_out} if (left_out := _left_out(cost.arms)) else {}),
         "tokens": f"{cost.tokens_per_epoch:,} in {counted(cost.rows, 'row')}, read {first.tokens:,} in all",
         "updates": most + _updates({name: arm.updates for name, arm in cost.arms.items()})
         + (f", {seeds} seeds" if seeds > 1 else ""),
-        "peak memory": f"about {cost.peak / MIB:,.0f} MiB",
+        "peak memory": f"about {cost.peak / MIB:,.0f} MiB{_in_files(cost.largest.memory.files)}",
         "speed": ", ".join(f"{name} {arm.tokens_per_second:,.0f}" for name, arm in cost.arms.items())
         + " tokens a second",
         "time": f"{most or 'about '}{_duration(seconds)}: {_training(cost.arms)} of training, "
         f"{_duration(cost.probe_seconds)} for each of {asked} times that questions are asked",
         "disk": _disk(run, cost, seeds),
     }  # fmt: skip
+
+
+def _trained(arms: Mapping[str, ArmCost]) -> str:
+    """Writes how many weights train: "4,884,480", or of arms that differ "4,884,480 (plain), 134,515,008 (full)"."""
+    if len({arm.trained for arm in arms.values()}) == 1:
+        return f"{next(iter(arms.values())).trained:,}"
+    return ", ".join(f"{arm.trained:,} ({name})" for name, arm in arms.items())
+
+
+def _left_out(arms: Mapping[str, ArmCost]) -> str:
+    """Says which weights adapters do not reach; "" where they reach all. Arms are named where they differ."""
+    found = {name: arm.left_out for name, arm in arms.items() if arm.left_out}
+    if len(found) == len(arms) and len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{name}: {words}" for name, words in found.items())
+
+
+def _in_files(size: int) -> str:
+    """Says what of the memory the system can take back."""
+    return f" where there is so much; {size / MIB:,.0f} of them are files, freed where memory is short" if size else ""
 
 
 def _training(arms: Mapping[str, ArmCost]) -> str:

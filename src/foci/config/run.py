@@ -82,6 +82,10 @@ class ModelConfig(Section):
         default=None,
         description="bits of linear layers, 4 or 8 (bitsandbytes), for an adapter to train upon; null = as they are",
     )
+    on_disk: bool = Field(
+        default=False,
+        description="weights lie in files of TMPDIR, for a model larger than memory; on a CPU, for an adapter",
+    )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
 
@@ -238,12 +242,32 @@ class Run(Section):
         return self
 
     @model_validator(mode="after")
+    def _weights_on_disk_stay(self) -> "Run":
+        if not self.model.on_disk:
+            return self
+        told = "model.on_disk: true"
+        if self.adapter is None or self.adapter.type not in SHARED_ADAPTERS:
+            raise ValueError(
+                f"{told} is for weights that do not train, so an adapter of the types {', '.join(SHARED_ADAPTERS)} "
+                f"must train, got adapter: {'null' if self.adapter is None else self.adapter.type}; change it, or leave "
+                "model.on_disk out"
+            )
+        if self.model.bits is not None or self.train.fsdp:
+            other = "train.fsdp: true" if self.train.fsdp else f"model.bits: {self.model.bits}"
+            raise ValueError(f"{told} does not go with {other}, got both; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _keeps_the_run_before(self) -> "Run":
         """Refuses to write over the run that this one goes on from, before anything could be deleted."""
         if self.continues is not None and Path(self.continues.run).resolve() == self.output.resolve():
             raise ValueError(
                 f"output {self.output} is the run to go on from, which must stay; name another one with --out"
             )
+        return self
+
+    def of_arm(self, arm: str) -> "Run":
+        """Returns the settings with which an arm trains: in a run those of all arms."""
         return self
 
     @staticmethod

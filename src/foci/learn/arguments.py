@@ -33,7 +33,9 @@ def learner(run: Run, model: models.LanguageModel, plan: Plan | None = None) -> 
     if (before := finished(run)) is not None:
         device = device_of(model)
         nn.Module.to(model, "meta")
-        untouched = load_weights(run.model.name, trust_remote_code=run.model.trust_remote_code)
+        untouched = load_weights(
+            run.model.name, trust_remote_code=run.model.trust_remote_code, on_disk=run.model.on_disk
+        )
         return going_on(untouched.to(device).eval(), before.model, str(before.model))
     adapted = models.add_adapter(model, run.adapter)
     return models.without_adapters(adapted, {block for block, scale in scales.items() if not scale})

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foci.models import LanguageModel
 from foci.models.architecture import base_of, is_layer
 from foci.models.lean import Lean
+from foci.models.on_disk import is_on_disk
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Memory:
     `gradients`: those of the weights that train, with several processes that each hold the whole model (DDP) twice.
     `optimizer`: AdamW's two moments. `gathered`: what FSDP2 holds whole at a time, a layer and the embeddings.
     `program`: Python and its libraries, where the device is the machine itself. `activations`: what the passes of an
-    update take beside all this, and the room to work in; None where it was not measured.
+    update take beside all this, and the room to work in; None where it was not measured. `files`: what of parameters
+    and copies lies in files (`model.on_disk`), whose memory the system takes back where it is short.
     """
 
     parameters: int
@@ -35,6 +37,7 @@ class Memory:
     gathered: int = 0
     program: int = 0
     activations: int | None = None
+    files: int = 0
 
     @property
     def total(self) -> int:
@@ -65,12 +68,15 @@ def memory_of(model: LanguageModel, dtype: torch.dtype, *, processes: int = 1, s
     trained = [p for p in parameters if p.requires_grad]
     lean = Lean.of(model, dtype) if isinstance(model, PeftModel) and parts == 1 else None
     gradients = sum(_part(p, parts) for p in trained)
+    copies = 0 if lean is None else sum(_bytes(half) for *_, half in lean.parameters)
+    frozen = sum(_bytes(p) for p in parameters if not p.requires_grad)
     return Memory(
         parameters=sum(_part(p, parts) for p in parameters) + sum(map(_bytes, model.buffers())),
-        copies=0 if lean is None else sum(_bytes(half) for *_, half in lean.parameters),
+        copies=copies,
         gradients=gradients * (2 if processes > 1 and not sharded else 1),
         optimizer=2 * gradients + 4 * len(trained),  # and the count of its updates, one number for each
         gathered=_gathered(model) if parts > 1 else 0,
+        files=frozen + copies if is_on_disk(model) else 0,
     )
 
 

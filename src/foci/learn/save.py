@@ -21,6 +21,9 @@ from foci.models.saved_adapter import TOLERANCE, answers, distance, merged, with
 from foci.system import files
 from foci.system.run_folder import ArmFolder
 
+SHARD = "500MB"
+"""Size of the files of a model whose weights lie on disk: a file is in memory as a whole when it is written."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -49,7 +52,7 @@ def save(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: ArmFo
     if whole is not None:
         expected[folder.model] = answers(whole)
         with files.replacing_folder(folder.model) as part:
-            whole.save_pretrained(part)
+            whole.save_pretrained(part, **({"max_shard_size": SHARD} if base.on_disk else {}))
             tokenizer.save_pretrained(part)
         notes += _about_precision(folder.model, base)
     trained = folder.adapter if isinstance(model, PeftModel) else folder.model
@@ -106,7 +109,7 @@ def _loaded(path: Path, base: ModelConfig, device: torch.device) -> LanguageMode
     trust = base.trust_remote_code
     if not is_adapter(path):
         return load_weights(str(path), trust_remote_code=trust).to(device)  # type: ignore[arg-type]
-    below = load_weights(base.name, trust_remote_code=trust, bits=base.bits, device=str(device))
+    below = load_weights(base.name, trust_remote_code=trust, bits=base.bits, device=str(device), on_disk=base.on_disk)
     return with_adapter(below, path, str(path)).to(device)
 
 

@@ -134,10 +134,10 @@ class MetaRun(Section):
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "MetaRun":
-        if self.model.bits is not None:
+        if self.model.bits is not None or self.model.on_disk:
+            other = "on_disk: true" if self.model.on_disk else f"bits: {self.model.bits}"
             raise ValueError(
-                f"meta-training moves the weights of the model in float32, got model.bits: {self.model.bits}; leave it "
-                "out"
+                f"meta-training moves all weights of a model, in memory and in float32, got model.{other}; leave it out"
             )
         if self.how == "loop" and self.step.length is not None:
             raise ValueError(f"the loop's step has a rate, got step.length {self.step.length}; set step.lr instead")

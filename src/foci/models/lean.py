@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from foci.models.architecture import base_of, equal_logits, evaluating, precision_of, sample_ids
 from foci.models.lean_parts import gated_lora, gated_silu, lora_linear, rms_norm
+from foci.models.on_disk import is_on_disk, mapped
 from foci.models.padding import check_padding
 from foci.models.quantised import is_quantised
 
@@ -88,12 +89,13 @@ def _frozen(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[dict[str, An
     Autocast would cast these at each pass. The head is cast once per update already, and its weight may be tied.
     """
     head = base_of(model).get_output_embeddings()  # type: ignore[arg-type]
+    copy = mapped if is_on_disk(model) else Tensor.to  # type: ignore[arg-type]
     for module in model.modules():
         if type(module) is not nn.Linear or module is head:
             continue
         for name, parameter in module._parameters.items():
             if parameter is not None and not parameter.requires_grad and parameter.dtype != dtype:
-                yield module._parameters, name, parameter, nn.Parameter(parameter.detach().to(dtype), False)
+                yield module._parameters, name, parameter, nn.Parameter(copy(parameter.detach(), dtype), False)
 
 
 def _forwards(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module, Forward]]:

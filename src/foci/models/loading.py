@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from foci.models.gguf import quiet
 from foci.models.head import head_of
 from foci.models.language_part import NAMES, language_config, told_of_scale
 from foci.models.locate import check_tokenizer_files, folder_of
-from foci.models.quantised import arguments, made_exact
+from foci.models.on_disk import float32_files, put_on_disk
+from foci.models.quantised import arguments, made_exact, scales
 from foci.models.saved_adapter import merged, with_adapter
 from foci.models.whole import check_numbers, explained, read_json
 
@@ -55,21 +57,22 @@ def load(
     device: str | None = None,
     trust_remote_code: bool = False,
     bits: int | None = None,
+    on_disk: bool = False,
 ) -> Loaded:
     """Loads a causal language model, in eval mode, and its tokenizer.
 
     `name` is an embedded model, a hub id, a folder or a .gguf file. The folder of a PEFT adapter is loaded with its
     base model (which may be an adapter again) and merged into it. Of a model that reads images or sound, the language
     part is loaded. Weights are float32; with `bits` 4 or 8 those of linear layers are stored in so many, for an
-    adapter to train upon. `dtype` ("auto", "float32", "bfloat16") chooses only the number format of the forward pass
-    (`compute_dtype`). `device=None` takes CUDA if there is a GPU. Raises ValueError, with the cure, for a model that
-    foci cannot train.
+    adapter to train upon. With `on_disk` they lie in files of the folder for temporary files (`foci.models.on_disk`).
+    `dtype` ("auto", "float32", "bfloat16") chooses only the number format of the forward pass (`compute_dtype`).
+    `device=None` takes CUDA if there is a GPU. Raises ValueError, with the cure, for a model that foci cannot train.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     compute = compute_dtype(dtype, device)
     folder = folder_of(name, trust_remote_code=trust_remote_code)
     tokenizer = _tokenizer_of(folder, name, trust_remote_code)
-    model = _model_in(folder, name, trust_remote_code, **_stored(folder, name, bits, device))
+    model = _model_in(folder, name, trust_remote_code, on_disk=on_disk, **_stored(folder, name, bits, device, on_disk))
     _check_pair(model, tokenizer, name)
     model = (model if bits else model.to(device)).eval()
     blocks(model)  # refuses a parameter that stands in no block
@@ -85,11 +88,21 @@ def load_configured(settings: ModelConfig, name: str | None = None) -> Loaded:
         dtype=settings.dtype,
         trust_remote_code=settings.trust_remote_code,
         bits=settings.bits,
+        on_disk=settings.on_disk,
     )
 
 
-def _stored(folder: Path, name: str, bits: int | None, device: str) -> dict[str, Any]:
-    """Returns the arguments of `from_pretrained` for weights in so many bits. Raises ValueError for an adapter."""
+def _stored(folder: Path, name: str, bits: int | None, device: str, on_disk: bool) -> dict[str, Any]:
+    """Returns the arguments of `from_pretrained` for weights in so many bits.
+
+    Raises ValueError for an adapter, and for weights on disk that are in few bits or for a GPU.
+    """
+    if on_disk and (bits is not None or torch.device(device).type != "cpu"):
+        what = f"to model.bits: {bits}" if bits is not None else f"on the device {device}"
+        raise ValueError(
+            f"model.on_disk: true keeps weights in float32 for a CPU, which does not go {what}; leave one of the two "
+            "out (CUDA_VISIBLE_DEVICES='' computes on the CPU where there is a GPU)"
+        )
     if bits is not None and is_adapter(folder):
         raise ValueError(
             f"model {name!r} is an adapter, which is merged into float32 weights, so model.bits: {bits} cannot hold; "
@@ -99,13 +112,23 @@ def _stored(folder: Path, name: str, bits: int | None, device: str) -> dict[str,
 
 
 def _model(
-    folder: Path, name: str, trust_remote_code: bool, dtype: torch.dtype = torch.float32, **stored: Any
+    folder: Path,
+    name: str,
+    trust_remote_code: bool,
+    dtype: torch.dtype = torch.float32,
+    *,
+    on_disk: bool = False,
+    **stored: Any,
 ) -> PreTrainedModel:
     text = language_config(folder, name)
     part: dict[str, Any] = {} if text is None else {"config": text, "key_mapping": NAMES}
-    with quiet(), explained(name, "configuration and weights", folder):
+    with (
+        quiet(),
+        explained(name, "configuration and weights", folder),
+        float32_files(folder) if on_disk else nullcontext(folder) as files,
+    ):
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
+            files,
             **part,
             **stored,
             dtype=dtype,
@@ -115,6 +138,7 @@ def _model(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in words that name them
         )
+    model.name_or_path = model.config.name_or_path = str(folder)  # not a temporary one
     if text is not None:
         vars(model).pop("_weight_conversions", None)  # save_pretrained would write the names of the whole model
     _check_fit(model, report, name, text is not None)
@@ -123,6 +147,8 @@ def _model(
     if text is not None and (words := told_of_scale(text, folder)):
         warnings.warn(f"model {name!r}: {words}", stacklevel=2)
     _check_embedding(model, folder, name)
+    if on_disk:
+        put_on_disk(model)
     return model
 
 
@@ -149,7 +175,14 @@ def _check_fit(model: PreTrainedModel, report: Mapping[str, Any], name: str, par
             f"model {name!r}: its files have weights without a place in the model of {layer_count(model)} layers that "
             f"its configuration makes, which would be left out ({', '.join(left[:2])}{_more(left, 2)}); {both}"
         )
-    check_numbers(model.named_parameters(), f"model {name!r}")
+    check_numbers(_numbers(model), f"model {name!r}")
+
+
+def _numbers(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields all weights by name; of those in few bits also their scales, in which a number that is none ends up."""
+    for key, weight in model.named_parameters():
+        yield key, weight
+        yield from ((key, scale) for scale in scales(weight))
 
 
 def _more(found: Sequence[object], named: int) -> str:
@@ -225,16 +258,17 @@ def load_weights(
     dtype: torch.dtype = torch.float32,
     bits: int | None = None,
     device: str = "cpu",
+    on_disk: bool = False,
 ) -> PreTrainedModel:
     """Returns the model of a name alone, without the checks of `load`; adapters are merged, in float32.
 
-    It lies on the CPU; on `device` where `bits` says in how many bits linear layers are stored.
+    It lies on the CPU, with `on_disk` in files; on `device` where `bits` says in how many bits linear layers lie.
     """
     folder = folder_of(name, trust_remote_code=trust_remote_code)
-    stored = _stored(folder, name, bits, device)
+    stored = _stored(folder, name, bits, device, on_disk)
     if not is_adapter(folder):
-        return _model(folder, name, trust_remote_code, dtype, **stored)
-    return _model_in(folder, name, trust_remote_code).to(dtype)
+        return _model(folder, name, trust_remote_code, dtype, on_disk=on_disk, **stored)
+    return _model_in(folder, name, trust_remote_code, on_disk=on_disk).to(dtype)
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -266,11 +300,11 @@ def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) ->
     return base, base_name
 
 
-def _model_in(folder: Path, name: str, trust_remote_code: bool, **stored: Any) -> PreTrainedModel:
+def _model_in(folder: Path, name: str, trust_remote_code: bool, *, on_disk: bool, **stored: Any) -> PreTrainedModel:
     """Returns the model of a folder; an adapter is merged into its base model, which may be an adapter itself."""
     if not is_adapter(folder):
-        return _model(folder, name, trust_remote_code, **stored)
-    base = _model_in(*base_of_adapter(folder, name, trust_remote_code), trust_remote_code)
+        return _model(folder, name, trust_remote_code, on_disk=on_disk, **stored)
+    base = _model_in(*base_of_adapter(folder, name, trust_remote_code), trust_remote_code, on_disk=on_disk)
     return merged(with_adapter(base, folder, name), name)
 
 

@@ -36,7 +36,16 @@ def arguments(bits: int | None, device: str) -> dict[str, Any]:
     four: dict[str, Any] = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
                             "bnb_4bit_compute_dtype": torch.float32}  # fmt: skip
     settings = BitsAndBytesConfig(**(four if bits == 4 else {"load_in_8bit": True}))
-    return {"quantization_config": settings, "device_map": {"": device}}
+    return {"quantization_config": settings, "device_map": {"": _with_number(device)}}
+
+
+def _with_number(device: str) -> str:
+    """Returns "cuda" with the number of this process' GPU: Transformers loads in threads, whose GPU would be the first.
+
+    >>> _with_number("cpu"), _with_number("cuda:1")
+    ('cpu', 'cuda:1')
+    """
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
 def made_exact(model: nn.Module, name: str) -> None:

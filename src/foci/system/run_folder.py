@@ -26,8 +26,8 @@ RUN = FolderKind(
     "run.yaml",
     early=(*READ, "earlier"),
     started="start.json",
-    later=("model.bits: null", "train.batch_tokens: null", "train.packing: false"),
-    free=("train.fsdp",),
+    later=("model.bits: null", "model.on_disk: false", "train.batch_tokens: null", "train.packing: false"),
+    free=("train.fsdp", "model.on_disk"),
 )
 
 
