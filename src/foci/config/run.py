@@ -249,8 +249,8 @@ class Run(Section):
         if self.adapter is None or self.adapter.type not in SHARED_ADAPTERS:
             raise ValueError(
                 f"{told} is for weights that do not train, so an adapter of the types {', '.join(SHARED_ADAPTERS)} "
-                f"must train, got adapter: {'null' if self.adapter is None else self.adapter.type}; change it, or leave "
-                "model.on_disk out"
+                f"must train, got adapter: {'null' if self.adapter is None else self.adapter.type}; change it, or "
+                "leave model.on_disk out"
             )
         if self.model.bits is not None or self.train.fsdp:
             other = "train.fsdp: true" if self.train.fsdp else f"model.bits: {self.model.bits}"
