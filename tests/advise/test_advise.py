@@ -62,6 +62,7 @@ def test_it_halves_says_how_sure_it_is_and_writes_a_run_file(few, capsys):
     assert run.train.steps == -(-plan["updates"][1] * slice_of["of"] // slice_of["rows"])
     assert run.train.learning_rate in {trial.rate for trial in FEW.values()}
     assert run.corpus.path == ("pages",)
+    assert run.model.dtype == "float32", "all settings of the model that are no defaults"
     text = (out / "advised.yaml").read_text()
     assert "behind by" in text
     assert ("cannot be told apart" in text) or ("is better than all others" in text)

@@ -114,7 +114,7 @@ def test_the_limit_on_a_control_group_counts(tmp_path):
     for name, words in {
         "memory.max": "1000",
         "memory.current": "700",
-        "memory.stat": "inactive_file 50\nanon 3",
+        "memory.stat": "inactive_file 30\nactive_file 20\nanon 3",
     }.items():
         (tmp_path / name).write_text(words + "\n")
     assert machine._free_in_groups(tmp_path) == [350]

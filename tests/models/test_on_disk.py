@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import runs
 import tiny
@@ -25,6 +25,8 @@ from foci.models.lean import Lean
 from foci.models.on_disk import float32_files, is_on_disk, mapped
 from foci.models.saved_adapter import merged
 from foci.system.checkpoint import DiskFull
+from foci.system.files import LOCK
+from foci.system.scratch import temporary_folder_of
 
 IDS = torch.tensor([[1, 7, 9, 30, 31, 8, 12, 5, 2, 40], [1, 60, 61, 62, 9, 8, 7, 6, 5, 4]])
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads what is mapped from /proc")
@@ -102,18 +104,20 @@ def test_weights_and_copies_lie_in_files_without_a_name_and_the_adapter_does_not
 
 
 @LINUX
-def test_merging_writes_into_the_files(tmp_path):
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_merging_writes_into_the_files(tmp_path, kind):
+    """PEFT gives a weight that DoRA changes new numbers in memory."""
     folder = saved(tmp_path / "model")
-    found, expected = (merged(adapted(load(folder, on_disk=here).model), "it") for here in (True, False))
+    found, expected = (merged(adapted(load(folder, on_disk=here).model, kind), "it") for here in (True, False))
     assert all(lies_in_file(p) for p in found.parameters())
     assert torch.equal(logits(found), logits(expected))
     assert not torch.equal(logits(found), logits(load(folder).model))  # the files of the model did not change
 
 
-def adapted(model):
+def adapted(model, kind="lora"):
     """The model with an adapter that changes something."""
     torch.manual_seed(3)
-    model = models.add_adapter(model, models.Adapter(r=4))
+    model = models.add_adapter(model, models.Adapter(type=kind, r=4))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -209,8 +213,52 @@ def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     folder = saved(tmp_path / "model")
-    monkeypatch.setattr(on_disk.tempfile, "NamedTemporaryFile", lambda **_: Full())
+    with monkeypatch.context() as patch:
+        patch.setattr(on_disk.tempfile, "NamedTemporaryFile", lambda **_: Full())
+        with pytest.raises(DiskFull, match=r"the temporary folder .*TMPDIR=FOLDER"):
+            load(folder)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(on_disk, "save_file", full)  # while weights are copied in float32
     with pytest.raises(DiskFull, match=r"the temporary folder .*TMPDIR=FOLDER"):
+        load(folder)
+
+
+def test_what_a_killed_load_left_is_deleted_and_what_another_one_uses_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, foreign = tmp_path / "foci-float32-left", tmp_path / "foci-float32-foreign"
+    for each in (left, foreign):
+        each.mkdir()
+    (left / LOCK).touch()  # of a process that is gone; the other one has no lock yet
+    with temporary_folder_of("foci-float32-") as used, temporary_folder_of("foci-float32-") as other:
+        assert used.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+    assert [*tmp_path.iterdir()] == [foreign]
+
+
+def test_a_file_larger_than_memory_is_copied_weight_by_weight(tmp_path, monkeypatch):
+    """No file that is larger than the memory can be mapped for writing."""
+    folder = saved(tmp_path / "float32", dtype=torch.float32)
+    expected = load(folder, on_disk=False).fingerprint
+    size = (folder / "model.safetensors").stat().st_size
+    memory = on_disk.psutil.virtual_memory()._replace(total=size - 1)
+    monkeypatch.setattr(on_disk.psutil, "virtual_memory", lambda: memory)
+    with float32_files(folder) as found:
+        assert found != folder
+        assert found.name == folder.name  # by which the code that comes with a model is known
+        assert max(path.stat().st_size for path in found.glob("*.safetensors")) < size
+    assert load(folder).fingerprint == expected
+
+
+def test_stacked_experts_are_refused_by_name(tmp_path):
+    folder = tiny.save_model(tmp_path / "experts")
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(vocab_size=tiny.VOCAB, num_key_value_heads=2, num_local_experts=4, **shape)
+    MixtralForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"keeps its experts in stacks \(.*model\.on_disk: true would save none"):
         load(folder)
 
 
@@ -284,7 +332,7 @@ def test_the_model_is_saved_in_files_that_fit_into_memory(both, tmp_path, monkey
 
 def test_check_says_what_lies_in_files(both, capsys):
     said = runs.told(["check", both[0][0].output.parent / "small.yaml"], capsys)
-    assert re.search(r"of them are files, freed where memory is short", " ".join(said.split()))
+    assert re.search(r"MiB of this are files, which leave memory where it is short", " ".join(said.split()))
     model = models.add_adapter(load(Path(both[0][0].model.name)).model, models.Adapter(r=4))
     told, frozen = memory_of(model, torch.bfloat16), [p for p in model.parameters() if not p.requires_grad]
     assert told.files == 4 * sum(p.numel() for p in frozen) + told.copies
@@ -314,6 +362,15 @@ def test_what_does_not_go_with_weights_on_disk_is_refused(settings, words):
 def test_a_gpu_and_few_bits_are_refused(tmp_path, given):
     with pytest.raises(ValueError, match=r"model\.on_disk: true keeps weights in float32 for a CPU"):
         models.load(str(tiny.save_model(tmp_path / "model")), on_disk=True, **given)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no folder in memory")
+def test_a_temporary_folder_in_memory_is_refused_by_name(tmp_path, monkeypatch):
+    """On some systems /tmp is one."""
+    folder = saved(tmp_path / "model")
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")
+    with pytest.raises(ValueError, match=r"/dev/shm lies in memory \(tmpfs\).*TMPDIR=FOLDER"):
+        load(folder)
 
 
 def test_meta_training_refuses_weights_on_disk():

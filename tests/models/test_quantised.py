@@ -19,6 +19,7 @@ from foci import models
 from foci.config.run import load_run, of_settings
 from foci.focus import IGNORED, Batch, Context, Row
 from foci.gradients.influence import token_influence
+from foci.learn import save
 from foci.learn.run import learn
 from foci.meta.config import MetaRun
 from foci.methods.ewc import Ewc
@@ -237,6 +238,20 @@ def test_the_saved_adapter_answers_upon_the_base_in_as_many_bits_as_the_run_did(
     after = {a.probe_id: a for a in read_answers(place / "probes" / "step-000009.parquet")}
     for found in answer(model, tiny.tokenizer(), probes):
         assert found.nll == pytest.approx(after[found.probe_id].nll, abs=1e-4)
+
+
+def test_the_saved_adapter_is_tried_upon_the_base_that_is_there(finished, tmp_path, monkeypatch):
+    """A second base on the same GPU would take as much memory as the first."""
+    run, _ = finished
+
+    def loads(*_, **__):
+        raise AssertionError("the base was loaded again")
+
+    monkeypatch.setattr(save, "load_weights", loads)
+    again = of_settings(run.model_dump(mode="json") | {"output": str(tmp_path / "again"), "arms": {"plain": []}})
+    notes = learn(again)["arms"]["plain"]["notes"]
+    assert not [note for note in notes if "does not answer" in note or "cannot be loaded" in note]
+    assert (again.output / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_check_measures_such_a_run(finished, capsys):

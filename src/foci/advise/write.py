@@ -35,7 +35,9 @@ def advice(run: Run, seen: Seen, minutes: float) -> tuple[str, list[str]]:
     name = "advised" if trial.methods else "plain"
     settings: dict[str, Any] = {
         "model.name": run.model.name,
-        **({} if run.model.bits is None else {"model.bits": run.model.bits}),
+        **{
+            f"model.{key}": value for key, value in run.model.model_dump(exclude_defaults=True).items() if key != "name"
+        },
         "corpus.path": run.corpus.path[0] if len(run.corpus.path) == 1 else list(run.corpus.path),
         "corpus.max_length": run.corpus.max_length,
         "probes.learn": "made",

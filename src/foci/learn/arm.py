@@ -137,6 +137,7 @@ class Arm:
         processes.wait()
         found = ending(self.folder, last, patience, self.start.answers)
         restore(model, self.folder.best, found.kept)
+        processes.wait()  # the first deletes what all have read
         self._say(found.words(patience))
         self._ask_earlier(model, tokenizer)
         return found

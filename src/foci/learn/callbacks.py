@@ -137,11 +137,14 @@ class Probing(TrainerCallback):
         self.every, self.ask, self.clock, self.often, self.noted = every, ask, clock, often, noted
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step and not self.noted(state.global_step) and not self._ask(state):
+        if state.global_step and not self._is_noted(state.global_step) and not self._ask(state):
             control.should_training_stop = True  # else an update would follow, and these questions be left for good
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._ask(state)
+
+    def _is_noted(self, step: int) -> bool:
+        return processes.from_first(lambda: self.noted(step))  # all ask, or none
 
     def _ask(self, state: TrainerState) -> bool:
         """Asks where it is time to; returns False where a signal ended the asking."""

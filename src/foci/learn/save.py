@@ -57,9 +57,12 @@ def save(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: ArmFo
         notes += _about_precision(folder.model, base)
     trained = folder.adapter if isinstance(model, PeftModel) else folder.model
     hashes = {path.name: files.sha256(path) for path in sorted(trained.glob("*.safetensors"))}
-    if base.bits is None:  # weights in few bits cannot be moved there
+    below = None
+    if isinstance(model, PeftModel) and base.bits is not None:
+        below = model.unload()  # weights in few bits cannot be moved away, and a second base would take as much memory
+    else:
         nn.Module.to(model, "meta")
-    notes += _compared(expected, base, device)
+    notes += _compared(expected, base, device, below)
     return Saved(next(iter(hashes.values())) if len(hashes) == 1 else json.dumps(hashes), tuple(notes))
 
 
@@ -85,12 +88,17 @@ def _write_adapter(model: PeftModel, path: Path, base: str) -> None:
         (part / "README.md").unlink(missing_ok=True)  # PEFT's card names paths of this machine; `foci.card` writes one
 
 
-def _compared(expected: dict[Path, Tensor], base: ModelConfig, device: torch.device) -> list[str]:
-    """Loads what was saved; deletes what answers in another way, but not all; returns a note for each of these."""
+def _compared(
+    expected: dict[Path, Tensor], base: ModelConfig, device: torch.device, below: PreTrainedModel | None
+) -> list[str]:
+    """Loads what was saved; deletes what answers in another way, but not all; returns a note for each of these.
+
+    An adapter is put upon `below`; None: upon the base model, loaded again.
+    """
     wrong: dict[Path, str] = {}
     for path, wanted in expected.items():
         try:
-            off = distance(answers(_loaded(path, base, device)), wanted)
+            off = distance(answers(_loaded(path, base, device, below)), wanted)
         except (ValueError, OSError) as error:
             wrong[path] = f"{path.name}/ cannot be loaded again ({error})"
         else:
@@ -104,12 +112,13 @@ def _compared(expected: dict[Path, Tensor], base: ModelConfig, device: torch.dev
     return [f"{words}; {cure}" for words in wrong.values()]
 
 
-def _loaded(path: Path, base: ModelConfig, device: torch.device) -> LanguageModel:
+def _loaded(path: Path, base: ModelConfig, device: torch.device, below: PreTrainedModel | None) -> LanguageModel:
     """Returns model/ or adapter/ as a user would load it, the adapter not merged."""
     trust = base.trust_remote_code
     if not is_adapter(path):
         return load_weights(str(path), trust_remote_code=trust).to(device)  # type: ignore[arg-type]
-    below = load_weights(base.name, trust_remote_code=trust, bits=base.bits, device=str(device), on_disk=base.on_disk)
+    if below is None:
+        below = load_weights(base.name, trust_remote_code=trust, on_disk=base.on_disk).to(device)  # type: ignore[arg-type]
     return with_adapter(below, path, str(path)).to(device)
 
 

@@ -81,7 +81,7 @@ class Stopping(TrainerCallback):
 
     def __init__(self, patience: int, folder: ArmFolder) -> None:
         self.patience, self.folder = patience, folder
-        self.scored = scores(folder)
+        self.scored = processes.from_first(lambda: scores(folder))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any

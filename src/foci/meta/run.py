@@ -49,7 +49,13 @@ META = FolderKind(
     "meta-training",
     "meta.yaml",
     started="start.json",
-    later=("pairs.held_out_kinds: []", "pairs.several: each", "step.batch_size: 1"),
+    later=(
+        "model.bits: null",
+        "model.on_disk: false",
+        "pairs.held_out_kinds: []",
+        "pairs.several: each",
+        "step.batch_size: 1",
+    ),
 )
 
 TELL_EVERY = 60

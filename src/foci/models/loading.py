@@ -25,9 +25,10 @@ from foci.models.gguf import quiet
 from foci.models.head import head_of
 from foci.models.language_part import NAMES, language_config, told_of_scale
 from foci.models.locate import check_tokenizer_files, folder_of
-from foci.models.on_disk import float32_files, put_on_disk
+from foci.models.on_disk import check_folder, float32_files, put_on_disk
 from foci.models.quantised import arguments, made_exact, scales
 from foci.models.saved_adapter import merged, with_adapter
+from foci.models.targets import expert_stacks
 from foci.models.whole import check_numbers, explained, read_json
 
 _BUFFER = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|num_batches_tracked)$")
@@ -95,7 +96,7 @@ def load_configured(settings: ModelConfig, name: str | None = None) -> Loaded:
 def _stored(folder: Path, name: str, bits: int | None, device: str, on_disk: bool) -> dict[str, Any]:
     """Returns the arguments of `from_pretrained` for weights in so many bits.
 
-    Raises ValueError for an adapter, and for weights on disk that are in few bits or for a GPU.
+    Raises ValueError for an adapter, and for weights on disk that are in few bits, for a GPU, or would lie in memory.
     """
     if on_disk and (bits is not None or torch.device(device).type != "cpu"):
         what = f"to model.bits: {bits}" if bits is not None else f"on the device {device}"
@@ -103,6 +104,8 @@ def _stored(folder: Path, name: str, bits: int | None, device: str, on_disk: boo
             f"model.on_disk: true keeps weights in float32 for a CPU, which does not go {what}; leave one of the two "
             "out (CUDA_VISIBLE_DEVICES='' computes on the CPU where there is a GPU)"
         )
+    if on_disk:
+        check_folder()
     if bits is not None and is_adapter(folder):
         raise ValueError(
             f"model {name!r} is an adapter, which is merged into float32 weights, so model.bits: {bits} cannot hold; "
@@ -120,36 +123,45 @@ def _model(
     on_disk: bool = False,
     **stored: Any,
 ) -> PreTrainedModel:
+    """Returns the model of a folder, checked; with `on_disk` its weights lie in files."""
     text = language_config(folder, name)
-    part: dict[str, Any] = {} if text is None else {"config": text, "key_mapping": NAMES}
-    with (
-        quiet(),
-        explained(name, "configuration and weights", folder),
-        float32_files(folder) if on_disk else nullcontext(folder) as files,
-    ):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            files,
-            **part,
-            **stored,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, in words that name them
-        )
-    model.name_or_path = model.config.name_or_path = str(folder)  # not a temporary one
-    if text is not None:
-        vars(model).pop("_weight_conversions", None)  # save_pretrained would write the names of the whole model
-    _check_fit(model, report, name, text is not None)
-    if stored:
-        made_exact(model, name)
+    with float32_files(folder) if on_disk else nullcontext(folder) as files:
+        part: dict[str, Any] = {} if text is None else {"config": text, "key_mapping": NAMES}
+        with quiet(), explained(name, "configuration and weights", folder):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                files,
+                **part,
+                **stored,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, in words that name them
+            )
+        model.name_or_path = model.config.name_or_path = str(folder)  # not a temporary one
+        if text is not None:
+            vars(model).pop("_weight_conversions", None)  # save_pretrained would write the names of the whole model
+        _check_fit(model, report, name, text is not None)
+        if stored:
+            made_exact(model, name)
+        _check_embedding(model, files, name)
+        if on_disk:
+            _check_parts(model, name)
+            put_on_disk(model)
     if text is not None and (words := told_of_scale(text, folder)):
         warnings.warn(f"model {name!r}: {words}", stacklevel=2)
-    _check_embedding(model, folder, name)
-    if on_disk:
-        put_on_disk(model)
     return model
+
+
+def _check_parts(model: PreTrainedModel, name: str) -> None:
+    """Refuses stacked experts on disk: to load, train and save them takes memory for all of them."""
+    if stacks := expert_stacks(model):
+        raise ValueError(
+            f"model {name!r} ({type(model).__name__}) keeps its experts in stacks ({next(iter(stacks))}, ...), which "
+            "are in memory as a whole while they are loaded, trained upon and saved, so model.on_disk: true would "
+            "save none; leave it out, or name a model without stacked experts"
+        )
 
 
 def _check_fit(model: PreTrainedModel, report: Mapping[str, Any], name: str, part: bool) -> None:

@@ -8,6 +8,7 @@ import peft
 import torch
 from peft import PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -15,6 +16,7 @@ from foci.models.adapters import peft_quiet
 from foci.models.architecture import LanguageModel, base_of, sample_ids
 from foci.models.forward import answering
 from foci.models.gguf import quiet
+from foci.models.on_disk import is_on_disk
 from foci.models.targets import expert_stacks
 from foci.models.whole import check_numbers, read_json
 
@@ -111,6 +113,8 @@ def merged(adapted: PeftModel, name: str) -> PreTrainedModel:
     _part_head(adapted)
     with quiet(), peft_quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if is_on_disk(adapted):
+            _merge_in_files(adapted)
         model: PreTrainedModel = adapted.merge_and_unload()
     off = distance(answers(model), before, most=not routes)
     if not off <= TOLERANCE:
@@ -120,6 +124,18 @@ def merged(adapted: PeftModel, name: str) -> PreTrainedModel:
             "layers, or use the adapter unmerged with PEFT"
         )
     return model.requires_grad_(True)  # PEFT froze the weights beside the adapter
+
+
+def _merge_in_files(adapted: PeftModel) -> None:
+    """Merges layer by layer into the files where the weights lie: some adapters (DoRA) make new weights in memory."""
+    for layer in adapted.modules():
+        if isinstance(layer, BaseTunerLayer):
+            parameters = list(layer.get_base_layer().parameters(recurse=False))
+            before = [parameter.data for parameter in parameters]
+            layer.merge()  # type: ignore[attr-defined, operator]
+            for parameter, place in zip(parameters, before, strict=True):
+                if parameter.data_ptr() != place.data_ptr():
+                    parameter.data = place.copy_(parameter.data)
 
 
 def _part_head(adapted: PeftModel) -> None:

@@ -145,7 +145,8 @@ def _free_in_groups(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
         except OSError:
             continue
         if limit != "max":
-            found.append(int(limit) - int(used) + int(stat.get("inactive_file", 0)))
+            cached = sum(int(stat.get(f"{kind}_file", 0)) for kind in ("active", "inactive"))
+            found.append(int(limit) - int(used) + cached)
     return found
 
 

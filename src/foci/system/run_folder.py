@@ -26,7 +26,7 @@ RUN = FolderKind(
     "run.yaml",
     early=(*READ, "earlier"),
     started="start.json",
-    later=("model.bits: null", "model.on_disk: false", "train.batch_tokens: null", "train.packing: false"),
+    later=("model.bits: null", "train.batch_tokens: null", "train.packing: false"),
     free=("train.fsdp", "model.on_disk"),
 )
 

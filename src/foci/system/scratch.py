@@ -1,16 +1,22 @@
 """Temporary files: one without a name for what is larger than memory, and the words for a full temporary folder."""
 
+import fcntl
+import glob
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from foci.system.checkpoint import says_when_full
+from foci.system.files import LOCK
 
 CURE = (
-    "temporary files lie there while texts are read; name a folder with more space (TMPDIR=FOLDER before the command), "
+    "temporary files of this command lie there; name a folder with more space (TMPDIR=FOLDER before the command), "
     "or free some space. What was finished before is intact"
 )
 
@@ -32,6 +38,32 @@ def in_temporary_folder() -> Iterator[Path]:
     folder = temporary_folder()
     with says_when_full(folder, f"the temporary folder {folder}", CURE):
         yield folder
+
+
+@contextmanager
+def temporary_folder_of(prefix: str) -> Iterator[Path]:
+    """Yields an empty folder, whose name begins with `prefix`, in the folder for temporary files; deleted in the end.
+
+    Folders of this prefix that killed processes left are deleted before. A full disk is told as `DiskFull`.
+    """
+    with in_temporary_folder() as above:
+        for left in above.glob(f"{glob.escape(prefix)}*"):
+            with suppress(OSError), (left / LOCK).open("rb") as lock:  # another user's, or one that is in use
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=above, prefix=prefix) as name, (Path(name) / "begun").open("wb") as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            (Path(name) / "begun").rename(Path(name) / LOCK)  # it is held before another process can see it
+            yield Path(name)
+
+
+def lies_in_memory(folder: Path) -> bool:
+    """Returns whether what is written into a folder takes memory in place of a disk, as on `tmpfs`."""
+    place = folder.resolve()
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if place.is_relative_to(mount.mountpoint)]
+    nearest = max(mounts, key=lambda mount: len(Path(mount.mountpoint).parts), default=None)
+    return nearest is not None and nearest.fstype in ("tmpfs", "ramfs")
 
 
 class Scratch:
