@@ -63,8 +63,8 @@ def test_where_the_merged_model_would_be_another_one_the_adapter_alone_is_writte
 def test_what_answers_in_another_way_is_deleted_and_the_other_kept(base, tmp_path, monkeypatch, wrong):
     inner = saving._loaded
 
-    def loaded(path, of, device):
-        found = inner(path, of, device).requires_grad_(True)
+    def loaded(path, of, device, below):
+        found = inner(path, of, device, below).requires_grad_(True)
         return moved(found) if path.name == wrong else found
 
     monkeypatch.setattr(saving, "_loaded", loaded)
