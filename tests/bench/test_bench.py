@@ -82,6 +82,10 @@ def never(*_, **__):
         ({"overrides": {"oracle": {"adapter": "osf"}}}, r"settings, such as \{type: osf\}, or null, got 'osf'"),
         ({"overrides": {"oracle": {"adapter": {"typ": "osf"}}}}, "did you mean 'adapter.type'"),
         ({"overrides": {"oracle": {"adapter": {"type": "osf", "r": 4}}}}, r"adapter: osf reads no settings.*r 4"),
+        (
+            {"model": {"bits": 4}, "overrides": {"oracle": {"adapter": None}}},
+            "arm oracle, with its settings in overrides: model.bits: 4 freezes .* got adapter: null",
+        ),
         ({"overrides": {"oracle": {"adapter": {"r": 0}}}}, r"adapter\.r: .*greater than or equal to 1"),
         ({"sedes": [1]}, "did you mean 'seeds'"),
     ],
