@@ -312,13 +312,14 @@ def test_without_seeds_and_held_out_probes_the_table_says_so(stuff, tmp_path, ca
     file = suites.suite_file(tmp_path, stuff[0], None, output="one")
     said = runs.told(["bench", file, "seeds=[5]"], capsys)
     assert "cell 1 of 2: plain, seed 5, 4 updates" in said
-    assert "one seed, no intervals" in said
+    assert "One seed, no intervals. No probes are held out" in said
     at = read_json(Path("one/table.json"))["arms"]["oracle"]["chosen"]
     assert (at["learned_nll"]["low"], at["learned_nll"]["difference"]["low"]) == (None, None)
     assert at["learned_nll"]["difference"]["mean"] != 0
     assert at["step"]["values"] == [4]
     text = Path("one/table.md").read_text()
     assert "One seed (5): no intervals" in text
+    assert "each arm is reported at its end" in text
     assert "At the chosen point" not in text
     assert "(selected on the test)" in text
     assert "unknown key" in runs.refused(["bench", file, "sedes=[0]"], capsys)

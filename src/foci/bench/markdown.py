@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foci.bench import notes
 from foci.report import tables
 from foci.report.tables import Code, Emphasis
-from foci.report.words import NONE, count, decimal, number, percent
+from foci.report.words import NONE, count, decimal, number
 from foci.system.harmless import visible
 
 Found = Mapping[str, Any]
@@ -39,81 +40,24 @@ ALONG = {
     "prose_at_nll": "bits per byte at {base}'s NLL",
 }
 """The numbers that compare arms along their change."""
-HALVES = {
-    "held_out": "held-out probes",
-    "held_out_learn": "held-out probes to learn, and on half of the facts to retain, drawn by the seed",
-    "held_out_retain": "held-out probes to retain, and on half of the facts to learn, drawn by the seed",
-}
-"""The probes that choose a share of the change, by what is held out."""
 PERPLEXITIES = {
     "updated_micro": "updated, micro",
     "updated_macro": "updated, macro",
     "unchanged_micro": "unchanged, micro",
     "unchanged_macro": "unchanged, macro",
 }
-CHOSEN_ON = {
-    "held_out": "tokens learned + retained on held-out probes",
-    "held_out_learn": "tokens learned on held-out probes (no held-out probe to retain counts)",
-    "held_out_retain": "tokens retained on held-out probes (there are none to learn)",
-    "held_out_text": "bits per byte of held-out rows of the corpus and of general text, together",
-    "end": "nothing: without held-out probes the reported point is the end",
-}
 
 
 def markdown(table: Found, about: str = "") -> str:
     """Returns the text of table.md; `about`, its last line, says where and when it was measured."""
-    parts = [f"# {tables.marked(table['name'])}", visible(words(table))]
+    parts = [f"# {tables.marked(table['name'])}", visible(notes.lead(table))]
+    parts += [f"Failed: {tables.marked(name)}: {tables.marked(reason)}" for name, reason in table["failures"].items()]
+    parts += [tables.marked(notes.unfinished(table))] if table["unfinished"] else []
     for title, shown in sections(table):
         parts += [f"## {title}", tables.markdown(shown)]
-    parts += [f"Failed: {tables.marked(name)}: {tables.marked(reason)}" for name, reason in table["failures"].items()]
+    meanings = [f"- **{tables.marked(term)}**: {visible(meaning)}" for term, meaning in notes.terms(table).items()]
+    parts += ["## What the numbers are", "\n".join(meanings)]
     return "\n\n".join([*parts, *([about] if about else [])]) + "\n"
-
-
-def words(table: Found) -> str:
-    """Says in sentences what the numbers are."""
-    asked, n = table["questions"], len(table["seeds"])
-    seeds = ", ".join(str(seed) for seed in table["seeds"])
-    spread = (
-        f"Mean over {n} seeds ({seeds}) with {percent(table['confidence'], 0)} % interval (Student t), per comparison."
-        if n > 1
-        else f"One seed ({seeds}): no intervals."
-    )
-    base = table["baseline"]
-    paired = f"Differences are from {base}, paired by seed." if base else "No arm is without methods: no differences."
-    return (
-        f"{table['model']}. All arms have in common: {table['matched']}. {spread} {paired} "
-        f"The chosen point is the probed step that is best by {CHOSEN_ON[table['chosen_on']]}. "
-        f"{asked['learn']} probes to learn; {asked['retain']} of {asked['retain_asked']} probes to retain count, those "
-        f"that the untouched model answers; held out: {asked['held_out_learn']} and {asked['held_out_retain']}. "
-        "learned, retained: share of the probes whose whole answer is right; tokens: share of the answer tokens that "
-        "the model predicts, given the true words before them; tokens balanced: the same with every answer counting "
-        "alike; binding: pairs of facts whose answers the model would not exchange, 50 for any prior; bits "
-        "per byte and NLL: lower is better. Span perplexity: exp of the mean NLL of an answer token, over probes "
-        "(micro) or groups of them (macro), of all probes to learn (updated) and retain (unchanged); lower is better."
-        + ("" if table["slide"] is None else f" {slide_words(table)}")
-    )
-
-
-def slide_words(table: Found) -> str:
-    """Says in sentences how arms are compared along the change that training made."""
-    slide, base = table["slide"], table["baseline"]
-    change = "scaled to" if slide["how"] == "scale" else "pruned to"
-    shares = ", ".join(f"{share:g}" for share in slide["points"])
-    held = HALVES.get(table["chosen_on"], "half of the facts, drawn by the seed")
-    plain = (
-        f"kept at {base}'s learned: retained where an arm has first learned as many answer tokens as {base}'s whole "
-        f"change. bits per byte at {base}'s NLL: those of prose, where an arm's NLL is first as low. "
-        if base
-        else ""
-    )
-    return (
-        f"Along the change: each cell's change is {change} the shares {shares} and asked at each. "
-        f"learned at {100 * slide['keep']:g} % kept: at the share at which most is learned with so much of what was "
-        f"known kept. {plain}NLL at {slide['prose']:g} x bits per byte: of probes to learn, smallest with the bits per "
-        f"byte of prose at most so many times the untouched model's. Every share is chosen on {held}, and the numbers "
-        "are of the other probes. Between two neighbouring shares numbers lie on a straight line; what no share "
-        "reaches is not reached, and nothing is extrapolated."
-    )
 
 
 def sections(table: Found) -> list[tuple[str, tables.Table]]:

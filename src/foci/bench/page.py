@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foci.bench.markdown import sections, words
+from foci.bench import notes
+from foci.bench.markdown import sections
 from foci.report.style import inline
 from foci.report.tables import html
 from foci.report.templates import render
@@ -33,8 +34,10 @@ def page(table: Mapping[str, Any], svgs: Sequence[Path], cells: Sequence[tuple[s
     return render(
         "suite.html.j2",
         name=table["name"],
-        summary=words(table),
+        summary=notes.lead(table),
         failures=table["failures"],
+        unfinished=notes.unfinished(table) if table["unfinished"] else "",
+        terms=notes.terms(table),
         sections=[(title, html(shown)) for title, shown in sections(table)],
         figures=[_figure(svg) for svg in svgs],
         cells=cells,

@@ -93,12 +93,17 @@ def _check_files(suite: Suite, folder: SuiteFolder, overwrite: bool) -> None:
 
 
 def _write(
-    suite: Suite, folder: SuiteFolder, begun: Mapping[int, Start], cells: Sequence[Cell], failures: Failures
+    suite: Suite,
+    folder: SuiteFolder,
+    begun: Mapping[int, Start],
+    cells: Sequence[Cell],
+    failures: Failures,
+    unfinished: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes tables, figures and page from the finished cells."""
+    """Writes tables, figures and page from the finished cells; `unfinished` are names of cells that wait."""
     for one in cells:
         tidy(one)
-    found = table(suite, begun, measure(cells), {one.name: reason for one, reason in failures})
+    found = table(suite, begun, measure(cells), {one.name: reason for one, reason in failures}, unfinished)
     about = _about(cells)
     write_json(folder.table, found, sealed=True)
     write_text(folder.markdown, markdown(found, about))
@@ -113,7 +118,7 @@ def _write_so_far(
     """Writes the table of a suite that was stopped, from the cells that are finished, if there are any."""
     done = [one for one in cells if finished(one)]
     if done:
-        _write(suite, folder, begun, done, [(one, "not finished yet") for one in cells if one not in done])
+        _write(suite, folder, begun, done, (), [one.name for one in cells if one not in done])
         console.print(f"the table of the {len(done)} of {len(cells)} finished cells: {folder.markdown}", soft_wrap=True)
 
 

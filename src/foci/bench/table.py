@@ -42,8 +42,17 @@ def measure(cells: Sequence[Cell]) -> dict[str, dict[int, dict[str, Any]]]:
     return found
 
 
-def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failures: Mapping[str, str]) -> dict[str, Any]:
-    """Computes all numbers of the tables, figures and the page. `failures` are reasons by the name of a cell."""
+def table(
+    suite: Suite,
+    starts: Mapping[int, Start],
+    measured: Measured,
+    failures: Mapping[str, str],
+    unfinished: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Computes all numbers of the tables, figures and the page.
+
+    `failures` are reasons by the name of a cell; `unfinished` are the names of cells that were not run to their end.
+    """
     first = starts[suite.seeds[0]]
     base = measured.get(suite.baseline or "", {})
     return {
@@ -70,6 +79,7 @@ def table(suite: Suite, starts: Mapping[int, Start], measured: Measured, failure
         },
         "slide": along(suite, measured, frozenset(p.kind for p in first.questions.probes if is_to_learn(p))),
         "failures": dict(failures),
+        "unfinished": list(unfinished),
     }
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from foci.bench.markdown import CHOSEN_ON, reached
+from foci.bench import notes
+from foci.bench.markdown import reached
 from foci.pretrain.table import HEADS as PRETRAIN_HEADS
 from foci.pretrain.table import cells, words
 from foci.probes.asking import Answer
@@ -38,12 +39,12 @@ def print_suite(table: Mapping[str, Any], console: Console) -> None:
         rows.append([arm, *whole, paired, *tokens, NONE if step is None else f"{step:g}"])
     console.print(terminal(Table(heads, rows)))
     seeds, confidence = len(table["seeds"]), 100 * table["confidence"]
-    spread = "one seed, no intervals"
+    spread = "One seed, no intervals."
     if seeds > 1:
-        spread = f"{seeds} seeds, mean and half of the {confidence:.0f} % interval"
+        spread = f"{seeds} seeds, mean and half of the {confidence:.0f} % interval."
     words = (
-        f"{spread}; the point is chosen on {CHOSEN_ON[table['chosen_on']]}. learned, retained: whole answers that are "
-        "right; tokens: answer tokens predicted, given the true words before them."
+        f"{spread} {notes.point(table)} learned, retained: whole answers that are right; tokens: answer tokens "
+        "predicted, given the true words before them."
     )
     console.print(Text(words, style="dim"))
     if table["slide"] is not None:
