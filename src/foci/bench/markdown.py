@@ -155,15 +155,15 @@ def reached(text: str, told: Found, unit: str = " seeds") -> str:
 
 
 def _costs(table: Found) -> tables.Table:
-    heads = [
-        "arm", "updates to the chosen point", "tokens to it", "seconds to it", "updates to the end",
-        "tokens to the end", "seconds to the end", "peak memory, MiB",
-    ]  # fmt: skip
+    places = {"chosen": "the chosen point", "end": "the end"}
+    if table["chosen_on"] == "end":
+        del places["chosen"]
+    heads = [f"{what} to {where}" for where in places.values() for what in ("updates", "tokens", "seconds")]
     rows = []
     for arm, told in table["arms"].items():
-        costs = [told[place][name].get("mean") for place in ("chosen", "end") for name in ("step", "tokens", "seconds")]
+        costs = [told[place][name].get("mean") for place in places for name in ("step", "tokens", "seconds")]
         rows.append([arm, *(_cost(cost) for cost in costs), _cost(told["peak_memory_mib"].get("mean"))])
-    return tables.Table(heads, rows)
+    return tables.Table(["arm", *heads, "peak memory, MiB"], rows)
 
 
 def _methods(table: Found) -> tables.Table:
