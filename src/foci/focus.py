@@ -55,7 +55,7 @@ class WeighsTokens(ABC):
     def needs(self) -> frozenset[str]:
         """Names the columns that `weigh` reads.
 
-        Two are the learner's of now, computed when asked for: `"nll"`, and `ENTROPY` (how unsure it is).
+        Two columns are computed from the learner in every update, in nats: `"nll"` and `ENTROPY`.
         """
         return frozenset()
 
@@ -103,7 +103,7 @@ class HoldsWeights(ABC):
     def pull(self, step: int) -> Mapping[str, int | float | Tensor]:
         """Returns the strength of the pull at update `step` (from 0): theta moves by -lr * strength * (theta - start).
 
-        A number by block (`"*"` = every block), or a tensor by parameter (its name in the model without adapter).
+        Keys: a block (or `"*"`, every block) with a number, or a parameter with a tensor (names without adapter).
         """
 
 
@@ -125,7 +125,7 @@ class StoredTeacher(Protocol):
 
 
 class Imitates(ABC):
-    """Decides which tokens are held to what a teacher says of them.
+    """Decides which tokens are trained to match a teacher's predictions.
 
     Adds strength * sum(a * soft) / sum(a over the update) to the loss. `a` is what `hold` returns, and soft is
     T^2 KL(teacher || learner) in nats, over the teacher's k likeliest tokens and one bucket for the rest.
@@ -139,7 +139,7 @@ class Imitates(ABC):
     def hold(self, batch: Batch, weights: Float[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
         """Returns how much each token is held, >= 0, for one whole update; the scale does not matter.
 
-        `weights` are those of the same update, divided by its largest.
+        `weights` are the token weights of the same update, scaled so that the largest is 1.
         """
 
     @abstractmethod

@@ -15,18 +15,18 @@ IGNORED = -100
 """The label of a token that is not predicted (Transformers' convention)."""
 
 REHEARSED = "rehearsed"
-"""Column that is 1 on rows that are mixed in: they are read plainly, weighers are about new text."""
+"""Column that is 1 on rehearsed rows, which are mixed in: weighers leave them at weight 1."""
 
 ENTROPY = "entropy_top20"
 """Column of the learner's entropy where each token is predicted, in nats: that of its 20 likeliest tokens alone, their
 probabilities scaled to sum to 1. Between 0 and ln 20 = 2.996; higher = less sure. It stands at the predicted token."""
 
 UNWEIGHTED = "unweighted"
-"""Column that is 1 on tokens that are read and have no weight, such as questions of conversations, or mixed-in rows
-that only a teacher is asked about: their own token teaches nothing."""
+"""Column that is 1 on tokens that are context only: questions of conversations, and rehearsed rows that only match a
+teacher. Their weight is 0."""
 
 LOSS_WEIGHT = "loss_weight"
-"""Column of the weights that the corpus itself gives, where one is neither 0 nor 1. Rows without it have weight 1."""
+"""Column of the corpus' own weights. A row has it if one weight is neither 0 nor 1; other rows have weight 1."""
 
 
 DELIMITER = "delimiter"
@@ -138,7 +138,7 @@ class Rows(Sequence[Row], ABC):
 
 
 SPARSE = 16
-"""Of how many rows one is chosen, at least, for it to be quicker to read these alone."""
+"""Where fewer than one in so many rows is chosen, rows are read one by one; else all are read in one pass."""
 
 
 class Chosen(Rows):

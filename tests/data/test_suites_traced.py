@@ -65,7 +65,7 @@ def test_a_question_that_is_asked_cannot_be_traced():
     suite = Suite("x", {}, (), learn=(probe("a", "Ada is"),), trace=(probe("b", "Bo is"),))
     for field in ("learn", "retain", "held_out"):
         both = {"learn": (probe("a", "Ada is"),)} | {field: (probe("c", "Bo is "),)}
-        with pytest.raises(ValueError, match="1 questions to trace are asked too, such as 'b'"):
+        with pytest.raises(ValueError, match="1 trace probes are also asked, such as 'b'"):
             replace(suite, **both)
 
 

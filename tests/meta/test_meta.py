@@ -658,7 +658,7 @@ def test_the_command(files, tmp_path):
     command = [sys.executable, "-m", "foci", "meta", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "after one by the weigher" in done.stdout
+    assert "after a step with the weigher" in done.stdout
     assert (tmp_path / "out/weigher/weigher.json").is_file()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

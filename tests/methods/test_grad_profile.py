@@ -219,7 +219,7 @@ def test_rows_that_hold_a_question_are_not_traced(tmp_path, spans):
 def test_nothing_left_to_trace_is_told(tmp_path):
     asked = frozenset(text[:20] for text in TEXTS)
     with pytest.raises(
-        ValueError, match=r"found 0 spans \(answer spans.*10 of 10 rows were left out because the run asks"
+        ValueError, match=r"found 0 spans \(answer spans.*10 of 10 rows were left out because they hold"
     ):
         GradProfile(spans="answers").prepare(context(tmp_path, asked=asked))
 

@@ -332,7 +332,7 @@ def test_the_model_is_saved_in_files_that_fit_into_memory(both, tmp_path, monkey
 
 def test_check_says_what_lies_in_files(both, capsys):
     said = runs.told(["check", both[0][0].output.parent / "small.yaml"], capsys)
-    assert re.search(r"MiB of this are files, which leave memory where it is short", " ".join(said.split()))
+    assert re.search(r"MiB of this are mapped files, which the system can drop", " ".join(said.split()))
     model = models.add_adapter(load(Path(both[0][0].model.name)).model, models.Adapter(r=4))
     told, frozen = memory_of(model, torch.bfloat16), [p for p in model.parameters() if not p.requires_grad]
     assert told.files == 4 * sum(p.numel() for p in frozen) + told.copies

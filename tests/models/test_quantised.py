@@ -366,7 +366,7 @@ def test_a_run_goes_on_from_no_run_upon_few_bits(finished, tmp_path):
     later = {"continues": {"run": str(run.output), "arm": "plain"}, "output": str(tmp_path / "later")}
     settings = run.model_dump(mode="json") | later
     settings["model"]["bits"] = None
-    with pytest.raises(ValueError, match=r"learned upon weights in \d bits.*by foci export"):
+    with pytest.raises(ValueError, match=r"was trained on weights in \d bits.*by foci export"):
         learn(of_settings(settings))
 
 

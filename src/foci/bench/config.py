@@ -53,7 +53,7 @@ class Suite(Run):
     @field_validator("seed")
     @classmethod
     def _no_seed(cls, seed: int) -> int:
-        raise ValueError(f"a suite has several; write seeds: [{seed}]")
+        raise ValueError(f"a suite takes several seeds; write seeds: [{seed}]")
 
     @field_validator("continues")
     @classmethod
@@ -85,7 +85,7 @@ class Suite(Run):
         given = {name: getattr(probes, name) for name in ("learn", "retain", "text")}
         if given["learn"] is None or given["retain"] is given["text"] is None:
             raise ValueError(
-                "it compares what arms learn with what they keep: it needs probes.learn, and probes.retain or "
+                "slide compares what arms learn with what they keep, so it needs probes.learn, and probes.retain or "
                 f"probes.text, got {shown(given)}; give them, or leave out slide"
             )
         return slide

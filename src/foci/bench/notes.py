@@ -62,7 +62,7 @@ def along_terms(table: Found) -> dict[str, str]:
     found = {
         "along the change": f"the change that training made to the weights is {change} to the shares {shares}, and the "
         f"probes are asked at each. The share that a column needs is chosen on {_half(table)}; the numbers are those "
-        "of the other probes. Between two neighbouring shares they lie on a straight line. Nothing is extrapolated: "
+        "of the other probes. Between two neighbouring shares they are interpolated linearly. Nothing is extrapolated: "
         "what no share reaches is called not reached.",
         f"learned at {100 * slide['keep']:g} % kept": "the most that is learned at a share that keeps so much of what "
         "was known.",

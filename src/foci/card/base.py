@@ -31,7 +31,7 @@ def base_named(name: str, bits: int | None = None) -> Base:
     found = _named(name)
     if bits is None:
         return found
-    few = f"The run learned upon its linear layers in {bits} bits; upon the weights as they are answers may differ."
+    few = f"The run was trained on its linear layers in {bits} bits; on the unquantised weights answers may differ."
     if bits == 8:
         few += (
             " Transformers also rounds what flows into these layers, and foci does not, so they may differ there too."
@@ -43,7 +43,7 @@ def _named(name: str) -> Base:
     if name in EMBEDDED:
         known = EMBEDDED[name]
         note = (
-            f"The run learned upon the weights in the package {known.requirement}, a quantised copy of {known.hub}. "
+            f"The run was trained on the weights of the package {known.requirement}, a quantised copy of {known.hub}. "
             f"Upon {known.hub} itself an adapter's answers may differ; that was not measured."
         )
         return Base(known.hub, True, known.licence, note)

@@ -76,7 +76,7 @@ def _left_out(arms: Mapping[str, ArmCost]) -> str:
 
 def _in_files(size: int) -> str:
     """Says what of the memory the system can take back."""
-    return f"; {size / MIB:,.0f} MiB of this are files, which leave memory where it is short" if size else ""
+    return f"; {size / MIB:,.0f} MiB of this are mapped files, which the system can drop from memory" if size else ""
 
 
 def _training(arms: Mapping[str, ArmCost]) -> str:

@@ -23,8 +23,8 @@ def _of_system(error: OSError) -> str:
     if type(error).__name__ == "DiskFull" or error.filename is None or not str(error).startswith("[Errno"):
         return error.strerror if type(error).__name__ == "DiskFull" and error.strerror else str(error)
     return (
-        f"{error.filename} cannot be read or written ({error.strerror}); check that it is there, and its rights: what "
-        "was written before is intact"
+        f"{error.filename} cannot be read or written ({error.strerror}); check that it exists, and its permissions: "
+        "what was written before is intact"
     )
 
 

@@ -34,10 +34,11 @@ def export(  # noqa: PLR0913, PLR0917 - a command may have many flags
     ] = 100,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export in this folder.")] = False,
     push: Annotated[
-        str | None, typer.Option(help="Repository of the Hugging Face hub to put it into, OWNER/NAME; private.")
+        str | None,
+        typer.Option(help="Push the export to this Hugging Face repository, OWNER/NAME; a new one is private."),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="Let everybody see it, also where it is private now.")
+        bool, typer.Option("--public", help="Make the repository public, even if it is private now.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Push without asking.")] = False,
 ) -> None:

@@ -69,7 +69,7 @@ def init(
     ]
     write_text(target, run_file(settings, head))
     Terminal().print(
-        f"wrote {target}\nlook what it costs: foci check {shlex.quote(str(target))}\n"
+        f"wrote {target}\nsee what it costs: foci check {shlex.quote(str(target))}\n"
         f"train: foci learn {shlex.quote(str(target))}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

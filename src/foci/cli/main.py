@@ -96,7 +96,7 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     ] = False,
     before: Annotated[
         str | None,
-        typer.Option("--from", help="Folder of a finished run: its model learns the texts too, by its settings."),
+        typer.Option("--from", help="Folder of a finished run: its model is trained further, with its settings."),
     ] = None,
     arm: Annotated[
         str | None, typer.Option(help="Arm of that run; default: the one that learned and retained the most.")
@@ -154,7 +154,7 @@ def check(
     model: Model = None,
     out: Out = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes that torchrun will start; memory is said for each of them.")
+        int, typer.Option(min=1, help="Number of processes that torchrun will start; memory is given per process.")
     ] = 1,
 ) -> None:
     """Show all settings of a run or a suite, and what it takes: memory, speed, time and disk. Nothing is kept."""

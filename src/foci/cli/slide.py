@@ -79,7 +79,7 @@ def print_slide(found: Mapping[str, Any], console: Console) -> None:
     )
     words = (
         "In brackets: the share of the change, chosen on held-out probes; the numbers are of the other probes. Between "
-        "two shares that were asked, numbers lie on a straight line; no line goes beyond them."
+        "two measured shares, numbers are interpolated linearly; nothing is extrapolated."
     )
     console.print(Text(words, style="dim"))
 

@@ -31,7 +31,9 @@ Rewrites = Annotated[int, typer.Option(help="Rewrites per passage that are asked
 Workers = Annotated[int, typer.Option(help="Requests at a time; of a model on this machine, prompts per batch.")]
 Limit = Annotated[int | None, typer.Option(help="Passages that are asked about, at most; default: all.")]
 Words = Annotated[int, typer.Option(help="Words of a passage, about.")]
-HeldOut = Annotated[float, typer.Option(help="Share of the facts (0 to 1) of which nothing is trained on.")]
+HeldOut = Annotated[
+    float, typer.Option(help="Share of facts (0 to 1) whose questions and rewrites are never trained on.")
+]
 Seed = Annotated[int, typer.Option(help="Seed for the facts that are held out, and for --limit.")]
 PriceIn = Annotated[float | None, typer.Option(help="Price of a million tokens that the writer reads.")]
 PriceOut = Annotated[float | None, typer.Option(help="Price of a million tokens that the writer writes.")]

@@ -78,7 +78,7 @@ def _print_along(table: Mapping[str, Any], console: Console) -> None:
     console.print(terminal(Table(["arm", *(head for head, _, _ in columns)], rows), fold=6))
     words = (
         "along the change that training made, at shares that are chosen on held-out probes and read off the others; "
-        "between two shares that were asked, numbers lie on a straight line"
+        "between two measured shares, numbers are interpolated linearly"
     )
     if any(None in told[name]["values"] for told in slide["arms"].values() for _, name, _ in columns):
         words += "; (1 of 3): the seeds that have a number"
@@ -90,8 +90,8 @@ def print_meta(summary: Mapping[str, Any], weigher: Path, console: Console) -> N
     hits = summary["answer_in_top_5_percent"]
     lines = [
         ("later loss (nats)", f"{summary['later_nll_before']:.3f} before a step on the document"),
-        ("", f"{summary['later_nll_after_plain']:.3f} after a plain one"),
-        ("", f"{summary['later_nll_after_weighed']:.3f} after one by the weigher"),
+        ("", f"{summary['later_nll_after_plain']:.3f} after a plain step"),
+        ("", f"{summary['later_nll_after_weighed']:.3f} after a step with the weigher's weights"),
         ("answer in the top 5 %", "unknown" if hits is None else f"{hits:.0%}"),
         ("seconds", f"{summary['seconds']['influence']:.0f} + {summary['seconds']['weigher']:.0f}"),
     ]

@@ -84,7 +84,7 @@ class ModelConfig(Section):
     )
     on_disk: bool = Field(
         default=False,
-        description="weights lie in files of TMPDIR, for a model larger than memory; on a CPU, for an adapter",
+        description="map the base weights from files in TMPDIR, for a model larger than memory; CPU and adapter only",
     )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
 
@@ -115,7 +115,7 @@ class CorpusConfig(Section):
         default=0.0,
         ge=0,
         lt=1,
-        description="share of the rows (0 to 1) not trained on; 0.05 where train.patience has no probes to learn",
+        description="share of the rows (0 to 1) not trained on; 0.05 with train.patience, unless a probe file is given",
     )
 
     @field_serializer("path")
@@ -145,7 +145,7 @@ class ProbesConfig(Section):
         default=0.0,
         ge=0,
         lt=1,
-        description="share of the facts (0 to 1) held out of learn and retain; 0.2 with patience and no held_out",
+        description="share of facts (0 to 1) held out of learn, retain; made probes: 0 = 0.2; 0.2 with patience",
     )
     corpus_text: bool = Field(default=True, description="also measure bits per byte on a sample of the corpus")
     every: Count | None = Field(

@@ -13,7 +13,7 @@ LONGEST = 50
 
 
 class TrainConfig(Section):
-    """The optimisation. One update = `batch_size * accumulation` rows on each process."""
+    """The optimisation. One update = `batch_size * accumulation` rows, of all processes together."""
 
     epochs: Count | None = Field(
         default=4, description="passes over the corpus; exactly one of epochs and steps; 50 at most with patience"
@@ -21,14 +21,17 @@ class TrainConfig(Section):
     steps: Count | None = Field(default=None, description="updates; exactly one of epochs and steps")
     patience: Count | None = Field(
         default=None,
-        description="stop after so many probings without a new best on what is held out, keep the best; null = never",
+        description="stop after so many probings in a row without a better held-out score, keep the best; null = never",
     )
     least_steps: int = Field(
         default=60,
         ge=0,
         description="fewest updates of an arm, so that a small corpus is read often; 0 where epochs or steps is set",
     )
-    batch_size: Count = Field(default=16, description="rows of a batch, on each process")
+    batch_size: Count = Field(
+        default=16,
+        description="rows per batch; an update has batch_size * accumulation rows, of all processes together",
+    )
     accumulation: Count = Field(default=1, description="batches of rows per update")
     batch_tokens: Count | None = Field(
         default=None,

@@ -207,7 +207,9 @@ def readable(file: Path) -> bool:
 
 
 def _unreadable(error: OSError) -> None:
-    raise ValueError(f"corpus folder {error.filename} cannot be read ({error.strerror}); check its rights") from None
+    raise ValueError(
+        f"corpus folder {error.filename} cannot be read ({error.strerror}); check its permissions"
+    ) from None
 
 
 def read_source(source: str, text_field: str) -> Iterator[Document | Sample | BadLine]:

@@ -47,7 +47,7 @@ def rows_told(
     count = min(count, len(rows))
     chosen = sorted({round(n * (len(rows) - 1) / max(count - 1, 1)) for n in range(count)})
     marks = any(UNWEIGHTED in rows[n].columns for n in chosen)
-    learned = "; lines with > are learned, the others are read alone" if marks else ""
+    learned = "; lines with > are learned, the others are context only" if marks else ""
     yield f"{len(chosen)} of {counted(len(rows), 'row')}, as the model will read{learned}:"
     for n in chosen:
         yield f"{one_line(rows[n].source or rows[n].row_id)}:"

@@ -104,7 +104,7 @@ class Suite:
         asked = {probe.prompt.strip() for probe in (*self.learn, *self.retain, *self.held_out)}
         if both := [probe.id for probe in self.trace if probe.prompt.strip() in asked]:
             raise ValueError(
-                f"{self.name}: {len(both)} questions to trace are asked too, such as {both[0]!r}; part them"
+                f"{self.name}: {len(both)} trace probes are also asked, such as {both[0]!r}; remove one copy of each"
             )
         lists = {LEARN: self.learn, RETAIN: self.retain, HELD_OUT: self.held_out, TRACE: self.trace}
         for name, probes in lists.items():

@@ -222,7 +222,7 @@ def _write_held_out(made: Material, folder: RunFolder, console: Console) -> None
     folder.held_out.unlink(missing_ok=True)
     if held := made.questions.held_out_rows:
         write_rows(held, folder.held_out)
-        words = f"{counted(len(held), 'row')} of these {form(len(held), 'is', 'are')} held out to say when to stop"
+        words = f"{counted(len(held), 'row')} {form(len(held), 'is', 'are')} held out, to decide when training stops"
         console.print(f"  {words}", highlight=False)
 
 

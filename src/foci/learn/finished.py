@@ -92,7 +92,7 @@ def finished(run: Run) -> Finished | None:
     before = read_finished(path, run.continues.arm)
     if (bits := before.run.model.bits) is not None:
         raise ValueError(
-            f"{path} learned upon weights in {bits} bits (model.bits), and a run goes on from a merged model in "
+            f"{path} was trained on weights in {bits} bits (model.bits), and a run goes on from a merged model in "
             "float32; write that by foci export, and name its folder as model.name of a new run"
         )
     for name, own, other in (

@@ -34,7 +34,7 @@ def median_row_nll(nll: Float[Tensor, "batch seq"], counted: Bool[Tensor, "batch
 class Talr(WeighsTokens):
     """Weighs each token by the learner's probability to the power 1 / tau, at least `floor`.
 
-    tau is the update's median of the rows' mean NLL in nats: the lower it is, the less unlikely tokens count.
+    tau is the update's median of the rows' mean NLL in nats: a lower tau gives unlikely tokens less weight.
     """
 
     floor: float = 0.01

@@ -47,8 +47,7 @@ def add_adapter(model: LanguageModel, settings: Adapter) -> PeftModel:
     targets = targets_of(model, stacks=stacks)
     if not targets.modules and not targets.parameters:
         raise ValueError(
-            f"{type(model).__name__} has no layer that an adapter of PEFT can sit in; train its weights themselves "
-            "(adapter: null)"
+            f"{type(model).__name__} has no layer that an adapter of PEFT can sit in; train all weights (adapter: null)"
         )
     targets = chosen(model, targets, settings.targets)
     with peft_quiet():

@@ -72,7 +72,7 @@ def _result(name: str, arm: ArmFolder, path: Path, run: Run) -> Mapping[str, Any
         raise ValueError(f"arm {name} of {path} is not finished; go on with: foci learn {path} --resume")
     if not arm.model.is_dir() and run.model.bits is not None:
         raise ValueError(
-            f"arm {name} of {path} learned upon weights in {run.model.bits} bits (model.bits), which have no merged "
+            f"arm {name} of {path} was trained on weights in {run.model.bits} bits (model.bits), which have no merged "
             "model to slide along; train it again without model.bits"
         )
     if not arm.model.is_dir():

@@ -105,7 +105,7 @@ def locked(path: Path) -> Iterator[None]:
         raise FileExistsError(f"another process is working in {path}; wait for it, or name another output") from None
     except OSError as error:
         raise ValueError(
-            f"output {path} cannot be written ({error.strerror or error}); name another one, or change its rights"
+            f"output {path} cannot be written ({error.strerror or error}); name another one, or change its permissions"
         ) from None
     try:
         with says_when_full(path):

@@ -140,8 +140,8 @@ def _weight(fields: Mapping[str, Any], content: str, role: str, name: str) -> fl
     weight = next(iter(said.values()), None)
     if weight and role != "assistant":
         raise Unusable(
-            f"{name}: its {next(iter(said))!r} asks to learn it, and foci learns answers; set it on an assistant's "
-            "message, or learn every token with corpus.loss=all"
+            f"{name}: {next(iter(said))!r} is set on a message of {role!r}, and foci learns only the assistant's; "
+            "remove the key, or learn every token with corpus.loss=all"
         )
     return weight
 

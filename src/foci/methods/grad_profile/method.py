@@ -128,8 +128,8 @@ class GradProfile(Prepares):
         if len(found) < LEAST:
             left = f"{len(context.rows) - len(rows)} of {len(context.rows)} rows were left out"
             raise ValueError(
-                f"grad_profile found {len(found)} spans ({source}) and needs {LEAST}; {left} because the run asks what "
-                "they say. Give `spans` a probe file, or rare"
+                f"grad_profile found {len(found)} spans ({source}) and needs {LEAST}; {left} because they hold "
+                "questions of the run. Set spans to a probe file, or to rare"
             )
         return source, drawn(found, context.seed, repr)[: self.count]
 

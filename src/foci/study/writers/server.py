@@ -1,4 +1,4 @@
-"""A writer behind an address: any server of the OpenAI protocol, several requests at a time."""
+"""A writer behind an address: any OpenAI-compatible server, several requests at a time."""
 
 import asyncio
 import os
