@@ -117,7 +117,7 @@ def arm(**changes: Any) -> dict[str, Any]:
         ({"loss": {"first": 3.0, "last": 400.0}, "guessing_loss": None}, "diverged: its training loss went from 3.00"),
         ({"corpus_bits_per_byte": {"before": 1.0, "after": 1.9}}, "diverged: bits per byte of the text that it read"),
         ({"retained_whole": {"before": 1.0, "after": 0.8}}, "forgot much: 10 of 50 answers that the model knew are now "
-         "wrong. Lower train.learning_rate, train for fewer epochs, rehearse old text (the method replay)"),
+         "wrong. Hold made-up texts to what the untouched model says (the method replay with path: encyclopedia"),
         ({"retained_whole": {"before": 1.0, "after": 0.82}}, None),
         ({"retained_whole": {"before": 1.0, "after": 0.5}, "retained_probes": 8}, None),
         ({"bits_per_byte": {"before": 0.9, "after": 1.2}}, "general text rose from 0.900 to 1.200"),

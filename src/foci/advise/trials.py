@@ -37,14 +37,16 @@ def _focused(strength: float) -> tuple[Any, ...]:
     )
 
 
+HELD_TEXTS = ({"replay": {"path": "encyclopedia", "ratio": 0.5, "anchor": "kl", "strength": 3.0}},)
+"""Plain fine-tuning beside made-up texts that keep the predictions of the untouched model."""
 TRIALS: dict[str, Trial] = {
     "plain": Trial((), 1e-3, "plain fine-tuning"),
-    "focused": Trial(FOCUSED, 1e-3, "focused"),
     "focused-fast": Trial(FOCUSED, 2e-3, "focused, twice the rate"),
+    "replay-fast": Trial(HELD_TEXTS, 2e-3, "plain fine-tuning and made-up texts that are held, twice the rate"),
+    "focused": Trial(FOCUSED, 1e-3, "focused"),
     "focused-loose": Trial(_focused(1.0), 1e-3, "focused, held less (strength 1)"),
     "plain-slow": Trial((), 3e-4, "plain fine-tuning, a third of the rate"),
     "focused-firm": Trial(_focused(10.0), 1e-3, "focused, held more (strength 10)"),
-    "focused-slow": Trial(FOCUSED, 5e-4, "focused, half of the rate"),
     "weighed": Trial(("train_attention",), 1e-3, "train_attention alone"),
 }
 """By name, those first that are tried where there is little time."""

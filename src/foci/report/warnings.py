@@ -64,8 +64,8 @@ def _forgot(arm: Mapping[str, Any]) -> str | None:
     if not words:
         return None
     return (
-        f"forgot much: {', and '.join(words)}. Lower train.learning_rate, train for fewer epochs, rehearse old text "
-        "(the method replay), or use a method that changes less, such as train_attention."
+        f"forgot much: {', and '.join(words)}. Hold made-up texts to what the untouched model says (the method replay with "
+        "path: encyclopedia and anchor: kl, which focused has), lower train.learning_rate, or train for fewer epochs."
     )
 
 
