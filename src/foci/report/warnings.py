@@ -64,8 +64,9 @@ def _forgot(arm: Mapping[str, Any]) -> str | None:
     if not words:
         return None
     return (
-        f"forgot much: {', and '.join(words)}. Hold made-up texts to what the untouched model says (the method replay with "
-        "path: encyclopedia and anchor: kl, which focused has), lower train.learning_rate, or train for fewer epochs."
+        f"forgot much: {', and '.join(words)}. Hold made-up texts to what the untouched model says (the method replay "
+        "with path: encyclopedia and anchor: kl, as focused has it), lower train.learning_rate, or train for fewer "
+        "epochs."
     )
 
 
