@@ -411,7 +411,7 @@ def test_a_folder_that_may_not_be_written(tmp_path, short, monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", "out/rows.parquet")
 
     monkeypatch.setattr("foci.learn.baseline.write_rows", denied)
-    assert "out/rows.parquet cannot be read or written (Permission denied); check that it is there" in refused(
+    assert "out/rows.parquet cannot be read or written (Permission denied); check that it exists" in refused(
         capsys, "learn", short, code=1
     )
 
