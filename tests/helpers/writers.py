@@ -1,4 +1,4 @@
-"""A OpenAI-compatible server on a loopback port, whose answers a test chooses, and a corpus that it can ask about.
+"""An OpenAI-compatible server on a loopback port, whose answers a test chooses, and a corpus that it can ask about.
 
     with writers.serving() as server:                     # an honest writer
         runs.told(["study", corpus, "--writer", server.url, "--out", out], capsys)
