@@ -78,6 +78,13 @@ def along_terms(table: Found) -> dict[str, str]:
     return found
 
 
+def point(table: Found) -> str:
+    """Says at which update each arm is reported."""
+    if table["chosen_on"] == "end":
+        return "No probes are held out to choose a point, so each arm is reported at its end."
+    return f"The chosen point is the probed step with the best {CHOSEN_ON[table['chosen_on']]}."
+
+
 def unfinished(table: Found) -> str:
     """Says which cells are not in the table because the suite was stopped before they were done."""
     names = table["unfinished"]
@@ -100,10 +107,3 @@ def _differences(table: Found) -> str:
     if not table["baseline"]:
         return "Every arm has methods, so no differences are shown."
     return f"Differences are from {table['baseline']}, paired by seed."
-
-
-def point(table: Found) -> str:
-    """Says at which update each arm is reported."""
-    if table["chosen_on"] == "end":
-        return "No probes are held out to choose a point, so each arm is reported at its end."
-    return f"The chosen point is the probed step with the best {CHOSEN_ON[table['chosen_on']]}."
