@@ -118,7 +118,7 @@ def _write_so_far(
     """Writes the table of a suite that was stopped, from the cells that are finished, if there are any."""
     done = [one for one in cells if finished(one)]
     if done:
-        _write(suite, folder, begun, done, (), [one.name for one in cells if one not in done])
+        _write(suite, folder, begun, done, [], [one.name for one in cells if one not in done])
         console.print(f"the table of the {len(done)} of {len(cells)} finished cells: {folder.markdown}", soft_wrap=True)
 
 
