@@ -336,6 +336,8 @@ def main() -> None:
     """Runs the command line; prints an error that a person can mend as one paragraph, without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Threads of torch that wait for work leave their core to other programs. Read once, when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # PEFT imports bitsandbytes where it is installed, which tells of a kernel that it did not find
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
