@@ -1,4 +1,4 @@
-"""Threads that wait for work leave their core to other programs: two commands on one machine take twice the time, not more."""
+"""Threads that wait for work leave their core to other programs, so that two commands take twice the time of one."""
 
 import os
 import subprocess
