@@ -14,6 +14,7 @@ from foci.advise.trials import Cost, Rounds, Trial, planned
 from foci.config.run import load_run
 from foci.probes import read_answers
 from foci.system.run_folder import RunFolder
+from foci.training.non_finite import NonFinite
 from paths import HELPERS
 
 FEW = {
@@ -126,3 +127,30 @@ def test_what_cannot_be_advised_is_refused(few, capsys):
     Path("mine").mkdir()
     Path("mine/a").write_text("x")
     assert "holds something that is no advice" in runs.refused([*few, "--out", "mine"], capsys)
+
+
+def test_how_the_text_is_read_and_the_seed_are_those_of_the_advised_run(few, capsys):
+    """A field of another name is read by the trials, and both stand in the run file."""
+    texts = [file.read_text() for file in sorted(Path("pages").iterdir())]
+    runs.write_lines(Path("pages.jsonl"), [{"body": text} for text in texts])
+    told = [word if word != "pages" else "pages.jsonl" for word in few]
+    runs.told([*told, "corpus.text_field=body", "corpus.max_bad=0.1", "seed=3", "--minutes", 10], capsys)
+    run = load_run("out/pages-advice/advised.yaml")
+    assert (run.corpus.text_field, run.corpus.max_bad, run.seed) == ("body", 0.1, 3)
+    words = runs.refused([*told, "corpus.text_field=body", "seed=3", "corpus.max_length=64"], capsys)
+    assert "other settings" in words
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on(few, capsys, monkeypatch):
+    original = advising.run_cell
+
+    def failing(one, console):
+        if "fast" in str(one.path):
+            raise NonFinite("the loss is NaN")
+        return original(one, console)
+
+    monkeypatch.setattr(advising, "run_cell", failing)
+    told = runs.told([*few, "--minutes", 10], capsys)
+    assert "fast" in told
+    assert "failed: the loss is NaN" in told
+    assert load_run("out/pages-advice/advised.yaml").train.learning_rate in (1e-3, 1e-9)

@@ -88,6 +88,8 @@ def never(*_, **__):
         ),
         ({"overrides": {"oracle": {"adapter": {"r": 0}}}}, r"adapter\.r: .*greater than or equal to 1"),
         ({"sedes": [1]}, "did you mean 'seeds'"),
+        ({"train": {"patience": 2}}, "after the same number of steps, got train.patience 2 .*leave it out"),
+        ({"overrides": {"oracle": {"patience": 1}}}, r"got train.patience 1 \(arm oracle\)"),
     ],
 )
 def test_a_wrong_suite_file_is_told(stuff, tmp_path, change, words):

@@ -284,3 +284,14 @@ def test_all_weights_go_on_too(chain, tmp_path):
                    "probes.learn=null"], tmp_path)  # fmt: skip
     assert not (tmp_path / "next" / "adapter").exists()
     assert summary(tmp_path / "next")["arms"]["plain"]["batches"]["after"] == ["", "small", "tuesday"]
+
+
+def test_a_card_says_whose_answers_the_numbers_before_are(chain):
+    """A run that goes on is measured against the model that it went on from, which has forgotten already."""
+    first, second = ((chain / "out" / name / "model" / "README.md").read_text() for name in ("monday", "tuesday"))
+    assert "| untouched |" in first
+    assert "the model of" not in first
+    assert "| before |" in second
+    measured = second[second.index("## What was measured") : second.index("## Methods")]
+    assert "untouched" not in measured
+    assert "that the model of `monday` knew" in measured

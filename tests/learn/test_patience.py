@@ -8,7 +8,7 @@ import pytest
 import runs
 from foci.config.run import load_run
 from foci.learn.run import learn
-from foci.learn.stopping import best, is_over, score, scores
+from foci.learn.stopping import Ending, best, is_over, score, scores
 from foci.probes import Probe, hold_out
 from foci.report.read import read_run
 from foci.system.files import read_json, read_lines
@@ -134,3 +134,14 @@ def test_the_worked_example_of_patience():
     ]
     assert score([], {"bits_per_byte": 1.0}) is None
     assert score([], {"bits_per_byte": 1.0, "held_out_bits_per_byte": 0.5}) == -1.5
+
+
+def test_the_reason_for_an_end_agrees_with_the_update_that_is_kept():
+    assert Ending(8, 8, False, True).words(4) == (
+        "trained to the last update, 8: held-out probes (learned + retained) improved to the end; update 8 is the best "
+        "and is kept"
+    )
+    assert "did not improve after update 2; update 2 is the best" in Ending(8, 2, False, True).words(4)
+    assert "stopped after update 8: held-out text (bits per byte) did not improve, once" in Ending(
+        8, 6, True, False
+    ).words(1)

@@ -91,6 +91,7 @@ def test_the_documentations_examples_hold():
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_what_means_the_same_is_one_answer(one, other):
     assert exact_match(one, [other]) == exact_match(other, [one]) == 1.0
+    assert f1(one, [other]) == f1(other, [one]) == 1.0
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
@@ -104,6 +105,7 @@ def test_every_text_equals_itself_and_nothing_is_right_for_nothing(one, other):
     assert exact_match(one, [one]) == 1.0
     assert exact_match(one, [other]) == exact_match(other, [one])
     assert exact_match(f"{one}\n", [one]) == 1.0
+    assert f1(one, [other]) >= exact_match(one, [other])
     if one.strip() and normalise(one):
         assert exact_match("", [one]) == f1("", [one]) == 0.0
 

@@ -123,6 +123,8 @@ def arm(**changes: Any) -> dict[str, Any]:
         ({"bits_per_byte": {"before": 0.9, "after": 1.2}}, "general text rose from 0.900 to 1.200"),
         ({"learned_whole": {"before": 0.1, "after": 0.2}}, "learned no more than guessing: 20.0 % of the answers are "
          "right, where always giving the commonest one makes 20.0 % right"),
+        # one probe, or one answer in each group: the commonest answer is always right, and says nothing
+        ({"learned_whole": {"before": 0.0, "after": 1.0}, "controls": {"majority": 1.0}}, None),
         ({"retained_probes": 0, "retained_whole": None}, "before training the model answers none "
          "of the 60 probes to retain"),
     ],

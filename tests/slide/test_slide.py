@@ -119,6 +119,26 @@ def test_pruning_keeps_a_share_of_the_entries_and_has_no_adapter(run):
     assert not (own.path / "slide" / "scale").exists()
 
 
+def test_a_model_without_an_adapter_has_none_of_an_earlier_one_beside_it(run):
+    scaled = slide(run, points=2, keep=0.5)["written"]["plain"]
+    place = RunFolder(run, 2).arm("plain").path / "slide" / "keep-0.5"
+    assert scaled["adapter"] == str(place / "adapter")
+    assert slide(run, how="prune", points=2, keep=0.5)["written"]["plain"]["adapter"] is None
+    assert sorted(file.name for file in place.iterdir()) == ["model"]
+
+
+def test_where_no_fact_can_choose_no_model_is_written(things, trained, tmp_path, capsys):
+    answers = read_answers(trained / "baseline" / "probes.parquet")
+    known = {a.probe_id for a in answers if a.role == "retain" and a.counted}
+    prompts = {line["prompt"] for line in read_lines(trained / "probes.jsonl") if line["id"] in known}
+    one = next(line for line in read_lines(things.retain) if line["prompt"] in prompts)
+    asked = runs.write_lines(tmp_path / "one.jsonl", [one])
+    learn(load_run(runs.run_file(tmp_path, things, train=TRAIN, probes={"every": None, "retain": str(asked)})))
+    words = runs.refused(["slide", tmp_path / "out", "--points", "1", "--keep", "0.9"], capsys)
+    assert "asks 1 fact to retain that count, so none are held out to choose" in words
+    assert not list((tmp_path / "out").glob("arms/*/slide"))
+
+
 def test_a_killed_slide_goes_on(run, tmp_path):
     runs.finished(
         ["slide", run, "--points", "2"],

@@ -16,7 +16,7 @@ from fake_run import STEPS, write_run
 from foci.system.files import LOCK
 from foci.system.folder import is_held, locked
 from foci.watch.run import picture, sentence, watch
-from foci.watch.state import read_state
+from foci.watch.state import _updates, read_state
 
 
 @contextmanager
@@ -68,6 +68,14 @@ def test_the_checkpoint_says_how_many_updates(run):
     (folder / "trainer_state.json").write_text('{"max_st')
     with held(run):
         assert read_state(run).arms[1].updates == 120
+
+
+def test_a_small_corpus_is_read_until_the_fewest_updates(tmp_path):
+    last = {"step": 2, "epoch": 1.0}
+    assert _updates(last, {"epochs": 4, "least_steps": 60}, tmp_path) == 60
+    assert _updates(last, {"epochs": 4, "least_steps": 0}, tmp_path) == 8
+    assert _updates(last, {"epochs": None, "least_steps": 0}, tmp_path) == 2
+    assert _updates(last, {"epochs": None, "steps": 5, "least_steps": 60}, tmp_path) == 5
 
 
 def test_without_a_process_the_run_was_stopped(run, capsys):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from foci import models
 from foci.advise.results import Result, behind, ranked
 from foci.advise.trials import TRIALS, Cost, Rounds, Trial, planned, suite_of
 from foci.advise.write import Seen, advice
@@ -19,9 +18,8 @@ from foci.bench.cells import cell, finished, run_cell, starts
 from foci.bench.config import Suite
 from foci.bench.folder import opened_suite
 from foci.config.run import Run
-from foci.corpus import read_corpus
 from foci.learn.estimate import estimate
-from foci.learn.inputs import files_read, material
+from foci.learn.inputs import corpus_of, files_read, loaded_model, material
 from foci.probes import read_answers
 from foci.probes.general import general_facts_path
 from foci.rows import chosen, ids_of
@@ -75,7 +73,7 @@ def advise(run: Run, folder: Path, minutes: float, *, overwrite: bool = False, t
     go on with the trials that were planned),
     FileExistsError for a folder that holds something else or an advice on another text.
     """
-    asked = {"model": run.model.name, "bits": run.model.bits, "corpus": list(run.corpus.path), "seed": run.seed,
+    asked = {"model": run.model.model_dump(mode="json"), "corpus": run.corpus.model_dump(mode="json"), "seed": run.seed,
              "files": noted(files_read(run))}  # fmt: skip
     settings = json.dumps(asked, indent=1, ensure_ascii=False) + "\n"
     with stoppable(), claim(folder, ADVICE, settings, resume=True, overwrite=overwrite):
@@ -98,8 +96,7 @@ def _slice(run: Run, folder: Path) -> tuple[int, int]:
     """Writes random rows of the text and general facts; returns the number of rows, and that of the whole text."""
     known = read_json(folder / "slice.json")
     if known is None:
-        loaded = models.load_configured(run.model)
-        corpus = read_corpus(run.corpus.path, loaded.tokenizer, max_length=run.corpus.max_length)
+        corpus = corpus_of(run, loaded_model(run))
         order = drawn_places((f"advice/{row_id}" for row_id in ids_of(corpus.rows)), run.seed)
         texts = [row.text for row in chosen(corpus.rows, np.sort(order[:ROWS]))]
         write_lines(folder / "slice.jsonl", [{"text": text} for text in texts])
@@ -116,7 +113,8 @@ def _base(run: Run, folder: Path) -> dict[str, Any]:
     return {
         "seeds": [run.seed],
         "model": run.model.model_dump(mode="json"),
-        "corpus": {"path": str(folder / "slice.jsonl"), "max_length": run.corpus.max_length},
+        "corpus": {"path": str(folder / "slice.jsonl"), "max_length": run.corpus.max_length,
+                   "control_words": run.corpus.control_words},
         "probes": {"learn": "made", "retain": str(folder / "retain.jsonl"), "text": None, "corpus_text": False,
                    "held_out_share": HALF},
     }  # fmt: skip
@@ -157,15 +155,17 @@ def _rounds(made: Advice, base: dict[str, Any], plan: Rounds) -> list[dict[str, 
     for number, (count, updates) in enumerate(zip(plan.trials, plan.updates, strict=True), start=1):
         arms = ranked(found[-1])[:count] if found else arms
         results, whole = _round(made, suite_of(base, made.path, number, arms, updates), number, found)
-        if whole or not found:
+        if results and (whole or not found):
             found.append(results)
         if not whole:
             made.tell(f"the time is up in round {number}, after {made.spent() / 60:.1f} minutes")
+        if not (whole and results):
             break
-    if len(found[0]) < 2:
+    if (ended := len(found[0]) if found else 0) < 2:
         raise ValueError(
-            f"{len(found[0])} of the trials were finished in {_minutes(made.seconds)}, expected at least 2 to "
-            "compare; run the same command with more --minutes: what is finished is kept"
+            f"{ended} of the trials were finished in {_minutes(made.seconds)}, expected at least 2 to "
+            "compare; run the same command with more --minutes: what is finished is kept. Where trials failed, the "
+            "lines above say why"
         )
     return found
 
@@ -187,7 +187,11 @@ def _round(made: Advice, suite: Suite, number: int, before: list[dict[str, Resul
             if not finished(one):
                 if made.spent() + least > made.seconds:
                     return results, False
-                made.timed(name, partial(run_cell, one, quiet))
+                try:
+                    made.timed(name, partial(run_cell, one, quiet))
+                except (ValueError, ArithmeticError) as error:  # a rate too high for this text, for instance
+                    made.tell(f"round {number}  {arm:<14} {counted(updates, 'update')}  failed: {error}")
+                    continue
             answers = read_answers(RunFolder(one.path, 1).arm(arm).probes(updates))
             results[arm] = Result.of(answers, made.times.get(name, 0.0))
             least = max(least, results[arm].seconds)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from foci.advise.results import Result
 from foci.advise.trials import BATCH, WARMUP, Trial
 from foci.config.commented import run_file
@@ -34,12 +36,12 @@ def advice(run: Run, seen: Seen, minutes: float) -> tuple[str, list[str]]:
     lines, trial = _lines(seen), next(iter(seen.trials.values()))
     name = "advised" if trial.methods else "plain"
     settings: dict[str, Any] = {
+        **({"seed": run.seed} if run.seed else {}),
         "model.name": run.model.name,
-        **{
-            f"model.{key}": value for key, value in run.model.model_dump(exclude_defaults=True).items() if key != "name"
-        },
+        **_given("model", run.model, "name"),
         "corpus.path": run.corpus.path[0] if len(run.corpus.path) == 1 else list(run.corpus.path),
         "corpus.max_length": run.corpus.max_length,
+        **_given("corpus", run.corpus, "path", "max_length"),
         "probes.learn": "made",
         "train.steps": seen.updates,
         "train.batch_size": BATCH,
@@ -56,6 +58,12 @@ def advice(run: Run, seen: Seen, minutes: float) -> tuple[str, list[str]]:
         f"{seen.rows} there).",
     ]
     return run_file(settings, head, further=("adapter.r", "train.patience", "probes.every")), lines
+
+
+def _given(section: str, values: BaseModel, *written: str) -> dict[str, Any]:
+    """Returns the settings of a section that are no defaults, by key, but for those that are written anyway."""
+    given = values.model_dump(mode="json", exclude_defaults=True)
+    return {f"{section}.{key}": value for key, value in given.items() if key not in written}
 
 
 def _lines(seen: Seen) -> list[str]:

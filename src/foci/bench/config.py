@@ -91,6 +91,17 @@ class Suite(Run):
         return slide
 
     @model_validator(mode="after")
+    def _arms_are_of_one_length(self) -> "Suite":
+        for arm in self.arms:
+            if (patience := self.of_arm(arm).train.patience) is not None:
+                raise ValueError(
+                    f"a suite compares arms after the same number of {self.match}, got train.patience {patience} (arm "
+                    f"{arm}), which ends each where it no longer improves; leave it out: with held-out probes and "
+                    "probes.every each arm is also reported at its best point"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _arms_can_be_trained(self) -> "Suite":
         for arm in self.overrides:
             try:

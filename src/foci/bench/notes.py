@@ -32,10 +32,15 @@ def lead(table: Found) -> str:
         if held
         else ""
     )
+    varies = (
+        f" These are the numbers of seed {table['seeds'][0]}: each seed holds out others."
+        if table["questions_by_seed"]
+        else ""
+    )
     return (
         f"{table['model']}. All arms have in common: {table['matched']}. {_seeds(table)} {_differences(table)} "
         f"{asked['learn']} probes to learn. Of {asked['retain_asked']} probes to retain, {asked['retain']} count: "
-        f"those that the untouched model answers.{held_out} {point(table)}"
+        f"those that the untouched model answers.{held_out}{varies} {point(table)}"
     )
 
 
@@ -92,7 +97,9 @@ def unfinished(table: Found) -> str:
 
 
 def _half(table: Found) -> str:
-    return HALVES.get(table["chosen_on"], "half of the facts, drawn by the seed")
+    """Says which probes choose a share of the change: held-out ones of a role, or else half of its facts."""
+    held = [f"held_out_{role}" for role in ("learn", "retain") if table["questions"][f"held_out_{role}"]]
+    return HALVES.get("held_out" if len(held) == 2 else "".join(held), "half of the facts, drawn by the seed")
 
 
 def _seeds(table: Found) -> str:

@@ -66,7 +66,9 @@ def table(
         "chosen_on": chosen_on(first.answers, first.texts),
         "probed_every": suite.probes.every,
         "questions": questions(first.answers),
-        "controls": summarise(without_held_out(first.answers), without_held_out(first.answers))["controls"],
+        "questions_by_seed": len({tuple(a.probe_id for a in one.answers if not a.held_out) for one in starts.values()})
+        > 1,
+        "controls": _controls(list(starts.values())),
         "untouched": _untouched(measured),
         "arms": {
             arm: {
@@ -113,8 +115,16 @@ def questions(answers: Sequence[Answer]) -> dict[str, int]:
     return found
 
 
+def _controls(starts: Sequence[Start]) -> dict[str, float | None]:
+    """Returns what always giving the majority answer reaches, means over seeds: each may hold out other probes."""
+    reported = [without_held_out(one.answers) for one in starts]
+    found: list[Any] = [summarise(answers, answers)["controls"] or {} for answers in reported]
+    means = {name: interval([one.get(name) for one in found]) for name in ("majority", "balanced_majority")}
+    return {name: mean.mean if mean else None for name, mean in means.items()}
+
+
 def _untouched(measured: Measured) -> dict[str, float | None]:
-    """Returns the untouched model's metrics, means over seeds, which differ in the sample of the corpus alone."""
+    """Returns the untouched model's metrics, means over seeds. Seeds differ in samples and in what is held out."""
     by_seed = {seed: cell["path"][0] for cells in measured.values() for seed, cell in cells.items()}
     found = {name: interval([point[name] for _, point in sorted(by_seed.items())]) for name in METRICS}
     return {name: mean.mean if mean else None for name, mean in found.items()}

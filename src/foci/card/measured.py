@@ -39,7 +39,9 @@ def measured(taught: Taught) -> str:
             rows.append([f"{words} (lower is better)", decimal(before), decimal(after), NONE, NONE])
     if not rows:
         return "Nothing was asked."
-    return markdown(Table(["", "untouched", "this model", "95 % interval", "questions"], rows))
+    head = ["", "before" if taught.facts.get("went_on") else "untouched", "this model", "95 % interval", "questions"]
+    table = markdown(Table(head, rows))
+    return f"Before is {taught.before}, from which this run went on.\n\n{table}" if head[1] == "before" else table
 
 
 def share_interval(answers: Sequence[Answer], *, whole: bool) -> tuple[float, float] | None:
@@ -88,14 +90,14 @@ def forgotten(taught: Taught) -> str:
     """Returns what the untouched model answered and the trained one does not: a sentence, and a table of some."""
     known = {one.get("probe_id"): one for one in asked_of(taught.arm.before, "retain")}
     if not known:
-        return "No question was asked that the untouched model answers, so it is not known what was forgotten."
+        return f"No question was asked that {taught.before} answers, so it is not known what was forgotten."
     after = [one for one in asked_of(taught.arm.after, "retain") if one.get("probe_id") in known]
     gone = [one for one in after if not one.get("correct")]
     if not gone:
-        return f"None of the {count(len(known))} answers that the untouched model knew."
+        return f"None of the {count(len(known))} answers that {taught.before} knew."
     rows = [[Code(_short(one.get("prompt"))), Code(_short(one.get("answer"))), Code(_short(one.get("predicted")))]
             for one in gone[:FORGOTTEN]]  # fmt: skip
-    said = f"{count(len(gone))} of the {count(len(known))} answers that the untouched model knew are now wrong."
+    said = f"{count(len(gone))} of the {count(len(known))} answers that {taught.before} knew are now wrong."
     if len(gone) > FORGOTTEN:
         said += f" {FORGOTTEN} of them:"
     return f"{said}\n\n{markdown(Table(['question', 'answer', 'now says'], rows, align='lll'))}"

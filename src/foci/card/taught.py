@@ -7,6 +7,7 @@ from typing import Any
 from foci.card.base import Base, base_named
 from foci.config.run import Run, load_run
 from foci.report.read import Arm, read_run
+from foci.report.tables import Code, marked
 from foci.report.words import count
 from foci.system.files import read_json
 from foci.system.harmless import visible
@@ -32,6 +33,12 @@ class Taught:
     def title(self) -> str:
         """The names of run and arm."""
         return visible(f"{self.run.name}, {self.arm.name}")
+
+    @property
+    def before(self) -> str:
+        """What the numbers before training are of: the untouched model, or the model that the run went on from."""
+        went_on = self.facts.get("went_on")
+        return f"the model of {marked(Code(str(went_on.get('name'))))}" if went_on else "the untouched model"
 
     def counts(self) -> str:
         """Returns the documents, rows and tokens of the corpus and the updates, in words."""

@@ -109,7 +109,7 @@ def _read(
 ) -> Corpus:
     """Reads the corpus, and tells its files; see `material`."""
     try:
-        corpus = _corpus(run, loaded)
+        corpus = corpus_of(run, loaded)
     except CorpusError as error:
         if folder is not None:
             write_quarantine(error.bad, folder.quarantine)
@@ -158,7 +158,8 @@ def _split(run: Run, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]
     return chosen(rows, trained), chosen(rows, held)
 
 
-def _corpus(run: Run, loaded: models.Loaded) -> Corpus:
+def corpus_of(run: Run, loaded: models.Loaded) -> Corpus:
+    """Reads the corpus as the run file says. Raises ValueError and FileNotFoundError as `read_corpus` does."""
     settings = run.corpus
     return read_corpus(
         settings.path,

@@ -154,10 +154,11 @@ class Ending:
         """Says in one sentence why training ended and which update is kept."""
         measure = "held-out probes (learned + retained)" if self.on_probes else "held-out text (bits per byte)"
         times = "once" if patience == 1 else f"{patience} times in a row"
+        improved = "improved to the end" if self.kept == self.last else f"did not improve after update {self.kept}"
         why = (
             f"stopped after update {self.last}: {measure} did not improve, {times}"
             if self.early
-            else f"trained to the last update, {self.last}: {measure} improved to the end or nearly so"
+            else f"trained to the last update, {self.last}: {measure} {improved}"
         )
         return f"{why}; update {self.kept} is the best and is kept"
 

@@ -84,10 +84,10 @@ def _forgot_earlier(arm: Mapping[str, Any]) -> str | None:
 
 
 def _guessed(arm: Mapping[str, Any]) -> str | None:
-    """Says that the answers learned need no knowledge."""
+    """Says that the answers learned need no knowledge; nothing where the commonest of each group is always right."""
     after = number((arm.get("learned_whole") or {}).get("after"))
     majority = number((arm.get("controls") or {}).get("majority"))
-    if after is None or majority is None or after > majority:
+    if after is None or majority is None or after > majority or majority == 1:
         return None
     return (
         f"learned no more than guessing: {percent(after)} % of the answers are right, where always giving the "

@@ -13,6 +13,7 @@ from foci.config.run import Run, load_run
 from foci.learn.baseline import Start, load, prepared
 from foci.learn.chosen import check_weights
 from foci.models.gguf import without_bars
+from foci.probes.held_out import fact
 from foci.report.write import write_report
 from foci.slide.change import Slider
 from foci.slide.curve import SLACK, at_kept, compared, level_of, measured
@@ -25,6 +26,7 @@ from foci.system.folder import locked
 from foci.system.run_folder import ArmFolder, RunFolder
 from foci.system.signals import stoppable
 from foci.system.terminal import Terminal
+from foci.system.words import counted
 
 ROUNDS = 4
 """Points, at most, that are asked to find one that keeps as much as `--keep` says."""
@@ -52,6 +54,8 @@ def slide(
                 f"{path} asks no probes to learn, or none to retain that the untouched model answers, so there is no "
                 "curve of learned against retained; run it again with probes.learn and probes.retain"
             )
+        if keep is not None:
+            _check_choice(start, path)
         curves, written = {}, {}
         for name in run.arms:
             arm = Sliding(name, start, folder.arm(name), how, console)
@@ -81,6 +85,21 @@ def _result(name: str, arm: ArmFolder, path: Path, run: Run) -> Mapping[str, Any
             "train it again, or keep the models of a suite with keep_models: true"
         )
     return result  # type: ignore[no-any-return]
+
+
+def _check_choice(start: Start, path: Path) -> None:
+    """Raises ValueError where no probes can choose the share that `--keep` writes, or none are left to report."""
+    found = measured(start.answers, start.run.seed)
+    for role in ("learn", "retain"):
+        number = {"learn": "learned", "retain": "retained"}[role]
+        chosen, reported = found[f"held_out_{number}"], found[f"{number}_whole"]
+        if chosen is None or reported is None:
+            facts = len({fact(a.group, a.answer, a.probe_id) for a in start.answers if a.counted and a.role == role})
+            raise ValueError(
+                f"{path} asks {counted(facts, 'fact')} to {role} that count, so none are "
+                f"{'held out to choose how much of the change is kept' if chosen is None else 'left to report'}; "
+                "--keep needs at least 2, some of them not held out: run it again with more probes"
+            )
 
 
 def _base(run: Run) -> str | None:

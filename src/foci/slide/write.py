@@ -1,6 +1,7 @@
 """Writes the model at a share of its change, and reads it back to prove that it is that model."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def write_at(
     if reason is None:
         _write_adapter(arm, place, share)
         _check_adapter(slider, own, place)
+    else:
+        shutil.rmtree(place / "adapter", ignore_errors=True)  # of a model that was written here before
     adapter = None if reason else str(place / "adapter")
     said = "read back: the same bits" + ("; with adapter/, the same change as a LoRA" if adapter else f"; {reason}")
     return {"model": str(place / "model"), "adapter": adapter, "said": said}

@@ -118,8 +118,9 @@ def _updates(last: Mapping[str, Any], train: Mapping[str, Any], folder: Path) ->
             continue
         if said is not None:
             return int(said)
-    step, epoch, epochs = (number(value) for value in (last.get("step"), last.get("epoch"), train.get("epochs")))
-    return round(epochs * step / epoch) if step and epoch and epochs else None
+    step, epoch = number(last.get("step")), number(last.get("epoch"))
+    epochs, least = number(train.get("epochs")) or 1, int(number(train.get("least_steps")) or 0)
+    return max(least, round(epochs * step / epoch)) if step and epoch else None
 
 
 def _left(metrics: Sequence[Mapping[str, Any]], update: int, updates: int | None) -> float | None:
