@@ -1,7 +1,6 @@
 """What a suite's table says of its questions, where each seed holds out others, and which probes choose a share."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,9 +28,8 @@ def test_the_majority_answer_is_a_mean_over_the_seeds():
     """Of Bern, Bern, Rome, Paris the first seed reports Bern and Bern, the second one all but them."""
     towns = [answered(n, town, n > 1) for n, town in enumerate(("Bern", "Bern", "Rome", "Paris"))]
     other = [replace(one, held_out=not one.held_out) for one in towns]
-    starts: Any = [SimpleNamespace(answers=towns), SimpleNamespace(answers=other)]
-    assert _controls(starts)["majority"] == pytest.approx((1.0 + 0.5) / 2)
-    assert _controls(starts[:1])["majority"] == 1.0
+    assert _controls([towns, other])["majority"] == pytest.approx((1.0 + 0.5) / 2)
+    assert _controls([towns])["majority"] == 1.0
 
 
 def test_counts_of_one_seed_are_said_to_be_of_it():

@@ -68,7 +68,7 @@ def table(
         "questions": questions(first.answers),
         "questions_by_seed": len({tuple(a.probe_id for a in one.answers if not a.held_out) for one in starts.values()})
         > 1,
-        "controls": _controls(list(starts.values())),
+        "controls": _controls([one.answers for one in starts.values()]),
         "untouched": _untouched(measured),
         "arms": {
             arm: {
@@ -115,9 +115,9 @@ def questions(answers: Sequence[Answer]) -> dict[str, int]:
     return found
 
 
-def _controls(starts: Sequence[Start]) -> dict[str, float | None]:
+def _controls(by_seed: Sequence[Sequence[Answer]]) -> dict[str, float | None]:
     """Returns what always giving the majority answer reaches, means over seeds: each may hold out other probes."""
-    reported = [without_held_out(one.answers) for one in starts]
+    reported = [without_held_out(answers) for answers in by_seed]
     found: list[Any] = [summarise(answers, answers)["controls"] or {} for answers in reported]
     means = {name: interval([one.get(name) for one in found]) for name in ("majority", "balanced_majority")}
     return {name: mean.mean if mean else None for name, mean in means.items()}
