@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from foci.bench.notes import along_terms, lead
-from foci.bench.table import _controls
+from foci.bench.table import _controls, _differ
 from foci.probes import Answer
 
 ASKED = {"learn": 2, "retain": 3, "retain_asked": 4, "held_out_learn": 2, "held_out_retain": 0}
@@ -30,6 +30,8 @@ def test_the_majority_answer_is_a_mean_over_the_seeds():
     other = [replace(one, held_out=not one.held_out) for one in towns]
     assert _controls([towns, other])["majority"] == pytest.approx((1.0 + 0.5) / 2)
     assert _controls([towns])["majority"] == 1.0
+    assert _differ([towns, other])
+    assert not _differ([towns, towns])
 
 
 def test_counts_of_one_seed_are_said_to_be_of_it():

@@ -66,8 +66,7 @@ def table(
         "chosen_on": chosen_on(first.answers, first.texts),
         "probed_every": suite.probes.every,
         "questions": questions(first.answers),
-        "questions_by_seed": len({tuple(a.probe_id for a in one.answers if not a.held_out) for one in starts.values()})
-        > 1,
+        "questions_by_seed": _differ([one.answers for one in starts.values()]),
         "controls": _controls([one.answers for one in starts.values()]),
         "untouched": _untouched(measured),
         "arms": {
@@ -113,6 +112,11 @@ def questions(answers: Sequence[Answer]) -> dict[str, int]:
         found[f"{prefix}{answer.role}"] += answer.counted
         found["retain_asked"] += answer.role == "retain" and not prefix
     return found
+
+
+def _differ(by_seed: Sequence[Sequence[Answer]]) -> bool:
+    """Says whether seeds report other probes."""
+    return len({tuple(a.probe_id for a in answers if not a.held_out) for answers in by_seed}) > 1
 
 
 def _controls(by_seed: Sequence[Sequence[Answer]]) -> dict[str, float | None]:
