@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "meta": "focus config seeds system corpus models gradients probes methods report",
     "slide": "config system models probes learn report",
     "bench": "focus rows config errors system models training probes learn report slide",
-    "advise": "rows config seeds system corpus models probes learn bench",
+    "advise": "rows config seeds system probes learn bench",
     "pretrain": "focus config seeds system corpus models attention training probes methods learn report",
     "watch": "system report",
     "chat": "focus config system models corpus learn",

@@ -36,7 +36,7 @@ class Taught:
 
     @property
     def before(self) -> str:
-        """What the numbers before training are of: the untouched model, or the model that the run went on from."""
+        """The model that the numbers before training are of: the untouched one, or that which the run went on from."""
         went_on = self.facts.get("went_on")
         return f"the model of {marked(Code(str(went_on.get('name'))))}" if went_on else "the untouched model"
 
