@@ -16,6 +16,8 @@ from paths import ROOT
 PAGE = ROOT / "docs" / "your_text.md"
 
 SAME = [
+    ("well-being", "wellbeing"),
+    ("an email", "e-mail"),
     ("Zürich", unicodedata.normalize("NFD", "Zürich")),
     ("U. S.", "u.s"),
     ("１，０００", "1000"),
