@@ -36,6 +36,20 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["step-3"]
 
 
+def test_the_first_process_alone_makes_the_folder(tmp_path):
+    """Made by two, it failed ("File exists") where the first process deleted it while another one was making it."""
+    root = tmp_path / "checkpoints"
+    with checkpoint.staged(root, 3, commits=False) as staging:
+        assert not staging.exists()
+        with checkpoint.staged(root, 3) as same:
+            assert same == staging
+            (staging / "rng_1.bin").write_bytes(b"draws")
+    assert (root / "step-3" / "rng_1.bin").is_file()
+    with pytest.raises(KeyError), checkpoint.staged(root, 4, commits=False):
+        raise KeyError
+    assert [path.name for path in root.iterdir()] == ["step-3"]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

@@ -31,12 +31,14 @@ class DiskFull(OSError):
 def staged(root: Path, step: int, *, commits: bool = True) -> Iterator[Path]:
     """Gives a folder to write a checkpoint into; on leaving it becomes `root/step-N`, or nothing after an error.
 
-    `commits` is False on all processes but the first. Raises `DiskFull` where the disk is full.
+    `commits` is False on all processes but the first, which alone makes the folder: the others wait for it before
+    they write. Raises `DiskFull` where the disk is full.
     """
     staging, final = root / f".staging-step-{step}", root / f"step-{step}"
+    root.mkdir(parents=True, exist_ok=True)
     if commits:
         shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
     try:
         yield staging
         if commits:
