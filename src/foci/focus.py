@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float
 from numpy.random import Generator
@@ -171,6 +171,9 @@ class Context:
 
 class Prepares(ABC):
     """Holds the settings of a method that must look at the model or the corpus first; plays no role itself."""
+
+    grows: ClassVar[bool] = True
+    """Whether the offline stage takes longer for more new rows; False where it reads other text alone."""
 
     @abstractmethod
     def prepare(self, context: Context) -> tuple[Role, Sequence[Row]]:

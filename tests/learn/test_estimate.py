@@ -1,6 +1,6 @@
 """The estimate of a run counts all that a run does: baseline, training, probings, offline stages, saving."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,13 +10,18 @@ import tiny
 from foci import models
 from foci.bench.config import load_suite
 from foci.config.run import load_run
+from foci.focus import Context, Prepares, Row
 from foci.learn import estimate as module
+from foci.learn import trial
 from foci.learn.disk import Disk
 from foci.learn.estimate import ArmCost, Estimate, _measures, estimate
 from foci.learn.inputs import material
 from foci.learn.memory import Memory
 from foci.learn.questions import is_to_learn
 from foci.learn.run import learn
+from foci.methods.lwf import Lwf
+from foci.methods.oracle import Oracle
+from foci.methods.replay import Replay
 from foci.training.trainer import FocusTrainer
 
 NONE = Memory(0, 0, 0, 0)
@@ -124,6 +129,57 @@ def test_methods_that_need_more_rows_are_named(tmp_path):
     run = load_run(runs.run_file(tmp_path, things, arms={"misled": [{"lwf": {"on": "all", "teacher": "misled"}}]},
                                  train={"batch_size": 1}))  # fmt: skip
     assert "reads another row before each, got 1 row" in estimate(run, material(run)).arms["misled"].untried
+
+
+@dataclass(frozen=True)
+class Slow(Prepares):
+    """A method whose offline stage takes 3 seconds of a clock that stands still else, and so much for each row."""
+
+    each: float
+    clock: list[float]
+    grows: bool = True
+    needs: int = 1
+
+    def prepare(self, context):
+        if len(context.rows) < self.needs:
+            raise ValueError("too few rows")
+        self.clock.append(self.clock[-1] + 3 + self.each * len(context.rows))
+        (context.folder / "kept").write_bytes(b"x" * (100 + 10 * len(context.rows)))
+        return Oracle(), context.rows
+
+
+@pytest.mark.parametrize(
+    ("method", "seconds", "bytes_of_50", "prepared"),
+    [
+        ({"each": 0.5}, 3 + 0.5 * 50, 100 + 500, 2),
+        ({"each": 0.0, "grows": False}, 3, 100 + 40, 1),  # the 40 of four rows, taken as they are
+        ({"each": 0.5, "needs": 3}, 50 * (3 + 0.5 * 4) / 4, 50 * 140 / 4, 1),  # two rows are too few
+    ],
+)
+def test_an_offline_stage_is_measured_by_what_is_there_and_what_rows_add(
+    tmp_path, monkeypatch, method, seconds, bytes_of_50, prepared
+):
+    clock = [0.0]
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[-1])
+    rows = [Row(f"row-{n}", (n, n + 1)) for n in range(4)]
+    context = Context(tiny.build("llama-tied"), tiny.tokenizer(), rows, tmp_path)
+    stage, played, *_ = trial._stage(Slow(clock=clock, **method), context, rows[:2], (2, 4))
+    assert isinstance(played, Oracle)
+    assert (stage.seconds(50), stage.bytes(50), len(clock) - 1) == (seconds, bytes_of_50, prepared)
+
+
+def test_old_text_is_asked_about_once(tmp_path, monkeypatch):
+    """It takes the same for any number of new rows: 38 s each time in the demo's arm."""
+    things, asked = runs.material(tmp_path), []
+    for kind in (Replay, Lwf):
+        own = kind.prepare
+        monkeypatch.setattr(
+            kind, "prepare", lambda self, context, own=own: (asked.append(type(self).__name__), own(self, context))[1]
+        )
+    arms = {"a": [{"lwf": {"on": "all"}}, {"replay": {"path": "encyclopedia", "anchor": "kl", "samples": 3}}]}
+    run = load_run(runs.run_file(tmp_path, things, arms=arms))
+    assert estimate(run, material(run)).arms["a"].offline_seconds > 0
+    assert asked == ["Lwf", "Lwf", "Replay"]
 
 
 def test_folders_that_methods_name_are_left_alone(tmp_path):

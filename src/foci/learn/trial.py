@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from foci import models
 from foci.config.run import Run
 from foci.config.train import TrainConfig
-from foci.focus import Context, Plan, Prepares, Row
+from foci.focus import Context, Method, Plan, Prepares, Row
 from foci.learn.arguments import arguments, learner
 from foci.learn.fitting import passes_of
 from foci.learn.inputs import Material
@@ -56,6 +56,16 @@ class Offline:
     bytes_per_row: float = 0.0
     peak: int = 0
     untried: str = ""
+
+    def plus(self, stage: "Offline") -> "Offline":
+        """Returns what this and one more stage take, one after the other; the peak and `untried` stay those of this."""
+        return replace(
+            self,
+            fixed=self.fixed + stage.fixed,
+            seconds_per_row=self.seconds_per_row + stage.seconds_per_row,
+            fixed_bytes=self.fixed_bytes + stage.fixed_bytes,
+            bytes_per_row=self.bytes_per_row + stage.bytes_per_row,
+        )
 
     def seconds(self, rows: int) -> float:
         """Returns the seconds for so many rows."""
@@ -173,32 +183,55 @@ def _prepared(
     """Returns what the offline stages take, the plan that plays, and its rows. Methods keep their files in `folder`."""
     specs = [_without_folders(spec) for spec in setting.run.arms[arm]]
     plan = Plan([build(spec) for spec in specs], normalise=setting.run.train.normalise)
-    asked, few = setting.material.questions, min(FEW, len(rows) - 1)
     if not plan.of(Prepares):  # type: ignore[type-abstract]
         return Offline(), plan, rows
-    context = Context(
-        loaded.model, loaded.tokenizer, rows, folder / "all", setting.run.seed, asked.prompts(), asked.held_out()
-    )
-
-    def timed(own: Context) -> tuple[Plan, Sequence[Row], float]:
-        begin = time.perf_counter()
-        return *prepare(plan, own), time.perf_counter() - begin
-
-    first = None
+    asked, counts = setting.material.questions, (min(FEW, len(rows) - 1), len(rows))
+    context = Context(loaded.model, loaded.tokenizer, rows, folder, setting.run.seed, asked.prompts(), asked.held_out())
+    playing, whole, few = list[Method](), Offline(), rows[: counts[0]]
     try:
         with machine.Peak() as peak:
-            with suppress(ValueError):  # such as of a method that two rows are too few for
-                *_, first = timed(replace(context, rows=rows[:few], folder=folder / "few")) if few else (None,)
-            made, read, whole = timed(context)
+            for number, method in enumerate(plan.methods):
+                own = replace(context, rows=rows, folder=folder / str(number))
+                stage, played, few, rows = _stage(method, own, few, counts)
+                playing.append(played)
+                whole = whole.plus(stage)
     except (ValueError, ImportError) as error:
         known = Plan([m for m in plan.methods if not isinstance(m, Prepares)], normalise=plan.normalise)
-        return Offline(untried=str(error)), known, rows
-    written = _written(folder / "all")
+        return Offline(untried=str(error)), known, context.rows
+    return replace(whole, peak=peak.bytes), Plan(playing, normalise=plan.normalise), rows
+
+
+def _stage(
+    method: Method, context: Context, few: Sequence[Row], counts: tuple[int, int]
+) -> tuple[Offline, Method, Sequence[Row], Sequence[Row]]:
+    """Prepares a method on few rows and on all; returns what that takes, what plays, and the few and all rows after it.
+
+    `counts`: the rows of the corpus that the few are, and that all are. A method whose offline stage does not grow with
+    them is prepared once. No few rows stand for rows that an offline stage could not be prepared on.
+    """
+
+    def timed(rows: Sequence[Row], name: str) -> tuple[Method, Sequence[Row], float, float]:
+        begin, folder = time.perf_counter(), context.folder / name
+        plan, read = prepare(Plan([method]), replace(context, rows=rows, folder=folder))
+        return plan.methods[0], read, time.perf_counter() - begin, float(_written(folder))
+
+    if not isinstance(method, Prepares):
+        return Offline(), method, few, context.rows
+    first = None
+    if few and method.grows:
+        try:
+            _, few, *first = timed(few, "few")
+        except ValueError:  # such as of a method that two rows are too few for
+            few = []
+    played, read, *whole = timed(context.rows, "all")
+    if not method.grows:
+        return Offline(fixed=whole[0], fixed_bytes=whole[1]), played, few, read
     if first is None:
-        return Offline(0.0, whole / len(rows), 0.0, written / len(rows), peak.bytes), made, read
-    seconds, each = _line(few, first, len(rows), whole)
-    fixed, bytes_each = _line(few, _written(folder / "few"), len(rows), written)
-    return Offline(seconds, each, fixed, bytes_each, peak.bytes), made, read
+        return Offline(0.0, whole[0] / counts[1], 0.0, whole[1] / counts[1]), played, few, read
+    (seconds, each), (fixed, each_bytes) = (
+        _line(counts[0], a, counts[1], b) for a, b in zip(first, whole, strict=True)
+    )
+    return Offline(seconds, each, fixed, each_bytes), played, few, read
 
 
 def _without_folders(spec: Any) -> Any:

@@ -6,7 +6,7 @@ F_i = mean over rows of (d log p(row) / d theta_i)^2, labels being the text's ow
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -72,6 +72,8 @@ class Ewc(Prepares):
     of its rows, which the seed draws. `weights` "linear" is for runs with an adapter: only what it
     adapts is held; "all" is for training all weights.
     """
+
+    grows: ClassVar[bool] = False
 
     strength: float = 100.0
     path: str | tuple[str, ...] | None = None

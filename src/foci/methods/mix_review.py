@@ -5,6 +5,7 @@ Replay whose ratio decays: much rehearsal at first, when the weights move most, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from numpy.random import Generator
 
@@ -29,6 +30,8 @@ class MixReview(Prepares):
     An epoch has `ratio` * `decay`^epoch old rows per new row. `path` names text files or folders as `corpus.path` does;
     None draws `samples` texts from the untouched model.
     """
+
+    grows: ClassVar[bool] = False
 
     ratio: float = 4.0
     decay: float = 0.7

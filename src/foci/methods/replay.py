@@ -8,7 +8,7 @@ gradient is 0 at the start, and a small pool is learned by heart; with the diver
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,8 @@ class Replay(Prepares):
     untouched model. `anchor` says what its tokens are held to: "labels", the text itself, or
     "kl", what the untouched model says (its `k` likeliest tokens), at `strength` times the divergence in nats.
     """
+
+    grows: ClassVar[bool] = False
 
     ratio: float = 1.0
     path: str | tuple[str, ...] | None = None
