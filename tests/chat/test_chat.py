@@ -28,10 +28,12 @@ from foci.chat.sides import load_sides
 from foci.chat.writing import Answer, Decoding, Drawn, Writing
 from foci.config.run import dump_run, load_run
 from foci.learn.chosen import choose
+from foci.learn.inputs import files_read
 from foci.learn.run import learn
 from foci.learn.save import save
 from foci.system.files import read_json
 from foci.system.harmless import visible
+from foci.system.inputs import noted
 from foci.system.run_folder import RunFolder
 from foci.system.signals import Interrupted
 
@@ -364,6 +366,25 @@ def test_a_corpus_that_changed_or_is_gone_is_told(copy, tmp_path):
     assert f"(gone: {corpus})" in corpus_changes(copy, moved)
     (copy / "start.json").unlink()
     assert corpus_changes(copy, moved) == ""
+
+
+@pytest.mark.parametrize("typed", ["texts", "texts/", "./texts", "."])
+def test_a_folder_is_the_same_however_it_was_typed(copy, tmp_path, monkeypatch, typed):
+    """`foci learn texts/` noted "texts/a.txt", and chat looked for "texts//"."""
+    folder = tmp_path / "pages" / "texts"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder.parent)
+    (folder / "a.txt").write_text("Ada lives in Bern.")
+    run = load_run(copy)
+    run = run.model_copy(update={"corpus": run.corpus.model_copy(update={"path": (typed,)})})
+    start = {**read_json(copy / "start.json"), "inputs": noted(files_read(run))}
+    (copy / "start.json").write_text(json.dumps(start))
+    assert len(start["inputs"]) >= 2, "the file, and those of the probes"
+    assert corpus_changes(copy, run) == ""
+    (folder / "a.txt").write_text("Ada lives in Basel.")
+    assert "(changed: texts/a.txt)" in corpus_changes(copy, run)
+    (folder / "a.txt").rename(folder / "b.txt")
+    assert "(new: texts/b.txt; gone: texts/a.txt)" in corpus_changes(copy, run)
 
 
 # ---- the command ----

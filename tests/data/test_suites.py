@@ -284,6 +284,10 @@ def test_temporalwiki_wants_one_file_of_each_kind(wiki):
     with pytest.raises(ValueError, match=r"one file of changed triples, got 0901-1001_changed\.jsonl, 1001"):
         temporalwiki.convert([wiki], TemporalWiki())
     assert temporalwiki.files_of([wiki / "0901-1001_changed.jsonl"])[1] == wiki / "0901-1001_unchanged.jsonl"
+    with pytest.raises(
+        ValueError, match=r"expected 'changed' or 'unchanged' in the name of a file, got triples\.jsonl"
+    ):
+        temporalwiki.files_of([wiki.joinpath("0901-1001_changed.jsonl").rename(wiki / "triples.jsonl")])
     with pytest.raises(FileNotFoundError, match=r"no file .*1001-1101_unchanged\.jsonl.*TemporalWiki/eval"):
         temporalwiki.convert([wiki / "1001-1101_changed.jsonl"], TemporalWiki())
 

@@ -16,7 +16,7 @@ from foci.corpus import Document
 from foci.focus import Row
 from foci.models.architecture import block_of, part_of
 from foci.pretrain.config import TYPES, Pretraining, ScratchConfig, load_pretraining
-from foci.pretrain.grid import over_grid
+from foci.pretrain.grid import over_grid, points
 from foci.pretrain.masking import HIDDEN, ORIGINAL, MaskedCollator, Masking, masked_nll
 from foci.pretrain.models import scratch
 from foci.pretrain.run import pretrain
@@ -91,6 +91,15 @@ def test_the_end_of_the_text_is_held_out(tmp_path):
     assert [(document.text, document.line) for document in held_out] == [("second 2", 2), ("first 3\nsecond 3", 1)]
     learned, held_out = split([Document("a\nbb\nccc", "f", 5, whole_file=True)], 0.5)
     assert [(d.text, d.line) for d in (*learned, *held_out)] == [("a\nbb", 5), ("ccc", 7)]
+
+
+@pytest.mark.parametrize("text", ["# Title\n" + "word " * 2000, ("word " * 600 + "\n") * 3, "word " * 2000 + "\nEnd."])
+def test_a_long_line_is_split_before_a_word(text):
+    """The nearest end of a line would hold out nearly all, a third, or nearly nothing."""
+    learned, held_out = split([Document(text, "f", 1)], 0.1)
+    assert sum(len(document.text) for document in held_out) == pytest.approx(0.1 * len(text), rel=0.02)
+    assert learned[0].text.endswith("word")
+    assert held_out[0].text.startswith("word")
 
 
 # ---- masks ----
@@ -191,6 +200,14 @@ def test_how_soon_is_a_share_of_the_baselines_own_steps(tmp_path):
     assert found["arms"]["plain"]["step_ratio"]["values"] == []
     assert "| guided | 2 | 4.750 [" in markdown(found)
     assert "0.500 (1 of 2 never)" in markdown(found)
+
+
+def test_a_baseline_that_learns_nothing_is_reached_before_the_first_update(tmp_path):
+    """There is no share of its steps then; "never" was said of an arm that is 4 nats better."""
+    run = run_of(tmp_path, seeds=[0])
+    found = table(run, {"plain": {0: curve(8, 9)}, "guided": {0: curve(8, 5)}})
+    assert found["arms"]["guided"]["step_ratio"]["values"] == []
+    assert "| guided | 1 | 5.000 | −4.000 | 2.500 |  |  |" in markdown(found)  # noqa: RUF001
 
 
 # ---- the whole ----
@@ -374,6 +391,17 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path):
     assert [path.stat().st_mtime_ns for path in results] == times
     assert second["points"][0] == first["points"][0]
     assert len(second["points"]) == 2
+
+
+def test_points_that_are_nearly_the_same_have_their_own_folders(tmp_path):
+    run = run_of(tmp_path, grid={"learning_rate": [0.1234567, 0.1234568, 1e-3], "warmup": [0.0]})
+    names = [point.output.name for point in points(run)]
+    assert names == ["rate-0.1234567-warmup-0", "rate-0.1234568-warmup-0", "rate-0.001-warmup-0"]
+
+
+def test_a_masked_row_has_room_for_text(tmp_path):
+    with pytest.raises(ValueError, match=r"between two tokens, got corpus\.max_length 2; give at least 3"):
+        run_of(tmp_path, corpus={"path": str(tmp_path / "text.txt"), "max_length": 2})
 
 
 def test_a_pretraining_without_a_grid_has_no_points(tmp_path):

@@ -49,6 +49,10 @@ ASKED = [
     ("Carry no more than 12 kg at once.", "12", None),
     ("Never lift more than 15 kg.", "15", "Never lift more than"),
     ("The flag hangs between 1994 and 1996 in the hall.", "1994", None),
+    ("The house has 12 rooms and two kitchens.", "12", None),
+    ("The house has 12 rooms and stands in Bern.", "12", "The house has how many rooms and stands in Bern?"),
+    ("Visitors may enter in May and June.", "May", None),
+    ("The clock was repaired in 1994 and again in 2005.", "1994", None),
 ]
 
 

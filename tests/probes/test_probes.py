@@ -68,6 +68,8 @@ def test_the_lines_of_a_run_are_read_as_the_probes_they_are(tmp_path):
         ("It is", " Bern", "It is Bern"),
         ("It is", ", yes", "It is, yes"),
         ("It costs", "$5", "It costs $5"),
+        ("The dog is Ada", "'s own", "The dog is Ada's own"),
+        ("The capital of North Brabant is", "'s-Hertogenbosch", "The capital of North Brabant is 's-Hertogenbosch"),
         ("", "Bern", "Bern"),
     ],
 )

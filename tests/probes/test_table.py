@@ -195,6 +195,8 @@ def test_span_perplexity_by_hand():
     assert found["updated"] == {"micro": pytest.approx(math.exp(3)), "macro": pytest.approx(math.exp(3.75))}
     assert found["unchanged"] == {"micro": pytest.approx(math.exp(3)), "macro": pytest.approx(math.exp(3))}
     assert span_perplexity(answers[:3])["unchanged"] is None
+    broken = span_perplexity([said("1", 0.0, nll=800.0, group="P")])["updated"]
+    assert broken["micro"] == broken["macro"] == math.exp(700), "of a model that diverged"
     assert summarise(answers[3:], answers[3:])["span_perplexity"]["updated"] is None
 
 

@@ -96,6 +96,12 @@ def test_examples_are_of_answers_that_changed() -> None:
     assert [one["outcome"] for one in none] == ["still wrong"], "where nothing changed, what was said all the same"
 
 
+def test_examples_of_probes_with_the_same_id_are_not_mixed_up() -> None:
+    before, after = ([answer("a", right), answer("a", not right, "retain")] for right in (False, True))
+    (found,) = [glance("run", [arm("plain", WHOLE, before, after)])["examples"]]
+    assert [one["outcome"] for one in found] == ["newly right", "forgotten"]
+
+
 def test_what_counts_and_changed_comes_first() -> None:
     pairs = {
         "forgotten": (answer("a", True, "retain"), answer("a", False, "retain")),

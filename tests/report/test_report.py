@@ -272,6 +272,29 @@ def test_numbers_are_reconstructed_from_probes() -> None:
     assert verdict(before[0], None) == "not asked again"
 
 
+def test_a_report_of_an_unfinished_run_counts_as_the_summary_does() -> None:
+    before = [
+        answer(0.0),
+        {**answer(0.0), "held_out": True},
+        answer(1.0, "retain"),
+        {**answer(1.0, "retain"), "held_out": True},
+    ]
+    arm = reconstruct(path({0: before}, []), {0: before}, [])
+    assert (arm["learn_probes"], arm["retain_asked"], arm["retained_probes"]) == (1, 1, 1)
+
+
+def test_probes_to_learn_and_to_retain_may_have_the_same_ids(run: Path) -> None:
+    arm = read_run(run).arms[0]
+    for answers in (arm.before, arm.after):
+        for role in ("learn", "retain"):
+            for number, one in enumerate(one for one in answers if one["role"] == role):
+                one["probe_id"] = f"{number}"
+    table = probe_table([("plain", arm)])
+    assert len(table["rows"]) == 120
+    roles = [table["texts"][row[1]] for row in table["rows"]]
+    assert roles.count("learn") == sum(one["role"] == "learn" for one in arm.before)
+
+
 def test_probe_rows_join_by_id_not_by_position(run: Path) -> None:
     arm = read_run(run).arms[0]
     arm.after.reverse()

@@ -201,6 +201,8 @@ ITEM = '{"question": "Q?", "answer": "A", "evidence": "E"}'
         (f"```json\n[{ITEM}]\n```\nI hope that this helps!", 1, []),
         (f"Here they are:\n```\n{ITEM}\n{ITEM}\n", 2, []),
         (f"<think>{ITEM} maybe</think>{ITEM}", 1, []),
+        (f"{ITEM} maybe\n</think>\n\n{ITEM}", 1, []),  # the template wrote <think> into the prompt
+        (f"First:\n```json\n{ITEM}\n```\nand then\n```json\n{ITEM}\n```", 2, []),
         (f'{{"questions": [{ITEM}]}}', 1, []),
         (f"{ITEM}\n{ITEM}", 2, []),
         (f'[{ITEM}, {{"question": "Half', 1, ["half a JSON object"]),
@@ -227,7 +229,44 @@ def test_questions_are_found_in_any_reply(reply, count, wrong):
     [
         "It is old.", "```\nIt is old.\n```", '"It is old."', "Here is the rewritten text:\n\nIt is old.",
         "<think>Hm.</think>\nIt is old.", "==========\nIt is old.\n==========", "Sure! Here you go:\nIt is old.",
+        "It says 1931. I shall rewrite it.\n</think>\n\nIt is old.", "```\nIt is old.\n",
+        "Here is the text:\n```text\nIt is old.\n```",
     ],
 )  # fmt: skip
 def test_a_rewrite_is_freed_of_what_is_around_it(reply):
     assert rewrite_in(reply) == "It is old."
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "To install it, Ada runs:\n```sh\npip install it\n```\nAfter that she starts it.",
+        "```sh\npip install it\n```\nThen she runs:\n```sh\nit\n```",
+    ],
+)
+def test_a_block_of_code_inside_a_rewrite_is_a_part_of_it(reply):
+    assert rewrite_in(reply) == reply
+
+
+TIMES = (
+    "The U.S. office opens at 5 p.m. on Mondays. Acme Inc. runs it with Ada Bell. "
+    "It closes at 9 p.m. Ada lives in Bern."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("5 p.m.", "5 p.m."),
+        ("9 p.m.", "9 p.m."),
+        ("Acme Inc.", "Acme Inc."),
+        ("Ada Bell.", "Ada Bell"),
+        ("Bern.", "Bern"),
+    ],
+)
+def test_the_dot_of_an_abbreviation_stays(answer, kept):
+    found = question_of(
+        {"question": "What of the town hall of Arlen?", "answer": answer, "evidence": TIMES},
+        Passage(TIMES, "a.md:1", ""),
+    )
+    assert found.answer == kept

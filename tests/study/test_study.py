@@ -13,6 +13,7 @@ from foci.config.run import load_run
 from foci.probes import read_probes
 from foci.study.checks import folded
 from foci.study.settings import Settings
+from foci.study.writers import server as server_writer
 from writers import Answer
 
 
@@ -191,6 +192,16 @@ def test_requests_that_keep_failing_are_left_for_the_next_run(corpus, tmp_path, 
         assert asked == {"Arlen": 2, "Borvik": 2, "Cadmoor": 1, "Dellby": 1}
     with writers.serving() as server:
         assert "24 written, 24 kept" in runs.told(arguments(corpus, server, out), capsys)
+
+
+def test_the_wait_between_attempts_grows_up_to_the_longest(corpus, tmp_path, capsys, monkeypatch):
+    """With 8 attempts or more a wait was longer than 60 s, and that was told as the server's wish."""
+    monkeypatch.setattr(server_writer, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(server_writer, "LONGEST_WAIT", 0.004)
+    with writers.serving(lambda prompt, before: Answer(status=500) if before < 5 else writers.honest(prompt)) as server:
+        said = runs.told(arguments(corpus, server, tmp_path / "out", "--retries", "5"), capsys)
+    assert "24 written, 24 kept" in said
+    assert "left for the next run" not in said
 
 
 def test_a_server_that_fails_always_ends_the_run(corpus, tmp_path, capsys):

@@ -104,11 +104,9 @@ def corpus_changes(folder: Path, run: Run) -> str:
     begun = (read_json(folder / "start.json") or {}).get("inputs")
     if not begun:
         return ""
-    own = tuple(str(path) for path in run.corpus.path)
-    below = tuple(f"{path}/" for path in own)
-    begun = {name: digest for name, digest in begun.items() if name in own or name.startswith(below)}
-    now = [
-        file for path in map(Path, own) if path.exists() for file in (files_below(path) if path.is_dir() else [path])
-    ]
-    changes = differences(begun, noted(filter(readable, now)))
+    own = set(map(Path, run.corpus.path))
+    files = [file for path in own if path.exists() for file in (files_below(path) if path.is_dir() else [path])]
+    now = noted(filter(readable, files))
+    gone = {name for name in begun if own & {Path(name), *Path(name).parents} and not Path(name).exists()}
+    changes = differences({name: begun[name] for name in begun if name in now or name in gone}, now)
     return changes and f"the corpus is not as the run read it ({changes}); passages are those that it read"

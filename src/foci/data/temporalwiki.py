@@ -68,6 +68,12 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, Path]:
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob("*changed*.jsonl")) if path.is_dir() else [sources.located(NAME, path)]
+    unnamed = [file.name for file in files if "changed" not in file.name]
+    if unnamed and len(files) < 2:  # of two, the one that is not of unchanged triples is of changed ones
+        raise ValueError(
+            f"temporalwiki: expected 'changed' or 'unchanged' in the name of a file, got {unnamed[0]}; rename it, or "
+            "name both files"
+        )
     found: list[Path] = []
     for kind in ("changed", "unchanged"):
         some = [file for file in files if ("unchanged" in file.name) == (kind == "unchanged")]

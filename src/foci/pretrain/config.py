@@ -29,7 +29,9 @@ class ScratchConfig(Section):
     width: Count = Field(default=256, description="width of the hidden states")
     heads: Count = Field(default=8, description="attention heads, a divisor of width")
     mlp: Count | None = Field(default=None, description="inner width of the MLPs; null = 4 * width")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="share dropped of hidden states and of attention")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share dropped of attention and, but for llama, of hidden states"
+    )
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "ScratchConfig":
@@ -129,6 +131,15 @@ class Pretraining(Section):
             )
         if self.train.fsdp:
             raise ValueError(f"a pretraining runs in one process, got train.fsdp {self.train.fsdp}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_have_room(self) -> "Pretraining":
+        if self.objective == "masked" and self.corpus.max_length < 3:  # the tokens that begin and end a row
+            raise ValueError(
+                f"a masked row holds its text between two tokens, got corpus.max_length {self.corpus.max_length}; give "
+                "at least 3"
+            )
         return self
 
     @model_validator(mode="after")

@@ -30,11 +30,16 @@ def points(run: Pretraining) -> list[Pretraining]:
         raise ValueError(f"pretraining {run.name} has no grid; write grid: {{learning_rate: [...], warmup: [...]}}")
     found = []
     for rate, warmup in product(run.grid.learning_rate, run.grid.warmup):
-        name = f"rate-{rate:g}-warmup-{warmup:g}"
+        name = f"rate-{_shown(rate)}-warmup-{_shown(warmup)}"
         changes = {"name": f"{run.name}, {name}", "output": run.output / "points" / name, "grid": None}
         train = run.train.model_copy(update={"learning_rate": rate, "warmup": warmup})
         found.append(run.model_copy(update={**changes, "train": train}))
     return found
+
+
+def _shown(value: float) -> str:
+    """Writes a number in six digits, or in all that it has: two points need two names."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def over_grid(run: Pretraining, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:

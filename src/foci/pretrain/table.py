@@ -63,7 +63,8 @@ def _arm(run: Pretraining, by_seed: Mapping[int, Curve], base: Mapping[int, Curv
         rivals = [base[seed][-1][name] if seed in base else None for seed in seeds]
         found[name] = {**as_data(interval(values)), "difference": as_data(difference(values, rivals)), "values": values}
     for along in ("step", "seconds"):
-        shares = [share(by_seed[seed], base[seed], along) for seed in seeds if seed in base]
+        alike = [seed for seed in seeds if seed in base and begin_above(by_seed[seed], base[seed])]
+        shares = [share(by_seed[seed], base[seed], along) for seed in alike]
         found[f"{along}_ratio"] = {**as_data(ratio(shares)), "values": shares}
     found["curve"] = mean_curve([by_seed[seed] for seed in seeds])
     return found
@@ -74,6 +75,11 @@ def share(curve: Curve, base: Curve, along: str) -> float | None:
     end = base[-1]["nats"]
     mine, theirs = reached(curve, end, along), reached(base, end, along)
     return None if not mine or not theirs else mine / theirs
+
+
+def begin_above(curve: Curve, base: Curve) -> bool:
+    """Returns whether both curves begin above the base's last loss; where one does not, it is there at update 0."""
+    return min(curve[0]["nats"], base[0]["nats"]) > base[-1]["nats"]
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -103,8 +109,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         f"Held-out loss after the last update, {found['objective']} objective; means over seeds, "
         f"{found['confidence']:.0%} t intervals, differences from {base or 'nothing'} paired by seed. Steps and "
-        f"seconds are those to {base or 'the baseline'}'s last loss, as a share of its own (geometric means); seconds "
-        "are of training alone.",
+        f"seconds are those to {base or 'the baseline'}'s last loss, as a share of its own (geometric means); empty "
+        "where it ends no lower than it began. Seconds are of training alone.",
         "",
         tables.markdown(tables.Table([*HEADS[:1], "seeds", *HEADS[1:], "seconds per step"], rows)),
         "",

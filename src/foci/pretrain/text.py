@@ -59,17 +59,21 @@ def documents(corpus: CorpusConfig) -> list[Document]:
 def split(texts: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
     r"""Splits off the last `share` of all characters, at the end of a line, else before a word. Returns both parts.
 
+    The end of a line is looked for where it changes what is split off by at most a third.
+
     >>> one = Document("a b\nc d\ne f", "f", 1)
     >>> [[part.text for part in side] for side in split([one], 0.4)]
     [['a b\nc d'], ['e f']]
     """
-    room = round((1 - share) * sum(len(document.text) for document in texts))
+    whole = sum(len(document.text) for document in texts)
+    room, near = round((1 - share) * whole), share * whole / 3
     learned: list[Document] = []
     held_out: list[Document] = []
     for document in texts:
         text, at = document.text, min(room, len(document.text))
         if 0 < at < len(text):
-            ends = (text.find("\n", at), text.rfind("\n", 0, at), text.rfind(" ", 0, at), at)
+            lines = (text.find("\n", at), text.rfind("\n", 0, at))
+            ends = (*(end for end in lines if abs(end - at) <= near), text.rfind(" ", 0, at), at)
             at = next(end for end in ends if end > 0)
         room -= at
         if text[:at].strip():

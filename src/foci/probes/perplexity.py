@@ -29,7 +29,12 @@ def _of(answers: Sequence[Answer]) -> dict[str, float] | None:
     for answer in answers:
         groups[f"group {answer.group}" if answer.group else f"probe {answer.probe_id}"].append(answer.nll)
     means = [_mean(group) for group in groups.values()]
-    return {"micro": math.exp(_mean([answer.nll for answer in answers])), "macro": math.exp(_mean(means))}
+    return {"micro": _exp(_mean([answer.nll for answer in answers])), "macro": _exp(_mean(means))}
+
+
+def _exp(nats: float) -> float:
+    """Returns e ** nats, at most that of 700 nats: a model that diverged has more than a float holds."""
+    return math.exp(min(nats, 700.0))
 
 
 def _mean(values: Sequence[float]) -> float:

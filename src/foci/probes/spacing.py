@@ -11,8 +11,8 @@ _ELIDED = re.compile(
     r"(?:^|[\s(])(?:\w|qu|jusqu|lorsqu|puisqu|dell|all|dall|nell|sull|un|quell|quest)['\u2019]\Z", re.I
 )
 """The end of a French or Italian word that is written together with the next one: l', dell'."""
-_CLITIC = re.compile(r"(?:['\u2019](?:s|t|re|ll|ve|d|m)|n['\u2019]t)\b", re.I)
-"""The beginning of an English ending: 's, n't."""
+_CLITIC = re.compile(r"(?:['\u2019](?:s|t|re|ll|ve|d|m)|n['\u2019]t)\b(?!-\w)", re.I)
+"""The beginning of an English ending: 's, n't. ('s-Hertogenbosch is a name.)"""
 _CLOSES = ",;:!?%"
 _QUOTES = "\"'`"
 _NUMBER = re.compile(r"[-+\u2212]?[.,]?\d")

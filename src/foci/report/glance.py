@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from foci.report import style
 from foci.report.batches import earlier_pages
-from foci.report.measure import MEASURED, Answer, best_arm, verdict
+from foci.report.measure import MEASURED, Answer, best_arm, by_probe, verdict
 from foci.report.plots import inline
 from foci.report.read import Arm
 from foci.report.style import PAGE, page_colour
@@ -146,8 +146,8 @@ def flipped(was: Answer | None, now: Answer | None) -> int:
 
 def _examples(arm: Arm, most: int) -> list[dict[str, str]]:
     """Returns answers before and after: newly right ones and a forgotten one first, then others to learn."""
-    after = {answer.get("probe_id"): answer for answer in arm.after}
-    pairs = [(was, after[key]) for was in arm.before if (key := was.get("probe_id")) in after]
+    after = by_probe(arm.after)
+    pairs = [(was, after[key]) for key, was in by_probe(arm.before).items() if key in after]
     by_place: dict[int, list[tuple[Answer, Answer]]] = {}
     for was, now in pairs:
         by_place.setdefault(flipped(was, now), []).append((was, now))

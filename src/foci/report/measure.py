@@ -34,6 +34,11 @@ def _held_out(answer: Answer) -> bool:
     return bool(answer.get("held_out", str(answer.get("probe_id", "")).startswith("held_out/")))
 
 
+def by_probe(answers: Sequence[Answer]) -> dict[tuple[Any, Any], Answer]:
+    """Returns answers by the probe's role and id: a probe to learn and one to retain may have the same id."""
+    return {(answer.get("role"), answer.get("probe_id")): answer for answer in answers}
+
+
 def asked_of(answers: Sequence[Answer], role: str) -> list[Answer]:
     """Returns the answers that count of the probes to "learn" or to "retain"; none that was held out."""
     return [a for a in answers if a.get("role") == role and a.get("counted", True) and not _held_out(a)]
@@ -80,7 +85,7 @@ def reconstruct(
         }
         for name in MEASURED
     }
-    asked = probings[min(probings)] if probings else ()
+    asked = [answer for answer in probings[min(probings)] if not _held_out(answer)] if probings else []
     return arm | {
         "learn_probes": sum(a.get("role") == "learn" for a in asked),
         "retain_asked": sum(a.get("role") == "retain" for a in asked),

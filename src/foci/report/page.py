@@ -12,7 +12,7 @@ from foci.report.batches import NOTE as BATCHES_NOTE
 from foci.report.batches import page_tables
 from foci.report.contrast import contrasts
 from foci.report.glance import EXAMPLES, flipped, glance, picture
-from foci.report.measure import Answer, Evidence, best_arm, reasons, rows_read, verdict, why_not
+from foci.report.measure import Answer, Evidence, best_arm, by_probe, reasons, rows_read, verdict, why_not
 from foci.report.read import Arm, Run
 from foci.report.tokens import samples, short, spread
 from foci.report.warnings import warnings_of
@@ -200,16 +200,20 @@ def probe_table(
     best = best_arm({name: arm.numbers for name, arm in arms}) if arms else ""
     rows: list[tuple[tuple[int, bool], list[Any]]] = []
     for name, arm in arms:
-        before = {a.get("probe_id"): a for a in arm.before}
-        after = {a.get("probe_id"): a for a in arm.after}
+        before, after = by_probe(arm.before), by_probe(arm.after)
         read = rows_read(arm.metrics)
         for key in dict.fromkeys([*before, *after]):
-            was, now = before.get(key), after.get(key)
+            was, now, probe_id = before.get(key), after.get(key), key[1]
             one = was or now or {}
-            own = (evidence or {}).get(name, {}).get(str(key), {}) if one.get("role") == "learn" else {}
+            own = (evidence or {}).get(name, {}).get(str(probe_id), {}) if one.get("role") == "learn" else {}
             role = f"{one.get('role')}, held out" if one.get("held_out") else one.get("role")
             words = [name, role, *(one.get(k) for k in ("kind", "group", "prompt", "answer"))]
-            words += [(was or {}).get("predicted"), (now or {}).get("predicted"), _outcome(was, now, own, read), key]
+            words += [
+                (was or {}).get("predicted"),
+                (now or {}).get("predicted"),
+                _outcome(was, now, own, read),
+                probe_id,
+            ]
             words += [own.get("evidence"), own.get("source")]
             numbers = [short(a.get("nll") if a else None) for a in (was, now)]
             line = [*map(intern, words), *numbers, int(bool(one.get("counted", True)))]

@@ -128,11 +128,11 @@ def place_of(evidence: str, text: str) -> Span | None:
 
 def question_of(item: dict[str, str], passage: Passage) -> Question | str:
     """Returns a question that passed, or the reason why it is dropped."""
-    question, answer = _bare(item["question"]), item["answer"].strip(" \"'").rstrip(".")
-    place = place_of(item["evidence"], passage.text)
+    question, place = _bare(item["question"]), place_of(item["evidence"], passage.text)
     if place is None:
         return "evidence not in the passage"
     evidence = one_line(passage.text[place[0] : place[1]])
+    answer = _without_stop(item["answer"].strip(" \"'"), evidence)
     reason = _wrong_answer(answer, evidence) or _wrong_question(question, answer)
     if reason:
         return reason
@@ -145,6 +145,16 @@ def question_of(item: dict[str, str], passage: Passage) -> Question | str:
 def _bare(question: str) -> str:
     """Returns a question without a number or a label before it."""
     return re.sub(r"^\s*(?:\d{1,2}[.)]|Q(?:uestion)?\s*\d*\s*:)\s*", "", one_line(question), flags=re.IGNORECASE)
+
+
+def _without_stop(answer: str, evidence: str) -> str:
+    """Returns an answer without the full stop of a sentence; the dot of an abbreviation ("5 p.m.") stays."""
+    bare = answer.rstrip(".")
+    if bare == answer:
+        return answer
+    ends = {start + len(evidence[start:end].rstrip()) for start, end in sentences(evidence)}
+    inside = any(found.end() not in ends for found in re.finditer(re.escape(f"{bare}."), evidence))
+    return f"{bare}." if inside or re.search(r"\b\w\.\w\Z", bare) else bare
 
 
 def _wrong_answer(answer: str, evidence: str) -> str:

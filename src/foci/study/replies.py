@@ -22,6 +22,9 @@ _NAMES = {
     "evidence": ("evidence", "quote"),
 }
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_BEGUN_THOUGHT = re.compile(r"\A.*</think>", re.DOTALL)
+"""The rest of a thought that a chat template began in the prompt."""
+_FENCED = re.compile(r"```[a-zA-Z]*[^\S\n]*\n((?:(?!```).)*)(?:```)?", re.DOTALL)
 _REFUSAL = re.compile(
     r"\s*(?:(?:i'm|i am) (?:sorry|unable|not able|afraid)|sorry\b|i (?:can(?:no|')t|won't|must decline)|"
     r"as an? (?:ai|language model)|unfortunately, i)",
@@ -44,7 +47,7 @@ def questions_in(reply: str, evidence: str = "") -> Found:
 
     `evidence` is that of a question which has none of its own.
     """
-    text = spoken(reply)
+    text = _without_thoughts(reply)
     items, wrong = list[dict[str, str]](), list[str]()
     for value in _objects(text, wrong):
         for record in _records(value):
@@ -60,16 +63,20 @@ def questions_in(reply: str, evidence: str = "") -> Found:
     return Found(items, wrong)
 
 
-def spoken(reply: str) -> str:
+def _spoken(reply: str) -> str:
     """Returns a reply without a model's thoughts (`<think>`) and without the fence of a code block around it."""
-    text = _THOUGHT.sub("", reply).strip()
-    fenced = re.search(r"```[a-zA-Z]*\s*\n(.*?)(?:```|\Z)", text, re.DOTALL)
+    text = _LEAD.sub("", _without_thoughts(reply)).strip()
+    fenced = _FENCED.fullmatch(text)
     return fenced[1].strip() if fenced else text
+
+
+def _without_thoughts(reply: str) -> str:
+    return _BEGUN_THOUGHT.sub("", _THOUGHT.sub("", reply)).strip()
 
 
 def rewrite_in(reply: str) -> str:
     """Returns the text of a rewrite: without thoughts, fence, lines of equals signs, and an opening remark."""
-    text = _LEAD.sub("", spoken(reply))
+    text = _LEAD.sub("", _spoken(reply))
     text = re.sub(r"^={5,}\s*$", "", text, flags=re.MULTILINE).strip()
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2 else text
 

@@ -51,6 +51,12 @@ _BREAK = re.compile(
     re.VERBOSE,
 )
 _OPEN_LEFT = re.compile(r"(?:\b(?:and|or|nor|between|not|vs)|[,&+/(\[\"'\u201c\u2018\u2013\u2014-]|\b\d[\d.,]*)\s*$")
+_ONE_OF_SEVERAL_TIMES = re.compile(r"\s(?:and|or|but|as well as)\s")
+_ONE_OF_SEVERAL = re.compile(
+    r"(?:\s(?!(?:and|or)\s)[\w-]+){1,3}\s(?:and|or|as well as)\s(?:\d|(?:an?|one|two|three|four|five|six|seven|eight|"
+    r"nine|ten|eleven|twelve|twenty|many|several|some|no|another)\b)"
+)
+"""What follows an answer that is one of several: "12 [rooms and two kitchens]", "in May [and June]"."""
 _DETERMINED = re.compile(
     r"\b(?:the|these|those|this|his|her|its|their|our|your|my|last|first|next|past|every|each|other|all|only|another|"
     r"remaining|rest|again|number|version|chapter|section|page|part|figure|table|room|level|step|no\.|top|or|and|to|by|from)\s+$",
@@ -161,6 +167,8 @@ def _has_place_for(asked: str, fact: Fact) -> bool:
     if re.search(r"\b(?:how|what|which|who|when)\b", fact.sentence, re.IGNORECASE) or not _is_declarative(fact):
         return False
     if re.match(r"\s?(?:-|\u2013|to|or|and)\s?\d", fact.after) or _OPEN_LEFT.search(fact.before):
+        return False
+    if (_ONE_OF_SEVERAL_TIMES if asked in _TEMPORAL.values() else _ONE_OF_SEVERAL).match(fact.after):
         return False
     preposition = _LAST_PREPOSITION.search(fact.before)
     return not _DETERMINED.search(_LAST_PREPOSITION.sub("", fact.before)) and (

@@ -135,7 +135,7 @@ class _Asking:
                 if len(self.writer.refused) > refused:  # asked again at once without the setting that is refused
                     refused = len(self.writer.refused)
                     continue
-                wait = error.after if error.after is not None else FIRST_WAIT * 2**attempt
+                wait = error.after if error.after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
                 if not error.again or attempt == self.writer.retries:
                     raise
                 if wait > LONGEST_WAIT:
