@@ -3,6 +3,8 @@
 import json
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import chats
@@ -11,6 +13,8 @@ from foci.config.run import CorpusConfig
 from foci.corpus import CorpusError, Reading, read_corpus
 from foci.corpus.telling import rows_told
 from foci.focus import LOSS_WEIGHT, UNWEIGHTED
+from foci.models.loading import _tokenizer
+from foci.models.locate import folder_of
 from foci.pretrain.text import documents
 
 SPOKEN = chats.turns("Who is the cook?", "Ada Bell.", "And where was she born?", "In Bern, the\n\ntown.")
@@ -417,9 +421,6 @@ def test_text_that_holds_a_template_already(tmp_path, kind):
 
 
 def test_the_embedded_model_s_template(tmp_path):
-    from foci.models.loading import _tokenizer
-    from foci.models.locate import folder_of
-
     tokenizer = _tokenizer(folder_of("smollm2-135m"), "smollm2-135m", False)
     (row,) = rows(tmp_path, SPOKEN, tokenizer)
     assert list(row.input_ids) == tokenizer.apply_chat_template(SPOKEN)["input_ids"]
@@ -504,6 +505,49 @@ def test_calls_of_tools_are_answers_and_their_results_are_read(tmp_path, kind):
         assert shown.startswith('[CALL]find{"who":"Ada<|im_end|>"}')
     (bad,) = corpus(tmp_path, [{"messages": messages}, {"messages": SPOKEN}], kind(chats.CHATML)).bad
     assert "'tool_calls', which this model's chat template does not write" in bad.reason
+
+
+def test_a_table_adds_no_nulls_to_the_arguments_of_calls(tmp_path):
+    """All objects of a column have the same keys there: Bern had a year, which was null and would have been learned."""
+    asked = [[("user", "Where?"), {"city": "Bern"}], [("user", "When?"), {"year": 1815}]]
+    made = [
+        {
+            "messages": [
+                {"role": role, "content": content, "tool_calls": None},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"function": {"name": "find", "arguments": given}}],
+                },
+            ]
+        }
+        for (role, content), given in asked
+    ]
+    pq.write_table(pa.Table.from_pylist(made), tmp_path / "a.parquet")
+    found = read_corpus(str(tmp_path), chats.bytes_(TOOLS), max_length=400).rows
+    assert ["".join(row.text.split()) for row in found] == ['[CALL]find{"city":"Bern"}', '[CALL]find{"year":1815}']
+
+
+def test_ids_of_a_character_in_several_tokens_have_its_text(tmp_path):
+    """The embedded model has no token for most Chinese characters: each was one sign of damage per token."""
+    tokenizer = _tokenizer(folder_of("smollm2-135m"), "smollm2-135m", False)
+    text = "東京は日本の首都です。 Ada 🦊 né\ufffd."
+    ids = tokenizer(text)["input_ids"]
+    (row,) = corpus(tmp_path, [{"input_ids": ids}], tokenizer).rows
+    assert row.text == text
+    read = [row.text[a:b] for a, b in row.offsets]
+    assert "".join(piece for n, piece in enumerate(read) if not n or row.offsets[n] != row.offsets[n - 1]) == text
+    assert len(ids) > len(set(row.offsets))
+
+
+def test_several_answers_in_one_piece_that_are_too_long_are_told_as_such(tmp_path):
+    tokenizer = chats.bytes_(chats.CHATML)
+    long = [
+        {"role": "user", "content": "Why?"},
+        *({"role": "assistant", "content": "So it is. " * 30} for _ in range(2)),
+    ]
+    (bad,) = corpus(tmp_path, [{"messages": long}, {"messages": SPOKEN}], tokenizer, max_length=128).bad
+    assert "tokens with several answers that are not one piece, and corpus.max_length is 128" in bad.reason
 
 
 def test_a_developer_is_a_system_message_where_the_template_knows_no_developer(tmp_path):

@@ -59,6 +59,41 @@ def test_a_column_of_texts_gives_documents(tmp_path):
     assert texts(tmp_path, text_field="body") == ["Bern it is."]
 
 
+def test_a_text_with_commas_and_no_quotes_is_not_cut(tmp_path):
+    (tmp_path / "a.csv").write_text("text\nAda was born in Bern, Switzerland, in 1815.\n")
+    assert texts(tmp_path) == ["Ada was born in Bern, Switzerland, in 1815."]
+    (tmp_path / "a.csv").write_text("id,text\n1,Ada left Bern, Switzerland.\n2,Tom left.,,\n")
+    corpus = read(tmp_path, max_bad=0.5)
+    assert [row.text for row in corpus.rows] == ["Tom left."]
+    told = "3 cells under a head of 2; put quotes around a text with ',' in it"
+    assert [(one.line, one.reason) for one in corpus.bad] == [(2, told)]
+
+
+def test_quotes_in_a_table_with_tabs_are_letters_where_they_close_no_cell(tmp_path):
+    (tmp_path / "a.tsv").write_text('id\ttext\n1\t"Hello" she said.\n2\t"Open quote\n3\tThird text\n')
+    assert texts(tmp_path) == ['"Hello" she said.', '"Open quote', "Third text"]
+    (tmp_path / "a.tsv").write_text('id\ttext\n1\t"One ""cell"" of\ntwo lines."\n')
+    assert texts(tmp_path) == ['One "cell" of\ntwo lines.']
+
+
+def test_a_quote_that_is_not_closed_is_told(tmp_path):
+    """All lines behind it were one cell, and nothing was said."""
+    (tmp_path / "a.csv").write_text('id,text\n1,A 5" pipe.\n2,"One.\n3,Two.\n4,Three.\n')
+    assert texts(tmp_path) == ['A 5" pipe.', "One.\n3,Two.\n4,Three."], "two quotes: it cannot be known"
+    (tmp_path / "a.csv").write_text('id,text\n1,Zero.\n2,"One.\n3,Two.\n')
+    corpus = read(tmp_path, max_bad=0.5)
+    assert [row.text for row in corpus.rows] == ["Zero."]
+    assert [(one.line, one.reason[:27]) for one in corpus.bad] == [(3, "a quote that is not closed,")]
+    (tmp_path / "a.csv").write_text('id,text\n1,A 5" pipe.\n2,Two.\n')
+    assert texts(tmp_path) == ['A 5" pipe.', "Two."]
+
+
+def test_lines_of_a_table_are_counted_from_their_first(tmp_path):
+    (tmp_path / "a.csv").write_text('Part,Note\nBolt,"one\ntwo\nthree"\nNut,x\n')
+    (row,) = read(tmp_path).rows
+    assert row.source == f"{tmp_path}/a.csv, lines 2 to 5"
+
+
 def test_a_long_field_of_a_table_is_read(tmp_path):
     (tmp_path / "a.csv").write_text(f"text,n\n{'word ' * 40_000},1\n")
     assert len(texts(tmp_path)) >= 1
@@ -68,6 +103,8 @@ def test_a_long_field_of_a_table_is_read(tmp_path):
     [{"text": "One."}, {"text": "Two."}],
     ["One.", "Two."],
     {"version": 2, "data": [{"text": "One.", "id": 1}, {"text": "Two."}]},
+    {"train": [{"text": "One."}], "test": [{"text": "Two."}], "authors": [{"name": "Ada"}]},
+    {"pages": ["One.", "Two."]},
 ])  # fmt: skip
 def test_records_of_a_json_file(tmp_path, content):
     (tmp_path / "a.json").write_text(json.dumps(content, indent=1))
@@ -165,6 +202,13 @@ def test_an_archive_is_read_as_its_files(tmp_path):
     assert {one.file.removeprefix(name): one.rows for one in corpus.reads} == {
         "": 0, "/c.jsonl.gz": 1, "/wiki/a.txt": 1, "/wiki/b.md": 1, "/wiki/bad.txt": 0
     }  # fmt: skip
+
+
+def test_names_with_a_colon_and_lock_files_are_as_in_a_folder(tmp_path):
+    files = {"Meeting 10:30.md": "Ten.", "C:/a.txt": "no", "c:a.txt": "no", "~$letter.docx": b"lock"}
+    corpus = read(archive(tmp_path / "a.zip", **files))
+    assert [row.text for row in corpus.rows] == ["Ten."]
+    assert [one.file for one in corpus.bad] == [f"{tmp_path}/a.zip/{name}" for name in ("C:/a.txt", "c:a.txt")]
 
 
 def test_an_archive_in_an_archive_is_read_and_no_deeper_one(tmp_path):

@@ -19,6 +19,7 @@ from foci.config.run import dump_run
 from foci.focus import Batch, Context, Plan, Row
 from foci.gradients.influence import later_loss, targets, token_influence
 from foci.gradients.inner_step import InnerStep
+from foci.meta import outcome
 from foci.meta.config import MetaRun, load_meta
 from foci.meta.material import Material, answers_in_top, split
 from foci.meta.objectives import Amortised, Loop
@@ -31,7 +32,7 @@ from foci.models.forward import device_of
 from foci.models.gguf import EMBEDDED, Embedded
 from foci.models.losses import hidden_states, token_nll
 from foci.report.write import write_report
-from foci.system.files import read_json
+from foci.system.files import read_json, read_lines
 from foci.system.folder import locked
 from foci.training.plan import check_columns, update_weights
 from runs import assert_one_paragraph
@@ -604,12 +605,50 @@ def test_a_file_is_read_with_overrides_and_faults_are_told(files, tmp_path):
         ("step: {normalise: none}", r"are the loop's, got how: amortised with .* step.normalise none; set how: loop"),
         ("how: loop\nlocality: {max_length: 64}", r"off at strength 0, got .*max_length.: 64"),
         ("step: {kind: adam}", "a step of kind adam needs a rate or a length"),
+        ("how: loop\nstep: {kind: sgd}", "needs a rate where it is not the paper's, got step.kind 'sgd' without one"),
     ],
 )
 def test_a_setting_that_nothing_would_read_is_refused(tmp_path, settings, words):
     (tmp_path / "meta.yaml").write_text(f"pairs: {{path: pairs.jsonl}}\n{settings}\n")
     with pytest.raises(ValueError, match=words):
         load_meta(tmp_path / "meta.yaml")
+
+
+def test_the_loop_without_a_rate_has_the_papers_step(tmp_path):
+    (tmp_path / "meta.yaml").write_text("pairs: {path: pairs.jsonl}\nhow: loop\n")
+    run = load_meta(tmp_path / "meta.yaml")
+    assert (run.step.kind, run.step.lr) == ("adam", 2e-4), "the resolved file says what is done"
+    (tmp_path / "again.yaml").write_text(dump_run(run))
+    assert load_meta(tmp_path / "again.yaml") == run
+
+
+@pytest.mark.parametrize("where", ["backward", "validate"])
+def test_a_weigher_that_diverges_is_never_kept(files, tmp_path, monkeypatch, where):
+    """NaN is smaller than nothing, and yet `min` kept it as the best epoch."""
+    own = getattr(Amortised, where)
+
+    def broken(self, weigher, *rest):
+        found = own(self, weigher, *rest)
+        if where == "backward":
+            weigher.head.bias.grad.fill_(torch.nan)
+        return torch.nan if where == "validate" else found
+
+    monkeypatch.setattr(Amortised, where, broken)
+    run = run_of(files, tmp_path / "out", train={"epochs": 2, "batch_size": 8})
+    with pytest.raises(ArithmeticError, match=r"meta-training diverged: .* is nan in epoch 1.* train\.learning_rate"):
+        meta(run)
+    assert not read_lines(tmp_path / "out" / "metrics.jsonl")
+    assert not [*(tmp_path / "out").glob("checkpoints/step-*")]
+    monkeypatch.setattr(Amortised, where, own)
+    assert meta(run, resume=True)["best_epoch"] == 2
+
+
+def test_the_summary_asks_the_known_facts_that_validation_asks(files, tmp_path, monkeypatch):
+    """Which facts stand beside a pair is drawn by the run's seed in both."""
+    seeds, own = [], outcome.after
+    monkeypatch.setattr(outcome, "after", lambda *args, seed: (seeds.append(seed), own(*args, seed=seed))[1])
+    meta(run_of(files, tmp_path / "out", seed=7, train={"epochs": 1, "batch_size": 8}))
+    assert seeds == [7, 7, 7]
 
 
 def test_a_refused_meta_training_leaves_its_folder_free(files, tmp_path):

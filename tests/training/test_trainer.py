@@ -170,6 +170,14 @@ def test_mixed_rows_are_read_and_epochs_may_differ_in_length(tmp_path):
     assert trainer.state.global_step == 12
 
 
+@pytest.mark.parametrize(("epochs", "updates"), [(0.5, 6), (1, 11), (2.5, 28), (3, 33)])
+def test_a_part_of_an_epoch_is_a_part_of_it_with_old_rows_too(tmp_path, epochs, updates):
+    """10 new rows and an old one are 11 updates of one row: half an epoch 5.5, which Trainer rounds up."""
+    old = small.Old(small.rows(2, seed=9), (1, 1, 1))
+    _, losses = trained(tmp_path, small.rows(10), [old], num_train_epochs=epochs, per_device_train_batch_size=1)
+    assert len(losses) == updates
+
+
 def test_rehearsed_rows_are_read_plainly(tmp_path):
     """A weigher that weighs new rows 0 leaves the loss of the old ones: their plain mean."""
     new = [small.Row(r.row_id, r.input_ids, columns={"w": (0.0,) * (len(r) - 1) + (1e-9,)}) for r in small.rows(2)]

@@ -1,13 +1,16 @@
 """The file of a meta-training: pairs of a document and a later task, and how a weigher learns from them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from foci.config.adapter import Adapter, Count, Section
 from foci.config.run import ModelConfig, PathText, PathTexts, Text, load
 from foci.config.values import Inner, Normalise, Output, Several, as_path, as_texts
+
+PAPER = {"kind": "adam", "lr": 2e-4}
+"""The inner step of arXiv 2407.16920, that of the loop where a file gives neither a rate nor a length."""
 
 
 class PairsConfig(Section):
@@ -32,7 +35,9 @@ class PairsConfig(Section):
 class StepConfig(Section):
     """The learner's step on a document, whose effect on the task is what the weigher learns from."""
 
-    kind: Inner = Field(default="sgd", description="sgd, or adam: Adam's first step")
+    kind: Inner = Field(
+        default="sgd", description="sgd, or adam: Adam's first step (the loop's, at 2e-4, without lr and length)"
+    )
     lr: float | None = Field(default=None, gt=0, description="rate of the step; exactly one of lr and length")
     length: float | None = Field(default=None, gt=0, description="L2 length of the step, in place of a rate")
     normalise: Normalise = Field(
@@ -131,6 +136,21 @@ class MetaRun(Section):
     )
     weigher: WeigherConfig = Field(default_factory=WeigherConfig, description="the weigher's adapter and its output")
     train: MetaTrainConfig = Field(default_factory=MetaTrainConfig, description="the optimisation of the weigher")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loop_has_the_papers_step(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("how") != "loop":
+            return data
+        step = data.get("step") or {}
+        if not isinstance(step, dict) or step.get("lr") is not None or step.get("length") is not None:
+            return data
+        if (kind := step.get("kind", PAPER["kind"])) != PAPER["kind"]:
+            raise ValueError(
+                f"the loop's step needs a rate where it is not the paper's, got step.kind {kind!r} without one; set "
+                "step.lr, or leave out kind"
+            )
+        return {**data, "step": {**step, **PAPER}}
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "MetaRun":

@@ -25,8 +25,6 @@ from foci.system import processes
 from foci.system.cache import kept
 from foci.system.words import counted
 
-PAPER = InnerStep(2e-4, "adam")
-"""The paper's inner step: Adam at rate 2e-4."""
 NUDGE = InnerStep(length=0.3)
 """The step at which influence is computed once: plain gradient descent of L2 length 0.3."""
 PAIRS_A_FILE = 16

@@ -21,7 +21,7 @@ def weights_of(material: Material, weigher: Weigher) -> Float[Tensor, "pairs seq
 
 
 def measured(
-    material: Material, objective: Objective, weights: Float[Tensor, "pairs seq"], step: InnerStep
+    material: Material, objective: Objective, weights: Float[Tensor, "pairs seq"], step: InnerStep, *, seed: int = 0
 ) -> dict[str, float | None]:
     """Measures the held-out pairs before a step, after a plain step, and after a step by these weights.
 
@@ -33,7 +33,7 @@ def measured(
     counted = batch.predicted()
 
     def moved(of: Tensor, by: InnerStep) -> After:
-        return after(material, material.held_out, of * counted, by)
+        return after(material, material.held_out, of * counted, by, seed=seed)
 
     before = moved(torch.ones_like(weights), InnerStep())
     with objective.warmed(batch):

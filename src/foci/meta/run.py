@@ -12,13 +12,14 @@ out/weigher/
   report.html      one page of all this
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -30,7 +31,7 @@ from foci.config.run import dump_run
 from foci.gradients.inner_step import InnerStep
 from foci.meta.config import MetaRun
 from foci.meta.material import Material, material
-from foci.meta.objectives import NUDGE, PAPER, Amortised, Loop, Objective
+from foci.meta.objectives import NUDGE, Amortised, Loop, Objective
 from foci.meta.outcome import described, measured, weights_of
 from foci.methods.train_attention import weigher
 from foci.methods.train_attention.pairs import Pair
@@ -177,7 +178,7 @@ def _ended(training: "Training", before: Tensor, prepared: float) -> dict[str, A
         "held_out": len(made.held_out),
         "seconds": {"influence": prepared, "weigher": sum(m["seconds"] for m in read_lines(training.metrics))},
         "best_epoch": training.best_epoch(),
-        **measured(made, objective, after, _step(run)),
+        **measured(made, objective, after, _step(run), seed=run.seed),
     }
     write_json(run.output / "summary.json", found, sealed=True)
     write_report([run.output], run.output)
@@ -237,11 +238,14 @@ class Training:
             if time.monotonic() - said > TELL_EVERY:
                 said = time.monotonic()
                 self.tell(f"epoch {self.done + 1}  update {batch + 1}/{self.batches}  {said - begun:.0f} s")
+        held_out = self.objective.validate(self.weigher, self.material.held_out)
+        if not math.isfinite(held_out):
+            self._diverged("loss of held-out pairs", held_out)
         self.done += 1
         line = {
             "epoch": self.done,
             "loss": sum(known) / len(known) if (known := [loss for loss in losses if loss is not None]) else None,
-            "held_out": self.objective.validate(self.weigher, self.material.held_out),
+            "held_out": held_out,
             "seconds": time.monotonic() - begun,
         }
         if processes.is_first():
@@ -266,12 +270,21 @@ class Training:
         with torch.autocast(device_of(self.weigher).type, dtype=torch.bfloat16, enabled=self._half()):
             loss = self.objective.backward(self.weigher, pairs, key)
         processes.sum_gradients(self.trainable.values())
-        torch.nn.utils.clip_grad_norm_(list(self.trainable.values()), 1.0)
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.trainable.values()), 1.0))
+        if not math.isfinite(norm):
+            self._diverged("gradient norm", norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         self.weigher.eval()
         return loss
+
+    def _diverged(self, what: str, value: float) -> NoReturn:
+        raise ArithmeticError(
+            f"meta-training diverged: the {what} is {value} in epoch {self.done + 1}; nothing of this epoch is kept. "
+            f"Lower train.learning_rate ({self.run.train.learning_rate:g}) or train.head_rate "
+            f"({self.run.train.head_rate:g}), or train in float32"
+        )
 
     def _half(self) -> bool:
         return models.compute_dtype(self.run.model.dtype, device_of(self.weigher).type) == torch.bfloat16
@@ -306,8 +319,8 @@ def _objective(run: MetaRun, made: Material, tell: Callable[[str], None]) -> Obj
 
 
 def _step(run: MetaRun) -> InnerStep:
-    """Returns the step that the run file describes; the paper's or a nudge where it gives neither rate nor length."""
+    """Returns the step that the run file describes; a nudge where it gives neither rate nor length."""
     given = run.step
     if given.lr is None and given.length is None:
-        return replace(PAPER if run.how == "loop" else NUDGE, normalise=given.normalise)
+        return replace(NUDGE, normalise=given.normalise)
     return InnerStep(given.lr or 0.0, given.kind, given.normalise, given.length)

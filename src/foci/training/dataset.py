@@ -141,6 +141,12 @@ class MixedDataset(Dataset):
         new = self.new.lengths()
         return np.concatenate([part for old in self.old for part in (new, lengths_of(old))])
 
+    def read_in(self, epochs: int | float) -> float:
+        """Returns the rows that so many epochs hold; a part of an epoch holds that part of its rows."""
+        whole = int(epochs)
+        last = self.starts[-1] - self.starts[whole] if whole < len(self.starts) - 1 else 0
+        return float(self.starts[whole] + (epochs - whole) * last)
+
     def parts(self) -> list[range]:
         """Returns the indices of each epoch."""
         return [range(a, b) for a, b in zip(self.starts, self.starts[1:], strict=False)]

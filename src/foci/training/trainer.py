@@ -148,11 +148,12 @@ class FocusMixin(ShardedMixin):
         new = RowDataset(rows, self.plan.of(EditsTokens), seed=args.seed, copies=self.copies)
         if not self.plan.of(MixesRows):
             return new
-        epochs = math.ceil(args.num_train_epochs)
+        epochs = args.num_train_epochs
         if args.max_steps > 0:
             epochs = math.ceil(args.max_steps * sharing.rows_of_update(args) / len(new))
-        args.num_train_epochs = 1  # one pass over all epochs; see MixedDataset
-        return MixedDataset(new, self.plan, epochs)
+        mixed = MixedDataset(new, self.plan, math.ceil(epochs))
+        args.num_train_epochs = mixed.read_in(epochs) / len(mixed)  # one pass over all epochs; see MixedDataset
+        return mixed
 
     def _width(self) -> torch.dtype:
         """Returns float32, or float64 for a model in float64."""

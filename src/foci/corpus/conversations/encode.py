@@ -14,6 +14,8 @@ from foci.corpus.plain import Encoded, encoded, with_control_words
 from foci.corpus.split import Span, tighten
 from foci.corpus.tokens import overlap
 
+BYTES = 4
+"""Bytes of a character in UTF-8, and so its tokens, at most."""
 GAP = "\n\n"
 """Stands between the answers of one row in its text."""
 
@@ -156,26 +158,34 @@ def of_ids(sample: TokenIds, tokenizer: PreTrainedTokenizerBase, *, everything: 
     if wrong := [token for token in sample.ids if not 0 <= token < size]:
         raise Unusable(f"'input_ids' has {wrong[0]}, and this tokenizer has ids from 0 to {size - 1}")
     weights = [1.0] * len(sample.ids) if everything else list(sample.weights)
-    pieces = _pieces(sample.ids, tokenizer)
     parts, offsets, at = list[str](), list[Span](), 0
     special = set(tokenizer.all_special_ids)
-    for token, weight, piece in zip(sample.ids, weights, pieces, strict=True):
-        said = piece if weight and token not in special else ""
+    for start, end, piece in _pieces(sample.ids, tokenizer):
+        learned = any(weights[n] and sample.ids[n] not in special for n in range(start, end))
+        said = piece if learned else ""
         parts.append(said)
-        offsets.append((at, at + len(said)) if said else (0, 0))
+        offsets += [(at, at + len(said)) if said else (0, 0)] * (end - start)
         at += len(said)
     return Tokens(sample.ids, tuple(weights), "".join(parts), tuple(offsets))
 
 
-def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Returns the text of every token: what decoding it adds behind the tokens before it."""
-    found, begun = list[str](), 0
-    for n in range(len(ids)):
-        begun = max(0, n - 4)
-        before: Any = tokenizer.decode(list(ids[begun:n]), clean_up_tokenization_spaces=False)
-        both: Any = tokenizer.decode(list(ids[begun : n + 1]), clean_up_tokenization_spaces=False)
-        found.append(both[len(before) :] if both.startswith(before) else tokenizer.decode([ids[n]]))
-    return found
+def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, int, str]]:
+    """Yields tokens [start, end) with the text that decoding adds: one by one, or all tokens of one character."""
+
+    def added(start: int, end: int) -> str:
+        begun = max(0, start - BYTES)
+        before: Any = tokenizer.decode(list(ids[begun:start]), clean_up_tokenization_spaces=False)
+        both: Any = tokenizer.decode(list(ids[begun:end]), clean_up_tokenization_spaces=False)
+        alone: Any = both[len(before) :] if both.startswith(before) else tokenizer.decode(list(ids[start:end]))
+        return str(alone)
+
+    start = 0
+    while start < len(ids):
+        longest = min(len(ids), start + BYTES)
+        ends = (end for end in range(start + 1, longest + 1) if not added(start, end).endswith("\ufffd"))
+        end = next(ends, start + 1)  # bytes that are no character stay alone
+        yield start, end, added(start, end)
+        start = end
 
 
 def _places(text: str, letter: str) -> list[int]:

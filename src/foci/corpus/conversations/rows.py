@@ -234,7 +234,10 @@ class _Maker:
             room = self.max_length - head
             if room < min(LEAST, end - head) or apart:
                 missing.append(
-                    f"what stands before the answer has {head:,} tokens of {len(row):,}, and corpus.max_length is "
+                    f"{len(row):,} tokens with several answers that are not one piece, and corpus.max_length is "
+                    f"{self.max_length}; raise corpus.max_length"
+                    if apart
+                    else f"what stands before the answer has {head:,} tokens of {len(row):,}, and corpus.max_length is "
                     f"{self.max_length}: there is no room for the answer; raise corpus.max_length"
                 )
                 continue

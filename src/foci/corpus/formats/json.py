@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from foci.corpus.documents import BadLine, Document, Empty, Format, Sample, excerpt
@@ -44,15 +45,23 @@ class Json(Format):
 
 
 def _records(content: object, text_field: str) -> list[object] | None:
-    """Returns the records of a file: a list, the only list of objects that an object holds, or the object itself."""
+    """Returns the records of a file: a list, the lists of objects with a text that an object holds, or itself.
+
+    Without such lists the only list of objects, or the only value where that is a list of texts.
+    """
     if isinstance(content, list):
         return content
     if not isinstance(content, dict):
         return None
     if text_field in content or is_sample(content):
         return [content]
-    lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    return lists[0] if len(lists) == 1 else None
+    values = list(content.values())
+    lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
+    told = [value for value in lists if text_field in value[0] or is_sample(value[0])]
+    if told or len(lists) == 1:
+        return list(chain.from_iterable(told or lists))
+    are_texts = len(values) == 1 and isinstance(values[0], list) and all(isinstance(one, str) for one in values[0])
+    return values[0] if are_texts and values[0] else None
 
 
 def _is_lines(path: Path) -> bool:

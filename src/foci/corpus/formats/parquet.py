@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +31,9 @@ class Parquet(Format):
                 "corpus.text_field (conversations have a column 'messages')"
             )
         wanted = [name for name in names if is_read(name, text_field)]
-        records = (record for part in table.iter_batches(columns=wanted) for record in part.to_pylist())
+        records = (
+            record for part in table.iter_batches(columns=wanted) for record in map(_as_written, part.to_pylist())
+        )
         try:
             yield from documents_of(records, source, text_field)
         except (pa.ArrowException, OSError) as error:
@@ -46,3 +49,16 @@ class Parquet(Format):
         if head.startswith(b"PAR1"):
             return f"a parquet file that is cut or damaged ({reason}); get it again"
         return f"not a parquet file ({reason}); get it again, or give it the ending of what it is"
+
+
+def _as_written(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record without the nulls that a table gives to objects: all objects of a column have the same keys."""
+    return {name: _without_nulls(value) for name, value in record.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return value

@@ -1,5 +1,6 @@
 """Archives: .zip, read as the files that it holds; an archive in an archive too, as Notion's export has it."""
 
+import re
 import tempfile
 import zipfile
 import zlib
@@ -100,9 +101,9 @@ def _refused(entry: zipfile.ZipInfo, depth: int) -> str:
 
 def _outside(entry: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(entry.filename.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", path.parts[0]) is not None
 
 
 def _hidden(name: str) -> bool:
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+    return any((part.startswith((".", "~$")) and part != "..") or part == "__MACOSX" for part in parts)
