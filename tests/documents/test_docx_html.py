@@ -9,7 +9,8 @@ pytest.importorskip("mammoth", reason="pip install 'foci[documents]'")
 pytest.importorskip("trafilatura", reason="pip install 'foci[documents]'")
 
 from foci.documents import Lost, Unreadable, pieces_of  # noqa: E402
-from foci.documents.html import decoded  # noqa: E402
+from foci.documents.encodings import decoded  # noqa: E402
+from foci.documents.markup import pieces_of_tree, tree_of  # noqa: E402
 
 FRAME = """<!DOCTYPE html><html><head><meta charset="{charset}"><title>Pumps - Wiki</title>
 <script>var menu = 1;</script>
@@ -133,15 +134,71 @@ def test_an_empty_page_has_no_text(tmp_path, content):
     assert read(tmp_path / "a.html") == []
 
 
+KOI = '<meta charset="koi8-r">Москва'
+XML = '<?xml version="1.0" encoding="windows-1251"?><html><body><p>Москва</p></body></html>'
+
+
 @pytest.mark.parametrize(("raw", "text"), [
     ("Zürich".encode(), "Zürich"),
     ("Zürich".encode("utf-16"), "Zürich"),
     ("Zürich “x”".encode("cp1252"), "Zürich “x”"),
     (b'<meta charset="iso-8859-1">' + "Zürich “x”".encode("cp1252"), '<meta charset="iso-8859-1">Zürich “x”'),
-    (b'<meta charset="koi8-r">' + "Москва".encode("koi8-r"), '<meta charset="koi8-r">Москва'),
+    (KOI.encode("koi8-r"), KOI),
+    (XML.encode("cp1251"), XML),
+    (XML.replace("Москва", "Zürich").encode("utf-8"), XML.replace("Москва", "Zürich")),
+    (f'<?xml version="1.0" encoding="utf-8"?>{KOI}'.encode("koi8-r"), f'<?xml version="1.0" encoding="utf-8"?>{KOI}'),
+    ("<?xml?>Zürich".encode("utf-16-le"), "<?xml?>Zürich"),
+    ("Zürich".encode("utf-32"), "Zürich"),
+    ("Zürich".encode("utf-8-sig") + b"\xff", "Zürich\ufffd"),
+    *((f'<meta charset="{name}">Zürich'.encode("cp1252"), f'<meta charset="{name}">Zürich')
+      for name in ("base64", "rot13", "utf-16", "cp037", "idna", "unicode_escape", "undefined", "nonsense")),
 ])  # fmt: skip
 def test_the_letters_of_a_page_are_read_as_a_browser_reads_them(raw, text):
     assert decoded(raw) == text
+
+
+def test_a_page_with_an_xml_declaration_is_read_in_its_letters(tmp_path):
+    (tmp_path / "a.xhtml").write_bytes(XML.encode("cp1251"))
+    assert text_of(tmp_path / "a.xhtml") == "Москва"
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ("<tr><td rowspan=2 colspan=2>AB</td><td>c1</td></tr><tr><td>c2</td></tr><tr><td>a<td>b<td>c</tr>",
+     ["AB,,c1", "AB,,c2", "a,b,c"]),
+    ("<tr><th>Part<th>Town</tr><tr><td>Bolt<td rowspan=2>Bern</tr><tr><td>Nut</tr><tr><td>Ring<td>Biel</tr>",
+     ["Part,Town", "Bolt,Bern", "Nut,Bern", "Ring,Biel"]),
+    ("<tr><td>a<td>b<td rowspan=2>c</tr><tr><td>d</tr>", ["a,b,c", "d,,c"]),
+    ("<tr><td rowspan=2>a<td rowspan=2>b</tr><tr></tr><tr><td>c<td>d</tr>", ["a,b", "c,d"]),
+    ("<tr><td>a<td rowspan=2>b</tr><tr><td colspan=2></tr><tr><td>c<td rowspan='²'>d</tr>", ["a,b", ",b", "c,d"]),
+    ("<tr><td rowspan=150>Bern<td>0</tr>" + "".join(f"<tr><td>{n}</tr>" for n in range(1, 150)),
+     [f"Bern,{n}" for n in range(150)]),
+])  # fmt: skip
+def test_cells_over_rows_and_columns_keep_the_others_in_their_columns(body, said):
+    (piece,) = pieces_of_tree(tree_of(f"<table>{body}</table>"))
+    first, _, *rest = piece.text.splitlines()
+    assert [line.strip("| ") for line in (first, *rest)] == [
+        " | ".join(row.split(",")).strip("| ") for row in said
+    ]  # fmt: skip
+
+
+def test_merged_cells_of_a_word_document(tmp_path):
+    document = handbook()
+    table = document.add_table(3, 4)
+    for row, words in zip(table.rows, (("AB", "", "c1", "Bern"), ("", "", "c2", ""), "abcd"), strict=True):
+        for cell, word in zip(row.cells, words, strict=True):
+            cell.text = word
+    table.cell(0, 0).merge(table.cell(1, 1))
+    table.cell(0, 3).merge(table.cell(1, 3))
+    document.save(tmp_path / "a.docx")
+    assert text_of(tmp_path / "a.docx") == (
+        "| AB |  | c1 | Bern |\n|---|---|---|---|\n| AB |  | c2 | Bern |\n| a | b | c | d |"
+    )
+
+
+def test_code_keeps_its_lines_and_has_no_scripts_in_it():
+    code = "<b>pip</b> install foci<br>foci <!-- or -->learn texts/<script>x = 1</script><button>Copy</button>\n  end"
+    (piece,) = pieces_of_tree(tree_of(f"<pre>{code}</pre>"))
+    assert piece.text == "```\npip install foci\nfoci learn texts/\n  end\n```"
 
 
 WIKI = {

@@ -1,6 +1,7 @@
 """Slides, workbooks and e-books: every word in order, tables as Markdown, numbers as people see them."""
 
 import datetime
+import re
 import zipfile
 
 import pytest
@@ -60,6 +61,26 @@ def test_boxes_side_by_side_tables_notes_and_scripts_of_a_slide(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_shape_without_an_outline_is_read(tmp_path):
+    from pptx.util import Inches
+
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    group = slide.shapes.add_group_shape()
+    for shapes, text in ((slide.shapes, "Bern"), (group.shapes, "Biel")):
+        shape = shapes.add_textbox(Inches(1), Inches(1), Inches(3), Inches(1))
+        shape.text_frame.text = text
+        del shape._element.nvSpPr.cNvSpPr.attrib["txBox"]
+        shape._element.spPr.remove(shape._element.spPr.prstGeom)
+        with pytest.raises(NotImplementedError):
+            shape.shape_type  # noqa: B018
+    empty = deck.slides.add_slide(deck.slide_layouts[6]).shapes.add_textbox(0, 0, 9, 9)
+    del empty._element.nvSpPr.cNvSpPr.attrib["txBox"]
+    empty._element.spPr.remove(empty._element.spPr.prstGeom)
+    deck.save(tmp_path / "a.pptx")
+    assert sorted(texts(tmp_path / "a.pptx")) == [("slide 1", "Bern"), ("slide 1", "Biel")]
+
+
 def workbook(path, rows, **more):
     book = openpyxl.Workbook()
     book.active.title = "Parts"
@@ -86,6 +107,49 @@ def test_cells_are_read_as_people_see_them(tmp_path):
         "| Part | Count | Code | Share | Built | Sold |\n|---|---|---|---|---|---|\n"
         "| Bolt | 0012 | 007 | 12.5 % | 1987-03-01 | TRUE |\n"
         "| NA |  | N/A | 2.5 | 1987-03-01 08:30:00 | None |")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "shown", "said"), [
+    (0.125, "0%", "12.5 %"),
+    (0.12345, "0.0%", "12.345 %"),
+    (0.07, "0%", "7 %"),
+    (0.125, "0.00%", "12.50 %"),
+    (0.125, "0.00%;[Red]-0.00%", "12.50 %"),
+    (-0.125, "0.0%;[Red]-0.0%", "-12.5 %"),
+    (0.125, "0.0%_);\\(0.0%\\)", "12.5 %"),
+    (1, "0%", "100 %"),
+    (1 / 3, "0%", "33.3333333333333 %"),
+    (12.5, '0.0"%"', "12.5"),
+])  # fmt: skip
+def test_shares_are_read_in_full_by_the_first_section_of_their_format(tmp_path, value, shown, said):
+    path = workbook(tmp_path / "a.xlsx", [["Part", "Share"], ["Bolt", value]])
+    book = openpyxl.load_workbook(path)
+    book["Parts"]["B2"].number_format = shown
+    book.save(path)
+    assert texts(path)[0][1].splitlines()[2] == f"| Bolt | {said} |"
+
+
+def resized(path, ref):
+    """Writes a workbook again, with another size than its first sheet has."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    files[sheet] = re.sub(rb'<dimension ref="[^"]+"', f'<dimension ref="{ref}"'.encode(), files[sheet])
+    assert f'"{ref}"'.encode() in files[sheet]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("ref", ["A1", "A1:XFD5000"])
+def test_a_sheet_is_read_whole_whatever_size_it_states(tmp_path, ref):
+    rows = [["Part", "Town", "Sum"], ["Bolt", "Bern"], ["Nut", "Biel", "=1+2"], [None] * 50, [None, "Chur"]]
+    found = read(resized(workbook(tmp_path / "a.xlsx", rows), ref))
+    assert found[0].text == (
+        "| Part | Town | Sum |\n|---|---|---|\n| Bolt | Bern |  |\n| Nut | Biel |  |\n|  | Chur |  |"
+    )
+    assert found[1].reason.startswith("1 formulas without a stored result")
 
 
 def test_a_long_sheet_has_its_head_above_each_part(tmp_path):
@@ -154,6 +218,21 @@ def test_a_chapter_without_head_or_file_and_a_locked_book(tmp_path):
     whole = [("META-INF/encryption.xml", lock.format("http://www.w3.org/2001/04/xmlenc#aes128-cbc"))]
     with pytest.raises(Unreadable, match="DRM"):
         read(ebook(tmp_path / "c.epub", ["<p>Locked.</p>"], whole))
+
+
+@pytest.mark.parametrize(("charset", "declared"), [
+    ("utf-16", True),
+    ("utf-16", False),
+    ("utf-8-sig", False),
+    ("iso-8859-1", True),
+])  # fmt: skip
+def test_a_chapter_is_read_in_the_letters_that_it_names(tmp_path, charset, declared):
+    head = f'<?xml version="1.0" encoding="{charset}"?>' if declared else ""
+    page = f'{head}<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>Zürich</h1><p>Café au Löwen</p></body></html>'
+    chapter = ("OEBPS/text 0.xhtml", page.encode(charset))
+    assert texts(ebook(tmp_path / "a.epub", [None], [chapter])) == [
+        ("Zürich", "# Zürich"), ("Zürich", "Café au Löwen"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", [".pptx", ".xlsx", ".epub"])

@@ -98,6 +98,18 @@ def test_powers_and_formulas_keep_their_scripts(tmp_path):
     assert text_of(drawn(tmp_path / "a.pdf", draw)).strip() == "It holds 10⁶ litres of H₂O on the 5th day."
 
 
+@pytest.mark.parametrize("font", ["Helvetica", "Times-Roman", "Courier"])
+def test_deep_subscripts_stay_in_their_words(tmp_path, font):
+    """Paragraphs of reportlab set them half of the font size lower, and pdfium then says that the line ends."""
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.platypus import Paragraph, SimpleDocTemplate
+
+    said = "H<sub>2</sub>O and CO<sub>2</sub>, x<super>2</super>y and 10<super>6</super> mol of n<sub>max</sub>. " * 5
+    style = ParagraphStyle("plain", fontName=font, fontSize=10, leading=12)
+    SimpleDocTemplate(str(tmp_path / "a.pdf")).build([Paragraph(said, style)])
+    assert " ".join(text_of(tmp_path / "a.pdf").split()) == " ".join(["H₂O and CO₂, x²y and 10⁶ mol of n_max."] * 5)
+
+
 def test_tables_with_and_without_rules(tmp_path):
     from reportlab.platypus import SimpleDocTemplate, Table
 

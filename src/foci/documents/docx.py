@@ -31,7 +31,7 @@ def pieces(path: Path) -> Iterator[Piece | Lost]:
     if any("oMath" in message.message for message in made.messages):
         yield Lost("", "its equations; save it as PDF, or write them as text")
     if made.value.strip():
-        yield from pieces_of_tree(tree_of(made.value.encode("utf-8")))
+        yield from pieces_of_tree(tree_of(made.value))
 
 
 def _lean(path: Path) -> io.BytesIO:

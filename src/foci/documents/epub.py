@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from lxml import etree
 
+from foci.documents.encodings import decoded
 from foci.documents.markup import pieces_of_tree, tree_of
 from foci.documents.pieces import Lost, Piece, Unreadable, check_archive
 
@@ -37,7 +38,7 @@ def _chapter(archive: zipfile.ZipFile, name: str, number: int) -> Iterator[Piece
         return
     raw = archive.read(name)
     try:
-        tree = tree_of(raw)
+        tree = tree_of(decoded(raw))
     except etree.ParserError:
         return
     body = tree.find("body")

@@ -4,7 +4,6 @@ trafilatura says where the text is; it is read from the page itself, because wha
 notes in boxes and formulas (findings/trafilatura_captions_and_notes.sh).
 """
 
-import codecs
 import logging
 import re
 from collections import Counter
@@ -14,12 +13,12 @@ from pathlib import Path
 import trafilatura
 from lxml import etree, html
 
+from foci.documents.encodings import decoded
 from foci.documents.markup import pieces_of_tree, text_of, tree_of
 from foci.documents.pieces import Piece, Unreadable
 
 MOST = 0.9
 """The share of the lines of the main text that the part of the page which is read holds, at least."""
-_CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?\s*([\w-]+)", re.IGNORECASE)
 _NO_LETTERS = re.compile(r"[\W_]+")
 _MENUS = frozenset({
     "nav", "navbar", "navigation", "menu", "breadcrumb", "breadcrumbs", "sidebar", "cookie", "cookies", "share",
@@ -45,7 +44,7 @@ def pieces_of_page(raw: bytes) -> Iterator[Piece]:
     if not text.strip():
         return
     try:
-        tree = tree_of(text.encode("utf-8"))
+        tree = tree_of(text)
     except etree.ParserError:
         return
     title = _title(tree)
@@ -62,22 +61,6 @@ def pieces_of_page(raw: bytes) -> Iterator[Piece]:
     if title and not headed:
         yield Piece(f"# {title}", title)
     yield from pieces_of_tree(region, "" if headed else title)
-
-
-def decoded(raw: bytes) -> str:
-    """Returns the text of a page: UTF-16 with a mark, else UTF-8, else as the page says, else Windows-1252."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16", "replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        named = _CHARSET.search(raw[:4096])
-        name = named.group(1).decode("ascii") if named else "cp1252"
-        try:
-            codec = codecs.lookup(name).name
-        except LookupError:
-            codec = "cp1252"
-        return raw.decode("cp1252" if codec in ("iso8859-1", "utf-8", "ascii") else codec, "replace")
 
 
 def _title(tree: html.HtmlElement) -> str:

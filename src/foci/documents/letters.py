@@ -61,7 +61,7 @@ class _Building:
     def shift(self, letter: Letter) -> int | None:
         """Returns 1 for a superscript, -1 for a subscript, 0 for what stands on the baseline; None for another line."""
         up = (letter.base - self.level) / self.first.height
-        if letter.height < 0.85 * self.first.height and (0.12 < up < 0.6 or -0.35 < up < -0.05):
+        if letter.height < 0.85 * self.first.height and (0.12 < up < 0.6 or -0.6 < up < -0.05):
             return 1 if up > 0 else -1
         return 0 if abs(up) < 0.15 else None
 

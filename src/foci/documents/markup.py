@@ -20,14 +20,16 @@ _BLOCKS = {
     "legend", "form", "hr", "table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption", "hgroup", "search",
 }  # fmt: skip
 _HEADS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
+ROWS, COLUMNS = 65534, 100
+"""Rows (as in HTML) and columns that one cell of a table reaches over, at most."""
 _BREAK = "\x0b"
 """Stands for <br> while a block is read: a line break of the source is a space."""
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0\u2009\u202f]+")
 
 
-def tree_of(raw: bytes) -> html.HtmlElement:
-    """Returns the tree of an HTML page of UTF-8 bytes. Raises lxml.etree.ParserError where it holds nothing."""
-    return html.document_fromstring(raw, parser=html.HTMLParser(encoding="utf-8"))
+def tree_of(text: str) -> html.HtmlElement:
+    """Returns the tree of an HTML page. Raises lxml.etree.ParserError where it holds nothing."""
+    return html.document_fromstring(text.encode("utf-8"), parser=html.HTMLParser(encoding="utf-8"))
 
 
 def text_of(element: etree._Element) -> str:
@@ -79,7 +81,7 @@ class _Walk:
             self.put(_table(child))
         elif tag == "pre":
             self.end()
-            code = "".join(child.itertext()).strip("\n")
+            code = _code(child).strip("\n")
             self.put(f"```\n{code}\n```" if code.strip() else "")
         elif tag in ("ul", "ol"):
             self.end()
@@ -142,6 +144,19 @@ class _Walk:
         self.listed, self.mark = item, ""
 
 
+def _code(element: etree._Element) -> str:
+    """Returns the text of preformatted words as it stands, with a line end for each <br>."""
+    said = [element.text or ""]
+    for child in element:
+        tag = child.tag.rpartition("}")[2].lower() if isinstance(child.tag, str) else ""
+        if tag == "br":
+            said.append("\n")
+        elif tag and tag not in _NOTHING and not _is_hidden(child):
+            said.append(_code(child))
+        said.append(child.tail or "")
+    return "".join(said)
+
+
 def _number(element: etree._Element) -> bool:
     return (element.get("start") or "1").lstrip("-").isdigit()
 
@@ -161,23 +176,36 @@ def _is_data(table: etree._Element) -> bool:
 
 
 def _table(table: etree._Element) -> str:
-    """Returns a table as Markdown; a cell that spans columns leaves empty ones after it."""
+    """Returns a table as Markdown: a cell over several rows stands in each of them, in the first of its columns."""
     rows: list[list[str]] = []
-    below: dict[tuple[int, int], str] = {}
+    below: dict[int, tuple[int, str]] = {}
     for number, row in enumerate(table.iter("tr", "{*}tr")):
-        cells: list[str] = []
-        for cell in row.xpath("./*[self::td or self::th]"):
-            while (number, len(cells)) in below:
-                cells.append(below[number, len(cells)])
-            words = _Walk().inline(cell)
-            for down in range(1, _span(cell, "rowspan")):
-                below[number + down, len(cells)] = words
-            cells += [words, *[""] * (_span(cell, "colspan") - 1)]
-        rows.append(cells)
+        if cells := row.xpath("./*[self::td or self::th]"):
+            rows.append(_row(cells, number, below))
     caption = " ".join(_Walk().inline(one) for one in table.iter("caption"))
     return PARAGRAPH.join(part for part in (caption, markdown(rows)) if part)
 
 
-def _span(cell: etree._Element, key: str) -> int:
+def _row(cells: list[etree._Element], number: int, below: dict[int, tuple[int, str]]) -> list[str]:
+    """Returns the words of a row by column.
+
+    `below` holds the columns that cells of rows above reach into: the last row that they reach, and their words. The
+    row's own cells are added to it.
+    """
+    held = {column: words for column, (last, words) in below.items() if last >= number}
+    said: list[str] = []
+    for cell in cells:
+        while len(said) in held:
+            said.append(held[len(said)])
+        words, last = _Walk().inline(cell), number + _span(cell, "rowspan", ROWS) - 1
+        for _ in range(_span(cell, "colspan", COLUMNS)):
+            if len(said) not in held:
+                below[len(said)] = last, words
+            said.append(words or held.get(len(said), ""))
+            words = ""
+    return said + [held.get(column, "") for column in range(len(said), max(held, default=-1) + 1)]
+
+
+def _span(cell: etree._Element, key: str, most: int) -> int:
     given = cell.get(key) or "1"
-    return min(max(int(given), 1), 100) if given.isdigit() else 1
+    return min(max(int(given), 1), most) if given.isdecimal() else 1

@@ -21,6 +21,7 @@ RULES = 1000
 ASKEW = 10
 """Degrees by which a scanned page may be turned."""
 _SPACES = frozenset({0x20, 0xA0, 0x09, 0x0D, 0x0A, 0x3000})
+_ENDS = frozenset({0x0D, 0x0A})
 _LEFT_OUT = frozenset({0xAD, 0xFFFE})
 SCANNED = "a scanned page without text; add text to it first: ocrmypdf IN.pdf OUT.pdf"
 DRAWN = "its text is drawn as shapes, not written; add text to it first: ocrmypdf --force-ocr IN.pdf OUT.pdf"
@@ -123,11 +124,11 @@ def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[Letter], int]:
     """Returns the characters of a page in its own order, and the number of those without a letter."""
     box, x, y, page = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double(), text.raw
     found: list[Letter] = []
-    unknown, spaced, angle, level = 0, False, 0, math.nan
+    unknown, spaced, broken, angle, level = 0, False, False, 0, math.nan
     for n in range(text.count_chars()):
         code = pdfium.FPDFText_GetUnicode(page, n)
         if code in _SPACES:
-            spaced = True
+            spaced, broken = True, code in _ENDS and (broken or not spaced)
             continue
         if code in _LEFT_OUT:
             continue
@@ -138,8 +139,11 @@ def _letters(text: pypdfium2.PdfTextPage) -> tuple[list[Letter], int]:
         pdfium.FPDFText_GetCharOrigin(page, n, x, y)
         if y.value != level or angle:  # characters on one level are written at one angle
             angle, level = _angle(math.degrees(pdfium.FPDFText_GetCharAngle(page, n))), y.value
-        found.append(_turned(code, box, (x.value, y.value), angle, spaced))
-        spaced = False
+        letter = _turned(code, box, (x.value, y.value), angle, spaced)
+        if broken and found and abs(letter.left - found[-1].right) < 0.1 * letter.height:
+            letter = letter._replace(spaced=False)  # pdfium ends a line after a deep subscript; the word goes on
+        found.append(letter)
+        spaced = broken = False
     return found, unknown
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pptx
-from pptx.enum.shapes import MSO_SHAPE_TYPE, PP_PLACEHOLDER
+from pptx.enum.shapes import PP_PLACEHOLDER
+from pptx.shapes.group import GroupShape
+from pptx.shapes.picture import Picture
 
 from foci.documents.pieces import Lost, Piece, Unreadable, check_archive
 from foci.documents.repair import scripted
@@ -33,7 +35,7 @@ def pieces(path: Path) -> Iterator[Piece | Lost]:
         place = f"slide {number}"
         texts = list(_texts(slide))
         yield from (Piece(text, place) for text in texts)
-        if not texts and any(shape.shape_type == MSO_SHAPE_TYPE.PICTURE for shape in slide.shapes):
+        if not texts and any(isinstance(shape, Picture) for shape in slide.shapes):
             yield Lost(place, "a slide of pictures without text; write what they say in its notes")
 
 
@@ -57,7 +59,7 @@ def _in_order(shapes: Iterable[Any]) -> list[Any]:
 def _of_shape(shape: Any) -> Iterator[str]:
     if shape.is_placeholder and shape.placeholder_format.type in FRAME:
         return
-    if shape.shape_type == MSO_SHAPE_TYPE.GROUP:
+    if isinstance(shape, GroupShape):  # python-pptx knows no type for a shape without an outline
         for inner in _in_order(shape.shapes):
             yield from _of_shape(inner)
     elif getattr(shape, "has_table", False) and shape.has_table:

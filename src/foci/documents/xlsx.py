@@ -1,8 +1,10 @@
 """Workbooks (.xlsx), read by openpyxl: each sheet as a Markdown table; a long one in parts under the same head."""
 
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from foci.documents.pieces import Lost, Piece, Unreadable, check_archive
 from foci.documents.tables import between, parts
 
 KIND = "an Excel workbook (.xlsx)"
+_LITERALS = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]|[_*].')
+"""Parts of a cell's format that no digits stand for: quoted words, single signs, colours, and space to fill."""
+_PLACES = re.compile(r"\.(0+)")
 
 
 def pieces(path: Path) -> Iterator[Piece | Lost]:
@@ -29,8 +34,8 @@ def pieces(path: Path) -> Iterator[Piece | Lost]:
 
 
 def _sheets(path: Path) -> Iterator[Piece | Lost]:
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    formulas = openpyxl.load_workbook(path, read_only=True) if _has_formulas(path) else None
+    book = _opened(path, data_only=True)
+    formulas = _opened(path, data_only=False) if _has_formulas(path) else None
     try:
         for sheet in book.worksheets:
             place = f"sheet {sheet.title}"
@@ -45,6 +50,14 @@ def _sheets(path: Path) -> Iterator[Piece | Lost]:
         book.close()
         if formulas is not None:
             formulas.close()
+
+
+def _opened(path: Path, *, data_only: bool) -> Any:
+    """Returns a workbook whose sheets are read to their ends: the size that a file states may be wrong."""
+    book = openpyxl.load_workbook(path, read_only=True, data_only=data_only)
+    for sheet in book.worksheets:
+        sheet.reset_dimensions()
+    return book
 
 
 def _has_formulas(path: Path) -> bool:
@@ -75,8 +88,14 @@ def _without_result(sheet: Any, formulas: Any) -> int:
 
 
 def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yields the numbers of rows and their cells, as many as the longest row so far has before its empty end."""
+    width = 0
     for number, row in enumerate(sheet.iter_rows(), start=1):
-        yield number, [_text(cell) for cell in row]
+        cells = [_text(cell) for cell in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        width = max(width, len(cells))
+        yield number, cells + [""] * (width - len(cells)) if cells else cells
 
 
 def _text(cell: Any) -> str:
@@ -98,7 +117,15 @@ def _text(cell: Any) -> str:
 def _number(value: int | float, shown: str) -> str:
     if shown and not shown.strip("0") and value == int(value):
         return f"{int(value):0{len(shown)}d}"  # a code such as 007
-    if shown.endswith("%"):
-        places = len(shown.partition(".")[2].rstrip("%"))
-        return f"{100 * value:.{places}f} %"
+    section = _LITERALS.sub("", shown).partition(";")[0]  # the others are for negative numbers, zero and words
+    if "%" in section:
+        return _share(value, section)
     return str(int(value)) if value == int(value) else f"{value:.15g}"
+
+
+def _share(value: int | float, section: str) -> str:
+    """Returns a share in percent, with the decimal places of its format and with more where it has more."""
+    exact = Decimal(f"{value:.15g}") * 100
+    asked = _PLACES.search(section)
+    held = len(f"{exact.normalize():f}".partition(".")[2])
+    return f"{exact:.{max(held, len(asked.group(1)) if asked else 0)}f} %"
