@@ -153,4 +153,34 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(few, capsys, monkeypatc
     told = runs.told([*few, "--minutes", 10], capsys)
     assert "fast" in told
     assert "failed: the loss is NaN" in told
+    assert "fitted into the time" not in told
     assert load_run("out/pages-advice/advised.yaml").train.learning_rate in (1e-3, 1e-9)
+
+
+def test_a_trial_that_failed_in_an_earlier_round_did_fit_into_the_time(few, capsys, monkeypatch):
+    original = advising.run_cell
+
+    def failing(one, console):
+        if "fast" in str(one.path) and "round-1" in str(one.path):
+            raise NonFinite("the loss is NaN")
+        return original(one, console)
+
+    monkeypatch.setattr(advising, "run_cell", failing)
+    monkeypatch.setattr(advising, "_plan", lambda made, base, rows: Rounds((3, 3), (2, 4)))
+    told = runs.told([*few, "--minutes", 10], capsys)
+    assert "Round 2" in told
+    assert "of this round" not in told.partition("Round 2")[2].partition("The best")[0]
+
+
+def test_a_trial_that_fails_in_the_last_round_is_told_as_such(few, capsys, monkeypatch):
+    original = advising.run_cell
+
+    def failing(one, console):
+        if "fast" in str(one.path):
+            raise NonFinite("the loss is NaN")
+        return original(one, console)
+
+    monkeypatch.setattr(advising, "run_cell", failing)
+    monkeypatch.setattr(advising, "_plan", lambda made, base, rows: Rounds((3,), (2,)))
+    told = runs.told([*few, "--minutes", 10], capsys)
+    assert "of the 3 trials of this round failed." in told

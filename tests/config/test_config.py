@@ -125,6 +125,11 @@ def test_yaml_1_1_tools_read_a_dump_alike():
     assert yaml.safe_load(strict_yaml.dump(value)) == value == strict_yaml.parse(strict_yaml.dump(value), "f")[0]
 
 
+@pytest.mark.parametrize("text", ["a\x85b", "a\x85", "a\u2028b", "a\nb", "a: b\x85"])
+def test_every_line_end_in_a_text_is_read_back(text):
+    assert strict_yaml.parse(strict_yaml.dump({"a": text}), "f")[0] == {"a": text}
+
+
 def test_a_list_that_occurs_twice_is_dumped_without_alias():
     twice = ["oracle"]
     assert strict_yaml.parse(strict_yaml.dump({"a": twice, "b": twice}), "f")[0] == {"a": twice, "b": twice}

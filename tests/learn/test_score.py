@@ -19,7 +19,7 @@ import tiny
 from foci import models
 from foci.attention import pair_attention, received
 from foci.cli import score as score_command
-from foci.corpus import read_corpus
+from foci.corpus import read_corpus, stored
 from foci.corpus.shards import Done, Shards
 from foci.focus import Batch, Row
 from foci.methods.contrast.corpus_attention import AttentionQuery
@@ -347,3 +347,13 @@ def test_what_is_dropped_of_names_of_answers_and_of_the_rest(things):
     expected = (("names", 0.1), ("answers", 0.2), ("others", round(sum(others) / len(others), 4)))
     assert dropped(kinds([untold, rows[0]]), [[0.9, 0.9], drops]) == expected
     assert dropped(kinds([untold]), [[0.9, 0.9]]) == ()
+
+
+def test_rows_on_disk_have_the_kinds_of_rows_in_memory(things, monkeypatch):
+    """They are other objects at each reading, and were matched by where they lie in memory."""
+    rows = rows_of(things)
+    monkeypatch.setattr(stored, "FEW_ROWS", 2)
+    read = stored.written(rows)
+    assert isinstance(read, stored.StoredRows)
+    assert kinds(read) == kinds(rows)
+    assert any(kinds(rows))

@@ -169,6 +169,11 @@ def test_rows_of_another_tokenizer_are_weighed_through_characters(files, tmp_pat
     a, b = offsets[place]
     by_hand = [theirs[i] for c in range(a, b) for i, (s, e) in enumerate(own.offsets) if s <= c < e]
     assert weights[place] == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-6)
+    ended = Row("r", (*row.input_ids, tiny.EOS), text, (*offsets, (0, 0)))
+    (*same, end) = weigher.weigh_rows(loaded, [ended], other)[0]
+    assert same == pytest.approx(list(weights))
+    said = [w for w, (a, b) in zip(theirs[1:], own.offsets[1:], strict=True) if a < b]
+    assert end == pytest.approx(sum(said) / len(said), rel=1e-6), "the end of a row has the mean weight, not 1"
     with pytest.raises(ValueError, match="has no text"):
         weigher.weigh_rows(loaded, [Row("r", row.input_ids)], other)
 

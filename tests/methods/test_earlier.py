@@ -263,6 +263,12 @@ def test_shuffled_runs_the_offline_stage_of_what_it_wraps(tmp_path):
     assert all("start_nll" in row.columns for row in rows)
 
 
+def test_shuffled_refuses_a_method_of_which_it_would_leave_a_part_out():
+    """Of asft the hold to the untouched model was dropped: the control differed in more than where weights lie."""
+    with pytest.raises(ValueError, match=r"shuffled permutes weights alone, and Asft\(.*\) is Imitates too"):
+        Shuffled("asft")
+
+
 def test_shuffled_weights_train_other_tokens(tmp_path):
     made = context(tmp_path, rows=rows_of(["The capital of France is Paris", "She was born in Bern"]))
     ends = []

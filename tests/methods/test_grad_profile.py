@@ -190,6 +190,15 @@ def test_norms_of_another_model_are_refused(tmp_path):
         GradProfile().prepare(context(tmp_path, model=net(seed=1)))
 
 
+def test_a_profile_that_freezes_all_layers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"leaves none of \d blocks to train .*; set mode: adaptive"):
+        GradProfile(count=4, references=4, length=8).prepare(context(tmp_path, model=net(layers=1)))
+    prepared, _ = GradProfile("adaptive", count=4, references=4, length=8).prepare(
+        context(tmp_path, model=net(layers=1))
+    )
+    assert any(block_scales(Plan([prepared]), net(layers=1)).values())
+
+
 def test_the_model_is_left_as_it_was(tmp_path):
     given = context(tmp_path)
     before = models.fingerprint(given.model)

@@ -1,5 +1,7 @@
 """Attention guidance: heads, patterns, strength and scale by hand, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,8 @@ import runs
 import small
 import tiny
 from foci.attention import attention_maps, head_distances, logits, pattern_targets
-from foci.focus import Context, Row
+from foci.attention.heads import GuidedHeads
+from foci.focus import DELIMITER, Context, Plan, Row
 from foci.methods import build
 from foci.methods.guidance import Guidance, GuidanceHeads, dealt, fading, marked
 from foci.pretrain.config import ScratchConfig
@@ -90,6 +93,18 @@ def test_a_delimiter_pattern_trains(tmp_path):
 
 
 # ---- in training ----
+
+
+def test_heads_are_measured_where_a_pattern_has_a_key(tmp_path):
+    """The first eight rows held no delimiter, and the run ended although later ones did."""
+    net, none = tiny.build("llama"), [Row(f"r{n}", (10, 11, 12, 13)) for n in range(9)]
+    none = [replace(row, columns={DELIMITER: (0.0,) * 4}) for row in none]
+    last = Row("last", (10, 5, 12, 13), columns={DELIMITER: (0.0, 1.0, 0.0, 0.0)})
+    plan = Plan([GuidanceHeads(Guidance(), {0: {0: "delimiter", 1: "previous"}})])
+    heads = GuidedHeads.of(plan, net, [*none, last], tiny.tokenizer())
+    assert [row.row_id for row in heads.rows] == [*(f"r{n}" for n in range(7)), "last"]
+    assert [one["pattern"] for one in heads.distances(net)] == ["delimiter", "previous"]
+    assert len(GuidedHeads.of(plan, net, [last, *none], tiny.tokenizer()).rows) == 8
 
 
 def test_guided_heads_learn_their_pattern_and_the_model_is_left_as_it_was(tmp_path):

@@ -169,6 +169,12 @@ def surprise(net: torch.nn.Module, batch: Batch) -> float:
         return float(token_nll(net.eval(), batch).sum() / batch.predicted().sum())
 
 
+def test_texts_about_things_that_do_not_exist_are_never_learned():
+    for make in (Replay, MixReview):
+        with pytest.raises(ValueError, match="things that do not exist"):
+            make(path="encyclopedia")
+
+
 @pytest.mark.parametrize("method", [Replay(samples=100), MixReview(samples=100)], ids=["replay", "mix_review"])
 def test_rehearsing_its_own_samples_keeps_the_model_nearer_to_itself(method, tmp_path):
     """Fresh samples of the untouched model surprise the trained one; less so where others were rehearsed."""

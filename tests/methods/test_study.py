@@ -116,6 +116,19 @@ def test_text_without_capitals_is_asked_by_weight(tmp_path):
     assert "Question: ada lives in ____" in found
 
 
+def test_a_weight_on_no_text_is_not_the_largest(tmp_path):
+    """What a weigher says of the end of a row is no word: with 1 there, nothing reached a share of the largest."""
+    one = row("ada lives in rome\n\nshe was born in may", ("rome", "may"))
+    scaled = tuple(0.1 * weight for weight in one.columns["train_attention"])
+    ended = Row("r", (*one.input_ids, tiny.EOS), one.text, (*one.offsets, (0, 0)), {"train_attention": (*scaled, 1.0)})
+    found = {
+        line.strip("[]")
+        for epoch in range(9)
+        for line in questions(prepared(tmp_path, [ended], forms=("blank",)), epoch)
+    }
+    assert "Question: ada lives in ____" in found
+
+
 def test_names_are_taken_whole_and_a_sentence_start_is_no_name():
     text = "Yesterday Ada met Mary-Ann O'Neil near Lake 12."
     (span,) = spans_of(text, [(text.index("Neil"), text.index("Neil") + 4)])

@@ -119,6 +119,23 @@ def test_pruning_keeps_a_share_of_the_entries_and_has_no_adapter(run):
     assert not (own.path / "slide" / "scale").exists()
 
 
+def test_the_models_own_code_is_trusted_where_the_run_trusts_it(things, tmp_path, monkeypatch):
+    """It is read back before it takes its place."""
+    own, asked, trust = models.load, [], {"name": str(things.model), "dtype": "float32", "trust_remote_code": True}
+    learn(load_run(runs.run_file(tmp_path, things, model=trust, train=TRAIN, probes={"every": None})))
+    run = tmp_path / "out"
+    place = RunFolder(run, 2).arm("plain").path / "slide" / "keep-0.5" / "model"
+
+    def load(name, **settings):
+        asked.append((str(place.parent) in name, settings.get("trust_remote_code"), place.exists()))
+        return own(name, **settings)
+
+    monkeypatch.setattr(models, "load", load)
+    slide(run, points=2, keep=0.5)
+    assert (True, True, False) in asked
+    assert all(trusted for written, trusted, _ in asked if written)
+
+
 def test_a_model_without_an_adapter_has_none_of_an_earlier_one_beside_it(run):
     scaled = slide(run, points=2, keep=0.5)["written"]["plain"]
     place = RunFolder(run, 2).arm("plain").path / "slide" / "keep-0.5"

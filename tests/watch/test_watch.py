@@ -118,6 +118,12 @@ def test_a_run_that_has_read_nothing_yet(tmp_path):
         assert "the corpus is read" in shown(state)
 
 
+@pytest.mark.parametrize("text", ["name: [a", "- a", "train: [1]\narms: {plain: []}"])
+def test_a_damaged_run_file_is_no_reason_to_end(run, text):
+    (run / "run.yaml").write_text(text)
+    assert "stopped" in shown(read_state(run))
+
+
 def test_it_ends_when_the_run_ends(run):
     """Three looks: the arm trains, it is done, the process has ended."""
     seen = io.StringIO()

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,13 +44,18 @@ Tell = Callable[[str], object]
 
 @dataclass
 class Advice:
-    """An advice in the making: its folder, its budget in seconds, and what was spent of it so far."""
+    """An advice in the making: its folder, its budget in seconds, and what was spent of it so far.
+
+    `begun` and `failed` count the trials of each round.
+    """
 
     run: Run
     path: Path
     seconds: float
     tell: Tell
     times: dict[str, float] = field(default_factory=dict)
+    begun: Counter[int] = field(default_factory=Counter)
+    failed: Counter[int] = field(default_factory=Counter)
 
     def spent(self) -> float:
         """Returns the seconds that trials took so far, in all calls of the command."""
@@ -83,7 +89,7 @@ def advise(run: Run, folder: Path, minutes: float, *, overwrite: bool = False, t
         base = _base(run, folder)
         plan = _plan(made, base, rows)
         found = _rounds(made, base, plan)
-        seen = _seen(found, plan, run.seed, rows, of)
+        seen = _seen(made, found, plan, rows, of)
         target = folder / "advised.yaml"
         text, lines = advice(run, seen, minutes)
         write_text(target, text)
@@ -154,6 +160,7 @@ def _rounds(made: Advice, base: dict[str, Any], plan: Rounds) -> list[dict[str, 
     arms = list(TRIALS)[: plan.trials[0]]
     for number, (count, updates) in enumerate(zip(plan.trials, plan.updates, strict=True), start=1):
         arms = ranked(found[-1])[:count] if found else arms
+        made.begun[number] = len(arms)
         results, whole = _round(made, suite_of(base, made.path, number, arms, updates), number, found)
         if results and (whole or not found):
             found.append(results)
@@ -191,6 +198,7 @@ def _round(made: Advice, suite: Suite, number: int, before: list[dict[str, Resul
                     made.timed(name, partial(run_cell, one, quiet))
                 except (ValueError, ArithmeticError) as error:  # a rate too high for this text, for instance
                     made.tell(f"round {number}  {arm:<14} {counted(updates, 'update')}  failed: {error}")
+                    made.failed[number] += 1
                     continue
             answers = read_answers(RunFolder(one.path, 1).arm(arm).probes(updates))
             results[arm] = Result.of(answers, made.times.get(name, 0.0))
@@ -205,15 +213,16 @@ def told(result: Result) -> str:
     return f"learned {100 * learned:.1f} %  kept {100 * kept:.1f} %  {result.seconds:.0f} s"
 
 
-def _seen(found: list[dict[str, Result]], plan: Rounds, seed: int, rows: int, of: int) -> Seen:
+def _seen(made: Advice, found: list[dict[str, Result]], plan: Rounds, rows: int, of: int) -> Seen:
     """Returns what the trials say: the last round's order, and by how much each is behind the best."""
     last = found[-1]
     order = ranked(last)
-    gaps = {name: behind(last[order[0]], last[name], seed) for name in order[1:]}
+    gaps = {name: behind(last[order[0]], last[name], made.run.seed) for name in order[1:]}
     updates = math.ceil(plan.updates[len(found) - 1] * of / rows)
     trials: dict[str, Trial] = {name: TRIALS[name] for name in order}
-    round_ = len(found), plan.trials[len(found) - 1]
-    return Seen(trials, last, gaps, round_, sum(map(len, found)), updates, rows, of)
+    number = len(found)
+    round_ = number, made.begun[number]
+    return Seen(trials, last, gaps, round_, made.failed[number], sum(map(len, found)), updates, rows, of)
 
 
 def _minutes(seconds: float) -> str:

@@ -17,14 +17,15 @@ from foci.system.words import counted, form
 class Seen:
     """The last round: its trials, the best first, their results, and how far each is behind the best.
 
-    `round` is its number and how many trials it was to have. `updates` are those of the advised run: as many per row
-    as in the last round.
+    `round` is its number and how many trials it began with, `failed` how many of them failed. `updates` are those of
+    the advised run: as many per row as in the last round.
     """
 
     trials: Mapping[str, Trial]
     results: Mapping[str, Result]
     gaps: Mapping[str, tuple[float, float, float]]
     round: tuple[int, int]
+    failed: int
     count: int
     updates: int
     rows: int
@@ -79,10 +80,11 @@ def _lines(seen: Seen) -> list[str]:
             less, low, high = (100 * value for value in seen.gaps[name])
             gap = f"  behind by {less:.1f} points [{low:.1f}, {high:.1f}]" + ("" if low > 0 else ", not told apart")
         found.append(f"  {trial.said:<{width}}  learned {learned:5.1f}  kept {kept:5.1f}{gap}")
-    if len(seen.trials) < seen.round[1]:
-        found.append(
-            f"Only {len(seen.trials)} of the {counted(seen.round[1], 'trial')} of this round fitted into the time."
-        )
+    trials = counted(seen.round[1], "trial")
+    if seen.failed:
+        found.append(f"{seen.failed} of the {trials} of this round failed.")
+    if len(seen.trials) + seen.failed < seen.round[1]:
+        found.append(f"Only {len(seen.trials)} of the {trials} of this round fitted into the time.")
     alike = [seen.trials[name].said for name in others if seen.gaps[name][1] <= 0]
     asked = len(seen.results[best].learned), len(seen.results[best].kept)
     if alike:

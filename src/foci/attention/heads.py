@@ -38,7 +38,8 @@ class GuidedHeads:
             for guide in reversed(plan.of(GuidesHeads)):
                 heads.setdefault(layer, {}).update(guide.targets(layer))
         heads = {layer: named for layer, named in heads.items() if named}
-        return cls(heads, list(rows[:ROWS]), tokenizer) if heads else None
+        looks = any(pattern == "delimiter" for named in heads.values() for pattern in named.values())
+        return cls(heads, _measured(rows, looks), tokenizer) if heads else None
 
     def distances(self, model: nn.Module) -> list[dict[str, Any]]:
         """Returns every head's `layer`, `head`, `pattern` and `distance`: the mean over queries of ||A_i - P_i||^2."""
@@ -88,3 +89,15 @@ class GuidedHeads:
 def rounded(values: torch.Tensor) -> list[list[float]]:
     """Returns a matrix as lists, rounded to three decimals."""
     return [[round(value, 3) for value in row] for row in values.tolist()]
+
+
+def _measured(rows: Sequence[Row], looks: bool) -> list[Row]:
+    """Returns the first rows; where a pattern `looks` at delimiters, one of them has a delimiter if any row has."""
+    found = list(rows[:ROWS])
+    if looks and not any(map(_has_delimiter, found)):
+        found[-1] = next(filter(_has_delimiter, rows), found[-1])
+    return found
+
+
+def _has_delimiter(row: Row) -> bool:
+    return any(row.columns.get(DELIMITER, ()))

@@ -39,8 +39,15 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
+def _text(dumper: yaml.representer.BaseRepresenter, text: Any) -> yaml.Node:
+    """Writes a next line (U+0085) as an escape; PyYAML would write it as it stands, and reads it as a space then."""
+    return dumper.represent_scalar(_TAG + "str", text, style='"' if "\x85" in text else None)
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.1 or 1.2 would read as another type; writes no aliases."""
+
+    yaml_representers = {**yaml.SafeDumper.yaml_representers, str: _text}  # noqa: RUF012
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [

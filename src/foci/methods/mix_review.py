@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from foci.focus import Context, MixesRows, Prepares, Row
 from foci.methods._prepared import Prepared
-from foci.methods._rehearsal import Pool, pool_of
+from foci.methods._rehearsal import ENCYCLOPEDIA, Pool, pool_of
 
 
 def decayed(ratio: int | float, decay: int | float, epoch: int) -> float:
@@ -43,6 +43,12 @@ class MixReview(Prepares):
             raise ValueError(
                 f"mix_review expected ratio > 0, 0 < decay <= 1 and samples >= 1, got ratio {self.ratio}, "
                 f"decay {self.decay}, samples {self.samples}; the paper's are 4 and 0.7"
+            )
+
+        if self.path == ENCYCLOPEDIA:
+            raise ValueError(
+                f"mix_review learns its old text, and the texts of {self.path!r} are about things that do not exist; "
+                "write replay with anchor: kl, or ./encyclopedia for a folder of that name"
             )
 
     def prepare(self, context: Context) -> tuple["MixReviewRows", Sequence[Row]]:

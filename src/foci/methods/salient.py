@@ -44,7 +44,7 @@ def tf_idf(rows: Sequence[Sequence[str]]) -> list[dict[str, float]]:
 class Salient(Prepares):
     """Weighs each token by the TF-IDF of its word: high where it is frequent in its row and rare in the corpus.
 
-    The largest weight of a row is 1.     `unit` "word" counts words of the text, whatever the case, and gives every
+    The largest weight of a row is 1. `unit` "word" counts words of the text, whatever the case, and gives every
     token of a word the word's weight; "token" counts token ids. A row is a document.
     """
 

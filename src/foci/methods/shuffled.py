@@ -29,9 +29,15 @@ class Shuffled(Prepares):
 
     def __post_init__(self) -> None:
         method = build(self.of)
-        if WeighsTokens not in roles_of(type(method)):
+        roles = roles_of(type(method))
+        if WeighsTokens not in roles:
             raise ValueError(
                 f"shuffled permutes the weights of a method that weighs tokens, which {method!r} does not; try oracle"
+            )
+        if others := [role.__name__ for role in roles if role is not WeighsTokens]:
+            raise ValueError(
+                f"shuffled permutes weights alone, and {method!r} is {' and '.join(others)} too, which would be left "
+                "out, so that it is no control; shuffle its weights as a method of their own"
             )
 
     def prepare(self, context: Context) -> tuple["ShuffledWeights", Sequence[Row]]:

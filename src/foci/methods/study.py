@@ -114,7 +114,8 @@ class Study(Prepares):
         self, row: Row, weights: Sequence[float], known: frozenset[str], context: Context
     ) -> Iterator[tuple[Piece, ...]]:
         """Yields each thing to ask for, in every form. `known` are the words that are names wherever they stand."""
-        if not row.offsets or not max(weights):
+        most = max((w for (a, b), w in zip(row.offsets, weights, strict=False) if a < b), default=0.0)
+        if not most:
             return
         for begin, end in sentences(row.text):
             sentence = row.text[begin:end]
@@ -125,7 +126,7 @@ class Study(Prepares):
                 for (a, b), weight in zip(row.offsets, weights, strict=True)
                 if begin <= a < b <= end
             ]
-            for span in self._asked(sentence, heavy, self.share * max(weights), known):
+            for span in self._asked(sentence, heavy, self.share * most, known):
                 yield tuple(_piece(_parts(sentence, span, form), context) for form in self.forms)
 
     def _asked(

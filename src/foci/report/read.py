@@ -53,6 +53,7 @@ class Run:
     facts: dict[str, Any]
     arms: list[Arm]
     run_yaml: str
+    config: dict[str, Any] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     slide: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +92,7 @@ def read_run(folder: Path) -> Run:
     notices += [f"Files are {words}" for words in _told_damaged(folder, "start.json")]
     slide = _mapping(_read(folder / "slide.json", _json, notices)) if (folder / "slide.json").is_file() else {}
     notes = _notes(facts["corpus"].get("notes"))
-    return Run(folder, visible(name), facts, arms, run_yaml, notices, notes, slide, _evidence(folder, notices))
+    return Run(folder, visible(name), facts, arms, run_yaml, config, notices, notes, slide, _evidence(folder, notices))
 
 
 def _notes(notes: Any) -> list[str]:

@@ -181,8 +181,9 @@ class Sliding:
         good = [p for p in points if (p["held_out_retained"] or 0.0) >= level_of(points, keep) - SLACK]
         chosen = max(good, key=lambda p: ((p["held_out_learned"] or 0.0), -p["at"])) if good else points[0]
         loaded, slider = self.loaded()
+        trusted, written = self.start.run.model.trust_remote_code, self.folder.written(keep)
         place = processes.from_first(
-            lambda: write_at(loaded, slider, chosen["at"], self.arm, self.folder.written(keep), self.how)
+            lambda: write_at(loaded, slider, chosen["at"], self.arm, written, self.how, trusted=trusted)
         )
         self._say(
             f"wrote {place['model']} at {chosen['at']:.1%} of the change: "

@@ -22,24 +22,24 @@ CLOSE = 1e-4
 
 
 def write_at(
-    loaded: models.Loaded, slider: Slider, share: float, arm: ArmFolder, place: Path, how: str
+    loaded: models.Loaded, slider: Slider, share: float, arm: ArmFolder, place: Path, how: str, *, trusted: bool = False
 ) -> dict[str, Any]:
     """Writes `place`/model, and `place`/adapter where scaling a LoRA makes the same model; returns both and a sentence.
 
-    Raises ValueError where what is read back is not what was written.
+    `trusted`: the model's own code may run. Raises ValueError where what is read back is not what was written.
     """
     slider.move(share)
     with without_bars(), replacing_folder(place / "model") as part:
         loaded.model.save_pretrained(part)
         loaded.tokenizer.save_pretrained(part)
-    again = models.load(str(place / "model"))
-    own, read = (dict(net.named_parameters()) for net in (loaded.model, again.model))
-    wrong = [name for name in own if name not in read or not torch.equal(own[name].detach(), read[name].detach())]
-    if wrong:
-        raise ValueError(
-            f"{place / 'model'} does not hold what was written: {wrong[0]} differs after reading it back; write it "
-            "again to another disk"
-        )
+        again = models.load(str(part), trust_remote_code=trusted)
+        own, read = (dict(net.named_parameters()) for net in (loaded.model, again.model))
+        wrong = [name for name in own if name not in read or not torch.equal(own[name].detach(), read[name].detach())]
+        if wrong:
+            raise ValueError(
+                f"{place / 'model'} does not hold what was written: {wrong[0]} differs after reading it back; write it "
+                "again to another disk"
+            )
     reason = _why_no_adapter(arm, how)
     if reason is None:
         _write_adapter(arm, place, share)

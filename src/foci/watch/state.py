@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from foci.report.measure import losses
 from foci.report.read import Arm, read_run
 from foci.report.words import number
@@ -65,8 +63,7 @@ def read_state(folder: Path) -> State:
     """Reads what a run has written so far. Raises FileNotFoundError and ValueError as `read_run` does."""
     works = is_held(folder)  # before the files: what a run that ends now wrote last is read
     run = read_run(folder)
-    settings = yaml.safe_load(run.run_yaml) or {}
-    train = settings.get("train") or {}
+    train = given if isinstance(given := run.config.get("train"), dict) else {}
     finished = {arm.name for arm in run.arms if (arm.folder / "arm.json").is_file()}
     waiting = [arm.name for arm in run.arms if arm.name not in finished]
     arms = [_arm(arm, _stage(arm, finished, waiting, works=works), train, arm.folder) for arm in run.arms]

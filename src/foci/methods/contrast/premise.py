@@ -75,10 +75,10 @@ def premise(
 
 def kinds(rows: Sequence[Row]) -> list[tuple[str, ...] | None]:
     """Says of every token whether it is of "names", of "answers" or of "others"; None for rows without known names."""
-    known = {id(row): marked.names for row, marked in _annotated(rows)}
+    known = {row.row_id: marked.names for row, marked in _annotated(rows)}
     found: list[tuple[str, ...] | None] = []
     for row in rows:
-        answers, names = row.columns.get("answer", (0,) * len(row)), known.get(id(row), ())
+        answers, names = row.columns.get("answer", (0,) * len(row)), known.get(row.row_id, ())
         kind = ("answers" if answer else "others" for answer in answers)
         of = ("names" if is_name else other for is_name, other in zip(_in_names(row, names), kind, strict=True))
         found.append(tuple(of) if names else None)

@@ -83,10 +83,15 @@ class GradProfile(Prepares):
         """Measures the profile, or reads the norms that were kept, and writes `profile.json`; rows stay as they are.
 
         Raises ValueError where the run asks what is to be traced, spans or reference text are too few, or what was
-        kept is of another model or text, and for weights in few bits.
+        kept is of another model or text, where no layer would train, and for weights in few bits.
         """
         check_whole(context.model, "grad_profile")
         rates, found = self._profiled(context)
+        if not any(rates.values()):
+            raise ValueError(
+                f"grad_profile freezes layers that are not above the mean of all, which leaves none of {len(rates)} "
+                "blocks to train (all layers are alike, or there is one); set mode: adaptive"
+            )
         words = _words(rates, found["shape"], self.order)
         write_json(context.folder / FILE, {"method": repr(self), "told": words, **found})
         return GradProfileRates(self, rates, words), context.rows

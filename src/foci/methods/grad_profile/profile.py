@@ -2,8 +2,8 @@
 
     R_b = mean over spans of g_b / mean over reference sequences of g_b          (arXiv 2411.04448)
 
-g_b is the L2 norm of the gradient of block b for one example (`gradnorm`). Only the shape of R over the layers matters:
-short spans raise all of R together, which is what random spans of the same lengths show.
+g_b is the L2 norm of the gradient of block b for one example (`foci.gradients.norms`). Only the shape of R over the
+layers matters: short spans raise all of R together, which is what random spans of the same lengths show.
 """
 
 import math

@@ -209,7 +209,8 @@ def weigh_rows(
     """Returns one weight per token of every row, in order; computed in float32.
 
     Rows of another tokenizer are read as text, and weights go from token to token through characters; a token that
-    stands for no text has weight 1. Raises ValueError where such a row has no text.
+    stands for no text, such as the end of a row, has the mean weight of those that do. Raises ValueError where such a
+    row has no text.
     """
     same = tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer)
     read = list(rows) if same else [retokenised(row, loaded.tokenizer, "the weigher") for row in rows]
@@ -221,10 +222,14 @@ def weigh_rows(
                 found[i] = line[: len(read[i])]
     if same:
         return [tuple(line) for line in found]
-    return [
-        tuple(to_tokens(to_characters(line, theirs.offsets, len(ours.text), 1.0), ours.offsets, 1.0))
-        for line, theirs, ours in zip(found, read, rows, strict=True)
-    ]
+    return [_carried(line, theirs, ours) for line, theirs, ours in zip(found, read, rows, strict=True)]
+
+
+def _carried(line: Sequence[float], theirs: Row, ours: Row) -> tuple[float, ...]:
+    """Returns the weights of the weigher's tokens on those of another tokenizer."""
+    said = [weight for weight, (start, end) in zip(line[1:], theirs.offsets[1:], strict=True) if start < end]
+    mean = sum(said) / len(said) if said else 1.0
+    return tuple(to_tokens(to_characters(line, theirs.offsets, len(ours.text), mean), ours.offsets, mean))
 
 
 def weigher_path() -> Path:
