@@ -21,7 +21,7 @@ _BLOCKS = {
 }  # fmt: skip
 _HEADS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 ROWS, COLUMNS = 65534, 100
-"""Rows (as in HTML) and columns that one cell of a table reaches over, at most."""
+"""Rows (as in HTML) and columns of a table over which a <td> reaches, at most."""
 _BREAK = "\x0b"
 """Stands for <br> while a block is read: a line break of the source is a space."""
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0\u2009\u202f]+")

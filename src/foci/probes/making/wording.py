@@ -56,7 +56,7 @@ _ONE_OF_SEVERAL = re.compile(
     r"(?:\s(?!(?:and|or)\s)[\w-]+){1,3}\s(?:and|or|as well as)\s(?:\d|(?:an?|one|two|three|four|five|six|seven|eight|"
     r"nine|ten|eleven|twelve|twenty|many|several|some|no|another)\b)"
 )
-"""What follows an answer that is one of several: "12 [rooms and two kitchens]", "in May [and June]"."""
+"""Words behind an answer that is one of several: "12 [rooms and two kitchens]", "in May [and June]"."""
 _DETERMINED = re.compile(
     r"\b(?:the|these|those|this|his|her|its|their|our|your|my|last|first|next|past|every|each|other|all|only|another|"
     r"remaining|rest|again|number|version|chapter|section|page|part|figure|table|room|level|step|no\.|top|or|and|to|by|from)\s+$",
