@@ -141,15 +141,20 @@ def test_how_the_text_is_read_and_the_seed_are_those_of_the_advised_run(few, cap
     assert "other settings" in words
 
 
-def test_a_trial_that_fails_is_told_and_the_others_go_on(few, capsys, monkeypatch):
+def fails(monkeypatch, *words):
+    """Lets the trials fail whose folder has all of these words in its path."""
     original = advising.run_cell
 
     def failing(one, console):
-        if "fast" in str(one.path):
+        if all(word in str(one.path) for word in words):
             raise NonFinite("the loss is NaN")
         return original(one, console)
 
     monkeypatch.setattr(advising, "run_cell", failing)
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on(few, capsys, monkeypatch):
+    fails(monkeypatch, "fast")
     told = runs.told([*few, "--minutes", 10], capsys)
     assert "fast" in told
     assert "failed: the loss is NaN" in told
@@ -158,14 +163,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(few, capsys, monkeypatc
 
 
 def test_a_trial_that_failed_in_an_earlier_round_did_fit_into_the_time(few, capsys, monkeypatch):
-    original = advising.run_cell
-
-    def failing(one, console):
-        if "fast" in str(one.path) and "round-1" in str(one.path):
-            raise NonFinite("the loss is NaN")
-        return original(one, console)
-
-    monkeypatch.setattr(advising, "run_cell", failing)
+    fails(monkeypatch, "round-1", "fast")
     monkeypatch.setattr(advising, "_plan", lambda made, base, rows: Rounds((3, 3), (2, 4)))
     told = runs.told([*few, "--minutes", 10], capsys)
     assert "Round 2" in told
@@ -173,14 +171,7 @@ def test_a_trial_that_failed_in_an_earlier_round_did_fit_into_the_time(few, caps
 
 
 def test_a_trial_that_fails_in_the_last_round_is_told_as_such(few, capsys, monkeypatch):
-    original = advising.run_cell
-
-    def failing(one, console):
-        if "fast" in str(one.path):
-            raise NonFinite("the loss is NaN")
-        return original(one, console)
-
-    monkeypatch.setattr(advising, "run_cell", failing)
+    fails(monkeypatch, "fast")
     monkeypatch.setattr(advising, "_plan", lambda made, base, rows: Rounds((3,), (2,)))
     told = runs.told([*few, "--minutes", 10], capsys)
     assert "of the 3 trials of this round failed." in told
