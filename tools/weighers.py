@@ -12,6 +12,7 @@ corpus with `answer_spans` is another one. Nothing is trained. By text and weigh
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,6 +62,8 @@ def figures(weights: Tensor, answer: Tensor) -> list[float]:
 def means(loaded: Loaded, rows: Sequence[Row]) -> list[float]:
     """Returns the means of the figures over the rows that have answers and other tokens."""
     asked = [row for row in rows if 0 < sum(row.columns.get("answer", (0.0,))[1:]) < len(row) - 1]
+    if not asked:
+        sys.exit(f"none of {len(rows)} documents has an answer and other tokens; give a corpus with answer_spans")
     weighed = weigh_rows(loaded, asked, loaded.tokenizer)
     found = [
         figures(torch.tensor(line), torch.tensor(row.columns["answer"]))

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import multiprocessing
+import os
 import re
 import shutil
 from itertools import pairwise
@@ -14,7 +16,7 @@ from scipy import stats
 
 import runs
 import suites
-from foci.bench import cells
+from foci.bench import cells, workers
 from foci.bench.config import cell_run, load_suite
 from foci.bench.points import points
 from foci.bench.run import bench
@@ -370,3 +372,14 @@ def test_the_file_of_the_earlier_methods_is_a_suite():
     assert len(suite.seeds) == 3
     for arm in suite.arms:
         plan_of(suite, arm)
+
+
+def test_a_cell_whose_process_ends_without_words_has_failed(done, tmp_path):
+    run = cell_run(done[0], "plain", 0, 1, tmp_path / "seed-0")
+    cell = cells.Cell("plain", 0, run, tmp_path)
+    workers.error_file(cell).write_text(workers.said(MemoryError()))
+    process = multiprocessing.Process(target=os._exit, args=(workers.FAILED,))
+    process.start()
+    process.join()
+    assert workers._reason(cell, process) == "MemoryError"
+    assert workers.said(ValueError("no rows")) == "no rows"

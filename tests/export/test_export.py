@@ -2,9 +2,11 @@
 
 import io
 import json
+import shlex
 import shutil
 import signal
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ import runs
 from foci.config.run import load_run
 from foci.export import place
 from foci.export.checking import Check, Questions, table_of, worse
-from foci.export.place import placed
+from foci.export.place import RECORD, placed
 from foci.export.source import source_of
 from foci.learn.run import learn
 from foci.system.files import read_json, sha256, write_json
@@ -253,3 +255,29 @@ def test_a_run_that_asks_nothing_is_exported_too(tmp_path, capsys):
     assert "to learn" not in said
     assert "float32" in said
     assert "Nothing was asked." in (read.output / "export" / "plain-model" / "README.md").read_text()
+
+
+def test_files_of_others_in_an_export_are_never_overwritten(copy, tmp_path, capsys):
+    out = tmp_path / "out"
+    runs.told(["export", copy, "--adapter", "--out", out, "--verify", 0], capsys)
+    assert read_json(out / RECORD)["files"] == sorted(file.name for file in out.iterdir())
+    (out / "NOTES.txt").write_text("mine")
+    words = runs.refused(["export", copy, "--adapter", "--out", out, "--overwrite"], capsys)
+    assert "NOTES.txt" in words
+    assert (out / "NOTES.txt").read_text() == "mine"
+    (out / "NOTES.txt").unlink()
+    runs.told(["export", copy, "--adapter", "--out", out, "--verify", 0, "--overwrite"], capsys)
+
+
+def test_printed_commands_can_be_pasted_where_folders_have_spaces(run, tmp_path, capsys):
+    """What other programs load is named so that they find it, wherever they are started."""
+    there = tmp_path / "my run"
+    shutil.copytree(run, there)
+    source = source_of(there)
+    assert shlex.split(source.command("--adapter")) == ["foci", "export", str(there), "--arm", source.arm, "--adapter"]
+    assert Path(source.base_place()).is_absolute()
+    assert (Path(source.base_place()) / "config.json").is_file()
+    said = runs.told(["export", there, "--adapter", "--verify", 0, "--out", tmp_path / "an adapter"], capsys)
+    line = next(line for line in said.splitlines() if line.startswith("vllm "))
+    assert shlex.split(line)[2] == source.base_place()
+    assert read_json(tmp_path / "an adapter" / "adapter_config.json")["base_model_name_or_path"] == source.base_place()

@@ -17,7 +17,7 @@ from fake_run import STEPS, write_run
 from foci.report import style
 from foci.report.measure import losses, path, reconstruct, verdict
 from foci.report.page import labels, named_arms, probe_table, samples, script_json
-from foci.report.plots import Line, line, over_steps, thin
+from foci.report.plots import Line, learned_against_retained, line, over_steps, thin
 from foci.report.read import read_run
 from foci.report.tokens import kinds, spread
 from foci.report.write import write_report
@@ -345,6 +345,14 @@ def test_curves_leave_out_null_and_nan() -> None:
     points = [{"step": 0, "learned": None}, {"step": 1, "learned": float("nan")}, {"step": 2, "learned": 0.5}]
     assert line("a", 0, points, "learned").steps == [2.0]
     assert over_steps([line("a", 0, points, "learned")], "percent", "t", "k") is None
+
+
+def test_two_points_of_one_arm_have_a_tip_each() -> None:
+    points = [{"at": at, "learned_whole": x, "retained_whole": 1 - x} for at, x in ((0.0, 0.0), (0.6, 0.3), (0.604, 0.5))]
+    drawn = str(learned_against_retained([("a", points)], by="at"))
+    assert "a · 60 % of the change · learned 30.0 %" in drawn
+    assert "a · 60.4 % of the change · learned 50.0 %" in drawn
+    assert len(re.findall('id="slide-p0-', drawn)) == len(set(re.findall('id="slide-p0-[0-9]+"', drawn))) == 3
 
 
 def test_figures_are_the_same_every_time() -> None:

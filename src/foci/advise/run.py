@@ -196,7 +196,7 @@ def _round(made: Advice, suite: Suite, number: int, before: list[dict[str, Resul
                     return results, False
                 try:
                     made.timed(name, partial(run_cell, one, quiet))
-                except (ValueError, ArithmeticError) as error:  # a rate too high for this text, for instance
+                except (ValueError, ArithmeticError, RuntimeError) as error:  # too high a rate, too little memory
                     made.tell(f"round {number}  {arm:<14} {counted(updates, 'update')}  failed: {error}")
                     made.failed[number] += 1
                     continue

@@ -8,6 +8,7 @@ from foci.report import tables
 from foci.report.tables import Code, Emphasis
 from foci.report.words import NONE, count, decimal, number
 from foci.system.harmless import visible
+from foci.system.words import form
 
 Found = Mapping[str, Any]
 """The data of a suite's tables, as `foci.bench.table.table` returns them."""
@@ -79,23 +80,22 @@ def sections(table: Found) -> list[tuple[str, tables.Table]]:
 def _results(table: Found, place: str) -> tables.Table:
     names = _asked(table, place)
     heads = ["arm", *(HEADS[name] for name in names)]
-    rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
+    rows = [[_named(table, arm), *(value(n, told[place][n]) for n in names)] for arm, told in table["arms"].items()]
     controls = table["controls"] or {}
     majority, balanced = controls.get("majority"), controls.get("balanced_majority")
     always = {"learned_whole": majority, "learned": majority, "balanced": balanced}
     for label, known in {"untouched model": table["untouched"], "always the majority answer": always}.items():
         rows.append([Emphasis(label), *(value(name, {"mean": known.get(name)}) for name in names)])
-    if place == "end" or "end" not in table["chosen_on"]:
-        heads.append("top over epochs (selected on the test): tokens learned, % @ step; tokens retained, %")
-        tops = [_top(told["top"]) for told in table["arms"].values()]
-        rows = [[*row, *tops[n : n + 1]] if n < len(tops) else [*row, ""] for n, row in enumerate(rows)]
+    heads.append("top over epochs (selected on the test): tokens learned, % @ step; tokens retained, %")
+    tops = [_top(told["top"]) for told in table["arms"].values()]
+    rows = [[*row, *tops[n : n + 1]] if n < len(tops) else [*row, ""] for n, row in enumerate(rows)]
     return tables.Table(heads, rows)
 
 
 def _differences(table: Found, place: str) -> tables.Table:
     names = _asked(table, place)
     rows = [
-        [arm, *(value(name, told[place][name]["difference"] or {}, signed=True) for name in names)]
+        [_named(table, arm, paired=True), *(value(n, told[place][n]["difference"] or {}, signed=True) for n in names)]
         for arm, told in table["arms"].items()
         if arm != table["baseline"]
     ]
@@ -104,7 +104,7 @@ def _differences(table: Found, place: str) -> tables.Table:
 
 def _perplexities(table: Found, place: str) -> tables.Table:
     names = [name for name in PERPLEXITIES if table["untouched"].get(name) is not None]
-    rows = [[arm, *(value(name, told[place][name]) for name in names)] for arm, told in table["arms"].items()]
+    rows = [[_named(table, arm), *(value(n, told[place][n]) for n in names)] for arm, told in table["arms"].items()]
     rows.append([Emphasis("untouched model"), *(value(name, {"mean": table["untouched"][name]}) for name in names)])
     return tables.Table(["arm", *(PERPLEXITIES[name] for name in names)], rows)
 
@@ -154,6 +154,19 @@ def reached(text: str, told: Found, unit: str = " seeds") -> str:
     return text if known == seeds else f"{text} ({known} of {seeds}{unit})"
 
 
+def _named(table: Found, arm: str, *, paired: bool = False) -> str:
+    """Returns an arm's name, with the seeds that its numbers are of where they are fewer than the suite's.
+
+    `paired`: the seeds that it has in common with the baseline.
+    """
+    there = table["arms"][arm]["seeds"]
+    if paired:
+        there = [seed for seed in there if seed in table["arms"][table["baseline"]]["seeds"]]
+    if there == table["seeds"]:
+        return arm
+    return f"{arm} ({form(len(there), 'seed')} {', '.join(map(str, there))})" if there else f"{arm} (no seed)"
+
+
 def _costs(table: Found) -> tables.Table:
     places = {"chosen": "the chosen point", "end": "the end"}
     if table["chosen_on"] == "end":
@@ -162,7 +175,7 @@ def _costs(table: Found) -> tables.Table:
     rows = []
     for arm, told in table["arms"].items():
         costs = [told[place][name].get("mean") for place in places for name in ("step", "tokens", "seconds")]
-        rows.append([arm, *(_cost(cost) for cost in costs), _cost(told["peak_memory_mib"].get("mean"))])
+        rows.append([_named(table, arm), *(_cost(cost) for cost in costs), _cost(told["peak_memory_mib"].get("mean"))])
     return tables.Table(["arm", *heads, "peak memory, MiB"], rows)
 
 

@@ -107,7 +107,11 @@ def _seeds(table: Found) -> str:
     if len(table["seeds"]) == 1:
         return f"One seed ({seeds}): no intervals."
     confidence = percent(table["confidence"], 0)
-    return f"Mean over {len(table['seeds'])} seeds ({seeds}) with {confidence} % interval (Student t), per comparison."
+    fewer = any(told["seeds"] != table["seeds"] for told in table["arms"].values())
+    but = " An arm that has fewer of them names them." if fewer else ""
+    return (
+        f"Mean over {len(table['seeds'])} seeds ({seeds}) with {confidence} % interval (Student t), per comparison.{but}"
+    )
 
 
 def _differences(table: Found) -> str:

@@ -158,11 +158,19 @@ def _arm(
 
 
 def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
-    """Computes means and intervals over seeds at every step that all seeds probed."""
+    """Computes means and intervals over seeds at every step that all seeds probed, and at the end.
+
+    Where seeds end at different updates (the same number of tokens, edits by chance), the step of the end is their mean.
+    """
     steps = [{point["step"]: point for point in path} for path in paths]
     common = sorted(set.intersection(*(set(by_step) for by_step in steps)))
+    found: list[tuple[float, list[Point]]] = [(step, [by_step[step] for by_step in steps]) for step in common]
+    if len({path[-1]["step"] for path in paths}) > 1:
+        ends = [path[-1] for path in paths]
+        found = [one for one in found if one[0] < min(end["step"] for end in ends)]
+        found.append((sum(end["step"] for end in ends) / len(ends), ends))
     names = ("learned_whole", "retained_whole", "total_whole", "learned", "retained", "total", "bits_per_byte")
     return [
-        {"step": step, **{name: as_data(interval([by_step[step][name] for by_step in steps])) for name in names}}
-        for step in common
+        {"step": step, **{name: as_data(interval([point[name] for point in some])) for name in names}}
+        for step, some in found
     ]

@@ -46,8 +46,8 @@ def one_by_one(cells: Sequence[Cell], console: Console) -> Failures:
         except (ValueError, ArithmeticError, RuntimeError) as error:
             if processes.size() > 1:
                 _end_all(cell, error)
-            failures.append((cell, str(error)))
-            console.print(f"  {cell.name} failed: {error}", markup=False, highlight=False)
+            failures.append((cell, said(error)))
+            console.print(f"  {cell.name} failed: {said(error)}", markup=False, highlight=False)
     return failures
 
 
@@ -56,7 +56,7 @@ def _end_all(cell: Cell, error: Exception) -> NoReturn:
     if isinstance(error, RuntimeError):
         raise error
     raise ValueError(
-        f"cell {cell.name} failed: {error}. Other processes may wait for this one, so the suite ends here; start it "
+        f"cell {cell.name} failed: {said(error)}. Other processes may wait for this one, so the suite ends here; start it "
         "without the launcher, and it goes on with the other cells"
     ) from error
 
@@ -114,8 +114,13 @@ def _process(cell: Cell, threads: int) -> None:
             run_cell(cell, Terminal(file=log, width=120))
         except Exception as error:
             traceback.print_exc(file=log)
-            error_file(cell).write_text(str(error), encoding="utf-8")
+            error_file(cell).write_text(said(error), encoding="utf-8")
             raise SystemExit(FAILED) from None
+
+
+def said(error: Exception) -> str:
+    """Returns an error's words; its kind, where it has none."""
+    return str(error) or type(error).__name__
 
 
 def error_file(cell: Cell) -> Path:

@@ -47,15 +47,17 @@ def measured(taught: Taught) -> str:
 def share_interval(answers: Sequence[Answer], *, whole: bool) -> tuple[float, float] | None:
     """Returns the 95 % interval over questions of a share after training; None for fewer than two questions.
 
-    Of whole answers it is Wilson's, of the share of tokens Student's t over questions, cut to 0 and 1.
+    Of whole answers it is Wilson's, and of tokens too where each answer is right or wrong as a whole; else it is
+    Student's t over questions, cut to 0 and 1. None where all questions have the same share between 0 and 1.
     """
     if len(answers) < 2:
         return None
-    if whole:
-        found = binomtest(sum(bool(one["correct"]) for one in answers), len(answers)).proportion_ci(method="wilson")
+    shares = [float(bool(one["correct"])) if whole else number(one["accuracy"]) for one in answers]
+    if set(shares) <= {0.0, 1.0}:
+        found = binomtest(shares.count(1.0), len(shares)).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
-    mean = interval([number(one["accuracy"]) for one in answers])
-    if mean is None or mean.low is None or mean.high is None:
+    mean = interval(shares)
+    if mean is None or mean.low is None or mean.high is None or mean.low == mean.high:
         return None
     return max(0.0, mean.low), min(1.0, mean.high)
 

@@ -24,7 +24,7 @@ def write_adapter(source: Source, folder: Path) -> dict[str, Any]:
         if file.is_file() and file.name not in ("README.md", ".lock"):
             shutil.copyfile(file, folder / file.name)
     settings = read_json(folder / CONFIG)
-    settings["base_model_name_or_path"] = source.base().name if source.base().on_hub else source.run.model.name
+    settings["base_model_name_or_path"] = source.base_place()
     (folder / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
     return settings
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foci.system.checkpoint import says_when_full
-from foci.system.files import part_of, replacing_folder
+from foci.system.files import LOCK, part_of, read_json, replacing_folder
 from foci.system.folder import locked
 
 RECORD = "export.json"
@@ -37,8 +37,25 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise FileExistsError(
             f"{folder} holds {holds}, but no {RECORD}, so no export wrote it; name another folder with --out"
         )
+    if others := _others(folder):
+        raise FileExistsError(
+            f"{folder} also holds {', '.join(others[:4])}, which no export wrote and which would be gone; move it to "
+            "another place, or name another folder with --out"
+        )
     if not overwrite:
         raise FileExistsError(f"{folder} holds an export already; replace it with --overwrite, or name another --out")
+
+
+def files_in(folder: Path) -> list[str]:
+    """Returns the files below a folder by their names in it, in order; the record of an export among them."""
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
+    return sorted(found - {LOCK} | {RECORD})
+
+
+def _others(folder: Path) -> list[str]:
+    """Returns the files that the record of an export does not name; none where it names no files, as early ones do."""
+    known = (read_json(folder / RECORD) or {}).get("files")
+    return [] if known is None else [name for name in files_in(folder) if name not in known]
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -1,5 +1,6 @@
 """Runs `foci export`: an arm of a run -> a folder in some form -> the same questions -> its card."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from foci.export.checking import Check, Questions, check_adapter, check_gguf, ch
 from foci.export.gguf import check_kind, gguf_size, write_gguf
 from foci.export.merged import merged_size, write_merged
 from foci.export.ollama import write_modelfile
-from foci.export.place import RECORD, placed
+from foci.export.place import RECORD, files_in, placed
 from foci.export.push import Hub
 from foci.export.source import Source
 from foci.report import tables
@@ -59,7 +60,7 @@ def export(source: Source, wanted: Wanted, console: Console) -> Path:
         checks = [questions.trained(), *checks]
         form = replace(form, checked=_told(checks))
         write_card(part, taught, form)
-        write_json(part / RECORD, _record(source, form, checks))
+        write_json(part / RECORD, {**_record(source, form, checks), "files": files_in(part)})
     _say(folder, form, checks, source, console)
     return folder
 
@@ -158,10 +159,10 @@ def _say(folder: Path, form: Form, checks: Sequence[Check], source: Source, cons
     if form.kind == "adapter":
         base = source.base()
         refused = why_refused(form.settings)
-        line(f"vLLM does not take it: {refused}" if refused else vllm_command(form, base.name, str(folder.resolve())))
+        line(f"vLLM does not take it: {refused}" if refused else vllm_command(form, source.base_place(), str(folder.resolve())))
         if not base.on_hub:
             line("note: the base model is a place on this machine: others can load the adapter only with it")
         elif base.note:
             line(f"note: {base.note}")
     elif form.kind == "gguf":
-        line(f"ollama create {form.name.lower()} -f {folder.resolve() / 'Modelfile'}")
+        line(f"ollama create {form.name.lower()} -f {shlex.quote(str(folder.resolve() / 'Modelfile'))}")

@@ -1,5 +1,6 @@
 """Finds in a run's folder what is exported: a finished arm, its model or adapter, its questions and its answers."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,11 @@ class Source:
         """Returns what others call the model that the run began with."""
         return base_named(self.run.model.name, self.run.model.bits)
 
+    def base_place(self) -> str:
+        """Returns what other programs load the base model by: its name on the hub, or its full path."""
+        base = self.base()
+        return base.name if base.on_hub else str(Path(self.run.model.name).expanduser().resolve())
+
     def base_folder(self) -> Path:
         """Returns the folder of the base model's weights; where the base is an adapter, of the model below it."""
         name = self.run.model.name
@@ -78,13 +84,14 @@ class Source:
         if self.arm not in found:
             raise ValueError(
                 f"{self.path} has no numbers of the arm {self.arm} in summary.json; write them with: foci learn "
-                f"{self.path} --resume"
+                f"{shlex.quote(str(self.path))} --resume"
             )
         return found[self.arm]
 
     def command(self, flags: str = "") -> str:
         """Returns the command that exports this arm, with other flags."""
-        return " ".join(["foci export", str(self.path), "--arm", self.arm, *([flags] if flags else [])])
+        said = shlex.join(["foci", "export", str(self.path), "--arm", self.arm])
+        return f"{said} {flags}".rstrip()
 
 
 def source_of(path: Path, arm: str | None = None) -> Source:

@@ -1,6 +1,7 @@
 """Finds in a run's folder the arm to talk to, to export or to go on from, and what it saved. Imports no torch."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Chosen:
 
     def check_weights(self, place: Path) -> None:
         """Raises ValueError, which names the file, where the arm's adapter/ or model/ is not what the run wrote."""
-        check_weights(place, self.result, self.run, f"foci learn {self.folder} --resume")
+        check_weights(place, self.result, self.run, f"foci learn {shlex.quote(str(self.folder))} --resume")
 
 
 def choose(folder: Path, arm: str | None = None, *, whole: bool = False) -> Chosen:
@@ -65,7 +66,7 @@ def choose(folder: Path, arm: str | None = None, *, whole: bool = False) -> Chos
         others = f"; its arms that are done: {', '.join(done)}" if done else ""
         raise ValueError(
             f"arm {name!r} of run {folder} is not done, so it has no model yet{others}. Wait for it (foci watch "
-            f"{folder}), or go on with: foci learn {folder} --resume"
+            f"{shlex.quote(str(folder))}), or go on with: foci learn {shlex.quote(str(folder))} --resume"
         )
     below = paths.arm(name)
     for saved, file in ((below.adapter, "adapter_config.json"), (below.model, "config.json")):

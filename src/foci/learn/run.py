@@ -1,6 +1,7 @@
 """Runs `foci learn`: corpus -> rows -> baseline -> arms -> summary -> report."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -56,7 +57,7 @@ def _show(folder: RunFolder, names: Sequence[str], console: Console) -> None:
     """Writes what people look at: the report and the model cards."""
     with reporting(folder, console):
         write_report([folder.path], folder.report)
-    with reporting(folder, console, "the model cards", f"foci learn {folder.path} --resume"):
+    with reporting(folder, console, "the model cards", f"foci learn {shlex.quote(str(folder.path))} --resume"):
         arms = {name: folder.arm(name) for name in names}
         write_cards(folder.path, {name: (arm.model, arm.adapter) for name, arm in arms.items()})
 
@@ -101,5 +102,5 @@ def reporting(folder: RunFolder, console: Console, what: str = "the report", aga
     try:
         yield
     except (ValueError, OSError) as error:
-        words = f"{what} could not be written ({error}); try again with: {again or f'foci report {folder.path}'}"
+        words = f"{what} could not be written ({error}); try again with: {again or f'foci report {shlex.quote(str(folder.path))}'}"
         console.print(words, markup=False, soft_wrap=True)

@@ -32,11 +32,12 @@ Pairs = Sequence[tuple[Probe, Probe]]
 def pairs_of(probes: Sequence[Probe], seed: int = 0) -> Pairs:
     """Returns pairs of one group with different answers: up to `PARTNERS` for each of `FACTS` facts, drawn by the seed.
 
-    Kinds whose answers are generated (qa) are left out: no probability decides whether they are right.
+    Kinds whose answers are generated (qa) are left out: no probability decides whether they are right. So are probes
+    without a group: to exchange a town for a year shows that the kind of answer is known, not the fact.
     """
     groups: dict[str, list[Probe]] = defaultdict(list)
     for probe in probes:
-        if not kind_of(probe.kind).generated:
+        if probe.group and not kind_of(probe.kind).generated:
             groups[probe.group].append(probe)
     rng = Random(f"binding/{seed}")  # noqa: S311
     found = []
@@ -53,7 +54,7 @@ def binding(
     """Returns the share of pairs in which the model prefers the right answers to exchanged ones.
 
     It is the mean over facts of the mean over their pairs; a tie counts one half. Any prior gives 0.5; a model that
-    tells every fact from the others scores 1. None where no two facts of a group have different answers.
+    tells every fact from the others scores 1. None where no two facts of a named group have different answers.
     """
     pairs = pairs_of(probes, seed)
     if not pairs:

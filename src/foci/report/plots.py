@@ -81,14 +81,14 @@ def learned_against_retained(
     paths: list[list[tuple[float, float]]] = []
     for index, (name, points) in enumerate(arms):
         known = [
-            (x, y, str(int(p["step"])) if by == "step" else f"{percent(p['at'], 0)} %")
+            (x, y, str(int(p["step"])) if by == "step" else f"{round(100 * p['at'], 1):g} %")
             for p in points
             if (x := number(p.get("learned_whole"))) is not None and (y := number(p.get("retained_whole"))) is not None
         ]
         above = _above(index, len(arms))
         axes.plot([x for x, _, _ in known], [y for _, y, _ in known], **stroke(index, above))
-        for x, y, step in known:
-            gid = _point(axes, x, y, index, above, f"p{index}-{step.removesuffix(' %')}")
+        for n, (x, y, step) in enumerate(known):
+            gid = _point(axes, x, y, index, above, f"p{index}-{n}")
             said = f"learned {percent(x)} %, retained {percent(y)} %"
             tips[gid] = f"{name} · {f'step {step}' if by == 'step' else f'{step} of the change'} · {said}"
         paths.append([(x, y) for x, y, _ in known])

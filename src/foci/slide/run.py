@@ -1,5 +1,6 @@
 """Runs `foci slide`: asks the questions of a run along the change that training made in each arm."""
 
+import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -73,7 +74,7 @@ def _result(name: str, arm: ArmFolder, path: Path, run: Run) -> Mapping[str, Any
     """Returns the arm's result. Raises ValueError where the arm is not finished or its model is gone."""
     result = read_json(arm.result)
     if result is None:
-        raise ValueError(f"arm {name} of {path} is not finished; go on with: foci learn {path} --resume")
+        raise ValueError(f"arm {name} of {path} is not finished; go on with: foci learn {shlex.quote(str(path))} --resume")
     if not arm.model.is_dir() and run.model.bits is not None:
         raise ValueError(
             f"arm {name} of {path} was trained on weights in {run.model.bits} bits (model.bits), which have no merged "
@@ -157,7 +158,7 @@ class Sliding:
     def loaded(self) -> tuple[models.Loaded, Slider]:
         """Returns the untouched model, whose weights slide, loaded once."""
         if self._loaded is None:
-            again = f"foci learn {self.start.run.output} --resume"
+            again = f"foci learn {shlex.quote(str(self.start.run.output))} --resume"
             check_weights(self.arm.model, read_json(self.arm.result) or {}, self.start.run, again)
             start = load(self.start)
             end = models.load(str(self.arm.model), trust_remote_code=self.start.run.model.trust_remote_code)
@@ -168,18 +169,9 @@ class Sliding:
     def keep(self, keep: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Writes the model that keeps `keep` of what was known; returns the curve and what was written.
 
-        The share is found on held-out probes: between two points by a straight line, then asked there and found again,
-        until a point that was asked keeps enough.
+        The share is found on held-out probes.
         """
-        for _ in range(ROUNDS):
-            points = self.points()
-            share = at_kept(points, keep)
-            if share is None or share in {point["at"] for point in points}:
-                break
-            self._say(f"{share:4.0%} of the change asked in {self.ask(share):.0f} s")
-        points = self.points()
-        good = [p for p in points if (p["held_out_retained"] or 0.0) >= level_of(points, keep) - SLACK]
-        chosen = max(good, key=lambda p: ((p["held_out_learned"] or 0.0), -p["at"])) if good else points[0]
+        points, chosen = self._found(keep)
         loaded, slider = self.loaded()
         trusted, written = self.start.run.model.trust_remote_code, self.folder.written(keep)
         place = processes.from_first(
@@ -191,6 +183,23 @@ class Sliding:
         )
         self._say(place["said"])
         return points, {"at": chosen["at"], **place}
+
+    def _found(self, keep: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Returns the curve, and its point where most is learned while so much is kept, both on held-out probes.
+
+        Between two points the share is found by a straight line, asked there and found again, until a point that was
+        asked keeps enough.
+        """
+        for _ in range(ROUNDS):
+            points = self.points()
+            share = at_kept(points, keep)
+            if share is None or share in {point["at"] for point in points}:
+                break
+            self._say(f"{share:4.0%} of the change asked in {self.ask(share):.0f} s")
+        points = self.points()
+        good = [p for p in points if (p["held_out_retained"] or 0.0) >= level_of(points, keep) - SLACK]
+        chosen = max(good, key=lambda p: ((p["held_out_learned"] or 0.0), -p["at"])) if good else points[0]
+        return points, chosen
 
     def _say(self, words: str) -> None:
         self.console.print(f"  {self.name}  {words}", highlight=False, markup=False, soft_wrap=True)
