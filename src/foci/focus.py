@@ -61,7 +61,10 @@ class WeighsTokens(ABC):
 
     @abstractmethod
     def weigh(self, batch: Batch) -> Float[Tensor, "batch seq"]:
-        """Returns weights >= 0 of all tokens of one whole update; their scale does not matter."""
+        """Returns weights >= 0 of all tokens of one whole update.
+
+        Their scale does not matter, but beside rehearsed rows, whose tokens have weight 1.
+        """
 
 
 class GuidesHeads(ABC):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from foci.bench.notes import along_terms, lead
 from foci.bench.markdown import _differences, _perplexities, _results
+from foci.bench.notes import along_terms, lead
 from foci.bench.points import COSTS, METRICS
 from foci.bench.table import _controls, _differ, _path
 from foci.probes import Answer
@@ -57,7 +57,7 @@ def test_what_chooses_a_share_is_said_whatever_chooses_the_point(learn, retain, 
 
 def test_an_arm_with_fewer_seeds_names_them_beside_every_mean():
     mean = {"mean": 0.5, "difference": {"mean": 0.1}, "values": [0.5]}
-    told = {name: mean for name in (*METRICS, *COSTS)}
+    told = dict.fromkeys((*METRICS, *COSTS), mean)
     arms = {
         "plain": {"seeds": [0, 1, 2]},
         "x": {"seeds": [0, 2]},
@@ -65,7 +65,8 @@ def test_an_arm_with_fewer_seeds_names_them_beside_every_mean():
     }
     arms = {name: one | {"end": told, "top": {}, "peak_memory_mib": {}} for name, one in arms.items()}
     found = TABLE | {
-        "seeds": [0, 1, 2], "baseline": "plain", "arms": arms, "controls": None, "untouched": dict.fromkeys(METRICS, 0.5)
+        "seeds": [0, 1, 2], "baseline": "plain", "arms": arms, "controls": None,
+        "untouched": dict.fromkeys(METRICS, 0.5),
     }  # fmt: skip
     names = ["plain", "x (seeds 0, 2)", "y (no seed)"]
     assert [row[0] for row in _results(found, "end").rows[:3]] == names

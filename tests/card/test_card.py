@@ -193,5 +193,7 @@ def test_the_card_of_model_loads_with_the_model(run):
 
 def test_the_interval_of_tokens_is_never_a_point():
     right = [{"correct": True, "accuracy": 1.0}] * 5
-    assert share_interval(right, whole=False) == share_interval(right, whole=True) == pytest.approx((0.5655, 1), abs=1e-4)
+    assert (
+        share_interval(right, whole=False) == share_interval(right, whole=True) == pytest.approx((0.5655, 1), abs=1e-4)
+    )
     assert share_interval([{"correct": False, "accuracy": 0.5}] * 5, whole=False) is None

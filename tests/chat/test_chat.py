@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -589,3 +590,42 @@ def test_an_adapter_in_half_precision_has_no_float32_weights(run, monkeypatch):
     monkeypatch.setattr("foci.chat.sides.compute_dtype", lambda *_: torch.bfloat16)
     sides = load_sides(choose(run, "oracle"))
     assert {parameter.dtype for parameter in sides.models[1].parameters()} == {torch.bfloat16}
+
+
+def test_marks_belong_to_their_letters():
+    """A word is the same with its marks apart, as in file names of macOS and many PDFs; Hindi's vowels are marks."""
+    apart = unicodedata.normalize("NFD", "Zürich Mühle")
+    assert passages.words_of(apart) == passages.words_of("Zürich Mühle") == ["zürich", "mühle"]
+    assert passages.words_of("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
+    found = Passages([("a", "Die Mühle steht in Zürich."), ("b", "Ada lives in Bern.")]).nearest(apart)
+    assert found is not None
+    assert found.source == "a"
+
+
+def test_a_question_from_a_pipe_that_cannot_be_asked_is_told_and_the_next_one_is_answered(run, session, capsys):
+    asked = ["one", "word " * 300, "three"]
+    console = Console(file=io.StringIO(), width=100)
+    with pytest.raises(ValueError, match="1 of 3 questions could not be asked"):
+        terminal.piped(session, asked, console)
+    said = console.file.getvalue()
+    assert "the model has room for" in said
+    assert said.count("oracle") == 2, "both others are answered"
+    with pytest.raises(ValueError, match="no question came"):
+        terminal.piped(session, ["", "  "], console)
+
+
+def test_the_chat_template_of_the_run_is_kept_or_missed_aloud(copy, tmp_path):
+    """A path of the run file is relative to where the run was begun."""
+    file = tmp_path / "template.jinja"
+    file.write_text(TEMPLATE)
+    config = copy / "run.yaml"
+    text = config.read_text().replace("chat_template: null", f"chat_template: {file}")
+    config.write_text(text)
+    assert load_sides(choose(copy, "oracle")).tokenizer.chat_template == TEMPLATE
+    file.unlink()
+    with pytest.raises(ValueError, match="which is not there"):
+        load_sides(choose(copy, "oracle"))
+    kept = AutoTokenizer.from_pretrained(copy / "arms" / "oracle" / "model")
+    kept.chat_template = TEMPLATE
+    kept.save_pretrained(copy / "arms" / "oracle" / "model")
+    assert load_sides(choose(copy, "oracle")).tokenizer.chat_template == TEMPLATE

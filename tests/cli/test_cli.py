@@ -425,3 +425,12 @@ def test_our_own_faults_are_told_in_a_paragraph_and_keep_their_traceback(short, 
     monkeypatch.setenv("FOCI_TRACEBACK", "1")
     with pytest.raises(ValueError, match="max_length"):
         runs.told(["learn", short, "corpus.max_length=4096"], capsys)
+
+
+@pytest.mark.parametrize("wrong", ["corpus.path=nosuch", "corpus.max_length=99999"])
+def test_a_run_is_not_overwritten_by_one_that_cannot_begin(tmp_path, short, capsys, wrong):
+    runs.told(["learn", short], capsys)
+    out = load_run(short).output
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    runs.refused(["learn", short, wrong, "--overwrite"], capsys)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before

@@ -7,6 +7,7 @@ import pytest
 
 import runs
 from foci.cli import init
+from foci.cli.runs import checked_run
 from foci.config.commented import run_file
 from foci.config.run import FOCUSED, Run, fields, load_run
 
@@ -107,3 +108,23 @@ def test_what_cannot_be_is_refused_and_nothing_replaced(place, capsys):
 
 def test_sections_without_a_set_key_are_left_out():
     assert "model:" not in run_file({"corpus.path": "x"}, [])
+
+
+def test_a_named_default_is_as_long_as_on_the_command_line(place, capsys):
+    runs.told(["init", "my texts", "--epochs", 4], capsys)
+    assert load_run("my-texts.yaml") == Run.of_flags("my texts", overrides=["train.epochs=4"])
+
+
+def test_questions_are_a_probe_file(place, capsys):
+    assert "expected a probe file" in runs.refused(["init", "my texts", "--questions", "my texts/a.md"], capsys)
+    assert not Path("my-texts.yaml").exists()
+
+
+def test_a_run_file_among_the_texts_is_no_run_that_was_begun(place, capsys):
+    runs.told(["init", "my texts", "--file", "my texts/run.yaml"], capsys)
+    assert "name the file itself: my texts/run.yaml" in runs.refused(["learn", "my texts"], capsys)
+
+
+def test_names_beyond_the_basic_plane_are_kept(place, capsys):
+    runs.told(["init", "my texts"], capsys)
+    assert checked_run("my-texts.yaml", [], None, None, "out/📚").output == Path("out/📚")

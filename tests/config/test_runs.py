@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from foci.bench.config import Suite
-from foci.config.run import Run, dump_run, load
+from foci.config.run import Run, dump_run, load, of_settings
 from foci.meta.config import MetaRun
 from foci.pretrain.config import Pretraining
 from paths import ROOT
@@ -49,3 +49,29 @@ def test_suites_of_soft_targets_compare_at_equal_learning():
         suite = load(ROOT / "runs" / f"{name}.yaml", (), Suite)
         assert suite.slide is not None, name
         assert suite.baseline == "plain", name
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([], ["train.patience=2"]),
+        (["train.patience=2"], ["train.patience=null"]),
+        (["train.patience=2"], ["train.patience=3"]),
+        (["train.steps=4"], ["train.patience=2"]),
+        (["train.epochs=5"], ["train.patience=2"]),
+        ([], ["train.patience=2", "train.schedule=cosine"]),
+    ],
+)
+def test_patience_means_the_same_for_a_runs_own_file_as_for_texts(first, then):
+    """A run's own file has every key; those that patience changes are not taken as if somebody had chosen them."""
+    texts = {"corpus": {"path": "pages"}}
+    kept = [] if first == ["train.patience=2"] else first
+    assert of_settings(of_settings(texts, first).model_dump(mode="json"), then) == of_settings(texts, [*kept, *then])
+
+
+def test_patience_without_anything_held_out_is_refused_at_once():
+    with pytest.raises(ValueError, match="nothing is held out that could say what is best"):
+        of_settings(
+            {"corpus": {"path": "pages", "held_out_share": 0.0}, "probes": {"held_out_share": 0.0}},
+            ["train.patience=2"],
+        )

@@ -17,6 +17,7 @@ from foci.cli.runs import run_from
 from foci.config.run import load_run
 from foci.corpus import read_rows
 from foci.learn.earlier import Earlier
+from foci.learn.finished import read_finished
 from foci.models import load
 from foci.models.adapters import peft_quiet
 from foci.models.saved_adapter import answers
@@ -180,8 +181,19 @@ def test_by_hand():
     found = earlier.after([said("x", False)], after, [said("1/q", True), said("1/r", False)], 1.2)
     assert found["pages"][0]["learned"] == [0.0, 1.0, 0.5]
     assert found["pages"][1] == {"name": "b", "probes": 1, "learned": [0.0, 0.0, 1.0], "tokens": [0.0, 0.0, 1.0]}
-    assert found["general"] == {"known": 1, "kept": [1.0, 1.0, 0.0], "bits_per_byte": [1.0, 1.1, 1.2]}
+    general = {"known": 1, "kept": [1.0, 1.0, 0.0], "bits_per_byte": [1.0, 1.1, 1.2]}
+    assert found["general"] == general | {"asked": None}
     assert history["after"] == ["", "a"], "the old one is as it was"
+
+    def general_after(asked):
+        history["general"]["asked"] = {"facts": "general", "text": "0123"}
+        now = Earlier("b", "plain", 1, (), history, untouched, asked)
+        return now.after([said("x", False)], after, [said("1/q", True), said("1/r", False)], 1.2)["general"]
+
+    assert general_after({"facts": "general", "text": "0123"})["bits_per_byte"] == [1.0, 1.1, 1.2]
+    other_text, other_facts = {"facts": "general", "text": "4567"}, {"facts": "4567", "text": "0123"}
+    assert general_after(other_text) == general | {"asked": other_text, "bits_per_byte": [None, None, 1.2]}
+    assert general_after(other_facts) == general | {"asked": other_facts, "kept": [None, None, 0.0]}
 
 
 def test_what_cannot_be_gone_on_from_is_refused(chain, tmp_path, capsys):
@@ -295,3 +307,14 @@ def test_a_card_says_whose_answers_the_numbers_before_are(chain):
     measured = second[second.index("## What was measured") : second.index("## Methods")]
     assert "untouched" not in measured
     assert "that the model of `monday` knew" in measured
+
+
+def test_another_tokenizer_is_refused_and_edited_questions_are_no_changed_page(chain, tmp_path, capsys):
+    """The old rows are ids; of another tokenizer they would be other text."""
+    folder = shutil.copytree(chain, tmp_path / "chain")
+    before = read_finished(folder / "out" / "monday", "held")
+    before.check_tokenizer(json.loads((before.path / "start.json").read_text())["tokenizer"])
+    with pytest.raises(ValueError, match="would be other text now"):
+        before.check_tokenizer("0123")
+    own = before.batches()[-1]["files"]
+    assert [Path(file).name for file in own] == ["monday.jsonl"], "neither questions nor other texts are pages"

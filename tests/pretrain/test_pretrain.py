@@ -13,7 +13,7 @@ import runs
 from foci.config import strict_yaml
 from foci.config.run import CorpusConfig
 from foci.corpus import Document
-from foci.focus import Row
+from foci.focus import Plan, Row
 from foci.models.architecture import block_of, part_of
 from foci.pretrain.config import TYPES, Pretraining, ScratchConfig, load_pretraining
 from foci.pretrain.grid import over_grid, points
@@ -442,3 +442,20 @@ def test_sizes_that_cannot_be_are_refused(tmp_path, sizes, why):
     with pytest.raises(ValueError, match=why) as told:
         run_of(tmp_path, sizes=sizes)
     assert "''" not in str(told.value), "what is wrong with the whole file has no key"
+
+
+def test_a_masked_model_reads_every_token_of_its_rows(tmp_path):
+    """Hidden tokens are predicted from those behind them too, so no row is cut behind its last hidden one."""
+    from training import arguments
+
+    tokenizer = trained_tokenizer([TEXT], 320, "masked")
+    model = scratch(SMALL.model_copy(update={"type": "bert"}), tokenizer, 16, seed=0)
+    rows = [row for row in rows_of([Document(TEXT, "f", 1)], tokenizer, 16, "masked") if len(row) == 16]
+    plan = Plan([Masking(tokenizer.mask_token_id, frozenset(tokenizer.all_special_ids), len(tokenizer), 0.15)])
+    read = []
+    model.register_forward_pre_hook(lambda _, args, named: read.append(named["input_ids"].shape[1]), with_kwargs=True)
+    settings = arguments(tmp_path, max_steps=4, per_device_train_batch_size=1)
+    collator = MaskedCollator(tokenizer.pad_token_id)
+    Pretrainer(model, settings, plan=plan, train_dataset=rows, data_collator=collator, masked=True).train()
+    assert read
+    assert set(read[-4:]) == {16}

@@ -71,6 +71,8 @@ def test_nothing_to_tell_apart_is_none():
 
 def test_probes_without_a_group_are_not_exchanged():
     """A model that knows that a year does not fit "lives in" would seem to know the fact."""
-    town, year = (Probe(name, "learn", "cloze", f"{name} is", answer) for name, answer in (("a", "Bern"), ("b", "1994")))
+    town, year = (
+        Probe(name, "learn", "cloze", f"{name} is", answer) for name, answer in (("a", "Bern"), ("b", "1994"))
+    )
     assert not pairs_of([town, year])
     assert len(pairs_of([replace(town, group="g"), replace(year, group="g")])) == 2

@@ -126,6 +126,7 @@ def test_updates_of_plain_fine_tuning():
     assert planned_updates(10, TrainConfig(epochs=3, batch_size=4)) == 9
     assert planned_updates(10, TrainConfig(epochs=3, batch_size=4, accumulation=2)) == 6
     assert planned_updates(10, TrainConfig(epochs=1, batch_size=4, copies=2)) == 5
+    assert planned_updates(10, TrainConfig(epochs=1, batch_size=4, copies=2), 10) == 8, "rows mixed in have no copies"
     assert planned_updates(10, TrainConfig(steps=7)) == 7
 
 

@@ -348,7 +348,9 @@ def test_curves_leave_out_null_and_nan() -> None:
 
 
 def test_two_points_of_one_arm_have_a_tip_each() -> None:
-    points = [{"at": at, "learned_whole": x, "retained_whole": 1 - x} for at, x in ((0.0, 0.0), (0.6, 0.3), (0.604, 0.5))]
+    points = [
+        {"at": at, "learned_whole": x, "retained_whole": 1 - x} for at, x in ((0.0, 0.0), (0.6, 0.3), (0.604, 0.5))
+    ]
     drawn = str(learned_against_retained([("a", points)], by="at"))
     assert "a · 60 % of the change · learned 30.0 %" in drawn
     assert "a · 60.4 % of the change · learned 50.0 %" in drawn

@@ -4,7 +4,17 @@ from collections import Counter
 
 import pytest
 
-from foci.study.checks import holds, place_of, question_of, repeats, rewrite_of, stands_alone, tells, without_repeats
+from foci.study.checks import (
+    Question,
+    holds,
+    place_of,
+    question_of,
+    repeats,
+    rewrite_of,
+    stands_alone,
+    tells,
+    without_repeats,
+)
 from foci.study.passages import Passage
 from foci.study.replies import questions_in, rewrite_in
 
@@ -270,3 +280,15 @@ def test_the_dot_of_an_abbreviation_stays(answer, kept):
         Passage(TIMES, "a.md:1", ""),
     )
     assert found.answer == kept
+
+
+def test_an_answer_is_no_piece_of_a_number_and_has_the_capitals_of_its_evidence():
+    passage = Passage("The mill of Otto Arlenson had 1,931 men from 1931-1950.", "mill.md:1")
+    for answer, kept in (("931", None), ("1,931", "1,931"), ("1950", "1950"), ("otto arlenson", "Otto Arlenson")):
+        item = {
+            "question": "Who worked in the mill at Arlen for many years?",
+            "answer": answer,
+            "evidence": passage.text,
+        }
+        found = question_of(item, passage)
+        assert (found.answer if isinstance(found, Question) else None) == kept, found

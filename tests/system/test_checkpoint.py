@@ -74,8 +74,11 @@ def test_newest_skips_what_is_not_whole_and_says_why(tmp_path, damage, words):
 def test_keep_deletes_the_oldest(tmp_path):
     for step in (2, 10, 9):
         make(tmp_path, step)
-    checkpoint.prune(tmp_path, 2)
+    checkpoint.prune(tmp_path, 2, 10)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-10", "step-9"]
+    make(tmp_path, 3)
+    checkpoint.prune(tmp_path, 2, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-10", "step-3"], "what was just written stays"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,8 @@ def test_true_resumes_from_the_newest_complete_checkpoint(tmp_path):
     whole, losses = trained(tmp_path, small.rows(), start=model(), **EVERY)
     last = max(checkpoint.step_of(p) for p in tmp_path.iterdir())
     (tmp_path / f"step-{last}" / "optimizer.pt").unlink()
-    again, rest = trained(tmp_path, small.rows(), start=model(), resume=True, **EVERY)
+    with pytest.warns(UserWarning, match=rf"not complete \(step-{last}: optimizer.pt is missing"):
+        again, rest = trained(tmp_path, small.rows(), start=model(), resume=True, **EVERY)
     assert rest == losses[last - 1 :]
     assert_same(whole, again)
 

@@ -1,5 +1,6 @@
 """A folder is one process's at a time, free again when that process is killed, and never taken from something else."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -148,11 +149,38 @@ def test_a_folder_that_was_not_started_is_free(tmp_path):
     assert claimed(out, "a: 2\n") == {"study.yaml", "result", LOCK}
 
 
-def test_a_kill_while_a_folder_is_cleared_leaves_it_its_own(tmp_path, monkeypatch):
-    out, gone, unlink = begun(tmp_path / "out"), [], Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path: (gone.append(path.name), unlink(path)))
-    claimed(out, overwrite=True)
-    assert gone == ["result", "begun.json", "rows", "study.yaml"]
+def test_an_overwritten_folder_is_as_it_was_where_the_new_work_does_not_begin(tmp_path):
+    out, everything = begun(tmp_path / "out"), {"study.yaml", "begun.json", "rows", "result", LOCK}
+    with pytest.raises(ValueError, match="no text"), claim(out, KIND, "a: 2\n", overwrite=True):
+        (out / "study.yaml").write_text("a: 2\n")
+        (out / "rows").mkdir()
+        raise ValueError("no text")
+    assert claimed(out, None) == everything
+    assert (out / "rows").read_text() == "{}"
+    with pytest.raises(ValueError, match="nan"), claim(out, KIND, "a: 2\n", overwrite=True):
+        (out / "study.yaml").write_text("a: 2\n")
+        (out / "begun.json").write_text("{}")
+        raise ValueError("nan")
+    assert {child.name for child in out.iterdir()} == {"study.yaml", "begun.json", LOCK}, "the new work goes on"
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_kill_while_a_folder_is_overwritten_loses_nothing(tmp_path, at):
+    """Whatever was moved away before the kill comes back with the next command."""
+    out, rename, moved = begun(tmp_path / "out"), Path.rename, []
+
+    def killed(path, target):
+        if len(moved) == at:
+            os._exit(1)
+        moved.append(path)
+        return rename(path, target)
+
+    if (child := os.fork()) == 0:
+        Path.rename = killed
+        claimed(out, "a: 2\n", overwrite=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert claimed(out, None) == {"study.yaml", "begun.json", "rows", "result", LOCK}
 
 
 def test_a_folder_in_the_place_of_a_link_stays(tmp_path):

@@ -448,3 +448,26 @@ def test_rows_that_change_each_other_are_told_by_a_plain_run_and_refused_by_a_gu
         trained(tmp_path, rows, start=tiny.stretched("longrope"), max_steps=1)
     with pytest.raises(ValueError, match=r"heads cannot be guided here: Phi3ForCausalLM .* all rows to 16 tokens"):
         trained(tmp_path, rows, [small.LookAt(layer=1)], start=tiny.stretched("longrope"), max_steps=1)
+
+
+def test_the_checkpoints_of_a_second_training_in_one_folder_are_its_own(tmp_path):
+    """Those of the training before are deleted first, and a resume goes on with the newest of this one."""
+    saved = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+    trained(tmp_path, small.rows(), max_steps=6, **saved)
+    trained(tmp_path, small.rows(), max_steps=3, **saved)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3"]
+
+
+def test_a_resume_says_what_it_cannot_resume_from(tmp_path):
+    saved = {"save_strategy": "steps", "save_steps": 1}
+    trained(tmp_path, small.rows(), max_steps=2, resume=True, **saved)  # there is none: it begins anew
+    for step, words in ((2, "resuming from .*step-1; "), (1, "training begins anew; ")):
+        (tmp_path / f"step-{step}" / "optimizer.pt").write_bytes(b"x")
+        with pytest.warns(UserWarning, match=rf"{words}checkpoints in .* are not complete \(step-2: "):
+            trained(tmp_path, small.rows(), max_steps=2, resume=True)
+
+
+@pytest.mark.parametrize("rows", [[], ()])
+def test_an_empty_list_of_rows_is_refused_by_name(tmp_path, rows):
+    with pytest.raises(ValueError, match="there are no rows to train on"):
+        trained(tmp_path, rows)

@@ -109,9 +109,8 @@ def _seeds(table: Found) -> str:
     confidence = percent(table["confidence"], 0)
     fewer = any(told["seeds"] != table["seeds"] for told in table["arms"].values())
     but = " An arm that has fewer of them names them." if fewer else ""
-    return (
-        f"Mean over {len(table['seeds'])} seeds ({seeds}) with {confidence} % interval (Student t), per comparison.{but}"
-    )
+    count = len(table["seeds"])
+    return f"Mean over {count} seeds ({seeds}) with {confidence} % interval (Student t), per comparison.{but}"
 
 
 def _differences(table: Found) -> str:

@@ -160,7 +160,7 @@ def _arm(
 def _path(paths: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
     """Computes means and intervals over seeds at every step that all seeds probed, and at the end.
 
-    Where seeds end at different updates (the same number of tokens, edits by chance), the step of the end is their mean.
+    Where seeds end at different updates (equal tokens, edits by chance), the step of the end is their mean.
     """
     steps = [{point["step"]: point for point in path} for path in paths]
     common = sorted(set.intersection(*(set(by_step) for by_step in steps)))

@@ -56,8 +56,8 @@ def _end_all(cell: Cell, error: Exception) -> NoReturn:
     if isinstance(error, RuntimeError):
         raise error
     raise ValueError(
-        f"cell {cell.name} failed: {said(error)}. Other processes may wait for this one, so the suite ends here; start it "
-        "without the launcher, and it goes on with the other cells"
+        f"cell {cell.name} failed: {said(error)}. Other processes may wait for this one, so the suite ends here; start "
+        "it without the launcher, and it goes on with the other cells"
     ) from error
 
 

@@ -1,6 +1,7 @@
 """Finds the passage of a run's corpus that is nearest to a question, by BM25 (bm25s), and says where it stands."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ from foci.corpus.store import read_sources
 from foci.system.files import read_json
 from foci.system.inputs import differences, noted
 
+_MARKS = r"\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0900-\u0dff"
+"""Marks that belong to the letter before them, and the letters of Indic scripts, whose vowels are such marks."""
 _WORD = re.compile(
-    r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+"
+    r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    rf"|[^\W_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff](?:[^\W_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[{_MARKS}])*"
 )
 """A word, or a letter of a script that writes no spaces between words."""
 SHOWN = 300
@@ -35,8 +39,10 @@ def words_of(text: str) -> list[str]:
 
     >>> words_of("Grade C, of pump_7")
     ['grade', 'c', 'of', 'pump', '7']
+
+    A letter with its mark apart (u and two dots) is the same word as with both in one.
     """
-    return _WORD.findall(text.casefold())
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 class Passages:

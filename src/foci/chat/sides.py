@@ -98,9 +98,28 @@ def _untouched(chosen: Chosen, dtype: torch.dtype, device: str) -> tuple[PreTrai
             f"the untouched model of run {chosen.folder} cannot be loaded: {error}; if it lies elsewhere now, write "
             f"its place into model.name of {chosen.folder / 'run.yaml'}"
         ) from None
-    if chosen.run.corpus.chat_template is not None and Path(chosen.run.corpus.chat_template).is_file():
-        tokenizer.chat_template = read_text(chosen.run.corpus.chat_template, "corpus.chat_template: the file")
+    if chosen.run.corpus.chat_template is not None:
+        tokenizer.chat_template = _template_of(chosen)
     return tokenizer, model
+
+
+def _template_of(chosen: Chosen) -> str:
+    """Returns the chat template that the run learned with: its tokenizer has kept it, else its file has it.
+
+    Raises ValueError where neither is there.
+    """
+    kept = chosen.saved.parent / "model"
+    if (kept / "tokenizer_config.json").is_file():
+        found = load_tokenizer(str(kept), trust_remote_code=chosen.run.model.trust_remote_code).chat_template
+        if isinstance(found, str):
+            return found
+    file = Path(str(chosen.run.corpus.chat_template))
+    if not file.is_file():
+        raise ValueError(
+            f"run {chosen.folder} learned with the chat template {file}, which is not there, and {kept} keeps no copy "
+            "of it; put the file back, or start from the directory the run was begun in"
+        )
+    return read_text(file, "corpus.chat_template: the file")
 
 
 def _learned(chosen: Chosen, dtype: torch.dtype) -> PreTrainedModel:

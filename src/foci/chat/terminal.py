@@ -19,6 +19,7 @@ from foci.chat.passages import Passage
 from foci.chat.session import Session
 from foci.system.harmless import one_line, visible
 from foci.system.signals import Interrupted
+from foci.system.words import counted
 
 NARROW = 60
 """Columns of a terminal below which the answers stand one below the other."""
@@ -111,12 +112,26 @@ def once(session: Session, question: str, console: Console) -> None:
 
 
 def piped(session: Session, lines: Iterable[str], console: Console) -> None:
-    """Answers one question a line; empty lines are left out. Raises Interrupted where Ctrl-C stopped an answer."""
-    for number, line in enumerate(filter(None, map(str.strip, lines))):
-        if number:
+    """Answers one question a line; empty lines are left out. A question that cannot be asked is told, and the next one
+    is answered.
+
+    Raises Interrupted where Ctrl-C stopped an answer, and ValueError at the end where no question came, or some could
+    not be asked.
+    """
+    number, refused = 0, 0
+    for number, line in enumerate(filter(None, map(str.strip, lines)), start=1):
+        if number > 1:
             console.print()
         _line(console, f"> {visible(line)}")
-        once(session, line, console)
+        try:
+            once(session, line, console)
+        except ValueError as error:
+            refused += 1
+            console.print(Text(str(error), style="yellow"), soft_wrap=True)
+    if not number:
+        raise ValueError("no question came from standard input; write one a line, or name one: foci chat RUN QUESTION")
+    if refused:
+        raise ValueError(f"{refused} of {counted(number, 'question')} could not be asked; the lines above say why")
 
 
 def talk(session: Session, console: Console, ask: Callable[[str], str] = input) -> None:

@@ -41,7 +41,7 @@ def advise(
     if not texts:
         raise ValueError(f"which text is it about? Got {', '.join(corpus)} alone; write: foci advise my_texts/")
     run = Run.of_flags(texts, model, None, changes)
-    check_run(run)
+    check_run(run, anew=True)
     from foci.advise.run import advise as run_advise
 
     console = Terminal()

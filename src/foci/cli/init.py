@@ -45,13 +45,15 @@ def init(
     target = file or Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '-', Path(folder).resolve().stem).strip('-.') or 'run'}.yaml")
     _check_free(target)
     answers = _answers(model, questions, epochs, compare)
+    if epochs is None and answers["epochs"] != ASKED["epochs"][1]:  # on a terminal
+        epochs = answers["epochs"]
     settings = {
         "model.name": answers["model"],
         "corpus.path": folder,
         "probes.learn": answers["questions"],
         "adapter.type": "lora",
         "train.epochs": answers["epochs"],
-        "train.least_steps": of_settings({"corpus": {"path": folder}, **_length(answers["epochs"])}).train.least_steps,
+        "train.least_steps": of_settings({"corpus": {"path": folder}, **_length(epochs)}).train.least_steps,
         "train.batch_size": 16,
         "train.learning_rate": 1e-3,
         "arms": arms_of(*(("plain", "focused") if answers["compare"] else ("focused",))),
@@ -75,9 +77,9 @@ def init(
     )  # fmt: skip
 
 
-def _length(epochs: int) -> dict[str, Any]:
-    """Returns the length of a run as its file would say it; nothing for the default one."""
-    return {} if epochs == ASKED["epochs"][1] else {"train": {"epochs": epochs}}
+def _length(epochs: int | None) -> dict[str, Any]:
+    """Returns the length of a run as its file would say it; nothing where none was named."""
+    return {} if epochs is None else {"train": {"epochs": epochs}}
 
 
 def _checked(settings: dict[str, Any]) -> Run:
@@ -144,7 +146,9 @@ def _ask(name: str) -> Any:
 
 def _check_questions(path: str) -> None:
     if path != MADE:
-        existing(path, "questions", "give a probe file (.jsonl), or 'made' for questions made from the text")
+        there = existing(path, "questions", "give a probe file (.jsonl), or 'made' for questions made from the text")
+        if there.suffix not in (".jsonl", ".json"):
+            raise ValueError(f"questions {path}: expected a probe file (.jsonl); name one, or 'made'")
 
 
 def _check_epochs(epochs: int) -> None:

@@ -40,14 +40,14 @@ def check_model(name: str) -> None:
         )
 
 
-def check_run(run: Run) -> None:
+def check_run(run: Run, *, anew: bool = False) -> None:
     """Raises ValueError for an unknown method, FileNotFoundError for a path that is not there.
 
-    A run that was begun goes on from what it kept, so its paths are not asked for again.
+    A run that was begun goes on from what it kept, so its paths are not asked for again; `anew`: it begins again.
     """
     check_methods(run.arms.values())
     check_trackers(run.train.report_to)
-    if (run.output / "start.json").is_file():
+    if not anew and (run.output / "start.json").is_file():
         return
     check_corpus(run.corpus.path)
     check_model(run.model.name)

@@ -119,7 +119,7 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
         target, changes = without_change(target, changes or [])
         run = run_from(before, arm, [text for text in (target, *(corpus or [])) if text], out, changes)
     else:
-        run = checked_run(target, changes or [], corpus, model, out)
+        run = checked_run(target, changes or [], corpus, model, out, anew=overwrite)
     from foci.learn import run as learning
 
     console = Terminal()
@@ -160,7 +160,7 @@ def check(
     """Show all settings of a run or a suite, and what it takes: memory, speed, time and disk. Nothing is kept."""
     from foci.bench.config import kind_of
 
-    run = checked_run(target, changes or [], corpus, model, out, kind_of)
+    run = checked_run(target, changes or [], corpus, model, out, kind_of, anew=True)
     from foci.cli.cost import print_cost
     from foci.learn.estimate import estimate
     from foci.learn.inputs import material

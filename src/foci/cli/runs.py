@@ -19,10 +19,15 @@ def checked_run(
     model: str | None,
     out: str | None,
     kind: Kind = Run,
+    *,
+    anew: bool = False,
 ) -> Run:
-    """Returns the run that arguments and flags describe, after a check that its methods and paths exist."""
+    """Returns the run that arguments and flags describe, after a check that its methods and paths exist.
+
+    `anew`: a run that was begun does not go on, so that its paths are needed again.
+    """
     run = _run_of(target, changes, corpus, model, out, kind)
-    check_run(run)
+    check_run(run, anew=anew)
     return run
 
 
@@ -46,6 +51,8 @@ def run_from(before: str, arm: str | None, texts: Sequence[str], out: str | None
     raw = found.run.model_dump(mode="json")
     earlier = found.run.continues
     raw["corpus"]["path"] = list(texts)
+    if raw["train"]["patience"] is not None and raw["probes"]["held_out"] is not None:
+        del raw["probes"]["held_out_share"], raw["corpus"]["held_out_share"]  # the defaults hold something out instead
     raw["probes"] |= {"held_out": None} | ({} if raw["probes"]["learn"] is None else {"learn": MADE})
     raw["arms"] = {found.arm: raw["arms"][found.arm]}
     raw["continues"] = {"run": before, "arm": found.arm, "ratio": 1.0 if earlier is None else earlier.ratio}
@@ -68,10 +75,18 @@ def _run_of(
     if target is not None and is_run(Path(target)):
         flags = {"model.name": model, "output": out, "corpus.path": corpus}
         run: Run = load(
-            target, [*changes, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value)], kind
+            target,
+            [*changes, *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags.items() if value)],
+            kind,
         )
         is_suite = (Path(target) / "suite.json").is_file()  # of foci study, whose run has a folder of its own
-        if Path(target).is_dir() and out is None and not is_suite and run.output.resolve() != Path(target).resolve():
+        elsewhere = Path(target).is_dir() and out is None and run.output.resolve() != Path(target).resolve()
+        if elsewhere and not (Path(target) / "start.json").is_file() and not is_suite:
+            raise ValueError(
+                f"{target} holds a run file, and no run of it was begun there; name the file itself: "
+                f"{Path(target) / 'run.yaml'}"
+            )
+        if elsewhere and not is_suite:
             raise ValueError(
                 f"{target} holds a run whose output is {run.output}, which from here is another folder; go to the "
                 "directory the run was begun in (and move it back), or begin it anew with --out FOLDER"

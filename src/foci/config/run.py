@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from foci.config import strict_yaml
 from foci.config.adapter import Adapter, Count, Section
 from foci.config.continuing import Continues
+from foci.config.patience import HELD_OUT_FACTS, HELD_OUT_ROWS, without_other_defaults
 from foci.config.train import TrainConfig
 from foci.config.values import (
     arm_name,
@@ -49,8 +50,6 @@ PathTexts = Annotated[tuple[Text, ...], BeforeValidator(as_paths), Field(min_len
 ArmName = Annotated[str, AfterValidator(arm_name)]
 MethodSpec = Annotated[str | dict[str, dict[str, Any]], PlainValidator(as_method)]
 """A method in a run file, `"oracle"` or `{"oracle": {"floor": 0.1}}`; `foci.methods.build` makes the object."""
-HELD_OUT_FACTS, HELD_OUT_ROWS = 0.2, 0.05
-"""The shares of facts, or without probes to learn of rows, that such a run holds out."""
 SHARED_ADAPTERS = ("lora", "rslora", "dora")
 """Types of adapters that processes can share (`train.fsdp`), and that train upon weights in few bits."""
 MADE = "made"
@@ -213,6 +212,16 @@ class Run(Section):
         return {**data, "probes": probes, "corpus": corpus}
 
     @model_validator(mode="after")
+    def _patience_has_something_to_judge_by(self) -> "Run":
+        shares = (self.probes.held_out_share, self.corpus.held_out_share)
+        if self.train.patience is not None and self.probes.held_out is None and not any(shares):
+            raise ValueError(
+                f"train.patience is {self.train.patience}, but nothing is held out that could say what is best; give "
+                "probes.held_out, probes.held_out_share or corpus.held_out_share, or leave out train.patience"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _adapter_can_be_shared(self) -> "Run":
         if self.train.fsdp and self.adapter is not None and self.adapter.type not in SHARED_ADAPTERS:
             raise ValueError(
@@ -364,6 +373,7 @@ def _validated(
 ) -> RunType:
     """Returns the run of plain data. `places` says where each value was written, `source` names the file in errors."""
     known = fields(kind)
+    raw = dict(without_other_defaults(raw, overrides, known))
     raw, places = with_overrides(raw, places, overrides, known)
     try:
         return kind.model_validate(raw)

@@ -5,18 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
 from foci.config.adapter import Count, Section
+from foci.config.patience import LONGEST
 from foci.config.trackers import Tracker, as_trackers
 from foci.errors import shown
-
-LONGEST = 50
-"""Epochs, at most, of a run with `train.patience`."""
 
 
 class TrainConfig(Section):
     """The optimisation. One update = `batch_size * accumulation` rows, of all processes together."""
 
     epochs: Count | None = Field(
-        default=4, description="passes over the corpus; exactly one of epochs and steps; 50 at most with patience"
+        default=4, description="passes over the corpus; exactly one of epochs and steps; 50 where patience is set alone"
     )
     steps: Count | None = Field(default=None, description="updates; exactly one of epochs and steps")
     patience: Count | None = Field(

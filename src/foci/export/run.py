@@ -159,7 +159,11 @@ def _say(folder: Path, form: Form, checks: Sequence[Check], source: Source, cons
     if form.kind == "adapter":
         base = source.base()
         refused = why_refused(form.settings)
-        line(f"vLLM does not take it: {refused}" if refused else vllm_command(form, source.base_place(), str(folder.resolve())))
+        line(
+            f"vLLM does not take it: {refused}"
+            if refused
+            else vllm_command(form, source.base_place(), str(folder.resolve()))
+        )
         if not base.on_hub:
             line("note: the base model is a place on this machine: others can load the adapter only with it")
         elif base.note:

@@ -84,9 +84,13 @@ def updates_of_epoch(rows: int, train: TrainConfig) -> int:
     return math.ceil(math.ceil(rows / train.batch_size) / train.accumulation)
 
 
-def planned_updates(rows: int, train: TrainConfig) -> int:
-    """Returns the updates of an arm that reads so many rows in an epoch, without copies; at least `least_steps`."""
-    return train.steps or max(train.least_steps, updates_of_epoch(rows * train.copies, train) * (train.epochs or 1))
+def planned_updates(rows: int, train: TrainConfig, mixed: int = 0) -> int:
+    """Returns the updates of an arm; at least `least_steps`.
+
+    `rows` are those of its corpus, without copies, `mixed` the rows that methods add to an epoch.
+    """
+    read = rows * train.copies + mixed
+    return train.steps or max(train.least_steps, updates_of_epoch(read, train) * (train.epochs or 1))
 
 
 def lengthened(train: TrainConfig, rows: int) -> TrainConfig:

@@ -293,7 +293,7 @@ class Arm:
             "methods": [repr(method) for method in self.plan.methods],
             **summarise(without_held_out(self.start.answers), without_held_out(after)),
             "held_out": held_out_learned(self.start.answers, after),
-            "not_learned": self._not_learned(metrics, after),
+            "not_learned": self._not_learned([line for line in metrics if line["step"] <= kept], after),
             **{
                 name: {"before": self.start.texts.get(name), "after": texts[kept].get(name)}
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
@@ -315,7 +315,7 @@ class Arm:
         return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
 
     def _not_learned(self, metrics: Sequence[dict[str, Any]], after: Sequence[Answer]) -> dict[str, int]:
-        """Counts the probes to learn that are not answered, by the reason."""
+        """Counts the probes to learn that are not answered, by the reason; `metrics` are of the updates that count."""
         rows = read_json(self.start.evidence) or {}
         evidence = {
             probe.id: {"made": probe.made, "rows": rows.get(probe.id)}

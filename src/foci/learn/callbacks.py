@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from foci.config.run import Run
 from foci.corpus.seen import key_of, keys_of
 from foci.system import processes
 from foci.system.files import append_line
@@ -105,7 +106,7 @@ class Metrics(TrainerCallback):
                 "weighted_tokens": update.weighted,
                 "held_tokens": update.held,
                 "guided_queries": update.guided,
-                "padding": 1 - update.tokens / max(update.positions, 1),
+                "padding": 1 - update.read / max(update.positions, 1),
                 "seconds": self.clock.seconds,
                 **({"first_read": new} if new else {}),
             },
@@ -116,6 +117,20 @@ def empty_updates(metrics: Sequence[Mapping[str, Any]]) -> int:
     """Returns in how many updates nothing trained: no token to learn, none held to a teacher, no guided query."""
     kinds = ("weighted_tokens", "held_tokens", "guided_queries")
     return sum(not any(line.get(kind) for kind in kinds) for line in metrics)
+
+
+def updates_between_probings(every: int | None, updates: int, *, often: bool) -> int | None:
+    """Returns after how many updates the questions are asked again: `every`, else, with `often`, a twentieth of all.
+
+    None: not before the end.
+    """
+    return every or (max(1, math.ceil(updates / 20)) if often else None)
+
+
+def probings_before_the_last(run: Run, updates: int) -> int:
+    """Returns how often an arm of so many updates asks the questions between its first update and its last."""
+    every = updates_between_probings(run.probes.every, updates, often=run.train.patience is not None)
+    return math.ceil(updates / every) - 1 if every else 0
 
 
 class Probing(TrainerCallback):
@@ -148,7 +163,7 @@ class Probing(TrainerCallback):
 
     def _ask(self, state: TrainerState) -> bool:
         """Asks where it is time to; returns False where a signal ended the asking."""
-        every = self.every or (max(1, math.ceil(state.max_steps / 20)) if self.often else None)
+        every = updates_between_probings(self.every, state.max_steps, often=self.often)
         if not every or state.global_step % every or state.global_step >= state.max_steps:
             return True
         done = False

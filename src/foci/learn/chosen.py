@@ -115,7 +115,15 @@ def _no_run(folder: Path) -> str:
     if (folder / "suite.json").is_file() or (folder / "cells").is_dir():
         return f"{folder} holds a suite, expected a run; name one of its cells: {folder}/cells/ARM/seed-N"
     if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        return f"{folder} holds a model, expected a run; give the run's folder: {folder.parent}"
+        above = next((place for place in folder.parents if (place / "run.yaml").is_file()), None)
+        arm = f" --arm {folder.parent.name}" if above is not None and folder.parent.parent.name == "arms" else ""
+        cure = (
+            f"give the run's folder: {above}{arm}" if above is not None else "give the folder of the run that wrote it"
+        )
+        return f"{folder} holds a model, expected a run; {cure}"
+    above = folder.parent.parent if folder.parent.name == "arms" else None
+    if above is not None and (above / "run.yaml").is_file():
+        return f"{folder} holds one arm of a run; give the run's folder: {above} --arm {folder.name}"
     return f"{folder} is not a run: there is no run.yaml in it; give the output folder of `foci learn`"
 
 

@@ -16,6 +16,7 @@ from foci.config.train import TrainConfig
 from foci.corpus import write_rows
 from foci.corpus.samples import samples
 from foci.focus import Row
+from foci.learn.callbacks import probings_before_the_last
 from foci.rows import chosen, lengths_of
 
 SAMPLE = 2000
@@ -65,7 +66,7 @@ def disk_of(run: Run, model: nn.Module, tokenizer: int, updates: int, answers: i
     adapted = isinstance(model, PeftModel)
     weights = trained if adapted else base
     written = updates // _every(run.train, updates)
-    probings = 2 + (ceil(updates / run.probes.every) - 1 if run.probes.every else 0)
+    probings = 2 + probings_before_the_last(run, updates)
     return Disk(
         model=base + tokenizer + CARD if run.model.bits is None else 0,
         adapter=trained + NAME * tensors + CARD if adapted else 0,

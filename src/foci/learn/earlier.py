@@ -6,7 +6,7 @@ first entry is of the untouched model, the next ones follow the order of the bat
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from foci.config.run import Run
 from foci.corpus import write_rows
 from foci.corpus.seen import keys_of
 from foci.focus import Row
-from foci.learn.finished import Finished, probes_of
+from foci.learn.finished import Finished, asked, asked_files, probes_of
 from foci.probes import Answer, Probe, answer, read_answers, write_answers
 from foci.rows import chosen, ids_of
 from foci.seeds import drawn_places
@@ -43,6 +43,8 @@ class Earlier:
     probes: tuple[Probe, ...]
     history: dict[str, Any]
     untouched: tuple[Answer, ...]
+    asked: Mapping[str, str | None] | None = None
+    """The facts to retain and the text that are asked about; None in a run of an earlier version."""
 
     def after(
         self, before: Sequence[Answer], answers: Sequence[Answer], old: Sequence[Answer], bits: float | None
@@ -69,9 +71,17 @@ class Earlier:
         return found  # type: ignore[no-any-return]
 
     def _keep(self, general: dict[str, Any], answers: Sequence[Answer], bits: float | None) -> None:
-        """Adds the share that is kept of what the untouched model knew, and the bits per byte."""
+        """Adds the share that is kept of what the untouched model knew, and the bits per byte.
+
+        Where the facts, or the text, are others than before, the earlier numbers are not comparable and become None.
+        """
+        before, now = general.get("asked"), self.asked
+        others = {what for what in ("facts", "text") if before and now and before.get(what) != now.get(what)}
+        general["asked"] = now
         known = {a.probe_id for a in self.untouched if a.role == "retain" and a.correct and not a.held_out}
-        if len(known) != general["known"]:  # other probes to retain than before: the old shares are of other facts
+        if "text" in others:
+            general["bits_per_byte"] = [None] * len(general["bits_per_byte"])
+        if "facts" in others or len(known) != general["known"]:
             general["kept"] = [None] * len(general["kept"])
         general["known"] = len(known)
         kept = [a for a in answers if a.role == "retain" and a.probe_id in known]
@@ -180,6 +190,7 @@ def write_earlier(made: Rehearsal, run: Run, folder: RunFolder, questions: Seque
             "untouched": begun,
             "new": made.new,
             "history": before.history(),
+            "asked": asked(run, noted([path for path in asked_files(run) if path.is_file()])),
         },
     )
 
@@ -196,4 +207,5 @@ def read_earlier(folder: RunFolder) -> Earlier | None:
         tuple(probes_of(folder.earlier_probes)),
         state["history"],
         tuple(read_answers(folder.untouched)),
+        state.get("asked"),
     )

@@ -1,6 +1,5 @@
 """Estimates the cost of a run: memory, tokens a second, time and disk, from a short training that is thrown away."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from foci import models
 from foci.config.run import Run
 from foci.focus import Prepares
 from foci.learn.arguments import planned_updates, updates_of_epoch
+from foci.learn.callbacks import probings_before_the_last
 from foci.learn.disk import REPORT, Disk, disk_of, rows_bytes, tokenizer_bytes
 from foci.learn.inputs import Material, loaded_model
 from foci.learn.memory import Memory
@@ -121,7 +121,7 @@ def estimate(run: Run, material: Material, *, processes: int = 1) -> Estimate:
     rows, answers = len(material.rows), len(questions.probes)
     for name in run.arms:
         own = run.of_arm(name)
-        updates, kind = planned_updates(rows + _added(own, name, rows), own.train), _kind(own, name)
+        updates, kind = planned_updates(rows, own.train, _added(own, name, rows)), _kind(own, name)
         if kind not in kinds:
             if model is not None:
                 loaded = _again(run, loaded, model)
@@ -135,7 +135,7 @@ def estimate(run: Run, material: Material, *, processes: int = 1) -> Estimate:
         tokens_per_epoch=int(lengths_of(material.rows).sum()) * run.train.copies,
         probe_seconds=probe_seconds,
         probe_peak=peak.bytes,
-        probings=1 + (math.ceil(arms[next(iter(arms))].updates / run.probes.every) - 1 if run.probes.every else 0),
+        probings=1 + probings_before_the_last(run, arms[next(iter(arms))].updates),
         save_seconds=first.parameters * 4 / WRITTEN,
         shared_disk=REPORT + rows_bytes(material.rows),
         arms=arms,
@@ -170,7 +170,7 @@ def _is_number(value: object) -> bool:
 def _cost(run: Run, arm: str, rows: Sequence[Any], trial: Trial, disk: Disk) -> ArmCost:
     """Returns the cost of an arm from a trial of its kind. Rows that methods mix in are counted where that is known."""
     train, added = run.train, _added(run, arm, len(rows))
-    updates = planned_updates(len(rows) + added, train)
+    updates = planned_updates(len(rows), train, added)
     read = len(rows) * train.copies + added
     epochs = updates / updates_of_epoch(read, train)
     tokens = (int(lengths_of(rows).sum()) * train.copies + added * trial.old_length) * epochs

@@ -1,12 +1,12 @@
 """The finished run that another one goes on from: where its model lies, its rows and probes, and what it taught."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foci.config.run import Run
+from foci.config.run import MADE, Run
 from foci.corpus import read_rows
 from foci.focus import Row
 from foci.learn.chosen import choose
@@ -40,9 +40,24 @@ class Finished:
     def batches(self) -> list[dict[str, Any]]:
         """Returns all batches of pages that the model was taught, its own last: name, files with hashes, rows."""
         state = self.state()
-        inputs = read_json(self.folder.start).get("inputs") or {}
-        own = {"name": state.get("name", self.run.name), "files": inputs, "rows": len(self._own_rows(state))}
+        others = {str(path) for path in asked_files(self.run)}
+        pages = {file: digest for file, digest in self._inputs().items() if file not in others}
+        own = {"name": state.get("name", self.run.name), "files": pages, "rows": len(self._own_rows(state))}
         return [*state["batches"], own]
+
+    def _inputs(self) -> Mapping[str, str]:
+        """Returns the hashes of the files that the run was begun with."""
+        return read_json(self.folder.start).get("inputs") or {}
+
+    def check_tokenizer(self, fingerprint: str) -> None:
+        """Raises ValueError where the run's rows were made by another tokenizer than the one with this fingerprint."""
+        made_by = read_json(self.folder.start).get("tokenizer")
+        if made_by not in (None, fingerprint):
+            raise ValueError(
+                f"the tokenizer of model {self.run.model.name} is not the one of {self.path} (fingerprint "
+                f"{fingerprint}, was {made_by}), so that its rows would be other text now; put the old one back, or "
+                "start a new run without continues"
+            )
 
     def rows(self) -> Sequence[Row]:
         """Returns the rows of all batches, the oldest first; rows that were held out are not among them."""
@@ -76,8 +91,22 @@ class Finished:
                 "known": self.result["retained_probes"],
                 "kept": pair("retained_whole"),
                 "bits_per_byte": pair("bits_per_byte"),
+                "asked": asked(self.run, self._inputs()),
             },
         }
+
+
+def asked_files(run: Run) -> list[Path]:
+    """Returns the files that a run reads, but those of its corpus: probes, text to retain, chat template."""
+    probes = run.probes
+    named = (probes.learn, probes.retain, probes.text, probes.held_out, run.corpus.chat_template)
+    return [Path(name) for name in named if name not in (None, "general", MADE)]
+
+
+def asked(run: Run, digests: Mapping[str, str]) -> dict[str, str | None]:
+    """Returns what says whether two runs ask the same facts to retain, and the same text: names, or hashes of files."""
+    named = {"facts": run.probes.retain, "text": run.probes.text}
+    return {what: name and digests.get(str(Path(name)), name) for what, name in named.items()}
 
 
 def finished(run: Run) -> Finished | None:

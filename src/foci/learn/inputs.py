@@ -9,12 +9,12 @@ import numpy as np
 
 from foci import models
 from foci.config.run import MADE, Run
-from foci.corpus import Corpus, CorpusError, Reading, read_corpus, write_quarantine
+from foci.corpus import Corpus, CorpusError, Reading, read_corpus, tokenizer_fingerprint, write_quarantine
 from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import files_told, rows_told, told
 from foci.focus import Plan, Prepares, Row
 from foci.learn.earlier import Rehearsal, new_rows, rehearsal
-from foci.learn.finished import finished
+from foci.learn.finished import asked_files, finished
 from foci.learn.fitting import packs_of
 from foci.learn.making import made_probes
 from foci.learn.offline import check_models, plan_of
@@ -75,6 +75,8 @@ def material(
     """
     before = finished(run)
     loaded = loaded_model(run)
+    if before is not None:
+        before.check_tokenizer(tokenizer_fingerprint(loaded.tokenizer))
     if run.corpus.max_length > loaded.max_length:
         raise ValueError(
             f"corpus.max_length is {run.corpus.max_length}, but {run.model.name} reads at most {loaded.max_length} "
@@ -208,9 +210,7 @@ def files_read(run: Run) -> list[Path]:
     for path in run.corpus.path:
         if Path(path).exists():
             found += filter(readable, files_below(Path(path)) if Path(path).is_dir() else [Path(path)])
-    probes = run.probes
-    named = (probes.learn, probes.retain, probes.text, probes.held_out, run.corpus.chat_template)
-    return found + [Path(name) for name in named if name not in (None, "general", MADE)]
+    return found + asked_files(run)
 
 
 def changed_since(run: Run, begun: Mapping[str, str] | None) -> str:

@@ -19,6 +19,7 @@ from foci.report.measure import best_arm
 from foci.report.write import write_report
 from foci.system import processes
 from foci.system.files import read_json, write_json
+from foci.system.folder import discard_replaced
 from foci.system.machine import machine, versions
 from foci.system.run_folder import RunFolder
 from foci.system.signals import stoppable
@@ -41,6 +42,8 @@ def learn(run: Run, *, resume: bool = False, overwrite: bool = False, console: C
         opened(run, resume=resume, overwrite=overwrite) as folder,
     ):
         start, corpus = prepared(run, folder, console, keep=True)
+        if processes.is_first():
+            discard_replaced(folder.path)
         fresh = _summary_without_arms(run, corpus, start.earlier)
         summary = processes.from_first(lambda: _begun(folder, fresh, console)) or fresh
         for name in run.arms:
@@ -102,5 +105,6 @@ def reporting(folder: RunFolder, console: Console, what: str = "the report", aga
     try:
         yield
     except (ValueError, OSError) as error:
-        words = f"{what} could not be written ({error}); try again with: {again or f'foci report {shlex.quote(str(folder.path))}'}"
+        again = again or f"foci report {shlex.quote(str(folder.path))}"
+        words = f"{what} could not be written ({error}); try again with: {again}"
         console.print(words, markup=False, soft_wrap=True)

@@ -129,7 +129,7 @@ def write(model: nn.Module, root: Path, step: int) -> None:
         return
     with checkpoint.staged(root, step) as staging:
         save_file(trained, staging / WEIGHTS)
-    checkpoint.prune(root, KEPT)
+    checkpoint.prune(root, KEPT, step)
 
 
 def restore(model: nn.Module, root: Path, step: int) -> None:

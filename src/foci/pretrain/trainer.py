@@ -15,7 +15,7 @@ class Pretrainer(FocusTrainer):
     """A `FocusTrainer` whose loss is ours in every arm, so that arms differ in their methods alone."""
 
     def __init__(self, *given: Any, masked: bool, **named: Any) -> None:
-        self.masked = masked
+        self.masked = self.reads_ahead = masked
         super().__init__(*given, **named)
 
     @property

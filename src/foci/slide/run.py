@@ -74,7 +74,9 @@ def _result(name: str, arm: ArmFolder, path: Path, run: Run) -> Mapping[str, Any
     """Returns the arm's result. Raises ValueError where the arm is not finished or its model is gone."""
     result = read_json(arm.result)
     if result is None:
-        raise ValueError(f"arm {name} of {path} is not finished; go on with: foci learn {shlex.quote(str(path))} --resume")
+        raise ValueError(
+            f"arm {name} of {path} is not finished; go on with: foci learn {shlex.quote(str(path))} --resume"
+        )
     if not arm.model.is_dir() and run.model.bits is not None:
         raise ValueError(
             f"arm {name} of {path} was trained on weights in {run.model.bits} bits (model.bits), which have no merged "

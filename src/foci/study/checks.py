@@ -90,13 +90,19 @@ def folded(text: str) -> str:
 
 
 def holds(text: str, part: str) -> bool:
-    """Returns whether a text holds another one as whole words; both are folded.
+    """Returns whether a text holds another one as whole words and whole numbers; both are folded.
 
     >>> holds("Opened in 1931.", "1931"), holds("Opened in 19311.", "1931")
     (True, False)
+    >>> holds("It had 1,931 men.", "931"), holds("It cost 2.50.", "50"), holds("At -5 degrees.", "5")
+    (False, False, False)
     """
     inner = folded(part).strip(" .,;:!?\"'()")
     edges = (r"(?<!\w)" if inner[:1].isalnum() else "", r"(?!\w)" if inner[-1:].isalnum() else "")
+    if inner[:1].isdigit():  # neither the end of a number nor a number without its sign; 1931-1950 are two
+        edges = (r"(?<!\w)(?<!\d[.,:])(?<!(?<!\w)-)", edges[1])
+    if inner[-1:].isdigit():
+        edges = (edges[0], r"(?!\w)(?![.,:]\d)")
     if inner[:1] > "\u2e80":  # scripts that are written without spaces
         edges = ("", "")
     return bool(inner) and re.search(edges[0] + re.escape(inner) + edges[1], folded(text)) is not None
@@ -136,10 +142,23 @@ def question_of(item: dict[str, str], passage: Passage) -> Question | str:
     reason = _wrong_answer(answer, evidence) or _wrong_question(question, answer)
     if reason:
         return reason
+    answer = _as_written(answer, evidence)
     again = _bare(item.get("again", ""))
     if again and (_wrong_question(again, answer) or folded(again) == folded(question)):
         again = ""
     return Question(passage, question, again, answer, evidence, place)
+
+
+def _as_written(answer: str, evidence: str) -> str:
+    """Returns an answer in the capitals and small letters of its evidence, where it stands there.
+
+    >>> _as_written("otto arlenson", "It was built by Otto Arlenson.")
+    'Otto Arlenson'
+    """
+    if answer in evidence:
+        return answer
+    found = re.search(re.escape(answer), evidence, re.IGNORECASE)
+    return answer if found is None else found.group()
 
 
 def _bare(question: str) -> str:

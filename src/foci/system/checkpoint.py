@@ -8,6 +8,7 @@ import errno
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -172,9 +173,31 @@ def require_complete(folder: Path) -> Path:
     return folder
 
 
-def prune(root: Path, count: int) -> None:
-    """Deletes all but the newest `count` checkpoints, oldest first."""
-    for _, folder in sorted(_steps(root))[: -count or None]:
+def newest_with_warning(root: Path) -> Path | None:
+    """Returns the newest complete checkpoint below `root`, None without one; warns of newer ones that are not."""
+    found, skipped = newest(root)
+    if skipped:
+        told = "; ".join(f"{folder.name}: {reason}" for folder, reason in skipped)
+        begins = f"resuming from {found}" if found is not None else "training begins anew"
+        warnings.warn(f"{begins}; checkpoints in {root} are not complete ({told})", stacklevel=3)
+    return found
+
+
+def named_or_newest(root: Path, named: str | Path | bool | None) -> str | None:
+    """Returns the checkpoint to resume from: the one that is named, with True the newest below `root`; None for none.
+
+    Raises what `require_complete` raises for one that is named.
+    """
+    found = newest_with_warning(root) if named is True else named or None
+    return None if found is None else str(require_complete(Path(found)))
+
+
+def prune(root: Path, count: int, last: int) -> None:
+    """Deletes all but `count` checkpoints: those of updates after `last`, which another training left, then the oldest.
+
+    `last` is the update whose checkpoint was just written.
+    """
+    for _, folder in sorted(_steps(root), key=lambda one: (one[0] <= last, one[0]))[: -count or None]:
         (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is incomplete for every reader
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,9 +2,10 @@
 
 import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,6 +13,8 @@ from filelock import FileLock, Timeout
 from foci.system.checkpoint import says_when_full
 from foci.system.files import LOCK
 
+REPLACED = ".replaced"
+"""The folder, in one that is overwritten, that keeps what was there until the new work has begun."""
 MOMENT = 0.2
 """Seconds within which a process that only looks (`is_held`) has let go of the folder again."""
 
@@ -67,8 +70,9 @@ def claim(
     """Opens a folder, a new one or one of this kind, and holds it; the caller then writes the marker.
 
     `settings` is what the marker will hold; with None, a folder of any settings may be gone on with. `overwrite` clears
-    the folder first. Raises FileExistsError for a file, a folder that holds something else or other settings, these
-    settings without `resume`, and a folder in which another process works.
+    the folder first; what was there comes back where the new work ends before its `started` file is written. Raises
+    FileExistsError for a file, a folder that holds something else or other settings, these settings without `resume`,
+    and a folder in which another process works.
     """
     marker = path / kind.marker
     _check_kind(path, kind)
@@ -80,10 +84,10 @@ def claim(
                 f"output {path} has a {kind.marker} but {signs}, so it is not a {kind.name}'s folder; name another one"
             )
         _check_settings(marker, kind, settings, resume=resume)
-    with locked(path):
+    with locked(path), _replaced(path, kind) as replace:
         if settings is not None and marker.is_file():
             if overwrite and ours:
-                clear(path, kind)
+                replace()
             elif ours and kind.started and not (path / kind.started).is_file():
                 clear(path, kind, only=kind.early)  # refused, or killed before it counted: there is nothing to lose
             else:
@@ -126,12 +130,60 @@ def is_held(path: Path) -> bool:
     return False
 
 
+@contextmanager
+def _replaced(path: Path, kind: FolderKind) -> Iterator[Callable[[], None]]:
+    """Yields a function that empties the folder; what was there comes back where an error ends the new work too early.
+
+    What a process that was killed meanwhile has left is put back first.
+    """
+    _settle(path, kind)
+    try:
+        yield partial(_set_aside, path, kind)
+    except BaseException:
+        _settle(path, kind)
+        raise
+    discard_replaced(path)
+
+
+def _set_aside(path: Path, kind: FolderKind) -> None:
+    """Moves all files into `REPLACED`, `started` first: where it is missing, the others come back."""
+    if not kind.started:
+        clear(path, kind)
+        return
+    aside = path / REPLACED
+    aside.mkdir()
+    for child in sorted(_own_files(path), key=lambda c: c.name != kind.started):
+        child.rename(aside / child.name)
+
+
+def _settle(path: Path, kind: FolderKind) -> None:
+    """Puts back what was set aside, where the new work has not begun; else deletes it."""
+    aside = path / REPLACED
+    if not aside.is_dir():
+        return
+    if not (path / kind.started).is_file():
+        for child in sorted(aside.iterdir(), key=lambda c: c.name == kind.started):
+            if (new := path / child.name).is_dir() and not new.is_symlink():
+                shutil.rmtree(new)
+            child.replace(new)
+    shutil.rmtree(aside)
+
+
+def discard_replaced(path: Path) -> None:
+    """Deletes what was there before the work that has begun now."""
+    shutil.rmtree(path / REPLACED, ignore_errors=True)
+
+
+def _own_files(path: Path) -> list[Path]:
+    return [child for child in path.iterdir() if child.name not in (LOCK, REPLACED)]
+
+
 def clear(path: Path, kind: FolderKind, only: Sequence[str] = ()) -> None:
     """Deletes a folder's files, or `only` these names; results first and the marker last.
 
     So what a kill leaves in between can still be resumed or overwritten.
     """
-    found = [child for child in path.iterdir() if child.name != LOCK and (not only or child.name in only)]
+    found = [child for child in _own_files(path) if not only or child.name in only]
     for child in sorted(found, key=lambda c: (c.name == kind.marker, c.name in kind.early, c.name == kind.started)):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
@@ -143,7 +195,7 @@ def _check_kind(path: Path, kind: FolderKind) -> None:
     """Refuses a file, and a folder that holds something of another kind."""
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"output {path} is a file, expected a folder or nothing; name another one")
-    begun = {LOCK, f".{kind.marker}.part", *kind.begun}
+    begun = {LOCK, REPLACED, f".{kind.marker}.part", *kind.begun}
     if (
         path.exists()
         and not (path / kind.marker).is_file()

@@ -256,7 +256,12 @@ class Collator:
 
 
 def are_rows(dataset: Any, collator: Any) -> bool:
-    """Says whether a data set holds rows of ours, or mappings of ids without labels and without a collator."""
+    """Says whether a data set holds rows of ours, or mappings of ids without labels and without a collator.
+
+    Raises ValueError for an empty list.
+    """
+    if isinstance(dataset, list | tuple) and not dataset:
+        raise ValueError("there are no rows to train on: train_dataset is empty; give at least one row")
     if not isinstance(dataset, Sequence) or not dataset:
         return False
     first = dataset[0]
@@ -310,12 +315,15 @@ def batch_of(inputs: Mapping[str, Any]) -> Batch:
 class Update:
     """The contents of one update: its rows, its tokens (padding left out), its positions, and what trains in it.
 
+    `read` are the tokens at these positions: rows may be cut behind the last token that trains.
+
     `weighted` tokens are learned, `held` ones are held to a teacher, `guided` queries are pulled to a pattern.
     `divergence` is what the held tokens add to the loss: strength * T^2 KL(teacher || learner), in nats.
     """
 
     rows: tuple[str, ...] = ()
     tokens: int = 0
+    read: int = 0
     positions: int = 0
     weighted: int = 0
     held: int = 0
@@ -325,7 +333,8 @@ class Update:
     @classmethod
     def of(cls, whole: Batch, weights: Tensor, positions: int) -> "Update":
         """Counts an update of all processes; `positions` are those of its micro-batches as they were padded."""
-        return cls(whole.row_ids, int(whole.attention_mask.sum()), positions, int((weights > 0).sum()))
+        tokens = int(whole.attention_mask.sum())
+        return cls(whole.row_ids, tokens, tokens, positions, int((weights > 0).sum()))
 
 
 def joined(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], list[Tensor]]]:

@@ -142,6 +142,12 @@ def whole_update(batches: Sequence[Batch]) -> tuple[Batch, Callable[[Tensor], li
     return whole.take(kept), own_parts
 
 
+def tokens_of(parts: Iterable[Mapping[str, Any]]) -> int:
+    """Returns the tokens that the model reads, padding left out, in all processes; every process must call it."""
+    masks = (part.get("attention_mask", torch.ones_like(part["input_ids"])) for part in parts)
+    return sum(processes.gathered(sum(int(mask.sum()) for mask in masks)))
+
+
 def positions_of(parts: Iterable[Mapping[str, Any]]) -> int:
     """Returns the positions that the model reads, padding counted, in all processes; every process must call it."""
     return sum(processes.gathered(sum(part.get("positions", part["input_ids"].numel()) for part in parts)))

@@ -97,6 +97,7 @@ class FocusMixin(ShardedMixin):
     _start: Start | None = None
     _passes: Passes
     _around: Callable[[], AbstractContextManager[None]] = nullcontext
+    reads_ahead = False  # True where later tokens count too, so that no row ends at its last weighed one
 
     def __init__(
         self,
@@ -179,8 +180,8 @@ class FocusMixin(ShardedMixin):
         self._set_guides(whole)
         for inputs in samples:
             inputs["parts"] = self._parts(inputs)
-        positions = sharing.positions_of(part for inputs in samples for part in inputs["parts"])
-        self.update = replace(self.update, positions=positions)
+        parts = [part for inputs in samples for part in inputs["parts"]]
+        self.update = replace(self.update, positions=sharing.positions_of(parts), read=sharing.tokens_of(parts))
         return samples, weights.sum().to(device)
 
     def _set_holds(
@@ -287,7 +288,8 @@ class FocusMixin(ShardedMixin):
         """
         if self.reads_whole or is_balanced(self.model):
             return [inputs]
-        parts = parts_of(inputs, self._passes, trims=not self._guides and not self.plan.of(Imitates))
+        trims = not self.reads_ahead and not self._guides and not self.plan.of(Imitates)
+        parts = parts_of(inputs, self._passes, trims=trims)
         return self.as_many(parts)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -328,12 +330,10 @@ class FocusMixin(ShardedMixin):
         """Trains under the plan; the model is as it was (but for its weights) when this returns or raises.
 
         `resume_from_checkpoint`: True takes the newest complete checkpoint of `args.output_dir`; a path must be a
-        complete one (ValueError says which piece is missing).
+        complete one (ValueError says which piece is missing). A warning names newer ones that True passes over.
         """
         root = Path(self.args.output_dir)
-        resume = checkpoint.newest(root)[0] if resume_from_checkpoint is True else resume_from_checkpoint or None
-        if resume is not None:
-            resume = str(checkpoint.require_complete(Path(resume)))
+        resume = checkpoint.named_or_newest(root, resume_from_checkpoint)
         self._passes = self.passes.checked(self.model)
         self.prove()
         self._scales = block_scales(self.plan, self.model)
@@ -390,7 +390,7 @@ class FocusMixin(ShardedMixin):
                 checkpoint.move_up(staging / f"checkpoint-{step}")
         self.accelerator.wait_for_everyone()
         if self.args.should_save and self.args.save_total_limit:
-            checkpoint.prune(root, self.args.save_total_limit)
+            checkpoint.prune(root, self.args.save_total_limit, step)
 
 
 class FocusTrainer(FocusMixin, Trainer):
