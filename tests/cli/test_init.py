@@ -128,3 +128,11 @@ def test_a_run_file_among_the_texts_is_no_run_that_was_begun(place, capsys):
 def test_names_beyond_the_basic_plane_are_kept(place, capsys):
     runs.told(["init", "my texts"], capsys)
     assert checked_run("my-texts.yaml", [], None, None, "out/📚").output == Path("out/📚")
+
+
+def test_texts_and_changes_come_in_any_order(place):
+    Path("more.txt").write_text("Ada is a baker.")
+    run = checked_run("train.epochs=2", ["my texts", "seed=3", "more.txt"], None, None, None)
+    assert (run.corpus.path, run.train.epochs, run.seed) == (("my texts", "more.txt"), 2, 3)
+    with pytest.raises(ValueError, match="without spaces"):
+        checked_run("my texts", ["train.epochs", "=", "2"], None, None, None)

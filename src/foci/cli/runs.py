@@ -92,7 +92,9 @@ def _run_of(
                 "directory the run was begun in (and move it back), or begin it anew with --out FOLDER"
             )
         return run
-    texts = [text for text in (target, *(corpus or [])) if text]
+    further = [word for word in changes if _is_path(word)]
+    changes = [word for word in changes if word not in further]
+    texts = [text for text in (target, *further, *(corpus or [])) if text]
     if not texts:
         raise ValueError(
             "what should be learned? Got no text; give a run file, a run's folder, or: foci learn my_texts/"
@@ -101,10 +103,18 @@ def _run_of(
 
 
 def without_change(target: str | None, changes: list[str]) -> tuple[str | None, list[str]]:
-    """Returns target and changes; where the target is a change of a key in its place, it is one of the changes."""
-    if target is not None and "=" in target and not Path(target).exists():
-        return None, [target, *changes]
-    return target, changes
+    """Returns target and changes, in whatever order they were typed: a change of a key in the target's place is one of
+    the changes, and the first text or run among these is the target.
+    """
+    if target is None or "=" not in target or Path(target).exists():
+        return target, changes
+    found = next((word for word in changes if _is_path(word)), None)
+    return found, [target, *(word for word in changes if word is not found)]
+
+
+def _is_path(word: str) -> bool:
+    """Returns whether a word names a file or a folder, and does not change a key."""
+    return "=" not in word and Path(word).expanduser().exists()
 
 
 def is_run(path: Path) -> bool:

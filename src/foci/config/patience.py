@@ -1,4 +1,4 @@
-"""The settings that `train.patience` changes: a run that ends by itself is long, and holds something out to judge by."""
+"""The settings that `train.patience` changes: such a run is long, and holds something out to judge by."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

@@ -198,7 +198,9 @@ def apply_override(
     key, _, value_text = (part.strip() for part in text.partition("="))
     where = f"override {text!r}"
     if not value_text:
-        raise ValueError(f"{where}: expected key=value such as train.epochs=2; write key=null for no value")
+        raise ValueError(
+            f"{where}: expected key=value such as train.epochs=2, without spaces; write key=null for no value"
+        )
     free = _FREE in known and key.startswith(f"{_FREE}.") and key != f"{_FREE}."
     if key not in known and not free:
         raise ValueError(f"{where}: {unknown_key(key, known)}")
