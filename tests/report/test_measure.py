@@ -39,5 +39,7 @@ def test_only_reported_probes_to_learn_are_counted():
 
 
 def test_rows_that_were_read_are_those_of_all_updates():
-    assert rows_read([{"step": 1, "first_read": ["a", "b"]}, {"step": 2}, {"step": 3, "first_read": ["c"]}]) == {*"abc"}
-    assert rows_read([{"step": 1}]) is None
+    metrics = [{"step": 1, "first_read": ["a", "b"]}, {"step": 2}, {"step": 3, "first_read": ["c"]}]
+    assert rows_read(metrics, 3) == {*"abc"}
+    assert rows_read(metrics, 2) == {*"ab"}, "what was read after the update that is kept was not read by its model"
+    assert rows_read([{"step": 1}], 3) is None

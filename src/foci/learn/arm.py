@@ -293,7 +293,7 @@ class Arm:
             "methods": [repr(method) for method in self.plan.methods],
             **summarise(without_held_out(self.start.answers), without_held_out(after)),
             "held_out": held_out_learned(self.start.answers, after),
-            "not_learned": self._not_learned([line for line in metrics if line["step"] <= kept], after),
+            "not_learned": self._not_learned(rows_read(metrics, kept), after),
             **{
                 name: {"before": self.start.texts.get(name), "after": texts[kept].get(name)}
                 for name in ("bits_per_byte", "corpus_bits_per_byte", "binding")
@@ -314,8 +314,8 @@ class Arm:
         """Reads the answers after update `step`, none where nothing was asked."""
         return read_answers(self.folder.probes(step)) if self.folder.probes(step).exists() else []
 
-    def _not_learned(self, metrics: Sequence[dict[str, Any]], after: Sequence[Answer]) -> dict[str, int]:
-        """Counts the probes to learn that are not answered, by the reason; `metrics` are of the updates that count."""
+    def _not_learned(self, read: frozenset[str] | None, after: Sequence[Answer]) -> dict[str, int]:
+        """Counts the probes to learn that are not answered, by the reason; `read` are the rows that were read."""
         rows = read_json(self.start.evidence) or {}
         evidence = {
             probe.id: {"made": probe.made, "rows": rows.get(probe.id)}
@@ -323,7 +323,7 @@ class Arm:
             if probe.role == "learn"
         }
         before = [vars(answer) for answer in self.start.answers]
-        return reasons(before, [vars(answer) for answer in after], evidence, rows_read(metrics))
+        return reasons(before, [vars(answer) for answer in after], evidence, read)
 
     def _accuracy_at(self, step: int) -> dict[str, Any]:
         """Returns the shares learned and retained after update `step`; None for probes that are not asked."""

@@ -107,11 +107,14 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return {"first": number(known[0]) if known else None, "last": mean(known[-max(1, len(known) // 10) :])}
 
 
-def rows_read(metrics: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
-    """Returns the rows that training read; None where the metrics do not say it, as in runs of earlier versions."""
+def rows_read(metrics: Sequence[Mapping[str, Any]], until: int) -> frozenset[str] | None:
+    """Returns the rows that training read up to an update; None where the metrics do not say it, as in early versions.
+
+    With patience the model that is kept, and asked, is not that of the last update.
+    """
     if not any("first_read" in line for line in metrics):
         return None
-    return frozenset(row_id for line in metrics for row_id in line.get("first_read", ()))
+    return frozenset(row_id for line in metrics if line["step"] <= until for row_id in line.get("first_read", ()))
 
 
 def why_not(before: Answer, after: Answer, evidence: Evidence, read: frozenset[str] | None) -> str:

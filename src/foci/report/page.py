@@ -168,11 +168,16 @@ def _loss(arms: Sequence[tuple[str, Arm]]) -> dict[str, Any]:
 def _reasons(arms: Sequence[tuple[str, Arm]], evidence: Mapping[str, Mapping[str, Evidence]]) -> list[dict[str, Any]]:
     """Returns, of each arm with an after, its name, its place, and its wrong answers to learn by the reason."""
     found = [
-        {"index": i, "name": name, "counts": reasons(arm.before, arm.after, evidence[name], rows_read(arm.metrics))}
+        {"index": i, "name": name, "counts": reasons(arm.before, arm.after, evidence[name], _read(arm))}
         for i, (name, arm) in enumerate(arms)
         if arm.before and arm.after
     ]
     return found if any(line["counts"] for line in found) else []
+
+
+def _read(arm: Arm) -> frozenset[str] | None:
+    """Returns the rows that the model which was asked had read; None where that is not known."""
+    return rows_read(arm.metrics, arm.last_step)
 
 
 def _outcome(was: Answer | None, now: Answer | None, evidence: Evidence, read: frozenset[str] | None) -> str:
@@ -201,7 +206,7 @@ def probe_table(
     rows: list[tuple[tuple[int, bool], list[Any]]] = []
     for name, arm in arms:
         before, after = by_probe(arm.before), by_probe(arm.after)
-        read = rows_read(arm.metrics)
+        read = _read(arm)
         for key in dict.fromkeys([*before, *after]):
             was, now, probe_id = before.get(key), after.get(key), key[1]
             one = was or now or {}
