@@ -629,3 +629,13 @@ def test_the_chat_template_of_the_run_is_kept_or_missed_aloud(copy, tmp_path):
     kept.chat_template = TEMPLATE
     kept.save_pretrained(copy / "arms" / "oracle" / "model")
     assert load_sides(choose(copy, "oracle")).tokenizer.chat_template == TEMPLATE
+
+
+def test_a_part_of_a_run_names_the_run_and_the_arm(run, tmp_path):
+    """What an error proposes works."""
+    for part in (run / "arms" / "oracle" / "model", run / "arms" / "oracle"):
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(f"{run} --arm oracle")):
+            choose(part, None)
+    shutil.copytree(run / "arms" / "oracle" / "model", tmp_path / "alone")
+    with pytest.raises((ValueError, FileNotFoundError), match="give the folder of the run that wrote it"):
+        choose(tmp_path / "alone", None)

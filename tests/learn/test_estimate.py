@@ -13,6 +13,7 @@ from foci.config.run import load_run
 from foci.focus import Context, Prepares, Row
 from foci.learn import estimate as module
 from foci.learn import trial
+from foci.learn.callbacks import probings_before_the_last
 from foci.learn.disk import Disk
 from foci.learn.estimate import ArmCost, Estimate, _measures, estimate
 from foci.learn.inputs import material
@@ -254,3 +255,17 @@ def test_an_arm_of_a_suite_costs_what_its_own_settings_do(tmp_path, capsys):
     said = " ".join(runs.told(["check", file], capsys).split())
     assert f"{lora:,} (plain)" in said
     assert f"{whole:,} (full)" in said
+
+
+def test_probings_are_counted_as_they_are_made(tmp_path):
+    """With patience a run asks twenty times; `probes.every` says otherwise, and without both it asks at its end."""
+    things = runs.material(tmp_path)
+
+    def before_the_last(updates, **changes):
+        return probings_before_the_last(load_run(runs.run_file(tmp_path, things, **changes)), updates)
+
+    assert before_the_last(40, probes={"every": None}) == 0
+    assert before_the_last(40, probes={"every": 10}) == 3
+    patience = {"patience": 2, "epochs": 50}
+    assert before_the_last(40, probes={"every": None, "held_out_share": 0.2}, train=patience) == 19
+    assert before_the_last(7, probes={"every": None, "held_out_share": 0.2}, train=patience) == 6

@@ -6,6 +6,7 @@ import torch
 import small
 import tiny
 from foci import FocusTrainer, Plan
+from foci.focus import WeighsTokens
 from foci.models.architecture import recompute_activations
 from foci.training.dataset import Collator
 from foci.training.passes import Passes, parts_of
@@ -108,3 +109,21 @@ def test_an_empty_plan_is_read_as_the_trainer_reads_it(tmp_path):
                      passes=Passes(tokens=3))  # fmt: skip
     trainer.train()
     assert [shape[0] for shape in seen] == [4, 4, 4]
+
+
+class Second(WeighsTokens):
+    """Weighs the second token of each row alone, so that no row is read to its end."""
+
+    def weigh(self, batch):
+        weights = torch.zeros(batch.input_ids.shape)
+        weights[:, 1] = 1
+        return weights
+
+
+def test_padding_is_a_share_also_where_rows_end_at_their_last_weight(tmp_path):
+    settings = arguments(tmp_path, max_steps=2)
+    trainer = FocusTrainer(model(), settings, plan=Plan([Second()]), train_dataset=small.rows())
+    trainer.train()
+    update = trainer.update
+    assert update.read == update.positions == 4 * 2, "two tokens of each of four rows"
+    assert update.tokens > update.read
