@@ -20,7 +20,7 @@ A method that must first look at the model or the corpus is two dataclasses: one
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -194,7 +194,9 @@ def cure_of(wrong: object) -> str:
     if isinstance(wrong, str | Mapping):
         return f"names are for run files; in Python write Plan([foci.methods.build({wrong!r})])"
     if isinstance(wrong, type):
-        return f"make an object of the class: {wrong.__name__}(...)"
+        return f"make an object of the class: Plan([{wrong.__name__}(...)])"
+    if wrong is None:
+        return "write Plan() for plain fine-tuning"
     return f"derive it from a role ({', '.join(role.__name__ for role in ROLES)}) or from Prepares"
 
 
@@ -210,7 +212,7 @@ class Plan:
     normalise: Literal["update", "row"] = "update"
 
     def __post_init__(self) -> None:
-        if isinstance(self.methods, str | Mapping | Method):
+        if isinstance(self.methods, str | Mapping | Method) or not isinstance(self.methods, Iterable):
             raise TypeError(f"a plan takes a list of methods, got {self.methods!r}; {cure_of(self.methods)}")
         object.__setattr__(self, "methods", tuple(self.methods))
         if wrong := [method for method in self.methods if not isinstance(method, Method)]:

@@ -366,3 +366,18 @@ def test_what_has_no_task_or_no_weight_is_refused():
     with pytest.raises(ValueError, match=r"row n has the later loss n, got losses of the rows \[0, 2, 1\]"):
         three = torch.arange(3)
         by_row.later_losses(model, batch, by_row.Later(later, three, torch.tensor([0, 2, 1])), weights, InnerStep())
+
+
+@pytest.mark.parametrize("step", [InnerStep(1e-2), InnerStep(1e-2, "adam")])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_row_without_weight_has_its_later_loss_as_it_is(name, step):
+    """Whether rows are stepped together or one after another."""
+    model = tiny.build(name)
+    batch = Batch.of([Row("a", tuple(range(2, 12))), Row("b", tuple(range(20, 30)))], 0)
+    weights = torch.ones(2, 10)
+    weights[1] = 0
+    found = by_row.later_losses(model, batch, batch, weights, step)
+    with torch.no_grad():
+        untouched = token_nll(model, batch)[1, 1:].mean()
+    torch.testing.assert_close(found[1], untouched, atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(found).all()

@@ -220,8 +220,10 @@ def test_two_methods_of_one_name_are_refused(folder):
         ("oracle", r"a list of methods, got 'oracle'; names are for run files"),
         ([{"oracle": {"floor": 0.1}}], r"build\(\{'oracle': \{'floor': 0\.1\}\}\)"),
         (Oracle(), r"a list of methods, got Oracle\(floor=0\.0\); write Plan\(\[Oracle\(floor=0\.0\)\]\)"),
-        ([Oracle], r"make an object of the class: Oracle\(\.\.\.\)"),
+        ([Oracle], r"make an object of the class: Plan\(\[Oracle\(\.\.\.\)\]\)"),
         ([3], r"a plan takes methods, got 3; derive it from a role"),
+        (Oracle, r"a plan takes a list of methods, got .*; make an object of the class: Plan\(\[Oracle\(\.\.\.\)\]\)"),
+        (None, r"a plan takes a list of methods, got None; write Plan\(\) for plain fine-tuning"),
     ],
 )
 def test_what_is_no_method_is_told_how_to_write_one(given, words):

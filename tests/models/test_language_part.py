@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, Gemma3Config
 
 import tiny
 from foci import models
@@ -185,3 +185,20 @@ def test_a_model_of_text_alone_is_left_alone(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert not {"text_config", "vision_config"} & config.keys()
     assert type(models.load(str(folder), device="cpu").model).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 86\n", (10**6).to_bytes(8, "little"), b""],
+    ids=["a pointer of Git LFS", "cut", "empty"],
+)
+def test_weights_that_are_not_whole_are_refused_as_those_of_a_text_model(tmp_path, written):
+    text = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 8,
+            "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    config = Gemma3Config(text_config=text)
+    config.architectures = ["Gemma3ForConditionalGeneration"]
+    config.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(written)
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        models.load(str(tmp_path))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save
 from torch import nn
 from transformers import (
     BertConfig,
@@ -22,8 +23,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 import tiny
 from foci import models
 from foci.focus import Batch, Row
-from foci.models import Adapter, block_of, gguf, head_of, load, loading, locate, losses
-from foci.models.forward import check_ids
+from foci.models import Adapter, block_of, gguf, head_of, load, loading, locate, losses, max_length
+from foci.models.forward import check_fits, check_ids, row_nll
+from foci.models.loading import base_of_adapter
 from foci.training.trainer import FocusTrainer
 
 IDS = torch.tensor([[2, 50, 7, 31, 96, 12, 64, 5]])
@@ -651,3 +653,28 @@ def test_an_added_token_without_a_row_in_the_embedding_is_refused_where_a_text_h
         check_ids(loaded.model, [row])
     with pytest.raises(ValueError, match=r"row 'page.txt:3' has token 320"):
         FocusTrainer(loaded.model, TrainingArguments("unused", use_cpu=True, report_to="none"), train_dataset=[row])
+
+
+def test_a_row_of_the_most_tokens_is_read(tmp_path):
+    """RoBERTa counts positions from one past its padding's, so fewer rows fit than positions are stated."""
+    model = tiny.counted()
+    assert max_length(model) == model.config.max_position_embeddings - model.config.pad_token_id - 1
+    row = Row("a", tuple(2 + n % 90 for n in range(max_length(model))))
+    check_fits(model, [row])
+    assert all(torch.isfinite(torch.tensor(line[1:])).all() for line in row_nll(model, tiny.tokenizer(), [row]))
+
+
+@pytest.mark.parametrize("device", ["gpu0", "cuda:77"])
+def test_a_device_that_is_not_there_is_refused_by_name(tmp_path, device):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used"):
+        models.load("anything", device=device)
+
+
+def test_adapters_that_name_each_other_are_refused(tmp_path):
+    for name, base in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        settings = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / base)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(settings))
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(save({"x": torch.zeros(1)}))
+    with pytest.raises(ValueError, match="names itself as its base model, or one that is an adapter upon it"):
+        base_of_adapter(tmp_path / "a", "a")

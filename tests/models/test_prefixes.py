@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPTNeoConfig
 
 import tiny
 from foci.models import head_of
@@ -121,3 +122,16 @@ def test_a_model_that_reads_other_tokens_of_a_packed_row_is_not_given_one():
     model = tiny.build("llama")
     model.model.layers[1].mlp = Leaks(model.model.layers[1].mlp)
     assert not shares_prefixes(model)
+
+
+def test_a_window_that_is_cut_by_places_in_the_row_holds_the_whole_packed_row():
+    """GPT-Neo hides what stands too many places back, whichever text it belongs to."""
+    torch.manual_seed(0)
+    config = GPTNeoConfig(
+        vocab_size=97, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+        window_size=256, max_position_embeddings=1024, initializer_range=0.2, pad_token_id=0,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    stem = torch.randint(2, 97, (150,)).tolist()
+    beginnings = [(*stem, *ends) for ends in torch.randint(2, 97, (8, 20)).tolist()]
+    torch.testing.assert_close(said(model, beginnings), alone(model, beginnings), atol=1e-4, rtol=1e-4)

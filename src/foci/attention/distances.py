@@ -43,7 +43,7 @@ def head_distances(
 
     def see(layer: int, part: QuerySlice, probabilities: Tensor) -> None:
         for head, pattern in heads.get(layer, {}).items():
-            if not head < probabilities.shape[1]:
+            if not 0 <= head < probabilities.shape[1]:
                 raise ValueError(f"layer {layer} has heads 0 to {probabilities.shape[1] - 1}, got head {head}")
             p, targets, rows = probabilities[:, [head]], asked[pattern], slice(part.start, part.stop)
             apart = p.square().sum(-1) - 2 * on_pattern(p, part, targets) + 1

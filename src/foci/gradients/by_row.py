@@ -10,6 +10,7 @@ A model for which that cannot be done (`OwnWeights`) is asked row by row, by `gr
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -152,7 +153,9 @@ def _later_losses(model: nn.Module, batch: Batch, later: Later, weights: Tensor,
         found = []
         for n in range(len(weights)):
             one = batch.take([n])
-            with stepped(model, one, weights[n : n + 1] * one.predicted(), step), torch.no_grad():
+            own = weights[n : n + 1] * one.predicted()
+            there = stepped(model, one, own, step) if own.any() else nullcontext()  # nothing to learn: no step
+            with there, torch.no_grad():
                 found.append(later_loss(model, later.part(torch.tensor([n]))))
         return torch.stack(found)
 

@@ -208,10 +208,18 @@ def check_causal(model: LanguageModel) -> None:
 
 
 def max_length(model: LanguageModel) -> int:
-    """Returns the most tokens that the model takes, prompt and answer together; `UNLIMITED` if its config says none."""
+    """Returns the most tokens that the model takes, prompt and answer together; `UNLIMITED` if its config says none.
+
+    RoBERTa and its family count positions from one past their padding's, so that many fewer fit.
+    """
     config = base_of(model).config.get_text_config()
     stated = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
-    return next((int(value) for value in stated if value), UNLIMITED)
+    places = [
+        module.num_embeddings - module.padding_idx - 1
+        for name, module in base_of(model).named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
+    ]
+    return min([next((int(value) for value in stated if value), UNLIMITED), *places])
 
 
 _NOT_THE_MODEL = re.compile(r"^(_.*|transformers_version|architectures|(torch_)?dtype|use_cache)$")

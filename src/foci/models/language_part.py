@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-from foci.models.whole import explained, read_json
+from foci.models.whole import check_safetensors, explained, read_json
 
 OTHER_SENSES = ("text_config", "vision_config", "audio_config", "thinker_config", "llm_config")
 """Keys of a configuration that say that a model reads more than text."""
@@ -113,6 +113,7 @@ def told_of_scale(text: PreTrainedConfig, folder: Path) -> str | None:
 
 
 def _keys(file: Path) -> list[str]:
-    """Returns the names of the weights in a safetensors file."""
+    """Returns the names of the weights in a safetensors file. Raises ValueError for one that is not whole."""
+    check_safetensors(file)
     with safe_open(file, framework="np") as opened:
         return list(opened.keys())

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def load(
     `dtype` ("auto", "float32", "bfloat16") chooses only the number format of the forward pass (`compute_dtype`).
     `device=None` takes CUDA if there is a GPU. Raises ValueError, with the cure, for a model that foci cannot train.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     compute = compute_dtype(dtype, device)
     folder = folder_of(name, trust_remote_code=trust_remote_code)
     tokenizer = _tokenizer_of(folder, name, trust_remote_code)
@@ -80,6 +80,18 @@ def load(
     check_causal(model)
     head_of(model)  # refuses logits that it cannot compute
     return Loaded(model, tokenizer, name, fingerprint(model), max_length(model), compute)
+
+
+def _device(name: str | None) -> str:
+    """Returns a device's name; None: CUDA if there is a GPU. Raises ValueError for one that is not there."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}); name another one, such as 'cpu'") from None
+    return name
 
 
 def load_configured(settings: ModelConfig, name: str | None = None) -> Loaded:
@@ -304,12 +316,23 @@ def base_of_adapter(folder: Path, name: str, trust_remote_code: bool = False) ->
             f"the adapter {name!r} needs its base model {base_name!r}: {error}; if the base lies elsewhere "
             f"now, write its place into base_model_name_or_path of {folder / 'adapter_config.json'}"
         ) from None
-    if base.resolve() == folder.resolve():
+    if _leads_back(base, folder):
         raise ValueError(
-            f"the adapter {name!r} names itself as its base model; write the base model's name into "
-            f"base_model_name_or_path of {folder / 'adapter_config.json'}"
+            f"the adapter {name!r} names itself as its base model, or one that is an adapter upon it; write the base "
+            f"model's name into base_model_name_or_path of {folder / 'adapter_config.json'}"
         )
     return base, base_name
+
+
+def _leads_back(base: Path, folder: Path) -> bool:
+    """Returns whether the base models from `base` on come back to one that was there before, as `folder` is."""
+    seen = {folder.resolve()}
+    with suppress(ValueError, TypeError, KeyError, OSError):  # no adapter, or a base that is told when it is loaded
+        while (here := base.resolve()) not in seen:
+            seen.add(here)
+            base = folder_of(read_json(base / "adapter_config.json")["base_model_name_or_path"], fetches=False)
+        return True
+    return False
 
 
 def _model_in(folder: Path, name: str, trust_remote_code: bool, *, on_disk: bool, **stored: Any) -> PreTrainedModel:

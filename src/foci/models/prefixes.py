@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foci.focus import Row
-from foci.models.architecture import base_of, equal_logits, evaluating, max_length, precision_of, sample_ids
+from foci.models.architecture import (
+    UNLIMITED,
+    base_of,
+    equal_logits,
+    evaluating,
+    max_length,
+    precision_of,
+    sample_ids,
+)
 from foci.models.forward import TOKEN_BUDGET, buckets, device_of, padded
 from foci.models.head import head_of
 from foci.models.losses import captured_hidden, hidden_states
@@ -93,22 +101,28 @@ def after(
     if not beginnings:
         return
     longest = max(map(len, beginnings))
-    width = min(max(WIDTH, 2 * longest), max_length(model))  # type: ignore[arg-type]
-    if _fits(model, longest, width) and shares_prefixes(model):
+    reach = _reach(model)  # a layer may cut what it sees by places in the row (GPT-Neo), so rows are no wider
+    width = min(max(WIDTH, 2 * longest), max_length(model), reach)  # type: ignore[arg-type]
+    if longest <= reach and _fits(model, width) and shares_prefixes(model):
         yield from _together(model, beginnings, pad, width, min(batch_size * longest, TOKEN_BUDGET))
     else:
         yield from _apart(model, beginnings, pad, batch_size)
 
 
-def _fits(model: nn.Module, longest: int, width: int) -> bool:
-    """Returns whether a model attends to all tokens of the longest text, and reads rows of `width` as shorter ones."""
+def _reach(model: nn.Module) -> int:
+    """Returns to how many tokens every layer attends; `UNLIMITED` where the configuration says none."""
     settings = base_of(model).config.get_text_config().to_dict()  # type: ignore[arg-type]
-    reach = [
+    found = [
         value
         for name, value in settings.items()
         if _REACH.search(name) and not _NO_REACH.search(name) and type(value) is int and value > 0
     ]
-    return all(longest <= value for value in reach) and all(width <= limit for limit, *_ in neighbour_limits(model))
+    return min(found, default=UNLIMITED)
+
+
+def _fits(model: nn.Module, width: int) -> bool:
+    """Returns whether a model reads rows of `width` tokens as shorter ones."""
+    return all(width <= limit for limit, *_ in neighbour_limits(model))
 
 
 def _together(
