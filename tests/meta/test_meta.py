@@ -723,20 +723,21 @@ def test_a_long_epoch_says_where_it_is(files, tmp_path, monkeypatch):
     assert re.search(r"epoch 1  update 1/3  \d+ s\n\s+epoch 1  update 2/3", told), told
 
 
-def test_a_kill_while_an_old_weigher_is_cleared_can_be_made_good(files, tmp_path, monkeypatch):
-    """meta.yaml goes last: what is left can still be overwritten."""
+def test_ctrl_c_while_an_old_weigher_is_replaced_leaves_it(files, tmp_path, monkeypatch):
     run = run_of(files, tmp_path / "out", train={"epochs": 1, "batch_size": 8})
     meta(run)
-    unlink = Path.unlink
+    before, rename = {path.name for path in run.output.iterdir()}, Path.rename
 
-    def killed(path: Path, missing_ok: bool = False):
+    def stopped(path: Path, target: Path) -> Path:
         if path.name == "meta.yaml":
             raise KeyboardInterrupt
-        unlink(path, missing_ok)
+        return rename(path, target)
 
-    monkeypatch.setattr(Path, "unlink", killed)
-    with pytest.raises(KeyboardInterrupt):
-        meta(run, overwrite=True)
-    monkeypatch.setattr(Path, "unlink", unlink)
-    assert {path.name for path in run.output.iterdir()} == {".lock", "meta.yaml"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            meta(run, overwrite=True)
+    assert {path.name for path in run.output.iterdir()} == before
+    assert meta(run, resume=True)["best_epoch"] == 1
     assert meta(run, overwrite=True)["best_epoch"] == 1
+    assert {path.name for path in run.output.iterdir()} == before, "nothing is left of what was replaced"

@@ -69,7 +69,7 @@ def load(
     `dtype` ("auto", "float32", "bfloat16") chooses only the number format of the forward pass (`compute_dtype`).
     `device=None` takes CUDA if there is a GPU. Raises ValueError, with the cure, for a model that foci cannot train.
     """
-    device = _device(device)
+    device = _device(device, looks=not on_disk)
     compute = compute_dtype(dtype, device)
     folder = folder_of(name, trust_remote_code=trust_remote_code)
     tokenizer = _tokenizer_of(folder, name, trust_remote_code)
@@ -82,10 +82,10 @@ def load(
     return Loaded(model, tokenizer, name, fingerprint(model), max_length(model), compute)
 
 
-def _device(name: str | None) -> str:
-    """Returns a device's name; None: CUDA if there is a GPU. Raises ValueError for one that is not there."""
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def _device(name: str | None, *, looks: bool) -> str:
+    """Returns a device's name; None: CUDA if there is a GPU. With `looks`, ValueError for one that is not there."""
+    if name is None or not looks:
+        return name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
