@@ -72,6 +72,10 @@ def test_patience_means_the_same_for_a_runs_own_file_as_for_texts(first, then):
 def test_patience_without_anything_held_out_is_refused_at_once():
     with pytest.raises(ValueError, match="nothing is held out that could say what is best"):
         of_settings(
-            {"corpus": {"path": "pages", "held_out_share": 0.0}, "probes": {"held_out_share": 0.0}},
+            {"corpus": {"path": "pages", "held_out_share": 0.0}, "probes": {"learn": "q.jsonl", "held_out_share": 0.0}},
             ["train.patience=2"],
         )
+    made = of_settings(
+        {"corpus": {"path": "pages", "held_out_share": 0.0}, "probes": {"held_out_share": 0.0}}, ["train.patience=2"]
+    )
+    assert made.train.patience == 2, "of made probes a fifth is held out whatever the share"

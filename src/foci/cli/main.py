@@ -59,6 +59,9 @@ Target = Annotated[
     ),
 ]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes of single keys, such as train.epochs=2.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(help="Further texts, and changes of single keys, such as train.epochs=2.")
+]
 Corpus = Annotated[list[str] | None, typer.Option(help="Text to learn; can be given several times.")]
 Model = Annotated[str | None, typer.Option(help="Model: smollm2-135m, a hub id, a folder or a .gguf file.")]
 Out = Annotated[str | None, typer.Option(help="Folder to write the run to; default: out/<name>.")]
@@ -86,7 +89,7 @@ def foci(
 @app.command()
 def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     target: Target = None,
-    changes: Changes = None,
+    changes: Words = None,
     corpus: Corpus = None,
     model: Model = None,
     out: Out = None,
@@ -149,7 +152,7 @@ def check(
     target: Annotated[
         str | None, typer.Argument(help="Run file or suite file (.yaml), folder of a run, or text to learn.")
     ] = None,
-    changes: Changes = None,
+    changes: Words = None,
     corpus: Corpus = None,
     model: Model = None,
     out: Out = None,

@@ -213,8 +213,8 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _patience_has_something_to_judge_by(self) -> "Run":
-        shares = (self.probes.held_out_share, self.corpus.held_out_share)
-        if self.train.patience is not None and self.probes.held_out is None and not any(shares):
+        shares, made = (self.probes.held_out_share, self.corpus.held_out_share), self.probes.learn == MADE
+        if self.train.patience is not None and self.probes.held_out is None and not made and not any(shares):
             raise ValueError(
                 f"train.patience is {self.train.patience}, but nothing is held out that could say what is best; give "
                 "probes.held_out, probes.held_out_share or corpus.held_out_share, or leave out train.patience"
