@@ -196,6 +196,17 @@ def test_by_hand():
     assert general_after(other_facts) == general | {"asked": other_facts, "kept": [None, None, 0.0]}
 
 
+def test_several_texts_and_changes_are_told_apart_in_any_order(chain, tmp_path, capsys, monkeypatch):
+    def stopped(run, **_):
+        raise ValueError(f"learns {', '.join(Path(path).name for path in run.corpus.path)} {run.train.epochs} times")
+
+    monkeypatch.setattr("foci.learn.run.learn", stopped)
+    friday, wednesday = chain / "friday.jsonl", tmp_path / "wednesday.md"
+    wednesday.write_text("Ada Byte was born in Bern.\n", encoding="utf-8")
+    words = ["train.epochs=7", friday, wednesday, "--from", chain / "out" / "monday", "--out", tmp_path / "out"]
+    assert "learns friday.jsonl, wednesday.md 7 times" in runs.refused(["learn", *words], capsys)
+
+
 def test_what_cannot_be_gone_on_from_is_refused(chain, tmp_path, capsys):
     new = chain / "friday.jsonl"
 

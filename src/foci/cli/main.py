@@ -21,7 +21,7 @@ from foci.cli.init import init_app
 from foci.cli.inputs import check_model, check_run
 from foci.cli.pretrain import pretrain_app
 from foci.cli.processes import check_processes
-from foci.cli.runs import checked_run, run_from, without_change
+from foci.cli.runs import checked_run, run_from, texts_and_changes
 from foci.cli.score import score_app
 from foci.cli.slide import slide_app
 from foci.cli.study import study_app
@@ -119,8 +119,8 @@ def learn(  # noqa: PLR0913, PLR0917 - a command may have many flags
     if before is not None:
         if model is not None:
             raise ValueError(f"--from goes on with the model of {before}, got --model {model}; leave --model out")
-        target, changes = without_change(target, changes or [])
-        run = run_from(before, arm, [text for text in (target, *(corpus or [])) if text], out, changes)
+        texts, changes = texts_and_changes(target, changes or [], corpus)
+        run = run_from(before, arm, texts, out, changes)
     else:
         run = checked_run(target, changes or [], corpus, model, out, anew=overwrite)
     from foci.learn import run as learning

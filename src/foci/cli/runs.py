@@ -71,7 +71,7 @@ def _run_of(
     target: str | None, changes: list[str], corpus: list[str] | None, model: str | None, out: str | None, kind: Kind
 ) -> Run:
     """Reads the run file, or makes a run from texts. Raises ValueError where there is neither."""
-    target, changes = without_change(target, changes)
+    target, changes = _without_change(target, changes)
     if target is not None and is_run(Path(target)):
         flags = {"model.name": model, "output": out, "corpus.path": corpus}
         run: Run = load(
@@ -92,9 +92,7 @@ def _run_of(
                 "directory the run was begun in (and move it back), or begin it anew with --out FOLDER"
             )
         return run
-    further = [word for word in changes if _is_path(word)]
-    changes = [word for word in changes if word not in further]
-    texts = [text for text in (target, *further, *(corpus or [])) if text]
+    texts, changes = texts_and_changes(target, changes, corpus)
     if not texts:
         raise ValueError(
             "what should be learned? Got no text; give a run file, a run's folder, or: foci learn my_texts/"
@@ -102,7 +100,17 @@ def _run_of(
     return Run.of_flags(texts, model, out, changes)
 
 
-def without_change(target: str | None, changes: list[str]) -> tuple[str | None, list[str]]:
+def texts_and_changes(
+    target: str | None, words: Sequence[str], corpus: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Returns the texts that were named, in whatever order and place, and the changes of keys."""
+    target, changes = _without_change(target, list(words))
+    further = [word for word in changes if _is_path(word)]
+    texts = [text for text in (target, *further, *(corpus or [])) if text]
+    return texts, [word for word in changes if word not in further]
+
+
+def _without_change(target: str | None, changes: list[str]) -> tuple[str | None, list[str]]:
     """Returns target and changes, in whatever order they were typed: a change of a key in the target's place is one of
     the changes, and the first text or run among these is the target.
     """
