@@ -134,6 +134,7 @@ def test_an_empty_page_has_no_text(tmp_path, content):
     assert read(tmp_path / "a.html") == []
 
 
+JIS = '<meta charset="iso-2022-jp">東京'
 KOI = '<meta charset="koi8-r">Москва'
 XML = '<?xml version="1.0" encoding="windows-1251"?><html><body><p>Москва</p></body></html>'
 
@@ -148,6 +149,8 @@ XML = '<?xml version="1.0" encoding="windows-1251"?><html><body><p>Москва<
     (XML.replace("Москва", "Zürich").encode("utf-8"), XML.replace("Москва", "Zürich")),
     (f'<?xml version="1.0" encoding="utf-8"?>{KOI}'.encode("koi8-r"), f'<?xml version="1.0" encoding="utf-8"?>{KOI}'),
     ("<?xml?>Zürich".encode("utf-16-le"), "<?xml?>Zürich"),
+    (JIS.encode("iso-2022-jp"), JIS),
+    (JIS.replace("東京", "\x1b[0m").encode(), JIS.replace("東京", "\x1b[0m")),
     ("Zürich".encode("utf-32"), "Zürich"),
     ("Zürich".encode("utf-8-sig") + b"\xff", "Zürich\ufffd"),
     *((f'<meta charset="{name}">Zürich'.encode("cp1252"), f'<meta charset="{name}">Zürich')

@@ -16,6 +16,8 @@ _MARKS = {
 _DECLARED = re.compile(
     rb"""\A\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)|<meta[^>]+charset=["']?\s*([\w-]+)""", re.IGNORECASE
 )
+_ESCAPE = b"\x1b$"
+"""Begins Japanese letters in ISO-2022-JP."""
 _PASSED = ("ascii", "utf-8", "iso8859-1", "unicode_escape", "raw_unicode_escape", "punycode", "idna")
 """Codecs that a page which is no UTF-8 is not written in, although it says so. Browsers read Windows-1252 then."""
 
@@ -23,11 +25,14 @@ _PASSED = ("ascii", "utf-8", "iso8859-1", "unicode_escape", "raw_unicode_escape"
 def decoded(raw: bytes) -> str:
     """Returns the text of a page: by its byte-order mark, else UTF-8, else as the page says, else Windows-1252.
 
-    A page says it in its XML declaration, or in an element <meta>. Bytes that stand for no letter become U+FFFD.
+    A page says it in its XML declaration, or in an element <meta>. Bytes that stand for no letter become U+FFFD. A page
+    in ISO-2022-JP has bytes of ASCII alone, which would pass for UTF-8.
     """
     for mark, name in _MARKS.items():
         if raw.startswith(mark):
             return raw.decode(name, "replace")
+    if _ESCAPE in raw and (_declared(raw) or "").startswith("iso2022"):
+        return raw.decode(_declared(raw) or "", "replace")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
