@@ -331,10 +331,16 @@ def test_the_nearest_passage_by_hand():
 
 def test_a_long_passage_is_shown_from_its_best_sentence():
     text = "First this. " * 60 + "The mill was built in 1700. " + "Then that. " * 60
-    shown = passages.excerpt(text, ["mill", "built"])
+    shown = passages.excerpt(text, {"mill": 1, "built": 1})
     assert shown.startswith("... The mill was built in 1700.")
     assert len(shown) < 1.2 * passages.SHOWN
-    assert len(passages.excerpt("word " * 500, ["word"])) < 2.2 * passages.SHOWN
+    assert len(passages.excerpt("word " * 500, {"word": 1})) < 2.2 * passages.SHOWN
+
+
+def test_the_sentence_with_the_rare_word_is_shown_not_that_with_many_common_ones():
+    town = "The old house of the mayor is in the middle of the town."
+    rows = [("a.md", f"Ilse Varga became director in 2001. She came from Nes. {town}"), ("b.md", "The desk is open.")]
+    assert Passages(rows).nearest("Who is the director?").shown.startswith("Ilse Varga became director")
 
 
 def test_rows_know_their_source(run):

@@ -389,6 +389,17 @@ def test_a_character_that_is_longer_than_a_row_is_told(tmp_path):
         ("Am 3. Mai kam er. Dann z.B. Anna.", ["Am 3. Mai kam er.", "Dann z.B. Anna."]),
         ("東京は首都です。「本当？」はい！", ["東京は首都です。", "「本当？」", "はい！"]),  # noqa: RUF001
         ("यह है। वह था।", ["यह है।", "वह था।"]),
+        *(
+            (f"Built by Lund.{note} It has two halls.", [f"Built by Lund.{note}", "It has two halls."])
+            for note in ("[1]", "^[1]", "[^note-1]", "¹²", "[3][4]")
+        ),
+        ("工場です。[1]次はこれ。", ["工場です。[1]", "次はこれ。"]),
+        (
+            "Das kostet 1,2 Mio. Euro. In der Hauptstr. 5 nach § 5 Abs. 2.",
+            ["Das kostet 1,2 Mio. Euro.", "In der Hauptstr. 5 nach § 5 Abs. 2."],
+        ),
+        ("« À Lyon ! » répondit-il. « Bien. » Il part.", ["« À Lyon ! » répondit-il.", "« Bien. »", "Il part."]),
+        ("彼は「止まれ。」と言った。「はい。」", ["彼は「止まれ。」と言った。", "「はい。」"]),
         ("A title\n \nA text\nof two lines.", ["A title", "A text\nof two lines."]),
         ("see a.b.c and x.y", ["see a.b.c and x.y"]),
     ],

@@ -28,6 +28,36 @@ def read(path, **settings):
     return read_corpus(path, tiny.tokenizer(), max_length=64, **settings)
 
 
+SETTINGS = "---\ntitle: 'Pumps'\ntags:\n  - hall\n\nid: 7\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "line"),
+    [
+        (f"{SETTINGS}They are red.", "# Pumps\n\nThey are red.", 6),
+        (f"{SETTINGS}\n# The pumps\n\nThey are red.", "# The pumps\n\nThey are red.", 9),
+        ("---\nid: 7\n---\nThey are red.", "They are red.", 4),
+        ("---\nThey are red.\n---\nThey are old.", "---\nThey are red.\n---\nThey are old.", 1),
+    ],
+)
+def test_settings_before_a_markdown_page_are_no_text(tmp_path, page, text, line):
+    (tmp_path / "a.md").write_text(page)
+    (row,) = read(tmp_path / "a.md").rows
+    assert (row.text, row.source) == (text, f"{tmp_path}/a.md:{line}")
+    (tmp_path / "a.txt").write_text(page)
+    assert read(tmp_path / "a.txt").rows[0].text.startswith(page[:20])
+
+
+def test_a_table_after_an_empty_line_has_a_head_of_its_own(tmp_path):
+    lines = ["Site:,Ostby", "", "Pump,Limit,Flow", "P-1,40,7", "", "P-2,41,8", "", "Valve,Size,Maker", "V-1,3,Lund"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    assert [row.text for row in read_corpus(tmp_path / "a.csv", tiny.tokenizer(), max_length=512).rows] == [
+        "| Site: | Ostby |\n|---|---|",
+        "| Pump | Limit | Flow |\n|---|---|---|\n| P-1 | 40 | 7 |\n| P-2 | 41 | 8 |",
+        "| Valve | Size | Maker |\n|---|---|---|\n| V-1 | 3 | Lund |",
+    ]
+
+
 def test_linked_folders_are_read_once_and_loops_end(tmp_path):
     docs, books, more = tmp_path / "docs", tmp_path / "ext" / "books", tmp_path / "ext" / "more"
     for folder in (docs / "own", books, more):

@@ -36,6 +36,12 @@ def test_a_table_is_markdown(tmp_path, name, content):
     assert row.source.startswith(f"{tmp_path / name}, lines 2 to ")
 
 
+def test_the_line_in_which_excel_names_the_mark_is_none_of_the_table(tmp_path):
+    (tmp_path / "a.csv").write_text("sep=|\r\nname|town\r\nLee; Ann|Bern\r\n", newline="")
+    (row,) = read(tmp_path).rows
+    assert (row.text, row.source) == ("| name | town |\n|---|---|\n| Lee; Ann | Bern |", f"{tmp_path}/a.csv, line 3")
+
+
 def test_a_long_table_has_its_head_above_each_part(tmp_path):
     (tmp_path / "a.csv").write_text("part,town\n" + "".join(f"part {n},Bern\n" for n in range(200)))
     found = texts(tmp_path, max_length=1000)

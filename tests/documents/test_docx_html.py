@@ -64,7 +64,7 @@ def test_a_word_document_is_markdown_below_its_headings(tmp_path):
         ("Pumps > Parts", "\n\n", "## Parts"),
         ("Pumps > Parts", "\n\n", "- open"),
         ("Pumps > Parts", "\n", "- close"),
-        ("Pumps > Parts", "\n", "1. open"),
+        ("Pumps > Parts", "\n\n", "1. open"),
         ("Pumps > Parts", "\n", "2. close"),
         ("Pumps > Parts", "\n\n", "| Part | Code |\n|---|---|\n| Bolt \\| nut | 007 |"),
     ]
@@ -202,6 +202,81 @@ def test_code_keeps_its_lines_and_has_no_scripts_in_it():
     code = "<b>pip</b> install foci<br>foci <!-- or -->learn texts/<script>x = 1</script><button>Copy</button>\n  end"
     (piece,) = pieces_of_tree(tree_of(f"<pre>{code}</pre>"))
     assert piece.text == "```\npip install foci\nfoci learn texts/\n  end\n```"
+
+
+def test_code_beside_the_numbers_of_its_lines():
+    lines = "<td class='linenos'><pre>1\n2</pre></td><td class='code'><pre>if a:\n    b()</pre></td>"
+    (piece,) = pieces_of_tree(tree_of(f"<table><tr>{lines}</tr></table>"))
+    assert piece.text == "```\nif a:\n    b()\n```"
+    (piece,) = pieces_of_tree(tree_of("<table><tr><td><pre>a</pre></td><td><pre>b</pre></td></tr></table>"))
+    assert "| a |" in piece.text.replace("``` a ```", "a"), "two pieces of code are a table"
+
+
+def test_a_table_in_a_cell_of_a_table_of_data():
+    inner = "<table><tr><td>seal</td><td>2</td></tr><tr><td>ring</td><td>4</td></tr></table>"
+    rows = f"<tr><th>Pump</th><th>Parts</th></tr><tr><td>P-7</td><td>{inner}</td></tr><tr><td>P-8</td><td>-</td></tr>"
+    (piece,) = pieces_of_tree(tree_of(f"<table>{rows}</table>"))
+    assert piece.text == "| Pump | Parts |\n|---|---|\n| P-7 | seal, 2; ring, 4 |\n| P-8 | - |"
+
+
+def test_the_words_of_a_heading_may_stand_on_a_button():
+    pieces = pieces_of_tree(tree_of("<h2><button>How long?</button></h2><p>Five years.<button>Copy</button></p>"))
+    assert [piece.text for piece in pieces] == ["## How long?", "Five years."]
+
+
+@pytest.mark.parametrize("tag", ["section", 'div class="section"'])
+@pytest.mark.parametrize("name", ["cookies", "related-work", "share", "footer-1"])
+def test_a_section_whose_id_is_its_heading_is_no_menu(tmp_path, tag, name):
+    head = name.rstrip("-1").replace("-", " ").capitalize()
+    said = "Quarry sets one cookie, called qsession, which lives for nine hours and holds no name at all."
+    part = f'<{tag} id="{name}"><h2>{head}</h2><p>{said}</p></{tag.split()[0]}>'
+    texts = [f"<p>{text}</p>" for text in papers.paragraphs(12, 5)]
+    body = "".join([*texts[:6], part, f'<h2 id="{name}">{head}</h2>', *texts[6:]])
+    (tmp_path / "a.html").write_text(FRAME.format(charset="utf-8", body=body))
+    assert f"## {head}\n\n{said}" in text_of(tmp_path / "a.html")
+    assert text_of(tmp_path / "a.html").count(f"## {head}") == 2
+
+
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def test_numbers_of_a_word_list_go_on_after_a_note(tmp_path):
+    import docx
+
+    document = docx.Document()
+    for step in ("A", "B"):
+        document.add_paragraph(f"Step {step}", style="List Number")
+        document.add_paragraph("Wait.")
+    document.add_paragraph("Look here", style="List Bullet")
+    document.add_paragraph("Step C", style="List Number")
+    document.save(tmp_path / "a.docx")
+    said = ["1. Step A", "Wait.", "2. Step B", "Wait.", "- Look here", "3. Step C"]
+    assert text_of(tmp_path / "a.docx").replace("\n\n", "\n").split("\n") == said
+
+
+def test_the_items_of_numbered_lists_of_a_web_page():
+    (*pieces,) = pieces_of_tree(tree_of("<ol><li>a</li><li value='7'>b</li><li>c</li></ol><ol><li>d</li></ol>"))
+    assert [piece.text for piece in pieces] == ["1. a", "7. b", "8. c", "1. d"]
+    assert [piece.before for piece in pieces][1:] == ["\n", "\n", "\n\n"]
+
+
+def test_fields_ruby_text_and_page_breaks_of_a_word_document(tmp_path):
+    import docx
+    from docx.enum.text import WD_BREAK
+    from docx.oxml import parse_xml
+
+    document = docx.Document()
+    one = document.add_paragraph("Table ")
+    one._p.append(parse_xml(f'<w:fldSimple {WORD} w:instr="SEQ Table"><w:r><w:t>4</w:t></w:r></w:fldSimple>'))
+    one.add_run(": limits")
+    two = document.add_paragraph("In ")
+    ruby = "<w:rt><w:r><w:t>to</w:t></w:r></w:rt><w:rubyBase><w:r><w:t>東</w:t></w:r></w:rubyBase>"
+    two._p.append(parse_xml(f"<w:r {WORD}><w:ruby>{ruby}</w:ruby></w:r>"))
+    three = document.add_paragraph("before")
+    three.add_run().add_break(WD_BREAK.PAGE)
+    three.add_run("after")
+    document.save(tmp_path / "a.docx")
+    assert text_of(tmp_path / "a.docx").split("\n\n") == ["Table 4: limits", "In 東", "before after"]
 
 
 WIKI = {

@@ -120,6 +120,23 @@ def test_tables_with_and_without_rules(tmp_path):
         assert text_of(tmp_path / "a.pdf").strip() == said
 
 
+@pytest.mark.parametrize("grid", [True, False])
+def test_rows_of_a_table_over_pages_are_no_running_heads(tmp_path, grid):
+    from reportlab.platypus import LongTable, SimpleDocTemplate
+
+    def foot(canvas, page):
+        canvas.setFont("Helvetica", 9)
+        canvas.drawString(280, 30, f"Page {page.page}")
+
+    rows = [["Time", "Temp."], *([f"{n // 6:02d}:{n % 6}0", f"{20 + n % 9}.{n % 6}"] for n in range(144))]
+    table = LongTable(rows, repeatRows=1, style=[("GRID", (0, 0), (-1, -1), 0.5, "black")] if grid else [])
+    SimpleDocTemplate(str(tmp_path / "a.pdf")).build([table], onFirstPage=foot, onLaterPages=foot)
+    text = text_of(tmp_path / "a.pdf")
+    assert re.findall(r"\| (\d\d:\d\d) \|", text) == [time for time, _ in rows[1:]]
+    assert "Page" not in text
+    assert text.count("Time") == (4 if grid else 0)  # without rules the head looks like a running one
+
+
 def test_a_scanned_page_is_told_and_the_others_are_read(tmp_path):
     lost, first, second = pieces_of(papers.scan(tmp_path / "a.pdf", ["The first page.", "The second page."]), "a.pdf")
     assert lost.place == "page 3"

@@ -115,6 +115,9 @@ def test_an_answer_is_looked_for_as_whole_words():
     assert holds("They drank (iced) tea.", "iced")
     assert not holds("It costs 4.50 euros.", "4.5")
     assert holds("1915年に東京で生まれた。", "東京")
+    assert holds("东京工厂于1987年由汉森建立。", "1987年")
+    assert not holds("东京工厂于1987年由汉森建立。", "87年")
+    assert holds("ผู้อำนวยการคือฮันเซน", "ฮันเซน")
     assert not holds("Anything", " ")
 
 

@@ -171,3 +171,23 @@ def test_a_corpus_without_running_text_is_refused(tmp_path):
 def test_every_example_is_another_probe(places):
     split = parted(questions(places), 0.5, 0, Counter())
     assert len(set(examples(split))) == min(3, len(split.asked)) > 0
+
+
+def test_passages_of_a_script_without_spaces(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"东京工厂的第{n}个大厅于1987年建立。" for n in range(100, 140)))
+    passages = read_passages([str(tmp_path / "a.txt")], 60).passages
+    assert 6 <= len(passages) <= 8
+    assert all(40 <= passage.words <= 60 for passage in passages[:-1])
+    assert all(passage.text.startswith("东京") for passage in passages)
+    (tmp_path / "a.txt").write_text("东" * 500)
+    found = [passage.words for passage in read_passages([str(tmp_path / "a.txt")], 60).passages]
+    assert found == [60, 10], "cut, and each text once"
+
+
+def test_a_comment_of_code_is_no_heading(tmp_path):
+    said = "Run this each day at noon on the server in the hall.\n\n"
+    (tmp_path / "a.md").write_text(
+        f"## Backup\n\n{said}```sh\n# remove old\nrm x\n```\n\n{said.upper()}## End\n\nIt is."
+    )
+    titles = [passage.title for passage in read_passages([str(tmp_path / "a.md")], 12).passages]
+    assert set(titles) == {"a, Backup", "a, End"}

@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Passages:
     def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
         self.rows = [(source, text) for source, text in rows if words_of(text)]
         self._index: Any = None
+        self._rows_with = Counter[str]()
 
     def nearest(self, question: str) -> Passage | None:
         """Returns the passage with the highest BM25 score; None where none has a word of the question."""
@@ -61,25 +63,30 @@ class Passages:
 
         if self._index is None:
             self._index = bm25s.BM25()
-            self._index.index([words_of(text) for _, text in self.rows], show_progress=False)
+            said = [words_of(text) for _, text in self.rows]
+            self._index.index(said, show_progress=False)
+            self._rows_with = Counter(word for some in said for word in set(some))
         found = self._index.retrieve([words], k=1, show_progress=False)
         if not float(found.scores[0, 0]) > 0:
             return None
         source, text = self.rows[int(found.documents[0, 0])]
-        return Passage(text, excerpt(text, words), source)
+        return Passage(text, excerpt(text, {word: self._rows_with[word] for word in words}), source)
 
 
-def excerpt(text: str, words: Sequence[str]) -> str:
+def excerpt(text: str, words: Mapping[str, int]) -> str:
     """Returns whole sentences of a text from the one with the most of the words on, about `SHOWN` characters.
 
-    >>> excerpt("The pump is red. It was built in 1994.", ["built"])
-    '... It was built in 1994.'
+    `words`: of each, in how many rows it stands. A rare word counts more, here and in the rest of the corpus.
+
+    >>> excerpt("The pump is red. It was built in 1994. It is in the hall.", {"built": 1, "in": 9, "the": 9, "is": 9})
+    '... It was built in 1994. It is in the hall.'
     """
     if len(text) <= SHOWN and len(list(sentences(text))) < 2:
         return text.strip()
     spans = list(sentences(text)) or [(0, len(text))]
-    wanted = set(words)
-    best = max(range(len(spans)), key=lambda n: len(wanted & set(words_of(text[slice(*spans[n])]))))
+    said = [set(words_of(text[start:end])) & words.keys() for start, end in spans]
+    here = Counter(word for some in said for word in some)
+    best = max(range(len(spans)), key=lambda n: sum(1 / (here[word] * max(1, words[word])) for word in said[n]))
     begin, end = spans[best]
     for _, after in spans[best + 1 :]:
         if after - begin > SHOWN:

@@ -15,18 +15,22 @@ from itertools import pairwise
 Span = tuple[int, int]
 """Characters [start, end) of a text."""
 
+_NOTES = r"(?:\^?\[\^?[\w-]{1,30}\]|[⁰¹²³⁴-⁹]++)*+"
+"""Marks of notes, such as [1], ^[1], [^1] and a raised 1."""
 _STOP = re.compile(
-    r"""(?<![.!?…])(?P<soft>[.!?…]++)["'”’»)\]}*_]*+(?=\s+(?P<next>\S?))"""  # noqa: RUF001
-    r"""|[。！？｡؟۔।॥።။។]++["'”’)\]」』）】》〉]*+"""  # noqa: RUF001
+    rf"""(?<![.!?…])(?P<soft>[.!?…]++)["'”’»)\]}}*_]*+(?:[ \u00a0\u202f]»)?{_NOTES}(?=\s+(?P<next>\S?))"""  # noqa: RUF001
+    rf"""|[。！？｡؟۔।॥።။។]++(?P<shut>["'”’)\]」』）】》〉]*+){_NOTES}"""  # noqa: RUF001
     r"""|\n[^\S\n]*+(?=\n)"""
 )
 _LAST_WORD = re.compile(r"""[^\s("'“‘«\[]*\Z""")  # noqa: RUF001
+_PARTICLES = tuple("とのをがにっ")
 _NO_END = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]|\d{1,2}")  # initials, "e.g", "U.S", ordinals and list numbers
 _ABBREVIATIONS = (
     " dr mr mrs ms prof st sr jr sra mme mlle hr fr gen col capt lt sgt maj cpl adm rev hon sen rep gov pres "
     "vs cf ca al approx est fig figs eq eqs sec ch no nos nr vol vols pp ed eds trans art par op cit ibid "
     "inc ltd co corp bros dept univ assn mt ft ave blvd rd jan feb mar apr jun jul aug sep sept oct nov dec "
     "ph.d m.sc b.sc bzw usw bspw evtl ggf vgl etc viz resp "
+    "mio mrd abs tel hrsg jh gem avda ee uu डॉ "
 )
 
 
@@ -49,6 +53,8 @@ class Room:
 def sentence_ends(text: str) -> list[int]:
     """Returns positions just after a sentence (or before an empty line), ascending; none where in doubt.
 
+    The mark of a note (`.[1]`, `.^[1]`, `.[^1]`, a raised 1) belongs to the sentence before it.
+
     >>> text = "Dr. Ann B. Lee was born in 1990. She weighs 3.5 kg, e.g. little."
     >>> [text[:end] for end in sentence_ends(text + " ")][0]
     'Dr. Ann B. Lee was born in 1990.'
@@ -58,15 +64,15 @@ def sentence_ends(text: str) -> list[int]:
 
 def _is_end(text: str, match: re.Match[str]) -> bool:
     soft, following = match["soft"], match["next"]
-    if soft is None:
-        return True
+    if soft is None:  # after a quotation a Japanese sentence may go on
+        return not (match["shut"] and text[match.end() : match.end() + 1] in _PARTICLES)
     if following.islower() or following in (",", ";"):
         return False
     if soft != ".":
         return True
     found = _LAST_WORD.search(text[max(0, match.start() - 24) : match.start()])
     word = found.group().lower() if found else ""
-    return f" {word} " not in _ABBREVIATIONS and not _NO_END.fullmatch(word)
+    return f" {word} " not in _ABBREVIATIONS and not _NO_END.fullmatch(word) and not word.endswith("str")
 
 
 def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = ()) -> list[int]:

@@ -26,6 +26,7 @@ _MENUS = frozenset({
     "newsletter", "footer", "header", "toc", "skip",
 })  # fmt: skip
 """Words in the names of a page's parts (class, id, role) that are no text, if trafilatura leaves them out too."""
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _FRAME = ("nav", "footer", "form", "dialog", "aside", "header")
 _LISTS = ("ul", "ol", "div", "table", "p", "section")
 
@@ -84,9 +85,7 @@ def _region(body: html.HtmlElement, main: list[str]) -> html.HtmlElement:
     """Returns the smallest element that holds most lines of the main text; the body where none does."""
     lines, above = set(main), Counter[html.HtmlElement]()
     found = 0
-    for element in body.iter(
-        "p", "li", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dd", "dt"
-    ):
+    for element in body.iter("p", "li", "td", "th", *_HEADINGS, "pre", "blockquote", "dd", "dt"):
         if _letters(text_of(element)) in lines:
             found += 1
             above.update(element.iterancestors())
@@ -109,9 +108,17 @@ def _prune(region: html.HtmlElement, main: str) -> None:
 
 
 def _is_frame(element: html.HtmlElement) -> bool:
-    names = " ".join(element.get(key) or "" for key in ("class", "id", "role")).lower()
+    keys = ("class", "role") if _is_named_by_its_heading(element) else ("class", "role", "id")
+    names = " ".join(element.get(key) or "" for key in keys).lower()
     boxed = element.tag == "aside" and not element.xpath(".//a")
     return (element.tag in _FRAME and not boxed) or not _MENUS.isdisjoint(re.split(r"[^a-z0-9]+", names))
+
+
+def _is_named_by_its_heading(element: html.HtmlElement) -> bool:
+    """Says whether an element is a heading, or a section, whose id Sphinx, Pandoc or MkDocs made from the heading."""
+    sections = element.tag in ("section", *_HEADINGS) or "section" in (element.get("class") or "").split()
+    heading = next(element.iter(*_HEADINGS), None) if sections else None
+    return heading is not None and _letters(text_of(heading)) == _letters(element.get("id") or "").rstrip("0123456789")
 
 
 def _is_links(element: html.HtmlElement) -> bool:

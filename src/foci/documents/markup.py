@@ -1,6 +1,7 @@
 """Trees of HTML (of web pages, Word documents and e-books) to pieces of Markdown, each below its headings."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -56,6 +57,10 @@ class _Walk:
     marks: list[list[int] | None] = field(default_factory=list)
     mark: str = ""
     listed: bool = False
+    flat: bool = False
+    """Whether all is read on one line: a table inside of a cell is words."""
+    buttons: bool = False
+    """Whether the words of buttons are read, as those of a heading that opens its section are."""
 
     @property
     def place(self) -> str:
@@ -72,19 +77,23 @@ class _Walk:
 
     def child(self, child: etree._Element, tag: str) -> None:
         """Reads one child by its kind."""
-        if tag in _NOTHING or _is_hidden(child) or _back_link(child, tag):
+        nothing = tag in _NOTHING and not (tag == "button" and self.buttons)
+        if nothing or _is_hidden(child) or _back_link(child, tag):
             return
         if tag in _HEADS:
             self.head(child, _HEADS[tag])
+        elif tag == "table" and (code := _numbered_code(child)) is not None:
+            self.child(code, "pre")
         elif tag == "table" and _is_data(child):
             self.end()
-            self.put(_table(child))
+            self.put(_words(child) if self.flat else _table(child))
         elif tag == "pre":
             self.end()
             code = _code(child).strip("\n")
             self.put(f"```\n{code}\n```" if code.strip() else "")
         elif tag in ("ul", "ol"):
             self.end()
+            self.listed = self.listed and bool(self.marks)
             self.marks.append([int(child.get("start") or 1)] if tag == "ol" and _number(child) else None)
             self.into(child)
             self.end()
@@ -105,7 +114,7 @@ class _Walk:
     def head(self, child: etree._Element, level: int) -> None:
         """Reads a heading: what follows stands below it."""
         self.end()
-        if words := self.inline(child):
+        if words := self.inline(child, buttons=True):
             self.heads = [*(head for head in self.heads if head[0] < level), (level, words)]
             self.put(f"{'#' * level} {words}")
 
@@ -113,6 +122,8 @@ class _Walk:
         """Reads a list item, which begins with its mark and is indented by its depth."""
         self.end()
         counter = self.marks[-1] if self.marks else None
+        if counter and (child.get("value") or "").isdecimal():
+            counter[0] = int(child.get("value") or 1)
         self.mark = "  " * max(0, len(self.marks) - 1) + (f"{counter[0]}. " if counter else "- ")
         if counter:
             counter[0] += 1
@@ -120,9 +131,9 @@ class _Walk:
         self.end()
         self.mark = ""
 
-    def inline(self, element: etree._Element) -> str:
+    def inline(self, element: etree._Element, *, buttons: bool = False) -> str:
         """Returns all words of an element on one line."""
-        inner = _Walk()
+        inner = _Walk(flat=True, buttons=buttons)
         inner.into(element)
         inner.end()
         return _SPACE.sub(" ", " ".join(piece.text for piece in inner.pieces)).strip()
@@ -171,16 +182,52 @@ def _back_link(child: etree._Element, tag: str) -> bool:
 
 
 def _is_data(table: etree._Element) -> bool:
-    """Says whether a table holds rows of data; one that holds a table, or a single cell, only places things."""
-    return not table.xpath(".//table") and len(table.xpath(".//*[self::td or self::th]")) > 1
+    """Says whether a table holds rows of data.
+
+    One of a single cell only places things; so does one with tables in more than half of its rows, or without heads and
+    without two rows of as many cells.
+    """
+    rows = [_cells(row) for row in _rows(table)]
+    if sum(map(len, rows)) < 2:
+        return False
+    if not (nested := sum(any(cell.xpath(".//table") for cell in cells) for cells in rows)):
+        return True
+    widths = Counter(len(cells) for cells in rows if len(cells) > 1)
+    alike = max(widths.values(), default=0) > 1 or any(cell.tag == "th" for cells in rows for cell in cells)
+    return alike and 2 * nested <= len(rows)
+
+
+def _rows(table: etree._Element) -> Iterator[etree._Element]:
+    """Yields each <tr> of a table, without those of the tables in it."""
+    return (row for row in table.iter("tr", "{*}tr") if next(row.iterancestors("table", "{*}table")) is table)
+
+
+def _cells(row: etree._Element) -> list[etree._Element]:
+    found: list[etree._Element] = row.xpath("./*[self::td or self::th]")
+    return found
+
+
+def _numbered_code(table: etree._Element) -> etree._Element | None:
+    """Returns the code of a table that places the numbers of its lines beside it; None where a table is another one."""
+    code = table.xpath(".//pre")
+    if len(code) != 2 or len(list(_rows(table))) != 1:
+        return None
+    numbers = "".join(code[0].itertext()).split()
+    return code[1] if numbers and all(map(str.isdigit, numbers)) else None
+
+
+def _words(table: etree._Element) -> str:
+    """Returns a table on one line, its cells parted by commas and its rows by semicolons."""
+    rows = ([words for cell in _cells(row) if (words := _Walk().inline(cell))] for row in _rows(table))
+    return "; ".join(", ".join(row) for row in rows if row)
 
 
 def _table(table: etree._Element) -> str:
     """Returns a table as Markdown: a cell over several rows stands in each of them, in the first of its columns."""
     rows: list[list[str]] = []
     below: dict[int, tuple[int, str]] = {}
-    for number, row in enumerate(table.iter("tr", "{*}tr")):
-        if cells := row.xpath("./*[self::td or self::th]"):
+    for number, row in enumerate(_rows(table)):
+        if cells := _cells(row):
             rows.append(_row(cells, number, below))
     caption = " ".join(_Walk().inline(one) for one in table.iter("caption"))
     return PARAGRAPH.join(part for part in (caption, markdown(rows)) if part)

@@ -60,11 +60,23 @@ def _without_running(pages: Sequence[Page]) -> list[Page]:
     found = running([[(line.base, line.text) for line in some] for some in outer])
     usual = median([run.height for page in pages for run in page.runs] or [0.0])
     kept = []
-    for page, some, repeated in zip(pages, outer, found, strict=True):
+    for page, every, some, repeated in zip(pages, lines, outer, found, strict=True):
         places = {n for n in repeated if some[n].height < 1.15 * usual}  # what is larger is a title
+        places -= _of_tables(page, every, some, places)
         gone = {id(run) for n in _from_the_edges(some, places) for run in some[n].runs}
         kept.append(replace(page, runs=tuple(run for run in page.runs if id(run) not in gone)))
     return kept
+
+
+def _of_tables(page: Page, lines: Sequence[Line], outer: Sequence[Line], places: set[int]) -> set[int]:
+    """Returns those places of outer lines that stand in a ruled table of which other lines do not repeat."""
+    running = {id(outer[n]) for n in places}
+    found = set[int]()
+    for grid in grids(page.rules) if places else ():
+        inside = {id(line) for line in lines if any(grid.holds(run) for run in line.runs)}
+        if not inside <= running:
+            found |= {n for n in places if id(outer[n]) in inside}
+    return found
 
 
 def _outermost(lines: Sequence[Line]) -> list[Line]:

@@ -142,7 +142,7 @@ def running(pages: Sequence[Sequence[tuple[float, str]]]) -> list[set[int]]:
 
     Each page lists its outermost lines as (y in points, text). A running line stands at the same height on several
     pages: with the same words but for numbers, on two pages where there are two or three, else on three; or with a
-    number that grows with the pages.
+    number that grows with the pages. Words that a page has three times are those of a table's rows.
     """
     if len(pages) < 2:
         return [set() for _ in pages]
@@ -153,8 +153,11 @@ def running(pages: Sequence[Sequence[tuple[float, str]]]) -> list[set[int]]:
         seen.update({(slot, normal(text)) for y, text in page for slot in _slots(y)})
         grown.update({(slot, step) for y, text in page for slot in _slots(y) for step in _steps(index, text)})
     often = max(3, 0.5 * len(pages))
+    rows = {words for page in pages for words, times in Counter(normal(text) for _, text in page).items() if times > 2}
 
     def is_running(index: int, y: float, text: str) -> bool:
+        if normal(text) in rows:
+            return False
         if any(seen[slot, normal(text)] >= needed for slot in _slots(y)):
             return True
         return any(grown[slot, step] >= often for slot in _slots(y) for step in _steps(index, text))

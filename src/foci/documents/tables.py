@@ -1,7 +1,9 @@
 """Tables as Markdown."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
+_HAS_DIGIT = re.compile(r"\d")
 CHARACTERS = 500
 """Characters of a part of a long table, at most (unless one line alone has more)."""
 
@@ -34,18 +36,23 @@ def parts(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int,
     r"""Yields a table of any length in parts, each under the same head: its first and last line number, and its text.
 
     `rows` are lines with their numbers. The head is the first line with two cells of text or more; lines before it are
-    parts of their own, such as a title.
+    parts of their own, such as a title. After an empty line another table may begin, with a head of its own.
 
     >>> [part for part in parts([(1, ["Parts"]), (2, ["Part", "Code"]), (3, ["Bolt", "7"])])]
     [(1, 1, 'Parts'), (3, 3, '| Part | Code |\n|---|---|\n| Bolt | 7 |')]
     """
     head: tuple[int, Sequence[str]] | None = None
     held: list[tuple[int, Sequence[str]]] = []
-    size = 0
+    size, apart = 0, False
     for number, cells in rows:
         full = [cell for cell in cells if cell.strip()]
         if not full:
+            apart = True
             continue
+        if head is not None and apart and _is_head(cells, head[1], held[-1][1] if held else ()):
+            yield (held or [head])[0][0], (held or [head])[-1][0], _under(head[1], held)
+            head, held = None, []
+        apart = False
         if head is None and len(full) < 2:
             yield number, number, " ".join(full[0].split())
             continue
@@ -59,6 +66,18 @@ def parts(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int,
         size += _length(cells)
     if head is not None:
         yield (held or [head])[0][0], (held or [head])[-1][0], _under(head[1], held)
+
+
+def _is_head(cells: Sequence[str], head: Sequence[str], above: Sequence[str]) -> bool:
+    """Says whether a line after an empty one begins another table.
+
+    It has words alone, and more of them than the head before has cells, or one in a column of numbers.
+    """
+    full = [cell for cell in cells if cell.strip()]
+    if len(full) < 2 or any(_HAS_DIGIT.search(cell) for cell in full):
+        return False
+    numbers = any(_HAS_DIGIT.search(old) and cell.strip() for old, cell in zip(above, cells, strict=False))
+    return numbers or len(full) > sum(bool(cell.strip()) for cell in head)
 
 
 def between(noun: str, first: int, last: int) -> str:

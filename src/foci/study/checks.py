@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from foci.corpus.sentences import WORD, one_line, sentences
 from foci.corpus.split import Span
 from foci.probes.making.make import STOP
+from foci.probes.scoring import PHRASED, UNSPACED, word_count
 from foci.study.passages import Passage
 from foci.study.replies import is_refusal
 
@@ -23,6 +24,8 @@ TOO_LONG = 1.5
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-",
                          "\u2011": "-", "\u00a0": " ", "\u202f": " "})  # fmt: skip
+_SPACED = rf"[^\W{UNSPACED}{PHRASED}]"
+"""A letter or digit of a word with spaces around it."""
 _ENDS = ("?", "\uff1f", "\u061f", ";", "\u037e")
 _POINTS = re.compile(
     r"\b(?:the|this|that|your|given|following|above|provided) (?:\w+ )?(?:passage|text|excerpt|paragraph|article|"
@@ -96,16 +99,17 @@ def holds(text: str, part: str) -> bool:
     (True, False)
     >>> holds("It had 1,931 men.", "931"), holds("It cost 2.50.", "50"), holds("At -5 degrees.", "5")
     (False, False, False)
+    >>> holds("工場は1987年に開いた。", "1987年"), holds("工場は1987年に開いた。", "87年")
+    (True, False)
     """
     inner = folded(part).strip(" .,;:!?\"'()")
-    edges = (r"(?<!\w)" if inner[:1].isalnum() else "", r"(?!\w)" if inner[-1:].isalnum() else "")
+    before = rf"(?<!{_SPACED})" if re.match(_SPACED, inner) else ""
+    after = rf"(?!{_SPACED})" if re.match(_SPACED, inner[-1:]) else ""
     if inner[:1].isdigit():  # neither the end of a number nor a number without its sign; 1931-1950 are two
-        edges = (r"(?<!\w)(?<!\d[.,:])(?<!(?<!\w)-)", edges[1])
+        before += r"(?<!\d[.,:])(?<!(?<!\w)-)"
     if inner[-1:].isdigit():
-        edges = (edges[0], r"(?!\w)(?![.,:]\d)")
-    if inner[:1] > "\u2e80":  # scripts that are written without spaces
-        edges = ("", "")
-    return bool(inner) and re.search(edges[0] + re.escape(inner) + edges[1], folded(text)) is not None
+        after += r"(?![.,:]\d)"
+    return bool(inner) and re.search(before + re.escape(inner) + after, folded(text)) is not None
 
 
 def content(text: str) -> frozenset[str]:
@@ -179,16 +183,16 @@ def _without_stop(answer: str, evidence: str) -> str:
 def _wrong_answer(answer: str, evidence: str) -> str:
     if not answer or not any(letter.isalnum() for letter in answer):
         return "empty answer"
-    if len(answer.split()) > LONGEST_ANSWER:
+    if word_count(answer) > LONGEST_ANSWER:
         return "answer too long"
-    if len(evidence.split()) > LONGEST_EVIDENCE:
+    if word_count(evidence) > LONGEST_EVIDENCE:
         return "evidence too long"
     return "" if holds(evidence, answer) else "answer not in the evidence"
 
 
 def _wrong_question(question: str, answer: str) -> str:
     """Returns why a question cannot be asked; "" where it can."""
-    if not question.endswith(_ENDS) or not 3 <= len(question.split()) + len(question) // 12 <= LONGEST_QUESTION + 20:
+    if not question.endswith(_ENDS) or not 3 <= word_count(question) + len(question) // 12 <= LONGEST_QUESTION + 20:
         return "not a question"
     if not stands_alone(question):
         return "does not stand alone"
@@ -269,7 +273,7 @@ def _asked_for(question: str) -> set[str]:
 
 def rewrite_of(text: str, question: Question) -> Rewrite | str:
     """Returns a rewrite that passed, or the reason why it is dropped."""
-    passage, size = question.passage, len(text.split())
+    passage, size = question.passage, word_count(text)
     numbers = {*_NUMBER.findall(f"{passage.text} {passage.title}")}
     reasons = {
         "empty": not any(letter.isalnum() for letter in text),

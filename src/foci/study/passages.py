@@ -11,12 +11,15 @@ from foci.corpus.documents import Document, where
 from foci.corpus.gathering import check_share, gather
 from foci.corpus.sentences import sentences
 from foci.corpus.split import Span
+from foci.probes.scoring import PHRASED, UNSPACED, word_count
 from foci.system.words import counted, form
 
 LEAST = 12
 """Words of a passage that is asked about, at least."""
 MAX_BAD = 0.01
 """The share of bad documents, at most, as of a run."""
+_WORD = re.compile(rf"(?:[{UNSPACED}{PHRASED}]|[^\s{UNSPACED}{PHRASED}]+)\s*")
+_FENCED = re.compile(r"^[^\S\n]*(```|~~~).*?(?:^[^\S\n]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^[^\S\n]{0,3}#{1,6}[^\S\n]+(.+?)[\s#]*$", re.MULTILINE)
 
 
@@ -36,7 +39,7 @@ class Passage:
     @property
     def words(self) -> int:
         """The number of words."""
-        return len(self.text.split())
+        return word_count(self.text)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ def read_passages(paths: Sequence[str], words: int, text_field: str = "text") ->
 
 
 def _passages_of(document: Document, words: int) -> Iterator[Passage]:
-    headings = [(found.start(), found[1].strip()) for found in _HEADING.finditer(document.text)]
+    code = [found.span() for found in _FENCED.finditer(document.text)]
+    found = (one for one in _HEADING.finditer(document.text) if not any(a <= one.start() < b for a, b in code))
+    headings = [(one.start(), one[1].strip()) for one in found]
     for start, end in _spans(document.text, words):
         text = document.text[start:end].strip()
         if not text:
@@ -106,7 +111,7 @@ def _spans(text: str, words: int) -> Iterator[Span]:
     """Yields parts of a text, together all of it: as many whole sentences as `words` allow, cut before headings."""
     begin = last = count = 0
     for start, end in _pieces(text, words):
-        size = len(text[start:end].split())
+        size = word_count(text[start:end])
         is_heading = text[start:end].lstrip().startswith("#")
         if count and (count + size > words or (is_heading and count >= words // 3)):
             yield begin, last
@@ -118,6 +123,6 @@ def _spans(text: str, words: int) -> Iterator[Span]:
 def _pieces(text: str, words: int) -> Iterator[Span]:
     """Yields sentences; one of more than `words` words is cut between words."""
     for start, end in sentences(text):
-        ends = [start + found.end() for found in re.finditer(r"\S+\s*", text[start:end])]
+        ends = [start + found.end() for found in _WORD.finditer(text[start:end])]
         edges = [start, *ends[words - 1 : -1 : words], end] if len(ends) > words else [start, end]
         yield from pairwise(edges)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from foci.documents.tables import between, parts
 from foci.system.texts import NotText, decoded
 
 _MARKS = ",;\t|"
+_STATED = re.compile(r'"?sep=([^\s\w"])"?\r?\n')
 
 
 class Csv(Format):
@@ -28,7 +30,9 @@ class Csv(Format):
             yield BadLine(source, 1, str(error))
             return
         csv.field_size_limit(max(csv.field_size_limit(), LARGEST))
-        mark = _mark(text, source)
+        if (stated := _STATED.match(text)) is not None:  # Excel's own line, which is none of the table
+            text = f"\n{text[stated.end() :]}"
+        mark = stated.group(1) if stated else _mark(text, source)
         lines = _reader(text, mark)
         records = ((lines.line_num - sum(cell.count("\n") for cell in cells), cells) for cells in lines)
         try:

@@ -1,10 +1,17 @@
-"""Text files: .txt and .md, one document per file, UTF-8."""
+"""Text files: .txt and .md, one document per file, UTF-8. Of the settings before a Markdown page the title is kept."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from foci.corpus.documents import EXCERPT, BadLine, Document, Format
 from foci.system.texts import NotText, decoded
+
+_SETTINGS = re.compile(
+    r"---[^\S\n]*\n((?:(?:[\w.-]+:|[^\S\n]+\S|- |#).*\n|[^\S\n]*\n)+)(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)"
+)
+"""The front matter of a page for Jekyll, Hugo, Docusaurus or Pandoc: YAML between two lines of hyphens."""
+_TITLE = re.compile(r"""^title:[^\S\n]*(["']?)(\S.*?)\1[^\S\n]*$""", re.MULTILINE)
 
 
 class Text(Format):
@@ -23,6 +30,23 @@ class Text(Format):
             near = raw[max(0, error.at - EXCERPT // 2) :][:EXCERPT].decode("utf-8", "replace")
             yield BadLine(source, line, str(error), near)
             return
+        if source.lower().endswith(".md"):
+            text = _without_settings(text)
         if body := text.lstrip():
             line = text.count("\n", 0, len(text) - len(body)) + 1
             yield Document(body.rstrip(), source, line, whole_file=True)
+
+
+def _without_settings(text: str) -> str:
+    r"""Returns a page without its front matter, as many lines long; its title becomes a heading where it has none.
+
+    >>> _without_settings("---\ntitle: 'Pumps'\nid: 7\n---\nThey are red.").split("\n")
+    ['', '', '# Pumps', '', 'They are red.']
+    """
+    found = _SETTINGS.match(text)
+    if found is None:
+        return text
+    lines, body, title = found.group().count("\n"), text[found.end() :], _TITLE.search(found.group(1))
+    if title is None or re.match(r"\s*#\s", body):
+        return "\n" * lines + body
+    return "\n" * (lines - 2) + f"# {title.group(2)}\n\n{body}"

@@ -53,6 +53,7 @@ _CODE = re.compile(r"(?<!:ref:)(?<!:doc:)(?P<mark>`+)(?P<code>[^`\n]+)(?P=mark)(
 _CHANGE = r"(?:refs:? ?)?(?:#|gh-|PR ?#?|bpo-|(?:issue|ticket) )\d+[,;\s]*|\d{1,3}"
 _BEFORE_CODE = (
     (re.compile(r"^\s*(?:[-*+\u2022>]|\d{1,3}[.)]|#{1,6})\s+(?:\[[ x]\]\s+)?"), ""),  # item, quotation, heading
+    (re.compile(r"(?:\[\d{1,3}\]){2,}"), ""),  # notes
     (re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])"), r"\1"),  # link
     (re.compile(r":(pep|rfc|issue|ticket|cve)(?:-\w+)?:`([^`]+)`"), r"\1 \2"),  # role of reStructuredText
     (re.compile(r":[\w:]+:`~?([^`<]+?)(?: <[^>]*>)?`"), r"`\1`"),
@@ -61,6 +62,11 @@ _BEFORE_CODE = (
 _BESIDE_CODE = (
     (re.compile(r"(?<!\w)(\*\*|__|\*|_)(?=\S)(.+?)(?<=\S)\1(?!\w)"), r"\2"),  # emphasis
     (re.compile(r"(?<=\w)__?(?=[\s.,;:)!?]|$)"), ""),  # reference
+    (re.compile(r"\s*(?:\^\[[^\]\s]{1,12}\]|\[\^[\w-]{1,30}\])"), ""),  # a note
+    (
+        re.compile(r"""(?:(?<=[.,;:!?)\]"”»])|(?<=[^\W\d_]{4}))[⁰¹²³⁴-⁹]+"""),
+        "",
+    ),  # a raised note
     (re.compile(rf"\s*[(\[]\s*(?:{_CHANGE})+[)\]]"), ""),  # number of a change, a note
 )
 _AFTER_CODE = (

@@ -144,7 +144,8 @@ class _Corpus:
                     heading = plain(found[1] or found[2])
                 elif raw.strip():
                     source = f"{row.source} ({heading})" if heading and heading not in row.source else row.source
-                    self._add(raw, source, english=english, is_code=in_code or fences > 0)
+                    hidden = "<!--" in raw or "-->" in raw
+                    self._add(raw, source, english=english, is_code=in_code or fences > 0 or hidden)
                 in_code ^= fences % 2 == 1
 
     def _add(self, raw: str, source: str, *, english: bool, is_code: bool) -> None:
