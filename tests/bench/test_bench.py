@@ -355,6 +355,10 @@ def test_matched_by_steps_rehearsal_makes_as_many_updates_and_by_tokens_fewer(st
     before = matched.stat().st_mtime_ns
     bench(suites.suite(tmp_path, *stuff, output="tokens", match="tokens", **shared), console=silent())
     assert matched.stat().st_mtime_ns == before, "an earlier version's is not computed again"
+    longer = shared | {"train": {"steps": 12}}
+    with pytest.raises(FileExistsError, match=r"other settings .*--overwrite"):
+        bench(suites.suite(tmp_path, *stuff, output="tokens", match="tokens", **longer), console=silent())
+    assert json.loads(matched.read_text())["asked"] == 12
     matched.write_text(json.dumps({**known, "updates": known["updates"] + 1}))
     with pytest.raises(ValueError, match=r"updates.json is damaged: its content is not what was written"):
         bench(suites.suite(tmp_path, *stuff, output="tokens", match="tokens", **shared), console=silent())

@@ -132,6 +132,22 @@ def test_methods_that_need_more_rows_are_named(tmp_path):
     assert "reads another row before each, got 1 row" in estimate(run, material(run)).arms["misled"].untried
 
 
+def test_what_a_whole_run_can_do_a_trial_of_two_updates_does_not_refuse(tmp_path):
+    """RecAdam's t0 of 5 updates, no marked answer on the longest rows, and less than one old row for those tried."""
+    things = runs.material(tmp_path)
+    short, long = runs.documents(), [{"text": f"{text} Here is more about it, {n}."} for n, (text, _, _) in
+                                     enumerate(runs.FACTS)]  # fmt: skip
+    runs.write_lines(things.corpus, [*short, *long])
+    old = runs.write_lines(tmp_path / "old.jsonl", [{"text": "It is in the north of France."}])
+    arms = {"rec": [{"rec_adam": {"t0": 5, "gamma": 1.0}}], "marked": ["oracle"],
+            "few": [{"replay": {"path": str(old), "ratio": 0.05}}]}  # fmt: skip
+    file = runs.run_file(tmp_path, things, arms=arms, train={"epochs": 3, "batch_size": 4, "learning_rate": 0.02})
+    run = load_run(file)
+    found = estimate(run, material(run)).arms
+    assert [cost.untried for cost in found.values()] == ["", "", ""]
+    assert found["few"].tokens > found["marked"].tokens
+
+
 @dataclass(frozen=True)
 class Slow(Prepares):
     """A method whose offline stage takes 3 seconds of a clock that stands still else, and so much for each row."""

@@ -2,13 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import tiny
-from foci.focus import REHEARSED, UNWEIGHTED, Batch, Context, Row
+from foci.focus import REHEARSED, UNWEIGHTED, Batch, Context, Plan, Row
+from foci.learn.offline import prepare
 from foci.methods import build
 from foci.methods._pieces import HELD
 from foci.methods.asft import Asft
@@ -270,3 +272,30 @@ def test_a_teacher_that_was_not_adapted_is_refused(tmp_path):
     for wrong in ({"strength": 0.0}, {"temperature": 0.0}, {"k": 0}):
         with pytest.raises(ValueError, match="self_distillation expected"):
             SelfDistillation("x", **wrong)
+
+
+def test_another_model_that_reads_less_is_refused(tmp_path):
+    short = str(tiny.save_model(tmp_path / "short"))
+    settings = json.loads(Path(short, "config.json").read_text())
+    Path(short, "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 16}))
+    for spec in ({"self_distillation": {"teacher": short}}, {"rho": {"reference": short}}):
+        with pytest.raises(ValueError, match=r"reads at most 16 tokens, and a row has \d+; lower corpus.max_length"):
+            build(spec).prepare(context(tmp_path))
+
+
+def test_two_methods_do_not_share_a_column(tmp_path):
+    """The second would overwrite the first one's numbers, and both would read them; the same numbers may stay."""
+    made = context(tmp_path)
+    _, first = build({"salient": {"unit": "word"}}).prepare(made)
+    with pytest.raises(ValueError, match="two methods of one arm write the column 'salient'"):
+        build({"salient": {"unit": "token"}}).prepare(replace(made, rows=first))
+    _, again = build({"salient": {"unit": "word"}}).prepare(replace(made, rows=first))
+    assert [row.columns for row in again] == [row.columns for row in first]
+
+
+def test_other_rows_after_rows_that_were_looked_at_are_refused(tmp_path):
+    plan = Plan([build({"lwf": {"on": "all"}}), build("disc")])
+    with pytest.raises(ValueError, match=r"Disc\(.* puts other rows in place of those that Lwf\("):
+        prepare(plan, context(tmp_path))
+    _, made = prepare(Plan([build("disc"), build({"lwf": {"on": "all"}})]), context(tmp_path))
+    assert len(made) != len(rows())

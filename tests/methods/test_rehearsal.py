@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import families
 import tiny
 from foci.corpus import read_rows
 from foci.focus import Batch, Context, Plan, Row
@@ -198,3 +199,11 @@ def test_settings_out_of_range():
             MixReview(**wrong)
     with pytest.raises(ValueError, match=r"decay 1\.5"):
         MixReview(decay=1.5)
+
+
+@pytest.mark.parametrize("name", ["mamba", "bamba", "falcon_h1"])
+def test_samples_are_those_of_whole_rows_whatever_cache_a_model_has(name, monkeypatch):
+    net = families.build(name, vocab=tiny.VOCAB).eval()
+    found = [row.input_ids for row in own_samples(net, tiny.tokenizer(), 4, 10, seed=3)]
+    monkeypatch.setattr(_rehearsal, "decodes_from_cache", lambda *_, **__: False)
+    assert found == [row.input_ids for row in own_samples(net, tiny.tokenizer(), 4, 10, seed=3)]

@@ -1,5 +1,7 @@
 """Study rows: what is asked for, in which form, and that only answers have weight."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -77,6 +79,17 @@ def test_a_long_text_fills_a_row_and_other_epochs_ask_for_the_rest(tmp_path):
     assert all(len(made) <= len(long) for made in rows)
     assert len({made.row_id for made in rows}) == 3
     assert list(method.mix(1, generator(0, 1))) == [rows[1]]
+
+
+def test_a_question_that_is_longer_than_the_model_reads_is_left_out(tmp_path):
+    long = row(f"Ada Lovelace, {'very ' * 40}proud, lives in York.", ("York",))
+    short = row("Ben Bell lives in Bern.", ("Bern",))
+    rows = [replace(long, row_id="a"), replace(short, row_id="b")]
+    net = tiny.build("llama", vocab=tiny.VOCAB)
+    net.config.max_position_embeddings = len(long)
+    method, _ = Study().prepare(Context(net, tiny.tokenizer(), rows, tmp_path, 0))
+    assert max(len(made) for epoch in range(8) for made in method.mix(epoch, generator(0, epoch))) <= len(long)
+    assert any("Bern" in line for epoch in range(4) for line in questions(method, epoch))
 
 
 def test_names_are_asked_for_and_the_subject_is_not(tmp_path):

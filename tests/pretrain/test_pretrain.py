@@ -330,6 +330,15 @@ def test_a_file_that_cannot_work_is_refused(changes, words, tmp_path):
 def test_what_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(ValueError, match="arm 'old' mixes old rows in"):
         pretrain(run_of(tmp_path, arms={"old": ["replay"]}), console=quiet())
+    for method in (
+        {"lwf": {"on": "all", "teacher": "live"}},
+        "asft",
+        {"rho": {"reference": "x"}},
+        "ewc",
+        "grad_profile",
+    ):
+        with pytest.raises(ValueError, match="asks what a model says of the next token"):
+            pretrain(run_of(tmp_path, arms={"causal": [method]}), console=quiet())
     with pytest.raises(ValueError, match="3 patterns for 2 guided heads"):  # before the plain arm is trained
         many = {"plain": [], "many": [{"guidance": {"patterns": ["same", "next", "first"]}}]}
         pretrain(run_of(tmp_path, arms=many), console=quiet())

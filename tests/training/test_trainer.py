@@ -1,6 +1,9 @@
 """The trainer: nothing added when the plan is empty, and the six roles do what they say."""
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import families
 import small
 import tiny
 from foci import FocusTrainer, Plan, models
-from foci.focus import WeighsTokens
+from foci.focus import UNWEIGHTED, Batch, Row, WeighsTokens
 from foci.methods.known import Known
 from foci.models import balancing
 from foci.models.losses import token_nll
@@ -367,6 +370,49 @@ def test_evaluation_reads_rows(tmp_path):
     )
     mean = token_nll(start, b).detach().sum() / b.predicted().sum()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(float(mean), abs=1e-5)
+
+
+def test_evaluation_counts_tokens_with_a_label_whatever_the_plan(tmp_path):
+    """Rows and mappings, with and without a weigher: the mean NLL of the last three tokens of each row."""
+    start = model()
+    rows = [Row(f"r{n}", row.input_ids, columns=dict(row.columns)) for n, row in enumerate(small.rows(4))]
+    marked = [replace(row, columns={**row.columns, UNWEIGHTED: (1.0,) * (len(row) - 3) + (0.0,) * 3}) for row in rows]
+    given = [{"input_ids": row.input_ids, "labels": [-100] * (len(row) - 3) + [*row.input_ids[-3:]]} for row in rows]
+    nll = token_nll(start, Batch.of(rows, tiny.PAD)).detach()
+    mean = sum(float(line[len(row) - 3 : len(row)].sum()) for line, row in zip(nll, rows, strict=True)) / 12
+    for plan in (Plan(), Plan([small.Column()])):
+        trainer = FocusTrainer(start, arguments(tmp_path), plan=plan, train_dataset=small.rows())
+        assert trainer.evaluate(marked)["eval_loss"] == pytest.approx(mean, abs=1e-5)
+        assert trainer.predict(given).metrics["test_loss"] == pytest.approx(mean, abs=1e-5)
+    with pytest.raises(ValueError, match="has labels that are not its tokens"):
+        trainer.evaluate([{"input_ids": [5, 6, 7], "labels": [5, 6, 8]}])
+
+
+def test_the_best_checkpoint_is_named_by_its_place(tmp_path):
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    settings |= {"metric_for_best_model": "eval_loss", "greater_is_better": False, "learning_rate": 1e-3}
+    args = arguments(tmp_path, **settings)
+    trainer = FocusTrainer(model(), args, plan=Plan(), train_dataset=small.rows(), eval_dataset=small.rows(4))
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.name == f"step-{trainer.state.best_global_step}"
+    assert json.loads((best / "trainer_state.json").read_text())["best_model_checkpoint"] == str(best)
+
+
+def test_what_would_be_ignored_is_refused(tmp_path):
+    args = arguments(tmp_path)
+    with pytest.raises(TypeError, match="copies"):
+        FocusTrainer(model(), args, plan=Plan(), train_dataset=torch.utils.data.TensorDataset(torch.ones(3)), copies=3)
+    for name in ("eval", "save", "logging"):
+        args = arguments(tmp_path, **{f"{name}_strategy": "epoch"})
+        with pytest.raises(ValueError, match=f"{name}_strategy='epoch' would act once"):
+            FocusTrainer(
+                model(),
+                args,
+                plan=Plan([small.Old(small.rows(3))]),
+                train_dataset=small.rows(),
+                eval_dataset=small.rows(4),
+            )
 
 
 def test_not_a_method():

@@ -181,14 +181,14 @@ def _matched_by_tokens(suite: Suite, folder: SuiteFolder, arm: str, start: Start
     scores = place / "scores"
     run = cell_run(suite, arm, seed, 1, folder.cell(arm, seed))
     known = read_json(place / "updates.json")
-    if known is None or not RUN.same(known["run"], dump_run(run)):
+    if known is None or known.get("asked") != updates or not RUN.same(known["run"], dump_run(run)):
         if known is not None:
             shutil.rmtree(place)
         scores.mkdir(parents=True, exist_ok=True)
         plan, rows = _prepared_plan(run, start, scores)
         budget = tokens_of(Plan(), start.rows, suite.train, seed, updates)
         count = updates_of(plan, rows, run.train, seed, budget)
-        known = {"run": dump_run(run), "updates": count, "tokens": budget}
+        known = {"run": dump_run(run), "asked": updates, "updates": count, "tokens": budget}
         write_json(place / "updates.json", known, sealed=True)
     return known["updates"], scores
 

@@ -131,7 +131,8 @@ def finished(run: Run) -> Finished | None:
         if own != other:
             raise ValueError(
                 f"a run that goes on trains what the run before trained: {path} has {name} {_told(other)}, got "
-                f"{_told(own)}; leave {name} out of the changes, or start a new run without continues"
+                f"{_told(own)}; in a run file write the same {name}, else leave {name} out of the changes, or start a "
+                "new run without continues"
             )
     return before
 

@@ -12,14 +12,14 @@ from foci.config.run import MADE, Run
 from foci.corpus import Corpus, CorpusError, Reading, read_corpus, tokenizer_fingerprint, write_quarantine
 from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import files_told, rows_told, told
-from foci.focus import Plan, Prepares, Row
+from foci.focus import Plan, Prepares, Row, WeighsTokens
 from foci.learn.earlier import Rehearsal, new_rows, rehearsal
 from foci.learn.finished import asked_files, finished
 from foci.learn.fitting import packs_of
 from foci.learn.making import made_probes
 from foci.learn.offline import check_models, plan_of
 from foci.learn.questions import Questions, random_rows
-from foci.methods import outside
+from foci.methods import outside, roles_of
 from foci.models.forward import check_ids
 from foci.probes import Probe, general, hold_out, read_probes
 from foci.probes.making.make import Made
@@ -30,7 +30,7 @@ from foci.system.inputs import differences, noted
 from foci.system.run_folder import RunFolder
 from foci.system.texts import read_text
 from foci.training.passes import check_packs
-from foci.training.plan import block_scales, check_columns, head_targets
+from foci.training.plan import block_scales, check_columns, check_weighed, head_targets
 
 Arms = Mapping[str, Sequence[Any]]
 """The methods of each arm, as a run file has them."""
@@ -87,6 +87,7 @@ def material(
     for name in run.arms:
         methods = plan_of(run, name).methods
         check_models(methods, loaded.model)  # type: ignore[arg-type]
+        check_weighed(methods, (WeighsTokens in roles_of(type(method)) for method in methods))
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))

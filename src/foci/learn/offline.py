@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from foci.config.run import Run
 from foci.focus import Context, Method, Plan, Prepares, Row
 from foci.methods import build
+from foci.rows import ids_of
 from foci.system import processes
 
 
@@ -71,7 +73,14 @@ def prepare(plan: Plan, context: Context, *, together: bool = False) -> tuple[Pl
                     continue
                 processes.wait()
             make = partial(method.prepare, own)
-            prepared, rows = processes.first_then_others(make) if together else make()
+            prepared, made = processes.first_then_others(make) if together else make()
+            earlier = [repr(one) for one in plan.methods[:number] if isinstance(one, Prepares)]
+            if earlier and any(old != new for old, new in zip_longest(ids_of(rows), ids_of(made))):
+                raise ValueError(
+                    f"{method!r} puts other rows in place of those that {' and '.join(earlier)} looked at; write it "
+                    "first in the arm"
+                )
+            rows = made
             playing.append(prepared)
         else:
             playing.append(method)

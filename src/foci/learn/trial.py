@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from foci import models
 from foci.config.run import Run
 from foci.config.train import TrainConfig
-from foci.focus import Context, Method, Plan, Prepares, Row
+from foci.focus import Context, Method, MixesRows, Plan, Prepares, Row
 from foci.learn.arguments import arguments, learner
 from foci.learn.fitting import passes_of
 from foci.learn.inputs import Material
@@ -28,9 +28,9 @@ from foci.learn.offline import prepare
 from foci.methods import build
 from foci.models.gguf import without_bars
 from foci.models.quantised import count
-from foci.rows import chosen, lengths_of
+from foci.rows import chosen, lengths_of, names_of
 from foci.system import machine
-from foci.training.dataset import MixedDataset
+from foci.training.dataset import MixedDataset, mixed
 from foci.training.sharing import shares
 from foci.training.trainer import FocusTrainer
 
@@ -115,6 +115,7 @@ def tried(setting: Setting, arm: str, loaded: models.Loaded) -> tuple[Trial, mod
     with tempfile.TemporaryDirectory() as name:
         rows = _longest(run.train, setting.material.rows, processes)
         offline, plan, read = _prepared(setting, arm, loaded, rows, Path(name))
+        added, plan = bool(plan.of(MixesRows)), _mixing(plan, run.seed)
         model = learner(run, loaded.model, plan)
         machine.release_memory()  # as an arm does
         with machine.Peak() as peak:
@@ -123,6 +124,8 @@ def tried(setting: Setting, arm: str, loaded: models.Loaded) -> tuple[Trial, mod
             trainer.train()
         data = trainer.train_dataset
         old = [len(row) for some in data.old for row in some] if isinstance(data, MixedDataset) else []
+        if added and not old:
+            old = [len(row) for row in read]
     model.zero_grad(set_to_none=True)
     memory = memory_of(model, loaded.compute_dtype).with_peak(peak.bytes, setting.program)
     if processes > 1:
@@ -172,9 +175,26 @@ def untouched(model: models.LanguageModel, run: Run) -> models.LanguageModel | N
 
 
 def _longest(train: TrainConfig, rows: Sequence[Row], processes: int) -> Sequence[Row]:
-    """Returns the longest rows, as many as one process reads at once for an update."""
+    """Returns the longest rows, as many as one process reads at once for an update; one has a marked answer, if any."""
     each, _ = shares(train.batch_size * train.accumulation, train.batch_size, processes)
-    return chosen(rows, lengths_of(rows).argsort(kind="stable")[-each:])
+    order = lengths_of(rows).argsort(kind="stable")
+    some = order[-each:]
+    if "answer" in names_of(rows) and not any(_has_answer(rows[int(n)]) for n in some):
+        marked = next((n for n in order[::-1] if _has_answer(rows[int(n)])), some[0])
+        some[0] = marked
+    return chosen(rows, some)
+
+
+def _has_answer(row: Row) -> bool:
+    return any(row.columns.get("answer", ())[1:])
+
+
+def _mixing(plan: Plan, seed: int) -> Plan:
+    """Returns the plan, without the methods that mix in old rows where two epochs of these few rows get none."""
+    mixing = plan.of(MixesRows)
+    if not mixing or any(len(mixed(plan, seed, epoch)) for epoch in range(UPDATES)):
+        return plan
+    return Plan([method for method in plan.methods if method not in mixing], normalise=plan.normalise)
 
 
 def _prepared(

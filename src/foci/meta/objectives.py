@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from foci.system.words import counted
 NUDGE = InnerStep(length=0.3)
 """The step at which influence is computed once: plain gradient descent of L2 length 0.3."""
 PAIRS_A_FILE = 16
+SIDE_BY_SIDE = 4
+"""Documents that the weigher reads at a time, at most."""
 
 
 class Objective(ABC):
@@ -102,15 +104,15 @@ class Amortised(Objective):
         self.bias = float(torch.logit(torch.tensor(min(max(mean, 1e-3), 1 - 1e-3))))
 
     def backward(self, weigher: Weigher, pairs: Sequence[Pair], key: int) -> float:
-        loss = self._loss(weigher, pairs)
-        if loss is not None:
+        whole = 0.0
+        for loss in self._losses(weigher, pairs):
             loss.backward()
-        return sum(processes.gathered(0.0 if loss is None else float(loss.detach())))
+            whole += float(loss.detach())
+        return sum(processes.gathered(whole))
 
     def validate(self, weigher: Weigher, pairs: Sequence[Pair]) -> float:
         with torch.no_grad():
-            loss = self._loss(weigher, self.examples(pairs))
-        return sum(processes.gathered(0.0 if loss is None else float(loss)))
+            return sum(processes.gathered(sum(map(float, self._losses(weigher, self.examples(pairs))))))
 
     def examples(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Returns the first pair of each document where its questions are joined, else all."""
@@ -122,17 +124,18 @@ class Amortised(Objective):
         found: list[float] = self._wanted([pair])[1][0].tolist()
         return found
 
-    def _loss(self, weigher: Weigher, pairs: Sequence[Pair]) -> Tensor | None:
-        """Returns this process' part of the mean loss over the tokens of all pairs; None where it has no pair."""
-        if not (own := pairs[processes.number() :: processes.size()]):
-            return None
-        batch, wanted = self._wanted(own)
-        tokens = batch.predicted()
-        found = weigher.logits(batch).float()[tokens]
-        if len(own) == len(pairs):
-            return F.binary_cross_entropy_with_logits(found, wanted[tokens])
+    def _losses(self, weigher: Weigher, pairs: Sequence[Pair]) -> Iterator[Tensor]:
+        """Yields parts of the mean loss over the tokens of all pairs, whose sum it is; of this process' pairs alone.
+
+        A part has documents of like length, so that little padding is read.
+        """
         total = self.material.documents(pairs).predicted().sum()
-        return F.binary_cross_entropy_with_logits(found, wanted[tokens], reduction="sum") / total
+        own = sorted(pairs[processes.number() :: processes.size()], key=lambda pair: len(pair.document))
+        for start in range(0, len(own), SIDE_BY_SIDE):
+            batch, wanted = self._wanted(own[start : start + SIDE_BY_SIDE])
+            tokens = batch.predicted()
+            found = weigher.logits(batch).float()[tokens]
+            yield F.binary_cross_entropy_with_logits(found, wanted[tokens], reduction="sum") / total
 
     def _kept(self, path: Path, groups: Sequence[Sequence[Pair]]) -> Sequence[Row]:
         """Returns what `_scored` does, read from `path` where it was computed before."""

@@ -15,7 +15,7 @@ from foci.corpus import read_rows, tokenizer_fingerprint, write_rows
 from foci.corpus.store import groups, rows_key
 from foci.corpus.stored import written
 from foci.focus import Batch, Context, Row
-from foci.rows import Rows
+from foci.rows import Rows, lengths_of
 from foci.system.cache import kept
 
 
@@ -40,10 +40,20 @@ def add_column(
 ) -> Sequence[Row]:
     """Returns the rows with one more column, given row by row in their order.
 
-    Rows on disk are written again, to a file of `folder` (None: TMPDIR); others are a list.
+    Rows on disk are written again, to a file of `folder` (None: TMPDIR); others are a list. Raises ValueError where
+    another method has written other numbers into the column, which both would read then.
     """
-    made = (replace(row, columns={**row.columns, name: tuple(v)}) for row, v in zip(rows, values, strict=True))
+    made = (_with_column(row, name, tuple(v)) for row, v in zip(rows, values, strict=True))
     return written(made, folder) if isinstance(rows, Rows) else list(made)
+
+
+def _with_column(row: Row, name: str, values: tuple[int | float, ...]) -> Row:
+    if row.columns.get(name, values) != values:
+        raise ValueError(
+            f"two methods of one arm write the column {name!r}, with other numbers: row {row.row_id} has some already; "
+            "the column can hold those of one alone, so leave out one of the methods"
+        )
+    return replace(row, columns={**row.columns, name: values})
 
 
 def kept_column(
@@ -88,7 +98,8 @@ def range_of(rows: Sequence[Row], name: str) -> tuple[float, float]:
 def named_model(name: str, context: Context, who: str) -> PreTrainedModel:
     """Loads another model, in float32, on the device of the context's. `who` says in errors what it is for.
 
-    Raises ValueError where its tokenizer is another one, and what `foci.models.load` raises.
+    Raises ValueError where its tokenizer is another one, or rows are longer than it reads, and what `foci.models.load`
+    raises.
     """
     loaded = models.load(name, dtype="float32", device=str(context.model.device))
     theirs, ours = tokenizer_fingerprint(loaded.tokenizer), tokenizer_fingerprint(context.tokenizer)
@@ -97,7 +108,15 @@ def named_model(name: str, context: Context, who: str) -> PreTrainedModel:
             f"{who} {name!r} has another tokenizer ({theirs}) than the model that learns ({ours}), so what it says is "
             "of other tokens; name a model of the same tokenizer"
         )
+    check_lengths(context.rows, loaded.max_length, f"{who} {name!r}")
     return loaded.model
+
+
+def check_lengths(rows: Sequence[Row], most: int, who: str) -> None:
+    """Raises ValueError where a row is longer than a model reads (tokens); `who` names the model in the error."""
+    longest = int(lengths_of(rows).max()) if rows else 0
+    if longest > most:
+        raise ValueError(f"{who} reads at most {most} tokens, and a row has {longest}; lower corpus.max_length")
 
 
 def column_of(batch: Batch, name: str, method: str) -> Float[Tensor, "batch seq"]:

@@ -22,7 +22,9 @@ from foci.corpus import read_corpus, read_rows, row_id, tokenizer_fingerprint, w
 from foci.data import encyclopedia
 from foci.focus import Context, Row
 from foci.models import fingerprint
+from foci.models.decoding import decodes_from_cache
 from foci.models.forward import answering, device_of
+from foci.models.padding import neighbour_limits
 from foci.rows import Chosen, Rows, lengths_of
 from foci.system.cache import kept
 from foci.system.scratch import in_temporary_folder
@@ -183,12 +185,20 @@ class _Draw:
 def _drawn(
     model: PreTrainedModel, drawn: Int[Tensor, "batch start"], end: int | None, longest: int, draw: _Draw
 ) -> Int[Tensor, "batch seq"]:
-    """Draws samples side by side, token by token over the model's key-value cache; -1 after a sample's end."""
+    """Draws samples side by side, token by token; -1 after a sample's end.
+
+    A model whose cache is not proved right reads whole samples again after each token.
+    """
+    cached = decodes_from_cache(model, uneven=False) and all(longest <= limit for limit, *_ in neighbour_limits(model))
     cache, live = None, torch.ones(len(drawn), dtype=torch.bool)
     while drawn.shape[1] < longest and bool(live.any()):
         read = (drawn if cache is None else drawn[:, -1:]).clamp(min=0).to(device_of(model))
-        output = model(input_ids=read, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        if cached:
+            where = torch.arange(drawn.shape[1] - read.shape[1], drawn.shape[1], device=read.device).expand_as(read)
+            output = model(input_ids=read, position_ids=where, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+        else:
+            output = model(input_ids=read, use_cache=False)
         token = draw.token(output.logits[:, -1].float().cpu(), drawn.clamp(min=0))
         drawn = torch.cat([drawn, torch.where(live[:, None], token, -1)], 1)
         if end is not None:

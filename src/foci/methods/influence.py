@@ -48,7 +48,7 @@ class Influence(Prepares):
     """Weighs each token by how much a training step on it would lower the loss on given questions.
 
     `pairs` is a .jsonl file of text, prompt and answer. `length` is the L2 length of the step. No weight is below
-    `floor`; the largest of a row is 1.
+    `floor`; for each question the largest of a row is 1, and a row has the mean over its questions.
     """
 
     pairs: str

@@ -24,6 +24,7 @@ from foci.methods._prepared import Prepared
 from foci.methods._rehearsal import rehearsed, rehearsed_places
 from foci.methods.train_attention.method import COLUMN as WEIGHER
 from foci.methods.train_attention.weigher import READY_MADE, load, weigh_rows
+from foci.models import max_length
 from foci.rows import lengths_of, texts_of
 from foci.rows import names_of as columns_of
 from foci.system.words import counted
@@ -127,7 +128,9 @@ class Study(Prepares):
                 if begin <= a < b <= end
             ]
             for span in self._asked(sentence, heavy, self.share * most, known):
-                yield tuple(_piece(_parts(sentence, span, form), context) for form in self.forms)
+                forms = tuple(_piece(_parts(sentence, span, form), context) for form in self.forms)
+                if max(len(piece.input_ids) for piece in forms) < max_length(context.model):
+                    yield forms
 
     def _asked(
         self, sentence: str, heavy: Sequence[tuple[Span, float]], floor: float, known: frozenset[str]

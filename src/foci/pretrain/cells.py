@@ -25,7 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from foci.attention.heads import GuidedHeads
 from foci.config import strict_yaml
 from foci.corpus.store import rows_key
-from foci.focus import Context, MixesRows, Plan, Row
+from foci.focus import Context, Imitates, Method, MixesRows, Plan, Row
 from foci.learn.arguments import arguments
 from foci.learn.callbacks import Display, Metrics, Probing, Saving
 from foci.learn.cells import ArmSeed, cell_path
@@ -199,7 +199,18 @@ def check(run: Pretraining, text: Material) -> None:
             raise ValueError(
                 f"arm {arm!r} mixes old rows in, whose tokens nothing would hide; masked pretraining has no rehearsal"
             )
+        if causal := [method for method in plan.methods if run.objective == "masked" and _is_causal(method)]:
+            raise ValueError(
+                f"arm {arm!r} has {causal[0]!r}, which asks what a model says of the next token, and a masked model "
+                "says what stands at a hidden place; leave it out, or pretrain with objective: causal"
+            )
         check_models(plan.methods, model)
+
+
+def _is_causal(method: Method) -> bool:
+    """Returns whether a method asks a model about next tokens, before training or in each update."""
+    asks = ("ewc", "grad_profile", "influence", "known", "rho", "stm")
+    return Imitates in roles_of(type(method)) or type(method).__module__.split(".")[2] in asks
 
 
 def masking_of(run: Pretraining, text: Material) -> Masking | None:

@@ -267,7 +267,7 @@ def _role(stated: str | None, given: Role | None) -> Role:
     if stated is not None:
         one_of("role", stated, get_args(Role))
     if stated is None and given is None:
-        raise ValueError("no role, expected learn or retain; add the key 'role' or name the role of the file")
+        raise ValueError("no role, expected learn or retain; add the key 'role' to each probe")
     if stated is not None and given is not None and stated != given:
         raise ValueError(
             f"role {stated!r} in a file that is read as {given!r} probes; split the file by role or drop the key"

@@ -187,6 +187,8 @@ class HoldCallback(TrainerCallback):
         self.rates: list[float] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not args.learning_rate:  # a trial, in which nothing moves
+            return
         for holder in self.holders:
             if isinstance(holder, ChecksSteps):
                 holder.check_steps(state.max_steps)

@@ -38,6 +38,7 @@ def is_filler(batch: Batch, number: int) -> bool:
 def as_rows(dataset: Sequence[Any]) -> Sequence[Row]:
     """Makes rows of rows, or of mappings with `input_ids` (other lists of the same length become columns).
 
+    A token whose label is -100 has no weight. Raises ValueError for another label that is not the token itself.
     Rows on disk stay there.
     """
     if isinstance(dataset, Rows):
@@ -54,11 +55,16 @@ def _row_of(item: Any, number: int) -> Row:
     if 0 in list(item.get("attention_mask", ())):
         raise ValueError(f"row {number} of the training data holds padding (attention_mask has 0); give rows unpadded")
     skip = ("input_ids", "labels", "attention_mask")
+    labels = [int(i) for i in item.get("labels", ids)]
+    if len(labels) != len(ids) or any(label not in (IGNORED, token) for label, token in zip(labels, ids, strict=True)):
+        raise ValueError(f"row {number} has labels that are not its tokens; give each token itself, or -100")
     columns = {
         name: tuple(float(v) for v in values)
         for name, values in item.items()
         if name not in skip and not isinstance(values, str) and hasattr(values, "__len__") and len(values) == len(ids)
     }
+    if IGNORED in labels[1:]:
+        columns[UNWEIGHTED] = tuple(float(label == IGNORED) for label in labels)
     return Row(str(item.get("row_id", f"row-{number}")), ids, columns=columns)
 
 
@@ -239,7 +245,7 @@ class Collator:
     side: Literal["right", "left"] = "right"
     labelled: bool = False
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Row] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = Batch.of(as_rows(rows), self.pad_id, self.side)
         labels = batch.labels
         if fillers := [n for n in range(len(rows)) if is_filler(batch, n)]:

@@ -1,6 +1,6 @@
 """Combines the methods of one role into one decision, and refuses methods that would do nothing."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,8 @@ from foci.focus import (
     GuidesHeads,
     Imitates,
     LiveTeacher,
+    Method,
+    MixesRows,
     Pattern,
     Plan,
     Prepares,
@@ -167,12 +169,14 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
             f"this plan brings its own loss, so label_smoothing_factor={args.label_smoothing_factor} and "
             f"compute_loss_func={compute_loss_func} would do nothing; leave them out"
         )
-    for method in plan.methods:
-        if isinstance(method, NeedsWeigher) and method.needs_weigher() and not plan.of(WeighsTokens):
-            raise ValueError(
-                f"{method!r} is about tokens of little weight, and nothing weighs tokens in this plan; add a method "
-                "that does, such as train_attention, or let it hold all tokens (on: all)"
-            )
+    check_weighed(plan.methods, [bool(plan.of(WeighsTokens))])
+    by_epoch = [name for name in ("eval", "save", "logging") if getattr(args, f"{name}_strategy") == "epoch"]
+    mixing: list[MixesRows] = plan.of(MixesRows)
+    if by_epoch and mixing:
+        raise ValueError(
+            f"{mixing[0]!r} mixes rows in, and all epochs are one pass then, so {by_epoch[0]}_strategy="
+            f"'epoch' would act once, at the end; set it to 'steps', and {by_epoch[0]}_steps"
+        )
     stored = [method for method in plan.of(Imitates) if not isinstance(method.teacher(), LiveTeacher)]
     if plan.of(EditsTokens) and stored:
         raise ValueError(
@@ -189,6 +193,16 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
             f"save_only_model={args.save_only_model} and load_best_model_at_end={args.load_best_model_at_end}: "
             "checkpoints here are complete, for a resume in the same bits; leave both out and choose a step afterwards"
         )
+
+
+def check_weighed(methods: Sequence[Method], weighing: Iterable[bool]) -> None:
+    """Raises ValueError for a method that does nothing where no method weighs tokens (`weighing`: does each?)."""
+    for method in methods:
+        if isinstance(method, NeedsWeigher) and method.needs_weigher() and not any(weighing):
+            raise ValueError(
+                f"{method!r} is about tokens of little weight, and nothing weighs tokens in this plan; add a method "
+                "that does, such as train_attention, or let it hold all tokens (on: all)"
+            )
 
 
 def block_scales(plan: Plan, model: nn.Module) -> dict[str, float]:

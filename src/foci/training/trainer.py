@@ -60,6 +60,7 @@ from foci.training.dataset import (
     has_weights,
     pad_id,
 )
+from foci.training.evaluation import EvaluatesRows, with_best
 from foci.training.non_finite import NonFinite
 from foci.training.passes import WHOLE, Passes, check_packs, parts_of
 from foci.training.plan import (
@@ -82,7 +83,7 @@ EXTRAS = ("columns", "holds", "row_ids", "weights")
 """Keys that our batches carry beside the model's own inputs."""
 
 
-class FocusMixin(ShardedMixin):
+class FocusMixin(EvaluatesRows, ShardedMixin):
     """Gives any `transformers.Trainer` (TRL's `SFTTrainer` too) a plan. Put it first among the bases.
 
     `train_dataset` may be a sequence of `Row`, or of mappings with `input_ids`; anything else is handed through to
@@ -128,17 +129,16 @@ class FocusMixin(ShardedMixin):
             self._weighted = has_weights(train_dataset)
             collator = Collator(pad_id(model, trainer.get("processing_class")), labelled=not self.replaces_loss)
             trainer.setdefault("data_collator", collator)
-        elif self.plan.of(EditsTokens) or self.plan.of(MixesRows):
+        elif copies != 1 or self.plan.of(EditsTokens) or self.plan.of(MixesRows):
             raise TypeError(
-                f"a plan that edits or mixes rows needs a list of rows as train_dataset, got {type(train_dataset)}"
+                f"copies, and plans that edit or mix rows, need a list of rows, got train_dataset={train_dataset!r:.60}"
             )
         sharing.for_our_loss(args, replaced=self.replaces_loss)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
         check_arguments(self.plan, self.args, self.compute_loss_func)
         self._epochs = EpochCallback(self.train_dataset)
         self.add_callback(self._epochs)
-        if self.replaces_loss:
-            self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole update
+        self.model_accepts_loss_kwargs |= self.replaces_loss  # our loss is normalised over the whole update
 
     @property
     def replaces_loss(self) -> bool:
@@ -387,7 +387,7 @@ class FocusMixin(ShardedMixin):
                 self._staging = None
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                checkpoint.move_up(staging / f"checkpoint-{step}")
+                checkpoint.move_up(with_best(self.state, root, staging / f"checkpoint-{step}"))
         self.accelerator.wait_for_everyone()
         if self.args.should_save and self.args.save_total_limit:
             checkpoint.prune(root, self.args.save_total_limit, step)

@@ -36,4 +36,4 @@ def notes_of(made: Made, other: MadeOfSamples, tokenizer: PreTrainedTokenizerBas
             "conversation goes on: such an answer has a row of its own"
         )
     if other.used and reading.loss == "all":
-        yield "questions are learned like answers (corpus.loss=all)"
+        yield "questions are learned like answers, and no message weighs more than another (corpus.loss=all)"

@@ -27,6 +27,7 @@ from foci.config.values import Output
 from foci.corpus import tokenizer_fingerprint
 from foci.corpus.characters import retokenised, to_characters, to_tokens
 from foci.focus import Batch, Row
+from foci.methods._prepared import check_lengths
 from foci.models.forward import answering, buckets, device_of, pad_id, padded
 from foci.models.gguf import EMBEDDED, embedded_file
 from foci.models.locate import folder_of
@@ -210,10 +211,11 @@ def weigh_rows(
 
     Rows of another tokenizer are read as text, and weights go from token to token through characters; a token that
     stands for no text, such as the end of a row, has the mean weight of those that do. Raises ValueError where such a
-    row has no text.
+    row has no text, or a row is longer than the weigher's model reads.
     """
     same = tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer)
     read = list(rows) if same else [retokenised(row, loaded.tokenizer, "the weigher") for row in rows]
+    check_lengths(read, models.max_length(loaded.weigher.body), "the weigher's model")
     found: list[list[float]] = [[]] * len(rows)
     with answering(loaded.weigher.body, torch.float32):
         for bucket in buckets([len(row) for row in read], batch_size):
