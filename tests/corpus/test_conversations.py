@@ -635,3 +635,10 @@ def test_pretraining_reads_plain_text_alone(tmp_path):
     path.write_text(json.dumps({"text": "Ada."}) + "\n" + json.dumps({"messages": SPOKEN}))
     with pytest.raises(ValueError, match=r"chats\.jsonl:2 holds a conversation .* plain text alone"):
         documents(CorpusConfig(path=str(path)))
+
+
+def test_a_template_with_a_mistake_is_told_by_its_line(tmp_path):
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}\n[{{ m['role']}]\n{% endfor %}"
+    with pytest.raises(ValueError, match=r"the chat template has an error in line 2 .*corpus.chat_template"):
+        rows(tmp_path, SPOKEN, tokenizer)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -88,7 +88,7 @@ class Template:
     def render(self, messages: Messages, tools: Messages = (), *, prompt: bool = False) -> str:
         """Returns the text of messages; `prompt` adds the beginning of an answer.
 
-        Raises Unusable where the template refuses them.
+        Raises Unusable where the template refuses them, ValueError where it is no Jinja template.
         """
         return self._render(messages, tools, prompt=prompt)[0]
 
@@ -102,6 +102,11 @@ class Template:
                 return_assistant_tokens_mask=self.marked,
                 **self.tokenizer.special_tokens_map,
             )
+        except TemplateSyntaxError as error:
+            raise ValueError(
+                f"the chat template has an error in line {error.lineno} ({error.message}); correct the file that "
+                "corpus.chat_template names, or the model's own template"
+            ) from None
         except TemplateError as error:
             said = str(error).strip() or type(error).__name__
             raise Unusable(f"the model's chat template refuses it: {said[:200]!r}; change the messages so") from None
