@@ -152,8 +152,17 @@ def test_a_run_that_ends_before_t0_is_refused_with_the_numbers():
 
 
 def test_gamma_and_a_large_learning_rate_are_refused_by_the_anchor(tmp_path):
-    with pytest.raises(ValueError, match=r"learning rate 0.01 times strength 4.4e\+03 is 44"):
+    with pytest.raises(ValueError, match=r"RecAdam\(.*times strength reaches 4\d.* divide the strength .*gamma"):
         trained(tmp_path, small.rows(), [RecAdam(t0=5)])
+
+
+def test_a_pull_that_a_warm_up_makes_too_large_is_refused_before_the_first_update(tmp_path):
+    """The rate rises from 0 to 0.01 in three updates, so that the first one alone would do."""
+    start = tiny.build("llama")
+    before = weights(start)
+    with pytest.raises(ValueError, match=r"reaches 1\.5 in update 4, .* by at least 1\.5"):
+        trained(tmp_path, small.rows(), [small.Pulled(150.0)], start=start, max_steps=6, warmup_steps=3)
+    assert all(torch.equal(before[name], p) for name, p in start.named_parameters())
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0.0}, {"t0": 0}, {"gamma": 0.0}, {"k": float("nan")}])

@@ -16,6 +16,7 @@ from foci.focus import UNWEIGHTED, Batch, Row, WeighsTokens
 from foci.methods.known import Known
 from foci.models import balancing
 from foci.models.losses import token_nll
+from foci.training.anchor import Anchor
 from foci.training.dataset import Collator
 from foci.training.non_finite import NonFinite
 from training import arguments, assert_same, model, trained, trained_plainly, weights
@@ -275,7 +276,10 @@ def test_pull_on_the_adapter_of_experts_is_the_gradient_of_what_it_adds(name, te
 
 
 def test_a_pull_past_the_start_is_refused(tmp_path):
+    start = model()
     with pytest.raises(ValueError, match=r"learning rate 0.01 times strength 200 is 2"):
+        Anchor(start).pull({"*": 200.0}, dict.fromkeys(weights(start), 0.01))
+    with pytest.raises(ValueError, match=r"times strength reaches 2 in update \d+, .* by at least 2"):
         trained(tmp_path, small.rows(4), [small.Pulled(200.0)], lr_scheduler_type="constant")
 
 

@@ -186,12 +186,36 @@ class HoldCallback(TrainerCallback):
         self.holders, self.anchor = holders, anchor
         self.rates: list[float] = []
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not args.learning_rate:  # a trial, in which nothing moves
             return
         for holder in self.holders:
             if isinstance(holder, ChecksSteps):
                 holder.check_steps(state.max_steps)
+        shares = getattr(kwargs.get("lr_scheduler"), "lr_lambdas", ())
+        rates = list(zip(shares, getattr(kwargs.get("lr_scheduler"), "base_lrs", ()), strict=False))
+        pulls = (
+            (max((base * share(step) for share, base in rates), default=0.0) * self._strength(step), step)
+            for step in range(state.global_step, state.max_steps)
+        )
+        most, step = max(pulls, default=(0.0, 0))
+        if most > 1:
+            raise ValueError(
+                f"{' and '.join(map(repr, self.holders))}: learning rate times strength reaches {most:.3g} in update "
+                f"{step + 1}, and a pull over 1 jumps past the start; divide the strength (of rec_adam gamma) or the "
+                f"learning rate by at least {most:.3g}"
+            )
+
+    def _strength(self, step: int) -> float:
+        """Returns the largest strength of an update that is a number; tensors are limited where they pull."""
+        found: dict[str, float] = {}
+        for holder in self.holders:
+            for name, strength in holder.pull(step).items():
+                if not isinstance(strength, Tensor):
+                    found[name] = found.get(name, 0.0) + strength
+        return found.pop("*", 0.0) + max(found.values(), default=0.0)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
