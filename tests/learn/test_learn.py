@@ -20,6 +20,7 @@ from foci import models
 from foci.config.run import load_run
 from foci.learn import arm as arms
 from foci.learn import baseline
+from foci.learn.inputs import material
 from foci.learn.run import learn
 from foci.probes import answer, read_probes
 from foci.report.measure import MEASURED
@@ -325,3 +326,14 @@ def test_an_arm_does_not_keep_the_models_of_the_one_before(tmp_path, things, mon
     finally:
         gc.enable()
     assert alive[1] <= alive[0]
+
+
+def test_a_plan_that_cannot_work_is_refused_before_the_first_arm_trains(tmp_path, capsys):
+    things = runs.material(tmp_path)
+    tried = {"plain": [], "held": ["oracle", "lwf", {"lwf": {"below": 0.5}}], "alone": ["lwf"]}
+    said = runs.refused(["learn", runs.run_file(tmp_path, things, arms=tried)], capsys)
+    assert "nothing weighs tokens in this plan" in said
+    assert "Lwf" in said
+    assert not list(tmp_path.glob("out/**/step-*"))
+    del tried["alone"]
+    assert material(load_run(runs.run_file(tmp_path, things, arms=tried))).rows

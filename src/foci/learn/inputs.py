@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from foci.config.run import MADE, Run
 from foci.corpus import Corpus, CorpusError, Reading, read_corpus, tokenizer_fingerprint, write_quarantine
 from foci.corpus.documents import files_below, readable
 from foci.corpus.telling import files_told, rows_told, told
-from foci.focus import Plan, Prepares, Row, WeighsTokens
+from foci.focus import Method, Plan, Prepares, Row, WeighsTokens
 from foci.learn.earlier import Rehearsal, new_rows, rehearsal
 from foci.learn.finished import asked_files, finished
 from foci.learn.fitting import packs_of
@@ -87,7 +88,7 @@ def material(
     for name in run.arms:
         methods = plan_of(run, name).methods
         check_models(methods, loaded.model)  # type: ignore[arg-type]
-        check_weighed(methods, (WeighsTokens in roles_of(type(method)) for method in methods))
+        check_weighed(methods, partial(_weigh, methods))
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))
@@ -101,6 +102,11 @@ def material(
     old = rehearsal(before, run, rows, len(corpus.rows) - len(rows) - len(held))
     questions = replace(questions, earlier=tuple(before.probes()))
     return Material(loaded, joined(rows, old.rehearsed), corpus, questions, made, old)
+
+
+def _weigh(methods: Sequence[Method]) -> bool:
+    """Returns whether one of the methods weighs tokens, or will when it is prepared."""
+    return any(WeighsTokens in roles_of(type(method)) for method in methods)
 
 
 def _read(

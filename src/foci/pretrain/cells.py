@@ -209,8 +209,8 @@ def check(run: Pretraining, text: Material) -> None:
 
 def _is_causal(method: Method) -> bool:
     """Returns whether a method asks a model about next tokens, before training or in each update."""
-    asks = ("ewc", "grad_profile", "influence", "known", "rho", "stm")
-    return Imitates in roles_of(type(method)) or type(method).__module__.split(".")[2] in asks
+    asks = {"ewc", "grad_profile", "influence", "known", "rho", "stm"}
+    return Imitates in roles_of(type(method)) or not asks.isdisjoint(type(method).__module__.split("."))
 
 
 def masking_of(run: Pretraining, text: Material) -> Masking | None:

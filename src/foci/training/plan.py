@@ -1,6 +1,6 @@
 """Combines the methods of one role into one decision, and refuses methods that would do nothing."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -169,7 +169,7 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
             f"this plan brings its own loss, so label_smoothing_factor={args.label_smoothing_factor} and "
             f"compute_loss_func={compute_loss_func} would do nothing; leave them out"
         )
-    check_weighed(plan.methods, [bool(plan.of(WeighsTokens))])
+    check_weighed(plan.methods, lambda: bool(plan.of(WeighsTokens)))
     by_epoch = [name for name in ("eval", "save", "logging") if getattr(args, f"{name}_strategy") == "epoch"]
     mixing: list[MixesRows] = plan.of(MixesRows)
     if by_epoch and mixing:
@@ -195,10 +195,10 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
         )
 
 
-def check_weighed(methods: Sequence[Method], weighing: Iterable[bool]) -> None:
-    """Raises ValueError for a method that does nothing where no method weighs tokens (`weighing`: does each?)."""
+def check_weighed(methods: Sequence[Method], weighs: Callable[[], bool]) -> None:
+    """Raises ValueError for a method that does nothing where no method weighs tokens (`weighs`: does one?)."""
     for method in methods:
-        if isinstance(method, NeedsWeigher) and method.needs_weigher() and not any(weighing):
+        if isinstance(method, NeedsWeigher) and method.needs_weigher() and not weighs():
             raise ValueError(
                 f"{method!r} is about tokens of little weight, and nothing weighs tokens in this plan; add a method "
                 "that does, such as train_attention, or let it hold all tokens (on: all)"
