@@ -55,6 +55,10 @@ class Lwf(Prepares):
                 f"{self.temperature!r}"
             )
 
+    def needs_weigher(self) -> bool:
+        """Says whether nothing is held without a method that weighs tokens."""
+        return self.on == "rest"
+
     def prepare(self, context: Context) -> tuple["LwfHold", Sequence[Row]]:
         """Asks the untouched model about every token of the rows, or, with a live teacher, nothing yet."""
         if self.teacher == "live":
@@ -107,7 +111,7 @@ class LwfHold(Prepared, Imitates):
 
     def needs_weigher(self) -> bool:
         """Says whether nothing is held without a method that weighs tokens."""
-        return self.settings.on == "rest"
+        return self.settings.needs_weigher()
 
     def strength(self, step: int, steps: int) -> float:
         """Returns the strength at update `step` (from 0) of `steps`."""
