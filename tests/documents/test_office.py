@@ -174,8 +174,8 @@ def test_hidden_sheets_and_formulas_without_result_are_told(tmp_path):
     assert [place for place, _ in texts(path)] == ["sheet Parts, row 2", "sheet Shown, row 1"]
 
 
-def ebook(path, chapters, extra=(), **files):
-    """An e-book; `chapters` are the bodies of its chapters."""
+def ebook(path, chapters, extra=(), guide=""):
+    """An e-book; `chapters` are the bodies of its chapters, `guide` is that of an EPUB 2."""
     items = "".join(
         f'<item id="c{n}" href="text%20{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(len(chapters))
     )
@@ -186,7 +186,7 @@ def ebook(path, chapters, extra=(), **files):
         archive.writestr("META-INF/container.xml", CONTAINER)
         archive.writestr("OEBPS/book.opf", f'<package><manifest>{nav}{items}</manifest>'
                          f'<spine><itemref idref="nav"/>{spine}'
-                         "</spine></package>")  # fmt: skip
+                         f"</spine>{guide}</package>")  # fmt: skip
         archive.writestr("OEBPS/nav.xhtml", "<html><body><p>Contents</p></body></html>")
         for number, body in enumerate(chapters):
             if body is not None:
@@ -204,6 +204,12 @@ def test_every_word_of_a_book_is_read_in_order(tmp_path):
         pair for n, text in enumerate(written) for pair in ((f"Chapter {n}", f"# Chapter {n}"), (f"Chapter {n}", text))
     ]
     assert texts(path) == wanted
+
+
+def test_the_contents_of_an_older_book_are_no_chapter(tmp_path):
+    guide = '<guide><reference type="toc" href="text%200.xhtml"/><reference type="text" href="text%201.xhtml"/></guide>'
+    path = ebook(tmp_path / "a.epub", ["<p>Chapter one 3</p>", "<p>In the north.</p>"], guide=guide)
+    assert [text for _, text in texts(path)] == ["In the north."]
 
 
 def test_a_chapter_without_head_or_file_and_a_locked_book(tmp_path):

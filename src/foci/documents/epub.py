@@ -52,10 +52,11 @@ def _chapters(archive: zipfile.ZipFile) -> list[str]:
     package = container.xpath("string(//*[local-name()='rootfile']/@full-path)")
     book = _tree(archive.read(package))
     items = {item.get("id"): item for item in book.iter("{*}item")}
+    contents = {part.get("href") for part in book.iter("{*}reference") if part.get("type") == "toc"}  # EPUB 2
     names = []
     for reference in book.iter("{*}itemref"):
         item = items.get(reference.get("idref"))
-        if item is None or "nav" in (item.get("properties") or "").split():
+        if item is None or "nav" in (item.get("properties") or "").split() or item.get("href") in contents:
             continue
         if "html" in (item.get("media-type") or ""):
             names.append(
