@@ -37,6 +37,10 @@ SETTINGS = "---\ntitle: 'Pumps'\ntags:\n  - hall\n\nid: 7\n---\n"
         (f"{SETTINGS}They are red.", "# Pumps\n\nThey are red.", 6),
         (f"{SETTINGS}\n# The pumps\n\nThey are red.", "# The pumps\n\nThey are red.", 9),
         ("---\nid: 7\n---\nThey are red.", "They are red.", 4),
+        ("---\ntitle: >-\n  The old\n  pumps\n---\nThey are red.", "# The old pumps\n\nThey are red.", 4),
+        ("---\ntitle: '' # none\n---\nThey are red.", "They are red.", 4),
+        ("---\ntitle: Pumps\n---\nPumps\n=====\nRed.", "Pumps\n=====\nRed.", 4),
+        ("---\n\n# One\n\n- It is red.\n\n---\n\nIt is old.", "---\n\n# One\n\n- It is red.\n\n---\n\nIt is old.", 1),
         ("---\nThey are red.\n---\nThey are old.", "---\nThey are red.\n---\nThey are old.", 1),
     ],
 )
@@ -49,12 +53,13 @@ def test_settings_before_a_markdown_page_are_no_text(tmp_path, page, text, line)
 
 
 def test_a_table_after_an_empty_line_has_a_head_of_its_own(tmp_path):
-    lines = ["Site:,Ostby", "", "Pump,Limit,Flow", "P-1,40,7", "", "P-2,41,8", "", "Valve,Size,Maker", "V-1,3,Lund"]
+    lines = ["Site:,Ostby", "", "Pump,Limit,Flow", "P-1,40,7", "", "P-2,41,8", "", "Valve,Size,Maker", "V-1,3,Lund", "",
+             "Vent,unknown,Nes"]  # fmt: skip
     (tmp_path / "a.csv").write_text("\n".join(lines))
     assert [row.text for row in read_corpus(tmp_path / "a.csv", tiny.tokenizer(), max_length=512).rows] == [
         "| Site: | Ostby |\n|---|---|",
         "| Pump | Limit | Flow |\n|---|---|---|\n| P-1 | 40 | 7 |\n| P-2 | 41 | 8 |",
-        "| Valve | Size | Maker |\n|---|---|---|\n| V-1 | 3 | Lund |",
+        "| Valve | Size | Maker |\n|---|---|---|\n| V-1 | 3 | Lund |\n| Vent | unknown | Nes |",
     ]
 
 

@@ -217,6 +217,9 @@ def test_a_table_in_a_cell_of_a_table_of_data():
     rows = f"<tr><th>Pump</th><th>Parts</th></tr><tr><td>P-7</td><td>{inner}</td></tr><tr><td>P-8</td><td>-</td></tr>"
     (piece,) = pieces_of_tree(tree_of(f"<table>{rows}</table>"))
     assert piece.text == "| Pump | Parts |\n|---|---|\n| P-7 | seal, 2; ring, 4 |\n| P-8 | - |"
+    page = f"<tr><td>logo</td><td>title</td></tr><tr><td>Home</td><td><h1>Works</h1><p>It is.</p>{inner}</td></tr>"
+    said = [piece.text for piece in pieces_of_tree(tree_of(f"<table>{page}</table>"))]
+    assert said == ["logo", "title", "Home", "# Works", "It is.", "| seal | 2 |\n|---|---|\n| ring | 4 |"]
 
 
 def test_the_words_of_a_heading_may_stand_on_a_button():
@@ -252,6 +255,43 @@ def test_numbers_of_a_word_list_go_on_after_a_note(tmp_path):
     document.save(tmp_path / "a.docx")
     said = ["1. Step A", "Wait.", "2. Step B", "Wait.", "- Look here", "3. Step C"]
     assert text_of(tmp_path / "a.docx").replace("\n\n", "\n").split("\n") == said
+
+
+def test_items_that_are_deleted_or_in_a_box_do_not_count(tmp_path):
+    import docx
+    from docx.oxml import parse_xml
+
+    document = docx.Document()
+    one, gone, _ = (document.add_paragraph(name, style="List Number") for name in ("a", "x", "b"))
+    gone._p.get_or_add_pPr().append(parse_xml(f"<w:rPr {WORD}><w:del w:id='1' w:author='A'/></w:rPr>"))
+    for run in list(gone._p.r_lst):
+        deleted = parse_xml(f"<w:del {WORD} w:id='2' w:author='A'/>")
+        run.getparent().replace(run, deleted)
+        deleted.append(run)
+    again = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+    item = '<w:p><w:pPr><w:pStyle w:val="ListNumber"/></w:pPr><w:r><w:t>boxed</w:t></w:r></w:p>'
+    choice, fallback = f'<mc:Choice Requires="wps">{item}</mc:Choice>', f"<mc:Fallback>{item}</mc:Fallback>"
+    one._p.append(parse_xml(f'<w:r {WORD}><mc:AlternateContent xmlns:mc="{again}">{choice}{fallback}'
+                            "</mc:AlternateContent></w:r>"))  # fmt: skip
+    document.save(tmp_path / "a.docx")
+    text = text_of(tmp_path / "a.docx")
+    assert "\ufdd1" not in text
+    assert "1. a" in text
+    assert "3. b" in text or "2. b" in text
+
+
+def test_text_around_a_table_of_contents_stays(tmp_path):
+    import docx
+    from docx.oxml import parse_xml
+
+    document = docx.Document()
+    kind = '<w:sdtPr><w:docPartObj><w:docPartGallery w:val="{}"/></w:docPartObj></w:sdtPr>'
+    said = "<w:sdtContent><w:p><w:r><w:t>{}</w:t></w:r></w:p>{}</w:sdtContent>"
+    contents = f"<w:sdt>{kind.format('Table of Contents')}{said.format('Pumps 3', '')}</w:sdt>"
+    whole = f"<w:sdt {WORD}>{kind.format('Cover Pages')}{said.format('All the text.', contents)}</w:sdt>"
+    document.element.body.insert(0, parse_xml(whole))
+    document.save(tmp_path / "a.docx")
+    assert text_of(tmp_path / "a.docx") == "All the text."
 
 
 def test_the_items_of_numbered_lists_of_a_web_page():

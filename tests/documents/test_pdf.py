@@ -11,6 +11,7 @@ reportlab = pytest.importorskip("reportlab", reason="pip install 'foci[test]'")
 
 from foci.documents import Lost, Unreadable, pieces_of  # noqa: E402
 from foci.documents.letters import Letter, runs_of  # noqa: E402
+from foci.documents.repair import running  # noqa: E402
 
 
 def text_of(path):
@@ -135,6 +136,12 @@ def test_rows_of_a_table_over_pages_are_no_running_heads(tmp_path, grid):
     assert re.findall(r"\| (\d\d:\d\d) \|", text) == [time for time, _ in rows[1:]]
     assert "Page" not in text
     assert text.count("Time") == (4 if grid else 0)  # without rules the head looks like a running one
+
+
+def test_a_page_of_bare_numbers_brings_no_page_numbers_into_the_text():
+    pages = [[(700.0, f"Words of page {'abcdef'[n]}."), (30.0, str(n + 5))] for n in range(6)]
+    pages[3] = [*((700.0 - 14 * n, str(10 * n)) for n in range(1, 5)), (30.0, "8")]
+    assert running(pages) == [{1}, {1}, {1}, set(), {1}, {1}]
 
 
 def test_a_scanned_page_is_told_and_the_others_are_read(tmp_path):

@@ -297,5 +297,6 @@ def test_other_rows_after_rows_that_were_looked_at_are_refused(tmp_path):
     plan = Plan([build({"lwf": {"on": "all"}}), build("disc")])
     with pytest.raises(ValueError, match=r"Disc\(.* puts other rows in place of those that Lwf\("):
         prepare(plan, context(tmp_path))
-    _, made = prepare(Plan([build("disc"), build({"lwf": {"on": "all"}})]), context(tmp_path))
-    assert len(made) != len(rows())
+    held, labelled = {"lwf": {"on": "all"}}, {"disc": {"labels": True}}
+    for n, specs in enumerate((("disc", held), (labelled, held), (held, labelled))):
+        prepare(Plan([build(spec) for spec in specs]), context(tmp_path / str(n)))

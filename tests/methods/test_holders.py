@@ -156,6 +156,15 @@ def test_gamma_and_a_large_learning_rate_are_refused_by_the_anchor(tmp_path):
         trained(tmp_path, small.rows(), [RecAdam(t0=5)])
 
 
+def test_a_pull_is_as_strong_as_its_own_block_is_fast(tmp_path):
+    """A tenth of the rate in the block that is pulled by 50: 0.05 x 0.1 x 50 = 0.25, which does not jump."""
+    slow = small.Scaled({"layers.0": 0.1})
+    settings = {"learning_rate": 0.05, "optim": "sgd", "max_steps": 2, "lr_scheduler_type": "constant"}
+    trained(tmp_path, small.rows(), [slow, small.Pulled(50.0, "layers.0")], **settings)
+    with pytest.raises(ValueError, match=r"reaches 2\.5 in update 1"):
+        trained(tmp_path, small.rows(), [small.Pulled(50.0, "layers.0")], **settings)
+
+
 def test_a_pull_that_a_warm_up_makes_too_large_is_refused_before_the_first_update(tmp_path):
     """The rate rises from 0 to 0.01 in three updates, so that the first one alone would do."""
     start = tiny.build("llama")

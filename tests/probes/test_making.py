@@ -66,7 +66,7 @@ def test_a_sentence_is_asked_about_by_hand(sentence, answer, prompt):
 
 def test_marks_of_markdown_are_no_words():
     assert plain("1. **Note**: call [Ada](x.md) at `5` (#12).") == "Note: call Ada at 5."
-    assert plain("It is 5 km² of woods².^[1] Old,[^a-1] too.[3][4]") == "It is 5 km² of woods. Old, too."
+    assert plain("It is 5 metres² wide.² So^[1] old,[^a-1] too.[3][4]") == "It is 5 metres² wide. So old, too."
     assert plain("* :func:`~a.sum` is *new* ([#4](http://x)).") == "a.sum is new."
     assert plain("- :issue:`12`: See `__init__.py` of :pep:`8` and NumPy_.") == "See __init__.py of pep 8 and NumPy."
     found = facts_of("The switch is set by `max_pool` alone.", frozenset())

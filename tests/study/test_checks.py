@@ -117,6 +117,9 @@ def test_an_answer_is_looked_for_as_whole_words():
     assert holds("1915年に東京で生まれた。", "東京")
     assert holds("东京工厂于1987年由汉森建立。", "1987年")
     assert not holds("东京工厂于1987年由汉森建立。", "87年")
+    assert holds("이 공장은 1987년에 베른에서 문을 열었다.", "베른")
+    assert holds("이 공장은 1987년에 베른에서 문을 열었다.", "1987년")
+    assert not holds("이 공장은 1987년에 베른에서 문을 열었다.", "87년")
     assert holds("ผู้อำนวยการคือฮันเซน", "ฮันเซน")
     assert not holds("Anything", " ")
 

@@ -182,6 +182,9 @@ def test_passages_of_a_script_without_spaces(tmp_path):
     (tmp_path / "a.txt").write_text("东" * 500)
     found = [passage.words for passage in read_passages([str(tmp_path / "a.txt")], 60).passages]
     assert found == [60, 10], "cut, and each text once"
+    (tmp_path / "a.txt").write_text("ปั๊มน้ำเริ่มทำงานที่กรุงเทพ " * 40)
+    passages = read_passages([str(tmp_path / "a.txt")], 60).passages
+    assert all(passage.text.startswith("ปั๊ม") for passage in passages), "cut between phrases"
 
 
 def test_a_comment_of_code_is_no_heading(tmp_path):

@@ -407,8 +407,10 @@ def test_what_would_be_ignored_is_refused(tmp_path):
     args = arguments(tmp_path)
     with pytest.raises(TypeError, match="copies"):
         FocusTrainer(model(), args, plan=Plan(), train_dataset=torch.utils.data.TensorDataset(torch.ones(3)), copies=3)
+    once = arguments(tmp_path, save_strategy="epoch", num_train_epochs=1)
+    FocusTrainer(model(), once, plan=Plan([small.Old(small.rows(3))]), train_dataset=small.rows())
     for name in ("eval", "save", "logging"):
-        args = arguments(tmp_path, **{f"{name}_strategy": "epoch"})
+        args = arguments(tmp_path, **{f"{name}_strategy": "epoch"}, num_train_epochs=2)
         with pytest.raises(ValueError, match=f"{name}_strategy='epoch' would act once"):
             FocusTrainer(
                 model(),

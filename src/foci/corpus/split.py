@@ -30,8 +30,10 @@ _ABBREVIATIONS = (
     "vs cf ca al approx est fig figs eq eqs sec ch no nos nr vol vols pp ed eds trans art par op cit ibid "
     "inc ltd co corp bros dept univ assn mt ft ave blvd rd jan feb mar apr jun jul aug sep sept oct nov dec "
     "ph.d m.sc b.sc bzw usw bspw evtl ggf vgl etc viz resp "
-    "mio mrd abs tel hrsg jh gem avda ee uu डॉ "
+    "mio mrd hrsg jh avda ee uu डॉ "
 )
+_BEFORE_NUMBERS = " abs tel str gem "
+"""Words that are abbreviations before a number: Abs. 2, Tel. 030, Str. 5."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return True
     found = _LAST_WORD.search(text[max(0, match.start() - 24) : match.start()])
     word = found.group().lower() if found else ""
-    return f" {word} " not in _ABBREVIATIONS and not _NO_END.fullmatch(word) and not word.endswith("str")
+    if following.isdigit() and (f" {word} " in _BEFORE_NUMBERS or (word.endswith("str") and len(word) > 3)):
+        return False
+    return f" {word} " not in _ABBREVIATIONS and not _NO_END.fullmatch(word)
 
 
 def cuts(text: str, starts: Sequence[int], room: Room, spans: Sequence[Span] = ()) -> list[int]:

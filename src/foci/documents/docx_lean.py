@@ -20,7 +20,11 @@ _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 _MARK = re.compile(f"{NUMBER}([0-9]+){NUMBER}")
 _TEXTS = ("word/document.xml", "word/footnotes.xml", "word/endnotes.xml")
-_CONTENTS = f".//{_W}docPartGallery[@{_W}val='Table of Contents']"
+_CONTENTS = f"{_W}sdtPr/{_W}docPartObj/{_W}docPartGallery[@{_W}val='Table of Contents']"
+_CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
+"""One of two forms of a text box; the other one is read."""
+_GONE = (f"{_W}pPr/{_W}rPr/{_W}del", f"{_W}pPr/{_W}rPr/{_W}moveFrom")
+"""Marks a paragraph that was deleted or moved away."""
 
 
 def lean(path: Path) -> io.BytesIO:
@@ -52,10 +56,12 @@ def lean(path: Path) -> io.BytesIO:
 def with_numbers(tree: etree._Element) -> etree._Element:
     """Takes the numbers that `lean` wrote out of an HTML tree; an item of a numbered list gets its own as `value`."""
     for element in tree.iter(etree.Element):
-        if (found := _MARK.match(element.text or "")) is not None:
-            element.text = (element.text or "")[found.end() :]
-            if element.tag == "li":
-                element.set("value", found.group(1))
+        if (found := _MARK.match(element.text or "")) is not None and element.tag == "li":
+            element.set("value", found.group(1))
+        if NUMBER in (element.text or ""):
+            element.text = _MARK.sub("", element.text)
+        if NUMBER in (element.tail or ""):
+            element.tail = _MARK.sub("", element.tail)
     return tree
 
 
@@ -87,6 +93,9 @@ def _make_plain(tree: etree._Element, lists: "_Lists") -> None:
             broken.tag, broken.text = f"{_W}t", " "
             broken.set(_SPACE, "preserve")
     for paragraph in tree.iter(f"{_W}p"):
+        away = any(paragraph.find(gone) is not None for gone in _GONE)
+        if away or next(paragraph.iterancestors(_CHOICE), None) is not None:
+            continue
         if (number := lists.number(paragraph)) is not None:
             run = etree.Element(f"{_W}r")
             etree.SubElement(run, f"{_W}t").text = f"{NUMBER}{number}{NUMBER}"
@@ -104,7 +113,8 @@ class _Lists:
     """The numbered lists of a document, and how far each has counted.
 
     `kinds` has the list of each number, `starts` and `formats` say at what a level of a list begins and how it is
-    counted, `anew` has the levels that a number begins again, `styled` the number and level that a style gives.
+    counted, `anew` has the levels that a number begins again, `styled` the number and level that a style gives,
+    `levels` the level that a list gives to a style.
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -112,6 +122,7 @@ class _Lists:
     formats: Mapping[tuple[str, int], str] = field(default_factory=dict)
     anew: dict[tuple[str, int], int] = field(default_factory=dict)
     styled: Mapping[str, etree._Element] = field(default_factory=dict)
+    levels: Mapping[tuple[str, str], int] = field(default_factory=dict)
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @classmethod
@@ -133,6 +144,7 @@ class _Lists:
                 if level.find(f"{_W}startOverride") is not None
             },
             dict(_styled(styles)) if styles is not None else {},
+            {(kind, style): place for (kind, place), level in places if (style := _said(level, "pStyle"))},
         )
 
     def number(self, paragraph: etree._Element) -> int | None:
@@ -146,8 +158,9 @@ class _Lists:
         levels = [one.find(f"{_W}ilvl") for one in (given, inherited) if one is not None]
         numbers = [one.find(f"{_W}numId") for one in (given, inherited) if one is not None]
         name = next((_value(one, "val") for one in numbers if one is not None), "0")
-        level = _number(next((_value(one, "val") for one in levels if one is not None), "0"))
         kind = self.kinds.get(name)
+        by_style = self.levels.get((kind or "", "" if style is None else _value(style, "val")), 0)
+        level = next((_number(_value(one, "val")) for one in levels if one is not None), by_style)
         if kind is None or self.formats.get((kind, level), "none") in ("bullet", "none"):
             return None
         start = self.anew.pop((name, level), None)

@@ -23,6 +23,8 @@ _BLOCKS = {
 _HEADS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 ROWS, COLUMNS = 65534, 100
 """Rows (as in HTML) and columns of a table over which a <td> reaches, at most."""
+_SECTIONS = ".//h1|.//h2|.//h3|.//h4|.//p[2]"
+"""What cells of a table of data do not hold beside a table."""
 _BREAK = "\x0b"
 """Stands for <br> while a block is read: a line break of the source is a space."""
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0\u2009\u202f]+")
@@ -184,14 +186,16 @@ def _back_link(child: etree._Element, tag: str) -> bool:
 def _is_data(table: etree._Element) -> bool:
     """Says whether a table holds rows of data.
 
-    One of a single cell only places things; so does one with tables in more than half of its rows, or without heads and
-    without two rows of as many cells.
+    One of a single cell only places things; so does one with tables in more than half of its rows, or beside headings
+    and paragraphs, or without heads and without two rows of as many cells.
     """
     rows = [_cells(row) for row in _rows(table)]
     if sum(map(len, rows)) < 2:
         return False
     if not (nested := sum(any(cell.xpath(".//table") for cell in cells) for cells in rows)):
         return True
+    if any(cell.xpath(".//table") and cell.xpath(_SECTIONS) for cells in rows for cell in cells):
+        return False
     widths = Counter(len(cells) for cells in rows if len(cells) > 1)
     alike = max(widths.values(), default=0) > 1 or any(cell.tag == "th" for cells in rows for cell in cells)
     return alike and 2 * nested <= len(rows)
@@ -210,10 +214,11 @@ def _cells(row: etree._Element) -> list[etree._Element]:
 def _numbered_code(table: etree._Element) -> etree._Element | None:
     """Returns the code of a table that places the numbers of its lines beside it; None where a table is another one."""
     code = table.xpath(".//pre")
-    if len(code) != 2 or len(list(_rows(table))) != 1:
+    if len(code) != 2 or len(list(_rows(table))) != 1 or len(table.xpath(".//*[self::td or self::th]")) != 2:
         return None
     numbers = "".join(code[0].itertext()).split()
-    return code[1] if numbers and all(map(str.isdigit, numbers)) else None
+    first = int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
+    return code[1] if numbers and numbers == [str(first + n) for n in range(len(numbers))] else None
 
 
 def _words(table: etree._Element) -> str:

@@ -142,7 +142,8 @@ def running(pages: Sequence[Sequence[tuple[float, str]]]) -> list[set[int]]:
 
     Each page lists its outermost lines as (y in points, text). A running line stands at the same height on several
     pages: with the same words but for numbers, on two pages where there are two or three, else on three; or with a
-    number that grows with the pages. Words that a page has three times are those of a table's rows.
+    number that grows with the pages. Words that this page, or the one before, has three times are those of a table's
+    rows.
     """
     if len(pages) < 2:
         return [set() for _ in pages]
@@ -153,10 +154,12 @@ def running(pages: Sequence[Sequence[tuple[float, str]]]) -> list[set[int]]:
         seen.update({(slot, normal(text)) for y, text in page for slot in _slots(y)})
         grown.update({(slot, step) for y, text in page for slot in _slots(y) for step in _steps(index, text)})
     often = max(3, 0.5 * len(pages))
-    rows = {words for page in pages for words, times in Counter(normal(text) for _, text in page).items() if times > 2}
+    alike = [Counter(normal(text) for _, text in page) for page in pages]
+    rows = [{words for words, times in page.items() if times > 2} for page in alike]
 
     def is_running(index: int, y: float, text: str) -> bool:
-        if normal(text) in rows:
+        words = normal(text)
+        if words in rows[index] or (index and words in rows[index - 1] and alike[index][words] > 1):
             return False
         if any(seen[slot, normal(text)] >= needed for slot in _slots(y)):
             return True

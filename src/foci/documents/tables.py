@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 _HAS_DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(r"[-+]?[\d.,\s]*\d[\d.,\s]*%?")
+_NONE = frozenset(("-", "--", "–", "—", "n/a", "na", "none", "unknown", "null", "tbd", "?", "x", "yes", "no"))
 CHARACTERS = 500
 """Characters of a part of a long table, at most (unless one line alone has more)."""
 
@@ -71,13 +73,15 @@ def parts(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int,
 def _is_head(cells: Sequence[str], head: Sequence[str], above: Sequence[str]) -> bool:
     """Says whether a line after an empty one begins another table.
 
-    It has words alone, and more of them than the head before has cells, or one in a column of numbers.
+    It has words alone: more of them than the head before has cells, or one in each column of numbers, of which there
+    are two or more.
     """
     full = [cell for cell in cells if cell.strip()]
     if len(full) < 2 or any(_HAS_DIGIT.search(cell) for cell in full):
         return False
-    numbers = any(_HAS_DIGIT.search(old) and cell.strip() for old, cell in zip(above, cells, strict=False))
-    return numbers or len(full) > sum(bool(cell.strip()) for cell in head)
+    over = [cell.strip() for old, cell in zip(above, cells, strict=False) if _NUMBER.fullmatch(old.strip())]
+    named = len(over) > 1 and all(over) and not any(word.casefold() in _NONE for word in over)
+    return named or len(full) > sum(bool(cell.strip()) for cell in head)
 
 
 def between(noun: str, first: int, last: int) -> str:

@@ -18,7 +18,7 @@ from foci.learn.earlier import Rehearsal, new_rows, rehearsal
 from foci.learn.finished import asked_files, finished
 from foci.learn.fitting import packs_of
 from foci.learn.making import made_probes
-from foci.learn.offline import check_models, plan_of
+from foci.learn.offline import check_models, check_order, plan_of
 from foci.learn.questions import Questions, random_rows
 from foci.methods import outside, roles_of
 from foci.models.forward import check_ids
@@ -89,6 +89,7 @@ def material(
         methods = plan_of(run, name).methods
         check_models(methods, loaded.model)  # type: ignore[arg-type]
         check_weighed(methods, partial(_weigh, methods))
+        check_order(methods)
         known = Plan([m for m in methods if not isinstance(m, Prepares)])
         check_columns(known, corpus.rows)
         head_targets(known, loaded.model, block_scales(known, loaded.model))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +11,6 @@ from transformers import PreTrainedModel
 from foci.config.run import Run
 from foci.focus import Context, Method, Plan, Prepares, Row
 from foci.methods import build
-from foci.rows import ids_of
 from foci.system import processes
 
 
@@ -22,6 +20,15 @@ class ChecksModel(Protocol):
 
     def check_model(self, model: PreTrainedModel) -> None:
         """Raises ValueError where the method cannot work with a model. Quick: asked before anything is trained."""
+        ...
+
+
+@runtime_checkable
+class ReplacesRows(Protocol):
+    """A method that may read other rows than those of the corpus."""
+
+    def replaces_rows(self) -> bool:
+        """Says whether it does, with its settings."""
         ...
 
 
@@ -62,6 +69,7 @@ def prepare(plan: Plan, context: Context, *, together: bool = False) -> tuple[Pl
     `together` every process must call it: they share the work where a method allows it; where not, the others begin
     when the first is done, and read what it kept.
     """
+    check_order(plan.methods)
     playing, rows = list[Method](), context.rows
     for number, method in enumerate(plan.methods):
         if isinstance(method, Prepares):
@@ -73,18 +81,22 @@ def prepare(plan: Plan, context: Context, *, together: bool = False) -> tuple[Pl
                     continue
                 processes.wait()
             make = partial(method.prepare, own)
-            prepared, made = processes.first_then_others(make) if together else make()
-            earlier = [repr(one) for one in plan.methods[:number] if isinstance(one, Prepares)]
-            if earlier and any(old != new for old, new in zip_longest(ids_of(rows), ids_of(made))):
-                raise ValueError(
-                    f"{method!r} puts other rows in place of those that {' and '.join(earlier)} looked at; write it "
-                    "first in the arm"
-                )
-            rows = made
+            prepared, rows = processes.first_then_others(make) if together else make()
             playing.append(prepared)
         else:
             playing.append(method)
     return Plan(playing, normalise=plan.normalise), rows
+
+
+def check_order(methods: Sequence[Method]) -> None:
+    """Raises ValueError where a method looks at rows, and a later one puts others in their place."""
+    for number, method in enumerate(methods):
+        earlier = [repr(one) for one in methods[:number] if isinstance(one, Prepares)]
+        if earlier and isinstance(method, ReplacesRows) and method.replaces_rows():
+            raise ValueError(
+                f"{method!r} puts other rows in place of those that {' and '.join(earlier)} looked at; write it first "
+                "in the arm"
+            )
 
 
 def own_folder(context: Context, number: int, method: Prepares) -> Path:

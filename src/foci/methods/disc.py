@@ -67,6 +67,10 @@ class Disc(Prepares):
         if min(self.sentences, self.k) < 1:
             raise ValueError(f"disc expected at least 1 sentence and k >= 1 tokens, got {self.sentences} and {self.k}")
 
+    def replaces_rows(self) -> bool:
+        """Says whether the sentences are read in place of the documents."""
+        return not self.labels
+
     def prepare(self, context: Context) -> tuple["DiscHold | DiscRows", Sequence[Row]]:
         """Draws the sentences and asks the untouched model about their documents.
 

@@ -26,6 +26,8 @@ _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": 
                          "\u2011": "-", "\u00a0": " ", "\u202f": " "})  # fmt: skip
 _SPACED = rf"[^\W{UNSPACED}{PHRASED}]"
 """A letter or digit of a word with spaces around it."""
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
+"""Korean letters: particles are written together with the word before them."""
 _ENDS = ("?", "\uff1f", "\u061f", ";", "\u037e")
 _POINTS = re.compile(
     r"\b(?:the|this|that|your|given|following|above|provided) (?:\w+ )?(?:passage|text|excerpt|paragraph|article|"
@@ -104,7 +106,7 @@ def holds(text: str, part: str) -> bool:
     """
     inner = folded(part).strip(" .,;:!?\"'()")
     before = rf"(?<!{_SPACED})" if re.match(_SPACED, inner) else ""
-    after = rf"(?!{_SPACED})" if re.match(_SPACED, inner[-1:]) else ""
+    after = rf"(?!{_SPACED})" if re.match(_SPACED, inner[-1:]) and not _HANGUL.match(inner[-1:]) else ""
     if inner[:1].isdigit():  # neither the end of a number nor a number without its sign; 1931-1950 are two
         before += r"(?<!\d[.,:])(?<!(?<!\w)-)"
     if inner[-1:].isdigit():

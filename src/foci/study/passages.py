@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +17,11 @@ from foci.system.words import counted, form
 
 LEAST = 12
 """Words of a passage that is asked about, at least."""
+NEAR = 10
+"""Words by which a cut inside of a long sentence may be earlier than it must."""
 MAX_BAD = 0.01
 """The share of bad documents, at most, as of a run."""
-_WORD = re.compile(rf"(?:[{UNSPACED}{PHRASED}]|[^\s{UNSPACED}{PHRASED}]+)\s*")
+_WORD = re.compile(rf"(?:[{UNSPACED}{PHRASED}]{{1,2}}|[^\s{UNSPACED}{PHRASED}]+)\s*")
 _FENCED = re.compile(r"^[^\S\n]*(```|~~~).*?(?:^[^\S\n]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^[^\S\n]{0,3}#{1,6}[^\S\n]+(.+?)[\s#]*$", re.MULTILINE)
 
@@ -124,5 +127,11 @@ def _pieces(text: str, words: int) -> Iterator[Span]:
     """Yields sentences; one of more than `words` words is cut between words."""
     for start, end in sentences(text):
         ends = [start + found.end() for found in _WORD.finditer(text[start:end])]
-        edges = [start, *ends[words - 1 : -1 : words], end] if len(ends) > words else [start, end]
-        yield from pairwise(edges)
+        ends = [at for at in ends if at == end or not unicodedata.category(text[at]).startswith("M")]
+        edges = [_apart(text, ends[max(0, n - NEAR) : n + 1]) for n in range(words - 1, len(ends) - 1, words)]
+        yield from pairwise([start, *edges, end])
+
+
+def _apart(text: str, ends: Sequence[int]) -> int:
+    """Returns the last of some word ends that has white space before it, else the last: Thai has it between phrases."""
+    return next((at for at in reversed(ends) if text[at - 1].isspace()), ends[-1])

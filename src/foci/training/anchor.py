@@ -6,7 +6,7 @@ pull moves A and B down the gradient of half the squared distance ||s B A - s B0
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -179,6 +179,11 @@ def _adapter_pairs(model: nn.Module, start: Mapping[str, Tensor]) -> list[tuple[
     return pairs
 
 
+def _strongest(strengths: Mapping[str, float], blocks: Collection[str]) -> float:
+    """Returns the largest strength in some blocks."""
+    return strengths.get("*", 0.0) + max((strengths[block] for block in blocks if block in strengths), default=0.0)
+
+
 class HoldCallback(TrainerCallback):
     """Paces the optimiser's step and pulls after it, both by the number of updates done so far."""
 
@@ -194,13 +199,17 @@ class HoldCallback(TrainerCallback):
         for holder in self.holders:
             if isinstance(holder, ChecksSteps):
                 holder.check_steps(state.max_steps)
-        shares = getattr(kwargs.get("lr_scheduler"), "lr_lambdas", ())
-        rates = list(zip(shares, getattr(kwargs.get("lr_scheduler"), "base_lrs", ()), strict=False))
-        pulls = (
-            (max((base * share(step) for share, base in rates), default=0.0) * self._strength(step), step)
-            for step in range(state.global_step, state.max_steps)
-        )
-        most, step = max(pulls, default=(0.0, 0))
+        scheduler, groups = kwargs.get("lr_scheduler"), kwargs["optimizer"].param_groups
+        names = {p: n for n, p in self.anchor.model.named_parameters()}
+        blocks = [{block_of(names[p]) for p in group["params"] if p in names} for group in groups]
+        found = (getattr(scheduler, name, ()) for name in ("lr_lambdas", "base_lrs"))
+        shares = list(zip(*found, blocks, strict=False))
+        most, step = 0.0, 0
+        for at in range(state.global_step, state.max_steps if shares else 0):
+            strengths = self._numbers(at)
+            pulls = (base * share(at) * _strongest(strengths, inside) for share, base, inside in shares)
+            if (pull := max(pulls)) > most:
+                most, step = pull, at
         if most > 1:
             raise ValueError(
                 f"{' and '.join(map(repr, self.holders))}: learning rate times strength reaches {most:.3g} in update "
@@ -208,14 +217,14 @@ class HoldCallback(TrainerCallback):
                 f"learning rate by at least {most:.3g}"
             )
 
-    def _strength(self, step: int) -> float:
-        """Returns the largest strength of an update that is a number; tensors are limited where they pull."""
+    def _numbers(self, step: int) -> dict[str, float]:
+        """Returns the strengths of an update that are numbers, by block; tensors are limited where they pull."""
         found: dict[str, float] = {}
         for holder in self.holders:
             for name, strength in holder.pull(step).items():
                 if not isinstance(strength, Tensor):
                     found[name] = found.get(name, 0.0) + strength
-        return found.pop("*", 0.0) + max(found.values(), default=0.0)
+        return found
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -12,7 +12,8 @@ from foci.training.dataset import Collator
 
 
 class EvaluatesRows:
-    """Evaluates rows by the Trainer's own loss: the mean over tokens of a weight above 0, whatever the plan weighs.
+    """Evaluates rows by the Trainer's own loss, whatever the plan weighs: of each batch the mean over its tokens of a
+    weight above 0, and the mean of these.
 
     So `eval_loss` is one quantity under every plan: that of the answers, where rows are conversations.
     """

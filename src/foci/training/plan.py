@@ -155,8 +155,11 @@ def check_prepared(plan: Any) -> None:
             )
 
 
-def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
-    """Refuses what a trainer would ignore, or what would break the plan's laws without a word."""
+def check_arguments(plan: Plan, args: Any, compute_loss_func: Any, epochs: int = 1) -> None:
+    """Refuses what a trainer would ignore, or what would break the plan's laws without a word.
+
+    `epochs`: how many of them are read in one pass.
+    """
     if args.n_gpu > 1:
         raise ValueError(
             f"{args.n_gpu} GPUs in one process would split an update; set CUDA_VISIBLE_DEVICES to one of them, or "
@@ -172,7 +175,7 @@ def check_arguments(plan: Plan, args: Any, compute_loss_func: Any) -> None:
     check_weighed(plan.methods, lambda: bool(plan.of(WeighsTokens)))
     by_epoch = [name for name in ("eval", "save", "logging") if getattr(args, f"{name}_strategy") == "epoch"]
     mixing: list[MixesRows] = plan.of(MixesRows)
-    if by_epoch and mixing:
+    if by_epoch and mixing and epochs > 1:
         raise ValueError(
             f"{mixing[0]!r} mixes rows in, and all epochs are one pass then, so {by_epoch[0]}_strategy="
             f"'epoch' would act once, at the end; set it to 'steps', and {by_epoch[0]}_steps"

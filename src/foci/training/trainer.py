@@ -135,7 +135,7 @@ class FocusMixin(EvaluatesRows, ShardedMixin):
             )
         sharing.for_our_loss(args, replaced=self.replaces_loss)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **trainer)
-        check_arguments(self.plan, self.args, self.compute_loss_func)
+        check_arguments(self.plan, self.args, self.compute_loss_func, len(getattr(self.train_dataset, "old", ())))
         self._epochs = EpochCallback(self.train_dataset)
         self.add_callback(self._epochs)
         self.model_accepts_loss_kwargs |= self.replaces_loss  # our loss is normalised over the whole update

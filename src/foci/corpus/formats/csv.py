@@ -13,7 +13,7 @@ from foci.documents.tables import between, parts
 from foci.system.texts import NotText, decoded
 
 _MARKS = ",;\t|"
-_STATED = re.compile(r'"?sep=([^\s\w"])"?\r?\n')
+_STATED = re.compile(r'"?sep=([^\w"\r\n])"?\r?\n')
 
 
 class Csv(Format):

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from foci.corpus.documents import EXCERPT, BadLine, Document, Format
 from foci.system.texts import NotText, decoded
 
@@ -11,7 +13,10 @@ _SETTINGS = re.compile(
     r"---[^\S\n]*\n((?:(?:[\w.-]+:|[^\S\n]+\S|- |#).*\n|[^\S\n]*\n)+)(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)"
 )
 """The front matter of a page for Jekyll, Hugo, Docusaurus or Pandoc: YAML between two lines of hyphens."""
-_TITLE = re.compile(r"""^title:[^\S\n]*(["']?)(\S.*?)\1[^\S\n]*$""", re.MULTILINE)
+_KEY = re.compile(r"\s*(?:#.*\n\s*)*[\w.-]+:(?:\s|\Z)")
+"""How front matter begins; a slide between two lines begins otherwise."""
+_HEADED = re.compile(r"\s*(?:#\s|<h1|\S.*\n=+[^\S\n]*(?:\n|\Z))", re.IGNORECASE)
+"""A page that begins with a heading of its own."""
 
 
 class Text(Format):
@@ -44,9 +49,19 @@ def _without_settings(text: str) -> str:
     ['', '', '# Pumps', '', 'They are red.']
     """
     found = _SETTINGS.match(text)
-    if found is None:
+    if found is None or _KEY.match(found.group(1)) is None:
         return text
-    lines, body, title = found.group().count("\n"), text[found.end() :], _TITLE.search(found.group(1))
-    if title is None or re.match(r"\s*#\s", body):
+    lines, body, title = found.group().count("\n"), text[found.end() :], _title(found.group(1))
+    if not title or _HEADED.match(body):
         return "\n" * lines + body
-    return "\n" * (lines - 2) + f"# {title.group(2)}\n\n{body}"
+    return "\n" * (lines - 2) + f"# {title}\n\n{body}"
+
+
+def _title(settings: str) -> str:
+    """Returns the title in YAML; "" where it has none that is a text."""
+    try:
+        read = yaml.safe_load(settings)
+    except yaml.YAMLError:
+        return ""
+    title = read.get("title") if isinstance(read, dict) else None
+    return " ".join(title.split()) if isinstance(title, str) else ""

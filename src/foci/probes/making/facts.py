@@ -62,11 +62,8 @@ _BEFORE_CODE = (
 _BESIDE_CODE = (
     (re.compile(r"(?<!\w)(\*\*|__|\*|_)(?=\S)(.+?)(?<=\S)\1(?!\w)"), r"\2"),  # emphasis
     (re.compile(r"(?<=\w)__?(?=[\s.,;:)!?]|$)"), ""),  # reference
-    (re.compile(r"\s*(?:\^\[[^\]\s]{1,12}\]|\[\^[\w-]{1,30}\])"), ""),  # a note
-    (
-        re.compile(r"""(?:(?<=[.,;:!?)\]"”»])|(?<=[^\W\d_]{4}))[⁰¹²³⁴-⁹]+"""),
-        "",
-    ),  # a raised note
+    (re.compile(r"(?<=\S)(?:\^\[[^\]\s]{1,12}\]|\[\^[\w-]{1,30}\])"), ""),  # a note
+    (re.compile(r"""(?<=[.,;:!?)\]"”»])[⁰¹²³⁴-⁹]+"""), ""),  # a raised note
     (re.compile(rf"\s*[(\[]\s*(?:{_CHANGE})+[)\]]"), ""),  # number of a change, a note
 )
 _AFTER_CODE = (
