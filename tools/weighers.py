@@ -1,6 +1,6 @@
 """Compares weighers on texts that they did not learn from: how much weight lies on the tokens that are asked for.
 
-    python tools/weighers.py ready-made out/ready-made-weigher/weigher [--corpus out/lama_ckl/corpus.jsonl]
+    python tools/weighers.py ready-made out/more-kinds-weigher/weigher [--corpus out/lama_ckl/corpus.jsonl]
 
 The texts are made here: pages of three kinds and encyclopedic entries of another seed, and the demo's biographies; a
 corpus with `answer_spans` is another one. Nothing is trained. By text and weigher, the means over documents:
@@ -28,7 +28,7 @@ from foci.methods.train_attention.weigher import Loaded, load, weigh_rows
 SEED = 7
 POWER = 2.0
 UNSEEN = ("minutes", "datasheet", "faq")
-"""Kinds of pages that `runs/ready_made_weigher.yaml` leaves out."""
+"""Kinds of pages that `runs/more_kinds_weigher.yaml` leaves out."""
 
 
 def texts(folder: Path, count: int) -> dict[str, Path]:

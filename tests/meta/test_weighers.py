@@ -34,8 +34,8 @@ def test_the_figures_of_one_document_by_hand(weighers):
     assert (share, tokens) == pytest.approx((0.34 / total, 0.5))
 
 
-def test_the_texts_are_of_kinds_that_the_ready_made_weigher_did_not_learn_from(weighers, tmp_path):
-    run = load_meta(ROOT / "runs" / "ready_made_weigher.yaml")
+def test_the_texts_are_of_kinds_that_no_weigher_of_a_run_file_learned_from(weighers, tmp_path):
+    run = load_meta(ROOT / "runs" / "more_kinds_weigher.yaml")
     assert set(weighers.UNSEEN) == set(run.pairs.held_out_kinds) < set(pages.read_source()["kinds"])
     assert weighers.SEED != 0, "the seed of the pairs"
     made = weighers.texts(tmp_path, 6)
