@@ -24,7 +24,7 @@ _HEADS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 ROWS, COLUMNS = 65534, 100
 """Rows (as in HTML) and columns of a table over which a <td> reaches, at most."""
 _SECTIONS = ".//h1|.//h2|.//h3|.//h4|.//p[2]"
-"""What cells of a table of data do not hold beside a table."""
+"""Headings, or several paragraphs: beside a table inside of a table they belong to a page that is laid out so."""
 _BREAK = "\x0b"
 """Stands for <br> while a block is read: a line break of the source is a space."""
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0\u2009\u202f]+")

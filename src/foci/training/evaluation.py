@@ -1,4 +1,4 @@
-"""What evaluation reads and remembers: the labels of rows, and the folder of the best checkpoint."""
+"""Evaluation: the labels of rows that it reads, and the folder of the best checkpoint that it names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
