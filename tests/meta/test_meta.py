@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 import metas
 import tiny
@@ -209,6 +210,25 @@ def test_targets_are_the_influence_of_each_token_alone(files, tmp_path):
     wanted = targets(torch.tensor([objective.found[pair.id]]))
     assert wanted.max() == 1.0
     assert wanted.min() == 0.0
+
+
+def test_documents_of_like_length_side_by_side_are_the_same_loss(files, tmp_path, monkeypatch):
+    """One pass over all of them, by hand, beside parts of two: the same loss and gradient in nats."""
+    made = material_of(files)
+    objective = Amortised(made, tmp_path, InnerStep(1e-2), lambda _: None)
+    pairs = made.train[:5]
+    assert len({len(pair.document) for pair in pairs}) > 1, "padding would be read"
+    net = weigher.new(str(files / "model"), r=4, alpha=8.0, seed=3).weigher.eval()
+    batch, wanted = objective._wanted(pairs)
+    tokens = batch.predicted()
+    whole = F.binary_cross_entropy_with_logits(net.logits(batch).float()[tokens], wanted[tokens])
+    expected = torch.autograd.grad(whole, list(net.trainable().values()))
+    for size in (2, 5):
+        monkeypatch.setattr("foci.meta.objectives.SIDE_BY_SIDE", size)
+        net.zero_grad(set_to_none=True)
+        assert objective.backward(net, pairs, 0) == pytest.approx(float(whole.detach()), rel=1e-5)
+        for parameter, grad in zip(net.trainable().values(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 
 
 def test_influence_is_computed_once(files, tmp_path, monkeypatch):
